@@ -1,0 +1,76 @@
+# Everything a developer or a pipeline runs. Nothing here installs system packages:
+# what is missing is named, with the command that installs it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := build
+
+PYTHON ?= python3
+VERSION ?=
+RUST_LEAST := $(shell sed -n 's/^rust-version *= *"\([0-9.]*\)"/\1/p' \
+    native/Cargo.toml native/engine/Cargo.toml 2>/dev/null | head -1)
+
+VENV := .venv
+BIN := $(VENV)/bin
+DEPENDENCIES := $(VENV)/.dependencies
+EXTENSION := $(VENV)/.extension
+NATIVE_SOURCES := $(shell find native -name target -prune -o -type f \
+    \( -name '*.rs' -o -name 'Cargo.*' -o -name '*.proto' \) -print 2>/dev/null)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export CARGO_BUILD_JOBS ?= 2
+
+.PHONY: build
+build: $(EXTENSION) ## the environment, the locked packages, the extension
+	@$(BIN)/python scripts/write_build_info.py "$(VERSION)"
+
+.PHONY: .venv
+.venv: $(DEPENDENCIES)
+
+.PHONY: prerequisites
+prerequisites:
+	@scripts/prerequisites "$(PYTHON)" "$(or $(RUST_LEAST),1.85)"
+
+$(BIN)/python: | prerequisites
+	$(PYTHON) -m venv $(VENV)
+
+$(DEPENDENCIES): requirements/dev.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: \
+	    --requirement requirements/dev.txt
+	@touch $@
+
+$(EXTENSION): $(NATIVE_SOURCES) pyproject.toml $(DEPENDENCIES) | prerequisites
+	env -u CONDA_PREFIX VIRTUAL_ENV="$(CURDIR)/$(VENV)" \
+	    $(BIN)/maturin develop --release --locked --quiet
+	@touch $@
+
+.PHONY: quick
+quick: build ## under a minute: for work
+	$(BIN)/python scripts/run_checks.py quick
+
+.PHONY: test
+test: build ## what a pipeline runs
+	$(BIN)/python scripts/run_checks.py test
+
+.PHONY: test-full
+test-full: build ## the whole matrix of faults, versions and seeds
+	$(BIN)/python scripts/run_checks.py full
+
+.PHONY: lint
+lint: $(DEPENDENCIES)
+	$(BIN)/python scripts/run_checks.py lint
+
+.PHONY: demo
+demo: build ## three nodes on loopback; Ctrl-C ends them
+	$(BIN)/pgbastion demo
+
+.PHONY: bench-raft bench-failover bench-proxy bench-vip
+bench-raft bench-failover bench-proxy bench-vip: bench-%: build
+	$(BIN)/python -m pgbastion.bench $*
+
+.PHONY: clean
+clean:
+	rm -rf $(VENV) .build dist test-results .mypy_cache .ruff_cache .pytest_cache \
+	    .hypothesis .import_linter_cache native/target native/*/target \
+	    src/pgbastion/_build.py src/pgbastion/consensus/_engine*.so

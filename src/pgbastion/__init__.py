@@ -1,0 +1,1 @@
+"""pgbastion keeps a PostgreSQL cluster available: one daemon a node."""

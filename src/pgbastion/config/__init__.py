@@ -1,0 +1,1 @@
+"""The configuration file: one frozen typed model, and all its problems at once."""
