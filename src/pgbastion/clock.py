@@ -1,0 +1,20 @@
+"""The node's clock: CLOCK_BOOTTIME, which also counts while the machine is suspended.
+
+Instants of this clock mean something on this node only, until it boots again. Wall-clock
+time is for logs and history and comes from elsewhere.
+"""
+
+import time
+from typing import Final
+
+NS_PER_MS: Final = 1_000_000
+
+
+def boottime_ns() -> int:
+    """Return now, in nanoseconds."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def boottime_ms() -> int:
+    """Return now, in whole milliseconds, rounded down."""
+    return boottime_ns() // NS_PER_MS
