@@ -1,7 +1,7 @@
 """The node's clock: CLOCK_BOOTTIME, which also counts while the machine is suspended.
 
-Instants of this clock mean something on this node only, until it boots again. Wall-clock
-time is for logs and history and comes from elsewhere.
+Instants of this clock mean something on this node only, until it boots again.
+Wall-clock time is for logs and history and comes from elsewhere.
 """
 
 import time

@@ -172,7 +172,7 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 def _masked(name: str, value: object) -> object:
     lowered = name.lower()
-    if lowered.endswith(PLACE_SUFFIXES):
+    if not isinstance(value, str | bytes) or lowered.endswith(PLACE_SUFFIXES):
         return value
     return MASK if any(word in lowered for word in SECRET_WORDS) else value
 

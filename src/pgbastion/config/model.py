@@ -1,0 +1,414 @@
+"""The configuration: every key, its type, its default and what it means.
+
+Pure. `File` is the file as written with its defaults filled in; `Config` adds what
+follows from it and is what the daemon works with. Units stand in the types: durations
+are milliseconds, sizes are bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pgbastion.config.timings import Profile, Timings, timings_of
+from pgbastion.config.types import (
+    RAFT_PORT,
+    AbsolutePath,
+    Address,
+    DurationMs,
+    Lines,
+    NodeName,
+    OwnAddress,
+    Parameters,
+    Peer,
+    Peers,
+    Port,
+    PositiveMs,
+    RoleName,
+    SizeBytes,
+    SyncCount,
+    Text,
+)
+from pgbastion.model.cluster import ReplicationMode
+
+POSTGRES_PORT: Final = 5_442
+EVERYWHERE: Final = "0.0.0.0"
+HBA_DEFAULT: Final = "host all all all scram-sha-256"
+
+# Keys of parts that this version does not have: refused by name, never as unknown.
+NOT_IN_THIS_VERSION: Final = frozenset(
+    {
+        "vip",
+        "memberlist",
+        "raft.tls_cert",
+        "raft.tls_key",
+        "raft.tls_ca",
+        "api.tls_cert",
+        "api.tls_key",
+        "api.tls_client_ca",
+    }
+)
+
+
+class Section(BaseModel):
+    """A part of the file; keys that it does not know are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
+    )
+
+
+class NodeSection(Section):
+    """This node."""
+
+    name: Annotated[NodeName, Field(examples=["n1"])] = Field(
+        description="Unique name of this node in the cluster."
+    )
+    address: Annotated[OwnAddress, Field(examples=["10.0.1.1"])] = Field(
+        description="Its IP address, under which the other nodes reach it."
+    )
+
+
+class ClusterSection(Section):
+    """The cluster that the node belongs to."""
+
+    name: Text = Field("main", description="Name of the cluster.")
+    peers: Peers = Field(
+        (),
+        examples=[["10.0.1.1", "10.0.1.2", "10.0.1.3"]],
+        description="Nodes to ask when joining: HOST or HOST:PORT of the Raft port, "
+        "IPv6 in brackets. The node's own entry is ignored, so that all nodes may "
+        "carry one list.",
+    )
+    auto_join: bool = Field(
+        default=True, description="Join the cluster of the peers without a command."
+    )
+    secret_file: AbsolutePath = Field(
+        Path("/etc/pgbastion/secret"),
+        description="The secret that nodes prove to each other, the same on every "
+        "node, at least 16 bytes, mode 0600. The bootstrapping node makes it where it "
+        "is missing. Environment: PGBASTION_SECRET.",
+    )
+
+
+class RaftSection(Section):
+    """Consensus between the nodes."""
+
+    data_dir: Annotated[AbsolutePath, Field(examples=["/var/lib/pgbastion/raft"])] = (
+        Field(description="Directory of the consensus log.")
+    )
+    bind_address: Address = Field(description="Default: node.address.")
+    bind_port: Port = Field(RAFT_PORT, description="Port between the nodes.")
+    bootstrap: bool = Field(
+        default=False,
+        description="Found a cluster when no peer has one. Harmless when left on.",
+    )
+    heartbeat_interval: PositiveMs | None = Field(
+        None, examples=["100ms"], description="Overrides the profile's."
+    )
+    election_timeout: PositiveMs | None = Field(
+        None,
+        examples=["500ms"],
+        description="Overrides the profile's; drawn from [t, 2t).",
+    )
+    tls_enabled: bool = Field(
+        default=True,
+        examples=[False],
+        description="Certificates are not in this version: it has to say false, and "
+        "the traffic between nodes is authenticated but not encrypted.",
+    )
+
+
+class FailoverSection(Section):
+    """How fast, and how patient, a change of primary is."""
+
+    profile: Profile = Field(
+        Profile.NORMAL,
+        strict=False,
+        description="Lease, renewal, election and probe times together: fast (lease "
+        "2s), normal (5s) or wide (30s). The same on every node.",
+    )
+    primary_restart_timeout: DurationMs = Field(
+        0,
+        description="How long a restart in place may take before a standby that holds "
+        "every commit is preferred; 0s: a ready standby is preferred at once.",
+    )
+    max_lag_threshold: SizeBytes = Field(
+        1 << 20,
+        description="With asynchronous replication, how far behind a standby may be "
+        "to become primary.",
+    )
+    stop_timeout: PositiveMs = Field(
+        60_000, description="How long a planned stop of PostgreSQL may take."
+    )
+
+
+class ReplicationSection(Section):
+    """Who confirms a commit before the client hears of it."""
+
+    mode: ReplicationMode = Field(
+        ReplicationMode.QUORUM,
+        strict=False,
+        description="async (nobody), sync (the first standbys by order) or quorum "
+        "(any of the standbys).",
+    )
+    sync_count: SyncCount = Field(
+        None,
+        description="How many standbys confirm; auto is half the PostgreSQL nodes, "
+        "rounded down.",
+    )
+    strict: bool = Field(
+        default=False,
+        description="Refuse commits rather than go on alone when no standby confirms.",
+    )
+
+
+class ProxyTlsSection(Section):
+    """TLS of clients."""
+
+    mode: Literal["passthrough"] = Field(
+        "passthrough", description="TLS goes through to PostgreSQL."
+    )
+
+
+class ProxySection(Section):
+    """Where clients connect."""
+
+    bind_address: Address = Field(EVERYWHERE, description="Address to listen on.")
+    primary_port: Port = Field(5_432, description="Leads to the primary.")
+    replica_port: Port = Field(5_433, description="Leads to the standbys in turn.")
+    drain_timeout: DurationMs = Field(
+        30_000, description="How long sessions may go on before a planned change."
+    )
+    hold_timeout: DurationMs = Field(
+        10_000, description="How long new connections wait for a new primary."
+    )
+    max_hold: int = Field(
+        1_000, ge=0, le=100_000, description="How many may wait at once."
+    )
+    max_connections: int = Field(
+        10_000, ge=1, le=1_000_000, description="Sessions on both ports together."
+    )
+    max_replica_lag: SizeBytes = Field(
+        16 << 20, description="A standby further behind gets no new session."
+    )
+    data_path: Literal["auto", "userspace"] = Field(
+        "auto", description="Who moves the bytes; in this version always user space."
+    )
+    tls: ProxyTlsSection = Field(
+        default_factory=ProxyTlsSection, description="TLS of clients."
+    )
+
+
+class PostgresqlSection(Section):
+    """The node's PostgreSQL. Without this section the node is a witness."""
+
+    bin_dir: Annotated[AbsolutePath, Field(examples=["/usr/lib/postgresql/16/bin"])] = (
+        Field(
+            description="Directory of its programs. Default: the newest of the machine "
+            "(14 to 19), of the data directory's version where it has one."
+        )
+    )
+    data_dir: Annotated[
+        AbsolutePath, Field(examples=["/var/lib/postgresql/16/main"])
+    ] = Field(
+        description="Data directory; made by the daemon where it is missing.",
+    )
+    config_dir: AbsolutePath | None = Field(
+        None,
+        examples=["/etc/postgresql/16/main"],
+        description="Where postgresql.conf of an existing cluster lies, when it is "
+        "not the data directory.",
+    )
+    port: Port = Field(POSTGRES_PORT, description="The server's own port.")
+    listen: Address = Field(description="Default: node.address.")
+    socket_dir: AbsolutePath = Field(
+        description="Directory of the server's Unix socket, this node's own, at most "
+        "90 bytes. Default: the node's run directory."
+    )
+    os_user: Text = Field("postgres", description="User that the server runs as.")
+    superuser: RoleName = Field("postgres", description="Role of the daemon.")
+    replication_user: RoleName = Field("replicator", description="Role of standbys.")
+    rewind_user: RoleName = Field("rewinder", description="Role of pg_rewind.")
+    password_file: AbsolutePath | None = Field(
+        None,
+        examples=["/etc/pgbastion/passwords"],
+        description="Lines ROLE:PASSWORD, mode 0600, the same on every node; roles "
+        "that it lacks get a password derived from the secret. Environment: "
+        "PGBASTION_PASSWORD_<ROLE>.",
+    )
+    connect_dsn: Text | None = Field(
+        None,
+        examples=["postgres://localhost/postgres"],
+        description="Database, user and options of the daemon's own connections.",
+    )
+    parameters: Parameters = Field(
+        default_factory=dict,
+        examples=[{"shared_buffers": "128MB"}],
+        description="Settings of PostgreSQL.",
+    )
+    hba: Lines = Field(
+        (HBA_DEFAULT,), description="Lines of pg_hba.conf, put after pgbastion's own."
+    )
+
+
+class TagsSection(Section):
+    """What this node is not, or less, wanted for."""
+
+    nofailover: bool = Field(default=False, description="Never becomes primary.")
+    noloadbalance: bool = Field(default=False, description="Not on the replica port.")
+    nosync: bool = Field(default=False, description="Never confirms commits.")
+    clonefrom: bool = Field(default=False, description="Preferred source of copies.")
+    failover_priority: int = Field(
+        1, ge=0, le=1_000, description="The higher wins among equals; 0: nofailover."
+    )
+
+
+class ApiSection(Section):
+    """The REST API."""
+
+    bind_address: Address = Field(EVERYWHERE, description="Address to listen on.")
+    port: Port = Field(8_080, description="Its port.")
+    auth_token_file: AbsolutePath | None = Field(
+        None,
+        examples=["/etc/pgbastion/token"],
+        description="One line, needed for everything that changes something. Default: "
+        "derived from the secret, written to RAFT_DATA_DIR/api-token. Environment: "
+        "PGBASTION_TOKEN.",
+    )
+    read_token_file: AbsolutePath | None = Field(
+        None,
+        examples=["/etc/pgbastion/read-token"],
+        description="One line; where given, reading needs it too, but for the role "
+        "and health checks.",
+    )
+
+
+class MetricsSection(Section):
+    """Prometheus metrics; the API's port has them too."""
+
+    bind_address: Address = Field(EVERYWHERE, description="Address to listen on.")
+    port: Port = Field(9_090, description="Its port.")
+
+
+class LogSection(Section):
+    """The log on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug, info, warning or error."
+    )
+    format: Literal["auto", "text", "json"] = Field(
+        "auto", description="auto: text on a terminal, JSON otherwise."
+    )
+
+
+class WatchdogSection(Section):
+    """The hardware watchdog; not in this version."""
+
+    mode: Literal["off"] = Field("off", description="Only off in this version.")
+
+
+class File(Section):
+    """The whole file, with defaults that depend on other keys filled in."""
+
+    node: NodeSection
+    cluster: ClusterSection = Field(default_factory=ClusterSection)
+    raft: RaftSection
+    failover: FailoverSection = Field(default_factory=FailoverSection)
+    replication: ReplicationSection = Field(default_factory=ReplicationSection)
+    proxy: ProxySection = Field(default_factory=ProxySection)
+    postgresql: PostgresqlSection | None = None
+    tags: TagsSection = Field(default_factory=TagsSection)
+    api: ApiSection = Field(default_factory=ApiSection)
+    metrics: MetricsSection = Field(default_factory=MetricsSection)
+    watchdog: WatchdogSection = Field(default_factory=WatchdogSection)
+    log: LogSection = Field(default_factory=LogSection)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What was found on the machine for keys that the file leaves out."""
+
+    run_dir: Path
+    bin_dir: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A configuration that can be used: every value resolved."""
+
+    source: Path
+    """The file that it was read from."""
+    run_dir: Path
+    """This node's directory on tmpfs: shared page, guard's socket."""
+    timings: Timings
+    peers: tuple[Peer, ...]
+    """Raft addresses of the other nodes: `cluster.peers` without this node's own."""
+    node: NodeSection
+    cluster: ClusterSection
+    raft: RaftSection
+    failover: FailoverSection
+    replication: ReplicationSection
+    proxy: ProxySection
+    postgresql: PostgresqlSection | None
+    """None: a witness."""
+    tags: TagsSection
+    api: ApiSection
+    metrics: MetricsSection
+    log: LogSection
+
+    @property
+    def raft_address(self) -> Peer:
+        """Where the other nodes reach this node's Raft port."""
+        return Peer(self.node.address, self.raft.bind_port)
+
+
+def with_defaults(raw: Mapping[str, Any], found: Found) -> dict[str, Any]:
+    """Return the mapping of the file with defaults that depend on other keys.
+
+    What is not of the right kind stays as it is: the model refuses it.
+    """
+    filled: dict[str, Any] = dict(raw)
+    node = raw.get("node")
+    address = node.get("address") if isinstance(node, Mapping) else None
+    if address is not None:
+        _fill(filled, "raft", "bind_address", address)
+        _fill(filled, "postgresql", "listen", address)
+    _fill(filled, "postgresql", "socket_dir", str(found.run_dir))
+    if found.bin_dir is not None:
+        _fill(filled, "postgresql", "bin_dir", str(found.bin_dir))
+    return filled
+
+
+def resolve(file: File, *, source: Path, found: Found) -> Config:
+    """Return the configuration that ``file`` stands for."""
+    own = Peer(file.node.address, file.raft.bind_port)
+    return Config(
+        source=source,
+        run_dir=found.run_dir,
+        timings=timings_of(
+            file.failover.profile,
+            heartbeat_ms=file.raft.heartbeat_interval,
+            election_ms=file.raft.election_timeout,
+        ),
+        peers=tuple(dict.fromkeys(p for p in file.cluster.peers if p != own)),
+        node=file.node,
+        cluster=file.cluster,
+        raft=file.raft,
+        failover=file.failover,
+        replication=file.replication,
+        proxy=file.proxy,
+        postgresql=file.postgresql,
+        tags=file.tags,
+        api=file.api,
+        metrics=file.metrics,
+        log=file.log,
+    )
+
+
+def _fill(filled: dict[str, Any], section: str, key: str, value: object) -> None:
+    present = filled.get(section)
+    if isinstance(present, Mapping) and present.get(key) is None:
+        filled[section] = {**present, key: value}
