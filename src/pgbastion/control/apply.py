@@ -1,0 +1,375 @@
+"""The state machine of the log: ``apply(state, index, id, data)``.
+
+Total: any bytes in any order give a state and an outcome, never an exception, so
+that no entry can stop a node. It reads no clock; instants in commands are words
+for the history.
+
+Source: docs/explanation/lease.md, "What is replicated".
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final, assert_never
+
+from pgbastion.model.cluster import (
+    NOBODY,
+    Assignment,
+    Change,
+    ChangeKind,
+    ClusterState,
+    OpenedEpoch,
+    SyncSet,
+)
+from pgbastion.model.commands import (
+    Assign,
+    Command,
+    Declare,
+    Found,
+    Join,
+    Leave,
+    Opened,
+    Release,
+    Resume,
+    Revoke,
+    SetSync,
+    Undecodable,
+    decode_command,
+)
+from pgbastion.model.ids import Epoch, Incarnation, MemberId, Revision
+
+HISTORY_MAX: Final = 200
+RECENT_MAX: Final = 512
+MEMBERS_MAX: Final = 32
+
+
+class Outcome(StrEnum):
+    """What became of a command."""
+
+    OK = "ok"
+    NO_CHANGE = "no_change"
+    """It says what the state already says."""
+    DUPLICATE = "duplicate"
+    MALFORMED = "malformed"
+    STALE_REVISION = "stale_revision"
+    WRONG_EPOCH = "wrong_epoch"
+    WRONG_INCARNATION = "wrong_incarnation"
+    EPOCH_OVER = "epoch_over"
+    """The epoch was revoked or released."""
+    NOT_HOLDER = "not_holder"
+    NOT_FOUNDED = "not_founded"
+    ALREADY_FOUNDED = "already_founded"
+    NAME_TAKEN = "name_taken"
+    ADDRESS_TAKEN = "address_taken"
+    UNKNOWN_MEMBER = "unknown_member"
+    HOLDS_EPOCH = "holds_epoch"
+    TOO_MANY_MEMBERS = "too_many_members"
+    SENSELESS = "senseless"
+    """Its fields contradict each other or the state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """The state after an entry, and what became of the entry."""
+
+    state: ClusterState
+    outcome: Outcome
+    command: Command | None = None
+    detail: str = ""
+
+
+def apply(state: ClusterState, index: int, proposal_id: str, data: bytes) -> Applied:
+    """Apply one committed log entry.
+
+    Args:
+        state: The state that all entries before ``index`` gave.
+        index: The entry's index; one that is not newer than the state's is ignored.
+        proposal_id: The proposal's unique id; a repeated one changes nothing.
+        data: The entry's bytes, of whatever origin.
+    """
+    if index <= state.index:
+        return Applied(state=state, outcome=Outcome.DUPLICATE)
+    base = replace(state, index=index)
+    if proposal_id and proposal_id in state.recent:
+        return Applied(state=base, outcome=Outcome.DUPLICATE)
+    command = decode_command(data)
+    if isinstance(command, Undecodable):
+        return Applied(state=base, outcome=Outcome.MALFORMED, detail=command.reason)
+    if proposal_id:
+        base = replace(base, recent=(*base.recent, proposal_id)[-RECENT_MAX:])
+    changed = _apply_command(base, command)
+    if isinstance(changed, Outcome):
+        return Applied(state=base, outcome=changed, command=command)
+    return Applied(state=changed, outcome=Outcome.OK, command=command)
+
+
+def _apply_command(state: ClusterState, command: Command) -> ClusterState | Outcome:
+    if isinstance(command, Found):
+        return _found(state, command)
+    if not state.cluster_id:
+        return Outcome.NOT_FOUNDED
+    if isinstance(command, Join | Leave | Declare):
+        return _apply_membership(state, command)
+    return _apply_role(state, command)
+
+
+def _apply_membership(
+    state: ClusterState, command: Join | Leave | Declare
+) -> ClusterState | Outcome:
+    match command:
+        case Join():
+            return _join(state, command)
+        case Leave():
+            return _leave(state, command)
+        case Declare():
+            return _declare(state, command)
+        case _:
+            assert_never(command)
+
+
+def _apply_role(
+    state: ClusterState,
+    command: Assign | Resume | Opened | SetSync | Release | Revoke,
+) -> ClusterState | Outcome:
+    match command:
+        case Assign():
+            return _assign(state, command)
+        case Resume():
+            return _resume(state, command)
+        case Opened():
+            return _opened(state, command)
+        case SetSync():
+            return _set_sync(state, command)
+        case Release():
+            return _release(state, command)
+        case Revoke():
+            return _revoke(state, command)
+        case _:
+            assert_never(command)
+
+
+def _raised(state: ClusterState) -> Revision:
+    return Revision(state.revision + 1)
+
+
+def _found(state: ClusterState, command: Found) -> ClusterState | Outcome:
+    if state.cluster_id:
+        return Outcome.ALREADY_FOUNDED
+    if not command.cluster_id or command.member.member_id < 1:
+        return Outcome.SENSELESS
+    policy = command.policy
+    if policy.lease_ms <= 0 or policy.drift_ppm < 0 or policy.margin_ms < 0:
+        return Outcome.SENSELESS
+    return replace(
+        state,
+        revision=_raised(state),
+        cluster_name=command.cluster_name,
+        cluster_id=command.cluster_id,
+        founder=command.member.member_id,
+        next_member_id=MemberId(command.member.member_id + 1),
+        members=(command.member,),
+        policy=command.policy,
+        mode=command.mode,
+        sync_count=command.sync_count,
+        strict=command.strict,
+    )
+
+
+def _join(state: ClusterState, command: Join) -> ClusterState | Outcome:
+    new = command.member
+    if state.named(new.name) is not None:
+        return Outcome.NAME_TAKEN
+    if any(m.raft_address == new.raft_address for m in state.members):
+        return Outcome.ADDRESS_TAKEN
+    if len(state.members) >= MEMBERS_MAX:
+        return Outcome.TOO_MANY_MEMBERS
+    # The data directory is declared later, when the node is a member.
+    member = replace(new, member_id=state.next_member_id, data_id=None)
+    return replace(
+        state,
+        revision=_raised(state),
+        next_member_id=MemberId(state.next_member_id + 1),
+        members=(*state.members, member),
+    )
+
+
+def _leave(state: ClusterState, command: Leave) -> ClusterState | Outcome:
+    member = state.member(command.member_id)
+    if member is None:
+        return Outcome.UNKNOWN_MEMBER
+    held = state.assignment
+    if held is not None and held.member_id == member.member_id and not held.released:
+        return Outcome.HOLDS_EPOCH
+    kept = tuple(m for m in state.members if m.member_id != member.member_id)
+    return replace(state, revision=_raised(state), members=kept)
+
+
+def _declare(state: ClusterState, command: Declare) -> ClusterState | Outcome:
+    new = command.member
+    old = state.member(new.member_id)
+    if old is None:
+        return Outcome.UNKNOWN_MEMBER
+    other = state.named(new.name)
+    if other is not None and other.member_id != new.member_id:
+        return Outcome.NAME_TAKEN
+    known = state.system_identifier
+    declared = command.system_identifier
+    if known is not None and declared is not None and declared != known:
+        return Outcome.SENSELESS
+    if known is None and new.member_id != state.founder:
+        declared = None
+    if new == old and (declared is None or declared == known):
+        return Outcome.NO_CHANGE
+    members = tuple(new if m.member_id == new.member_id else m for m in state.members)
+    return replace(
+        state,
+        revision=_raised(state),
+        members=members,
+        system_identifier=known or declared,
+    )
+
+
+def _assign(state: ClusterState, command: Assign) -> ClusterState | Outcome:
+    if command.revision != state.revision:
+        return Outcome.STALE_REVISION
+    if command.epoch != state.epoch + 1:
+        return Outcome.WRONG_EPOCH
+    member = state.member(command.member_id)
+    if member is None or member.name != command.node or member.postgres_port is None:
+        return Outcome.UNKNOWN_MEMBER
+    if command.timeline <= state.highest_timeline:
+        return Outcome.SENSELESS
+    assignment = Assignment(
+        epoch=command.epoch,
+        member_id=command.member_id,
+        node=command.node,
+        data_id=command.data_id,
+        timeline=command.timeline,
+        surveyed=command.surveyed,
+    )
+    changed = replace(
+        state,
+        revision=_raised(state),
+        assignment=assignment,
+        highest_timeline=command.timeline,
+        later_timelines=(*state.later_timelines, command.timeline),
+    )
+    changed = _note(changed, "assigned", command.cause, command.at)
+    if state.assignment is not None:
+        return changed
+    # The very first epoch counts as opened with nobody synchronous.
+    return _open(changed, assignment, NOBODY)
+
+
+def _open(state: ClusterState, held: Assignment, sync: SyncSet) -> ClusterState:
+    return replace(
+        state,
+        assignment=replace(held, opened=True),
+        opened=OpenedEpoch(
+            epoch=held.epoch,
+            node=held.node,
+            data_id=held.data_id,
+            timeline=held.timeline,
+            sync=sync,
+        ),
+        later_timelines=(),
+    )
+
+
+def _held(
+    state: ClusterState, epoch: Epoch, incarnation: Incarnation | None
+) -> Assignment | Outcome:
+    held = state.assignment
+    if held is None or held.epoch != epoch:
+        return Outcome.WRONG_EPOCH
+    if incarnation is not None and held.incarnation != incarnation:
+        return Outcome.WRONG_INCARNATION
+    return held
+
+
+def _resume(state: ClusterState, command: Resume) -> ClusterState | Outcome:
+    held = _held(state, command.epoch, None)
+    if isinstance(held, Outcome):
+        return held
+    if held.member_id != command.member_id:
+        return Outcome.NOT_HOLDER
+    if not held.live:
+        return Outcome.EPOCH_OVER
+    if held.incarnation == command.incarnation:
+        return Outcome.NO_CHANGE
+    # The revision stays: a daemon in a crash loop must not starve an assignment.
+    return replace(state, assignment=replace(held, incarnation=command.incarnation))
+
+
+def _opened(state: ClusterState, command: Opened) -> ClusterState | Outcome:
+    held = _held(state, command.epoch, command.incarnation)
+    if isinstance(held, Outcome):
+        return held
+    if not held.live:
+        return Outcome.EPOCH_OVER
+    if held.opened:
+        return Outcome.NO_CHANGE
+    if not _sensible(command.sync):
+        return Outcome.SENSELESS
+    changed = replace(_open(state, held, command.sync), revision=_raised(state))
+    return _note(changed, "opened", "", command.at)
+
+
+def _set_sync(state: ClusterState, command: SetSync) -> ClusterState | Outcome:
+    held = _held(state, command.epoch, command.incarnation)
+    if isinstance(held, Outcome):
+        return held
+    if not held.live:
+        return Outcome.EPOCH_OVER
+    opened = state.opened
+    if opened is None or opened.epoch != held.epoch or not _sensible(command.sync):
+        return Outcome.SENSELESS
+    if opened.sync == command.sync:
+        return Outcome.NO_CHANGE
+    return replace(
+        state, revision=_raised(state), opened=replace(opened, sync=command.sync)
+    )
+
+
+def _sensible(sync: SyncSet) -> bool:
+    distinct = len(set(sync.names)) == len(sync.names)
+    return distinct and 0 <= sync.num_sync <= len(sync.names) <= MEMBERS_MAX
+
+
+def _release(state: ClusterState, command: Release) -> ClusterState | Outcome:
+    held = _held(state, command.epoch, command.incarnation)
+    if isinstance(held, Outcome):
+        return held
+    if held.released:
+        return Outcome.NO_CHANGE
+    changed = replace(
+        state, revision=_raised(state), assignment=replace(held, released=True)
+    )
+    return _note(changed, "released", command.cause, command.at)
+
+
+def _revoke(state: ClusterState, command: Revoke) -> ClusterState | Outcome:
+    held = _held(state, command.epoch, None)
+    if isinstance(held, Outcome):
+        return held
+    if held.revoked:
+        return Outcome.NO_CHANGE
+    changed = replace(
+        state, revision=_raised(state), assignment=replace(held, revoked=True)
+    )
+    return _note(changed, "revoked", command.cause, command.at)
+
+
+def _note(state: ClusterState, what: ChangeKind, cause: str, at: str) -> ClusterState:
+    held = state.assignment
+    if held is None:
+        return state
+    change = Change(
+        index=state.index,
+        epoch=held.epoch,
+        what=what,
+        node=held.node,
+        timeline=held.timeline,
+        cause=cause[:200],
+        at=at[:40],
+    )
+    return replace(state, history=(*state.history, change)[-HISTORY_MAX:])

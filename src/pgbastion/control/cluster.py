@@ -1,0 +1,365 @@
+"""What the Raft leader decides for the cluster: who has the primary role.
+
+``decide_cluster`` looks at one picture of the cluster and answers with commands
+for the log and questions to the nodes. Read it top-down: membership when nothing
+is more urgent; the first primary; then the life of an assignment: it is renewed,
+or its lease runs out or it is released, it is revoked, the nodes are surveyed,
+and the next one is assigned.
+
+Source: docs/explanation/lease.md.
+"""
+
+from typing import Final
+
+from pgbastion.control.lease import older_grants_end_ms, own_grants_end_ms
+from pgbastion.control.survey import counted, furthest, hold_every_commit
+from pgbastion.model.actions import (
+    AskAges,
+    ChangeMember,
+    CloseLease,
+    Decision,
+    MemberChange,
+    MoveLeadership,
+    Propose,
+    Survey,
+)
+from pgbastion.model.cluster import (
+    Assignment,
+    ClusterState,
+    Member,
+    Policy,
+    ReplicationMode,
+)
+from pgbastion.model.commands import Assign, Revoke
+from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
+from pgbastion.model.reasons import Reason
+from pgbastion.model.report import NodeReport, PostgresState
+from pgbastion.model.views import ClusterView, SurveyAnswer
+from pgbastion.model.wal import WalEnd
+
+VOTERS_MAX: Final = 5
+AGES_AGAIN_MS: Final = 200
+SURVEY_AGAIN_MS: Final = 500
+SURVEY_PATIENCE_MS: Final = 100
+"""How long a survey that suffices waits for nodes that were alive a moment ago."""
+
+
+def decide_cluster(view: ClusterView) -> Decision:
+    """Decide what the cluster does next; only the Raft leader may act on it."""
+    raft = view.raft
+    if not raft.is_leader:
+        return Decision(Reason.NOT_LEADER)
+    if not raft.own_entry_applied:
+        return Decision(Reason.TERM_NOT_STARTED)
+    policy = view.state.policy
+    if policy is None:
+        return Decision(Reason.NOT_FOUNDED)
+    if view.state.paused:
+        return Decision(Reason.PAUSED)
+    held = view.state.assignment
+    if held is None:
+        return _decide_first_primary(view)
+    if held.live:
+        return _decide_on_holder(view, policy, held)
+    return _decide_succession(view, policy, held)
+
+
+def _decide_first_primary(view: ClusterView) -> Decision:
+    """Assign the first epoch to the founder once its data directory is made."""
+    founder = view.state.member(view.state.founder)
+    received = view.reports.get(founder.name) if founder else None
+    if founder is None or received is None:
+        return _or_membership(view, Decision(Reason.FIRST_PRIMARY_NOT_READY))
+    report = received.report
+    ready = report.data_id is not None and report.data_id == founder.data_id
+    if not ready or report.state is not PostgresState.STOPPED:
+        return _or_membership(view, Decision(Reason.FIRST_PRIMARY_NOT_READY))
+    command = Assign(
+        revision=view.state.revision,
+        epoch=Epoch(1),
+        member_id=founder.member_id,
+        node=founder.name,
+        data_id=DataId(report.data_id or ""),
+        timeline=_next_timeline(view.state, report.wal_end),
+        surveyed=None,
+        cause=Reason.FIRST_PRIMARY,
+        at=view.at,
+    )
+    return Decision(Reason.FIRST_PRIMARY, (Propose(command=command),))
+
+
+def _next_timeline(state: ClusterState, end: WalEnd | None) -> Timeline:
+    """Return a timeline id above every one assigned or seen."""
+    seen = end.timeline if end else Timeline(1)
+    return Timeline(max(state.highest_timeline, seen) + 1)
+
+
+def _decide_on_holder(view: ClusterView, policy: Policy, held: Assignment) -> Decision:
+    """Leave a holder that renews alone; revoke one that was silent for a lease."""
+    last_ms = view.raft.last_answer_ms
+    half_ms = last_ms + policy.lease_ms // 2
+    if last_ms and view.now_ms < half_ms:
+        return _or_membership(view, Decision(Reason.PRIMARY_HAS_LEASE, (), half_ms))
+    # A fresh assignment has not renewed yet. Patience only, no safety rests on it.
+    patience_ms = view.assigned_seen_ms + policy.lease_ms
+    waiting = _wait(view, held, max(lease_ends_ms(view, policy), patience_ms))
+    if waiting is not None:
+        return waiting
+    revoke = Revoke(epoch=held.epoch, cause=Reason.LEASE_RAN_OUT, at=view.at)
+    return Decision(
+        Reason.LEASE_RAN_OUT,
+        (CloseLease(epoch=held.epoch), Propose(command=revoke)),
+        detail=held.node,
+    )
+
+
+def _wait(view: ClusterView, held: Assignment, until_ms: int) -> Decision | None:
+    """Return the decision to wait, or None when the wait is over.
+
+    A leader that answered no renewal itself knows less, and asks: the voters'
+    ages may end the wait sooner.
+    """
+    if view.now_ms >= until_ms:
+        return None
+    if view.raft.last_answer_ms or _ages_known(view):
+        return Decision(Reason.LEASE_MAY_RUN, (), until_ms, detail=held.node)
+    again_ms = view.ages_asked_ms + AGES_AGAIN_MS
+    if view.ages_asked_ms and view.now_ms < again_ms:
+        return Decision(Reason.AGES_UNKNOWN, (), min(again_ms, until_ms))
+    again_ms = view.now_ms + AGES_AGAIN_MS
+    return Decision(Reason.AGES_UNKNOWN, (AskAges(),), min(again_ms, until_ms))
+
+
+def lease_ends_ms(view: ClusterView, policy: Policy) -> int:
+    """Return when every lease of the current epoch has surely run out."""
+    return max(
+        own_grants_end_ms(policy, view.raft.last_answer_ms),
+        older_grants_end_ms(policy, view.raft, view.ages),
+    )
+
+
+def _ages_known(view: ClusterView) -> bool:
+    """Tell whether a majority of each configuration has answered in this term."""
+    known = {a.member_id for a in view.ages if a.term >= view.raft.term}
+    return all(
+        len(known.intersection(voters)) > len(voters) // 2
+        for voters in view.raft.configurations
+    )
+
+
+def _decide_succession(view: ClusterView, policy: Policy, held: Assignment) -> Decision:
+    """Find the next holder of the primary role, now that nobody may renew."""
+    if not held.released:
+        waiting = _wait(view, held, lease_ends_ms(view, policy))
+        if waiting is not None:
+            return waiting
+    if view.state.mode is ReplicationMode.ASYNC:
+        return _choose_without_survey(view, held)
+    if not held.revoked:
+        revoke = Revoke(epoch=held.epoch, cause=Reason.HOLDER_RELEASED, at=view.at)
+        return Decision(
+            Reason.HOLDER_RELEASED,
+            (CloseLease(epoch=held.epoch), Propose(command=revoke), *_survey(view)),
+            detail=held.node,
+        )
+    return _choose_by_survey(view, held)
+
+
+def _survey(view: ClusterView) -> tuple[Survey, ...]:
+    """Ask the servers that have not answered yet, now and then."""
+    survey = view.survey
+    epoch = view.state.epoch
+    servers = tuple(m.name for m in view.state.servers)
+    if survey is None or survey.epoch != epoch:
+        return (Survey(epoch=epoch, nodes=servers),)
+    told = {a.node for a in counted(survey.answers)}
+    silent = tuple(name for name in servers if name not in told)
+    if silent and view.now_ms >= survey.asked_ms + SURVEY_AGAIN_MS:
+        return (Survey(epoch=epoch, nodes=silent),)
+    return ()
+
+
+def _choose_by_survey(view: ClusterView, held: Assignment) -> Decision:
+    survey = view.survey
+    asking = _survey(view)
+    if survey is None or survey.epoch != held.epoch:
+        return Decision(Reason.SURVEYING, asking, view.now_ms + SURVEY_AGAIN_MS)
+    wake_ms = max(view.now_ms, survey.asked_ms + SURVEY_AGAIN_MS)
+    answers = survey.answers
+    if not hold_every_commit(view.state, answers):
+        started_ms = survey.started_ms + SURVEY_AGAIN_MS
+        waiting = view.now_ms < started_ms
+        reason = Reason.SURVEYING if waiting else Reason.COMMITS_MAY_BE_MISSING
+        return Decision(reason, asking, wake_ms, detail=_told(answers))
+    patient_ms = survey.started_ms + SURVEY_PATIENCE_MS
+    if view.now_ms < patient_ms and _some_living_are_silent(view, answers):
+        return Decision(Reason.SURVEYING, asking, patient_ms, detail=_told(answers))
+    best = _candidate(view, answers)
+    if best is None:
+        return Decision(Reason.NO_CANDIDATE, asking, wake_ms, detail=_told(answers))
+    return _assign(view, held, best.node, best.data_id, furthest(answers))
+
+
+def _told(answers: tuple[SurveyAnswer, ...]) -> str:
+    return ", ".join(f"{a.node}: {a.wal_end or 'unknown'}" for a in answers)
+
+
+def _some_living_are_silent(
+    view: ClusterView, answers: tuple[SurveyAnswer, ...]
+) -> bool:
+    told = {a.node for a in answers}
+    held = view.state.assignment
+    for member in view.state.servers:
+        received = view.reports.get(member.name)
+        if member.name in told or received is None:
+            continue
+        if held is not None and held.node == member.name:
+            continue
+        if view.now_ms - received.at_ms < view.report_ms:
+            return True
+    return False
+
+
+def _candidate(
+    view: ClusterView, answers: tuple[SurveyAnswer, ...]
+) -> SurveyAnswer | None:
+    """Return the best of the furthest nodes that may be promoted."""
+    end = furthest(answers)
+    able: list[tuple[int, bool, NodeId, SurveyAnswer]] = []
+    former = view.state.assignment.node if view.state.assignment else None
+    for answer in counted(answers):
+        member = view.state.named(answer.node)
+        if member is None or member.nofailover or answer.wal_end != end:
+            continue
+        # The former holder is chosen last: it has just failed or been given up.
+        able.append(
+            (member.failover_priority, answer.node != former, answer.node, answer)
+        )
+    if not able:
+        return None
+    return max(able, key=lambda entry: (entry[1], entry[0], entry[2]))[3]
+
+
+def _choose_without_survey(view: ClusterView, held: Assignment) -> Decision:
+    """In ``async``: the most advanced standby that answers, within the lag limit."""
+    ends: list[tuple[WalEnd, NodeId, DataId]] = []
+    for member in view.state.servers:
+        received = view.reports.get(member.name)
+        if received is None or view.now_ms - received.at_ms > view.report_ms:
+            continue
+        report = received.report
+        if member.nofailover or not _may_be_promoted(report):
+            continue
+        if report.wal_end is not None and report.data_id is not None:
+            ends.append((report.wal_end, member.name, report.data_id))
+    if not ends:
+        again = view.now_ms + SURVEY_AGAIN_MS
+        return Decision(Reason.NO_CANDIDATE, (), again)
+    end, node, data_id = max(ends)
+    last = view.reports.get(held.node)
+    if last is not None and last.report.wal_end is not None:
+        former = last.report.wal_end
+        behind = former.lsn - end.lsn if former.timeline == end.timeline else 0
+        if behind > view.lag_max_bytes:
+            again = view.now_ms + SURVEY_AGAIN_MS
+            return Decision(Reason.LAG_TOO_LARGE, (), again, detail=f"{behind} bytes")
+    return _assign(view, held, node, data_id, end)
+
+
+def _may_be_promoted(report: NodeReport) -> bool:
+    return report.state in (PostgresState.STANDBY, PostgresState.STOPPED)
+
+
+def _assign(
+    view: ClusterView,
+    held: Assignment,
+    node: NodeId,
+    data_id: DataId,
+    end: WalEnd | None,
+) -> Decision:
+    member = view.state.named(node)
+    if member is None or end is None:
+        return Decision(Reason.NO_CANDIDATE)
+    command = Assign(
+        revision=view.state.revision,
+        epoch=Epoch(held.epoch + 1),
+        member_id=member.member_id,
+        node=node,
+        data_id=data_id,
+        timeline=_next_timeline(view.state, end),
+        surveyed=end,
+        cause=Reason.HOLDER_RELEASED if held.released else Reason.LEASE_RAN_OUT,
+        at=view.at,
+    )
+    return Decision(
+        Reason.FURTHEST_CHOSEN,
+        (CloseLease(epoch=held.epoch), Propose(command=command)),
+        detail=f"{node}: {end}",
+    )
+
+
+def _or_membership(view: ClusterView, otherwise: Decision) -> Decision:
+    """Return a change of membership if one is due, else the other decision."""
+    change = _membership(view, otherwise.wake_at_ms)
+    return otherwise if change is None else change
+
+
+def _membership(view: ClusterView, wake_ms: int | None) -> Decision | None:
+    raft = view.raft
+    if raft.change_pending or not _may_change_members(view):
+        return None
+    known = {m.member_id: m for m in view.state.members}
+    for member_id in raft.learners:
+        member = known.get(member_id)
+        if member is not None and _becomes_voter(view, member):
+            action = ChangeMember(change=MemberChange.PROMOTE, member_id=member_id)
+            return Decision(
+                Reason.PROMOTING_LEARNER, (action,), wake_ms, detail=member.name
+            )
+    for member_id in (*raft.learners, *raft.voters):
+        if member_id not in known and member_id != raft.member_id:
+            action = ChangeMember(change=MemberChange.REMOVE, member_id=member_id)
+            return Decision(Reason.REMOVING_MEMBER, (action,), wake_ms)
+    for member in view.state.members:
+        if member.member_id not in (*raft.voters, *raft.learners):
+            action = ChangeMember(
+                change=MemberChange.ADD_LEARNER,
+                member_id=member.member_id,
+                address=member.raft_address,
+            )
+            return Decision(
+                Reason.ADDING_MEMBER, (action,), wake_ms, detail=member.name
+            )
+    return _move_leadership(view, wake_ms)
+
+
+def _may_change_members(view: ClusterView) -> bool:
+    """No change before the ages' wait is over: ages speak of known configurations."""
+    policy = view.state.policy
+    if policy is None or view.state.assignment is None:
+        return True
+    return view.now_ms >= older_grants_end_ms(policy, view.raft, view.ages)
+
+
+def _becomes_voter(view: ClusterView, member: Member) -> bool:
+    raft = view.raft
+    return member.member_id in raft.caught_up and len(raft.voters) < VOTERS_MAX
+
+
+def _move_leadership(view: ClusterView, wake_ms: int | None) -> Decision | None:
+    """Primary and Raft leader sit on one node, as soon as the primary accepts."""
+    held = view.state.assignment
+    if held is None or not held.opened or held.member_id == view.raft.member_id:
+        return None
+    received = view.reports.get(held.node)
+    accepts = received is not None and received.report.accepting
+    if not accepts or held.member_id not in view.raft.voters:
+        return None
+    if held.member_id not in view.raft.caught_up:
+        return None
+    return Decision(
+        Reason.MOVING_LEADERSHIP,
+        (MoveLeadership(member_id=held.member_id),),
+        wake_ms,
+        detail=held.node,
+    )

@@ -1,0 +1,61 @@
+"""When the former holder's lease has surely run out.
+
+Source: docs/explanation/lease.md, "Assigning another node" and "Ages".
+"""
+
+from collections.abc import Iterable
+from math import ceil
+
+from pgbastion.model.cluster import Policy
+from pgbastion.model.ids import MemberId
+from pgbastion.model.views import AgeAnswer, RaftView
+
+
+def stretched_ms(policy: Policy) -> int:
+    """Return how long a lease may last on this node's clock, in milliseconds.
+
+    The holder's clock may run slower than ours by the drift bound.
+    """
+    return ceil(policy.lease_ms * (1_000_000 + policy.drift_ppm) / 1_000_000)
+
+
+def own_grants_end_ms(policy: Policy, last_answer_ms: int) -> int:
+    """Return when the last lease that this leader granted has surely run out.
+
+    Args:
+        policy: The lease's length and the drift bound.
+        last_answer_ms: When this leader last answered a renewal; 0 means never.
+    """
+    return last_answer_ms + stretched_ms(policy) if last_answer_ms else 0
+
+
+def older_grants_end_ms(
+    policy: Policy, raft: RaftView, ages: Iterable[AgeAnswer]
+) -> int:
+    """Return when every lease that an earlier leader granted has surely run out.
+
+    A grant needed confirmations by a majority, and its renewal had been sent
+    before any of them. Each voter's age bounds the newest confirmation it gave,
+    so the latest deadline of a majority bounds every grant: two majorities share
+    a voter. That has to hold in each configuration since the election. Without
+    such a majority the whole lease counts from this leader's election.
+    """
+    length = stretched_ms(policy)
+    deadlines = {
+        answer.member_id: answer.receipt_ms + length - answer.age_ms
+        for answer in ages
+        if answer.term >= raft.term
+    }
+    ends = [_majority_deadline_ms(voters, deadlines) for voters in raft.configurations]
+    if not ends or None in ends:
+        return raft.elected_ms + length
+    return max(end for end in ends if end is not None)
+
+
+def _majority_deadline_ms(
+    voters: tuple[MemberId, ...], deadlines: dict[MemberId, int]
+) -> int | None:
+    """Return the earliest instant by which the deadlines of a majority are past."""
+    known = sorted(deadlines[voter] for voter in voters if voter in deadlines)
+    majority = len(voters) // 2 + 1
+    return known[majority - 1] if len(known) >= majority else None

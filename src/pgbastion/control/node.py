@@ -1,0 +1,75 @@
+"""What a node decides for itself: the next action towards what it is due to.
+
+``decide_node`` names the duty (from the replicated state) and the finding (from
+the world), looks the pair up in ``TRANSITIONS`` and asks its steps in order; the
+first that has something to say is the decision.
+"""
+
+from dataclasses import replace
+
+from pgbastion.control.node_primary import watch_ms
+from pgbastion.control.node_rules import holds, own_assignment, promoted_primary
+from pgbastion.control.node_steps import STEPS
+from pgbastion.control.transitions import TRANSITIONS, Duty, Found
+from pgbastion.errors import InvariantError
+from pgbastion.model.actions import Decision, Propose
+from pgbastion.model.reasons import Reason
+from pgbastion.model.views import NodeView
+
+
+def decide_node(view: NodeView) -> Decision:
+    """Decide what this node does next to fulfil its duty."""
+    if view.witness:
+        return Decision(Reason.WITNESS)
+    if view.state.member(view.member_id) is None:
+        return Decision(Reason.NOT_A_MEMBER)
+    found = find(view)
+    if view.job is not None and found in (Found.EMPTY, Found.STOPPED):
+        return Decision(Reason.JOB_RUNNING, detail=view.job)
+    due = duty(view)
+    transition = TRANSITIONS[due, found]
+    decisions = (STEPS[step](view) for step in transition.steps)
+    decision = next((d for d in decisions if d is not None), None)
+    if decision is None:
+        raise InvariantError("the last step of each transition decides")
+    if due is Duty.HOLD and found in (Found.PRIMARY, Found.PROMOTING):
+        decision = replace(decision, wake_at_ms=_sooner(decision, watch_ms(view)))
+    if view.declaration is not None and not decision.actions:
+        declare = Propose(command=view.declaration)
+        decision = replace(decision, actions=(declare,))
+    return decision
+
+
+def _sooner(decision: Decision, at_ms: int) -> int:
+    planned = decision.wake_at_ms
+    return at_ms if planned is None else min(planned, at_ms)
+
+
+def duty(view: NodeView) -> Duty:
+    """Name what the replicated state wants of this node."""
+    held = view.state.assignment
+    if held is None:
+        return Duty.FOUND if view.state.founder == view.member_id else Duty.AWAIT
+    own = own_assignment(view)
+    if own is not None and not own.released:
+        return Duty.HOLD if holds(view, own) else Duty.GIVE_UP
+    return Duty.WAIT if promoted_primary(view) is None else Duty.FOLLOW
+
+
+def find(view: NodeView) -> Found:
+    """Name what is there.
+
+    A server that may become a primary counts as one in the making until all its
+    processes have ended: an answer "in recovery" of the same postmaster proves
+    nothing, its promotion may finish late.
+    """
+    postgres = view.postgres
+    if postgres.running:
+        if postgres.in_recovery is False:
+            return Found.PRIMARY
+        if postgres.started_as_primary or view.lease.armed_epoch:
+            return Found.PROMOTING
+        return Found.STARTING if postgres.in_recovery is None else Found.STANDBY
+    if view.data.problem is not None or not (view.data.empty or view.data.ours):
+        return Found.UNUSABLE
+    return Found.EMPTY if view.data.empty else Found.STOPPED

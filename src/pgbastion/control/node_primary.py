@@ -1,0 +1,265 @@
+"""The steps of a node that runs the primary, or did until a moment ago."""
+
+from typing import Final
+
+from pgbastion.control.node_rules import (
+    give_back,
+    has_lease,
+    held_by_this,
+    lease_deadline_ms,
+)
+from pgbastion.control.sync_standbys import (
+    Confirming,
+    InForce,
+    SetReplicated,
+    SetServer,
+    automatic_count,
+    desired_set,
+    next_sync_step,
+)
+from pgbastion.model.actions import (
+    AnnounceStart,
+    ApplySyncSet,
+    Arm,
+    Checkpoint,
+    Decision,
+    EndEpoch,
+    HoldLease,
+    KeepSlots,
+    Propose,
+    StartPrimary,
+    StopMode,
+    StopPostgres,
+)
+from pgbastion.model.cluster import NOBODY, ReplicationMode, SyncSet
+from pgbastion.model.commands import Opened, SetSync
+from pgbastion.model.ids import standby_name
+from pgbastion.model.reasons import Reason
+from pgbastion.model.report import PostgresState
+from pgbastion.model.views import NodeView
+
+CONFIRM_AGAIN_MS: Final = 50
+START_FAILURES_MAX: Final = 3
+SYNC_LAG_MAX_BYTES: Final = 16 << 20
+"""A standby further behind would hold commits up if it became synchronous."""
+
+
+def check_promoted(view: NodeView) -> Decision | None:
+    """Serve only as the primary of this very epoch, on its assigned timeline."""
+    held = held_by_this(view)
+    if view.data.promoted_epoch != held.epoch:
+        kill = StopPostgres(mode=StopMode.KILL, reason=Reason.EARLIER_EPOCH_RUNS)
+        return Decision(Reason.EARLIER_EPOCH_RUNS, (kill,))
+    if view.postgres.timeline in (None, held.timeline):
+        return None
+    # Another promotion may have taken the same id: nobody may stream from this.
+    kill = StopPostgres(mode=StopMode.KILL, reason=Reason.WRONG_TIMELINE)
+    return Decision(Reason.WRONG_TIMELINE, (EndEpoch(epoch=held.epoch), kill))
+
+
+def check_answers(view: NodeView) -> Decision | None:
+    """Kill a server that hangs: nobody waits for the end of its lease."""
+    if view.now_ms < answers_deadline_ms(view):
+        return None
+    kill = StopPostgres(mode=StopMode.KILL, reason=Reason.POSTGRES_HUNG)
+    return Decision(Reason.POSTGRES_HUNG, (kill,))
+
+
+def answers_deadline_ms(view: NodeView) -> int:
+    """Return when a holder's server that stays silent is judged to hang."""
+    postgres = view.postgres
+    if postgres.in_recovery is False:
+        return postgres.evidence_ms + view.limits.evidence_max_ms
+    asked_ms = max(postgres.started_ms, view.lease.asked_ms, postgres.evidence_ms)
+    return asked_ms + view.limits.start_max_ms
+
+
+def watch_ms(view: NodeView) -> int:
+    """Return when a node whose server may write must look again, whatever it does."""
+    return min(lease_deadline_ms(view), answers_deadline_ms(view))
+
+
+def open_epoch(view: NodeView) -> Decision | None:
+    """Declare the first synchronous set once enough have flushed the promotion."""
+    held = held_by_this(view)
+    if held.opened:
+        return None
+    promoted_at = view.postgres.promoted_at
+    if promoted_at is None:
+        return Decision(Reason.PROMOTION_RUNNING)
+    eligible = _eligible(view)
+    flushed = {
+        row.name
+        for row in view.postgres.replication
+        if row.streaming and row.name in eligible and row.flush_lsn > promoted_at
+    }
+    desired = desired_set(view.state, flushed, ())
+    give_up_ms = view.postgres.promoted_ms + view.limits.sync_silent_ms
+    if desired.num_sync < _count(view):
+        if view.state.strict:
+            return Decision(Reason.WAITING_FOR_SYNC_STANDBY)
+        if view.now_ms < give_up_ms:
+            return Decision(Reason.WAITING_FOR_SYNC_STANDBY, (), give_up_ms)
+    command = Opened(
+        epoch=held.epoch, incarnation=view.incarnation, sync=desired, at=view.at
+    )
+    return Decision(Reason.OPENING, (Propose(command=command),), detail=_say(desired))
+
+
+def _count(view: NodeView) -> int:
+    """Return how many standbys have to confirm a commit when all is well."""
+    state = view.state
+    if state.mode is ReplicationMode.ASYNC:
+        return 0
+    if state.sync_count is not None:
+        return state.sync_count
+    return automatic_count(len(state.servers))
+
+
+def _eligible(view: NodeView) -> frozenset[str]:
+    """Return the standby names that may be in the synchronous set."""
+    return frozenset(
+        standby_name(m.name, m.data_id)
+        for m in view.state.servers
+        if m.data_id is not None and not m.nosync and m.member_id != view.member_id
+    )
+
+
+def keep_sync(view: NodeView) -> Decision | None:
+    """Take the next safe step towards the set that should be in force."""
+    held = held_by_this(view)
+    opened = view.state.opened
+    if opened is None or opened.epoch != held.epoch:
+        return None
+    streaming, kept, wake_ms = _present(view, opened.sync)
+    desired = desired_set(view.state, streaming, kept)
+    step = next_sync_step(
+        opened.sync,
+        view.postgres.server_sync,
+        desired,
+        confirmed=view.postgres.sync_confirmed,
+    )
+    match step:
+        case InForce():
+            return None
+        case SetServer(sync=sync):
+            action = ApplySyncSet(sync=sync)
+            return Decision(Reason.CHANGING_SYNC_SET, (action,), detail=_say(sync))
+        case SetReplicated(sync=sync):
+            command = SetSync(epoch=held.epoch, incarnation=view.incarnation, sync=sync)
+            return Decision(
+                Reason.CHANGING_SYNC_SET, (Propose(command=command),), detail=_say(sync)
+            )
+        case Confirming():
+            again_ms = view.now_ms + CONFIRM_AGAIN_MS
+            wake = again_ms if wake_ms is None else min(wake_ms, again_ms)
+            confirm = ApplySyncSet(sync=desired)
+            return Decision(Reason.CONFIRMING_SYNC_SET, (confirm,), wake)
+
+
+def _present(
+    view: NodeView, sync: SyncSet
+) -> tuple[frozenset[str], frozenset[str], int | None]:
+    """Return who streams, who is silent but kept for now, and until when."""
+    eligible = _eligible(view)
+    end = view.postgres.wal_end
+    streaming = frozenset(
+        row.name
+        for row in view.postgres.replication
+        if row.streaming
+        and row.name in eligible
+        and (
+            row.name in sync.names
+            or end is None
+            or end.lsn - row.flush_lsn <= SYNC_LAG_MAX_BYTES
+        )
+    )
+    kept: set[str] = set()
+    until: list[int] = []
+    for name in set(sync.names) & eligible - streaming:
+        since_ms = view.silent_since_ms.get(name, view.now_ms)
+        leaves_ms = since_ms + view.limits.sync_silent_ms
+        if view.now_ms < leaves_ms:
+            kept.add(name)
+            until.append(leaves_ms)
+    return streaming, frozenset(kept), min(until, default=None)
+
+
+def sync_wake_ms(view: NodeView) -> int | None:
+    """Return when a silent member of the synchronous set leaves it; None: never."""
+    opened = view.state.opened
+    return _present(view, opened.sync)[2] if opened is not None else None
+
+
+def keep_slots(view: NodeView) -> Decision | None:
+    """Have one slot for each other server of the cluster."""
+    slots = view.postgres.slots
+    wanted = tuple(
+        sorted(m.name for m in view.state.servers if m.member_id != view.member_id)
+    )
+    if slots is None or tuple(sorted(slots)) == wanted:
+        return None
+    return Decision(Reason.KEEPING_SLOTS, (KeepSlots(nodes=wanted),))
+
+
+def checkpoint(view: NodeView) -> Decision | None:
+    """Checkpoint on the new timeline: pg_rewind reads it from the control file."""
+    if view.postgres.checkpointed:
+        return None
+    return Decision(
+        Reason.CHECKPOINT_AFTER_PROMOTION, (Checkpoint(),), sync_wake_ms(view)
+    )
+
+
+def serve(view: NodeView) -> Decision | None:
+    """Nothing to do while the lease lasts."""
+    return Decision(Reason.PRIMARY_RUNNING, (), sync_wake_ms(view))
+
+
+def after_crash(view: NodeView) -> Decision | None:
+    """Give the role to a standby that has everything, if one is ready."""
+    if standbys_have_everything(view):
+        return give_back(view, Reason.CRASHED_STANDBY_READY)
+    if view.postgres.start_failures >= START_FAILURES_MAX:
+        return give_back(view, Reason.RELEASING)
+    return None
+
+
+def standbys_have_everything(view: NodeView) -> bool:
+    """Tell whether the living standbys surely hold every commit of this epoch."""
+    opened = view.state.opened
+    if opened is None or opened.epoch != view.state.epoch:
+        return False
+    living = {
+        standby_name(r.report.node, r.report.data_id)
+        for r in view.reports.values()
+        if r.report.data_id is not None
+        and r.report.state is PostgresState.STANDBY
+        and view.now_ms - r.at_ms < view.limits.sync_silent_ms
+    }
+    sync = opened.sync
+    ready = len(living.intersection(sync.names))
+    return sync.num_sync > 0 and ready + sync.num_sync > len(sync.names)
+
+
+def restart(view: NodeView) -> Decision | None:
+    """Start the crashed primary again, in its epoch and on its timeline."""
+    held = held_by_this(view)
+    if not has_lease(view):
+        # Without a running server there is no evidence; the guard's word that a
+        # start was asked for stands in for it, up to the limit for a start.
+        if not view.lease.asked_ms:
+            actions = (AnnounceStart(), HoldLease(epoch=held.epoch))
+            return Decision(Reason.RESTARTING_IN_PLACE, actions)
+        give_up_ms = view.lease.asked_ms + view.limits.start_max_ms
+        if view.now_ms >= give_up_ms:
+            return give_back(view, Reason.RELEASING)
+        return Decision(Reason.WAITING_FOR_LEASE, (), give_up_ms)
+    start = StartPrimary(epoch=held.epoch)
+    return Decision(Reason.RESTARTING_IN_PLACE, (Arm(epoch=held.epoch), start))
+
+
+def _say(sync: SyncSet) -> str:
+    if sync == NOBODY:
+        return "nobody"
+    return f"any {sync.num_sync} of {', '.join(sync.names)}"

@@ -1,0 +1,108 @@
+"""What several steps of a node's transitions ask."""
+
+from typing import Final
+
+from pgbastion.errors import InvariantError
+from pgbastion.model.actions import Action, Decision, EndEpoch, LatchRelease, Propose
+from pgbastion.model.cluster import Assignment
+from pgbastion.model.commands import Release, Resume
+from pgbastion.model.reasons import Reason
+from pgbastion.model.report import NodeReport, PostgresState
+from pgbastion.model.views import NodeView
+
+BACKOFF_MAX_MS: Final = 30_000
+
+
+def own_assignment(view: NodeView) -> Assignment | None:
+    """Return the current assignment if it is this member's."""
+    held = view.state.assignment
+    return held if held is not None and held.member_id == view.member_id else None
+
+
+def held_by_this(view: NodeView) -> Assignment:
+    """Return this member's assignment; its duty says that there is one."""
+    held = own_assignment(view)
+    if held is None:
+        raise InvariantError("a holder's step runs on the holder only")
+    return held
+
+
+def holds(view: NodeView, held: Assignment) -> bool:
+    """Tell whether this node may go on in its epoch: nothing ended it anywhere."""
+    latched = max(view.lease.released_epoch, view.lease.ended_epoch)
+    return held.live and latched < held.epoch
+
+
+def lease_deadline_ms(view: NodeView) -> int:
+    """Return when this node must begin to stop what may write.
+
+    The stop budget and the margin before the lease's end, so that everything has
+    stopped before any other node may count it as over.
+    """
+    return view.lease.expiry_ms - view.limits.stop_ms - view.limits.margin_ms
+
+
+def has_lease(view: NodeView) -> bool:
+    """Tell whether this node's epoch is granted, with time left to stop in."""
+    held = own_assignment(view)
+    if held is None or view.lease.epoch != held.epoch:
+        return False
+    return view.now_ms < lease_deadline_ms(view)
+
+
+def promoted_primary(view: NodeView) -> NodeReport | None:
+    """Return the report of the current epoch's primary, once it is promoted.
+
+    A standby never streams from a server that is still in recovery: it could run
+    past the future fork.
+    """
+    held = view.state.assignment
+    if held is None or not held.live or held.member_id == view.member_id:
+        return None
+    received = view.reports.get(held.node)
+    if received is None:
+        return None
+    report = received.report
+    promoted = report.promoted and report.epoch == held.epoch
+    return report if promoted and report.state is PostgresState.PRIMARY else None
+
+
+def give_back(view: NodeView, reason: Reason) -> Decision:
+    """Release the epoch, latched on this node before anybody is told.
+
+    The command names the incarnation that the state knows; a daemon that was
+    restarted since takes the epoch up first. A revoked epoch takes nobody in any
+    more: there the lease is waited out.
+    """
+    held = held_by_this(view)
+    steps: list[Action] = []
+    if view.lease.ended_epoch < held.epoch:
+        steps.append(EndEpoch(epoch=held.epoch))
+    if view.lease.released_epoch < held.epoch:
+        steps.append(LatchRelease(epoch=held.epoch))
+    if held.incarnation == view.incarnation:
+        end = view.postgres.wal_end
+        release = Release(
+            epoch=held.epoch,
+            incarnation=view.incarnation,
+            lsn=end.lsn if end else None,
+            cause=reason,
+            at=view.at,
+        )
+        return Decision(reason, (*steps, Propose(command=release)))
+    if held.revoked:
+        return Decision(Reason.STOPPING_AS_REVOKED, tuple(steps))
+    take_up = Resume(
+        epoch=held.epoch, member_id=view.member_id, incarnation=view.incarnation
+    )
+    return Decision(reason, (*steps, Propose(command=take_up)))
+
+
+def start_backoff_ms(view: NodeView) -> int | None:
+    """Return when a server that failed to start is tried again; None: now."""
+    failures = view.postgres.start_failures
+    if failures == 0:
+        return None
+    pause_ms = min(view.limits.retry_ms << min(failures - 1, 10), BACKOFF_MAX_MS)
+    again_ms = view.postgres.start_failed_ms + pause_ms
+    return again_ms if view.now_ms < again_ms else None

@@ -1,0 +1,346 @@
+"""The rules behind the steps of a node's transitions.
+
+Each step looks at one picture and answers None when its effect is already there,
+or with the decision that brings it about (or waits for it).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from pgbastion.control.history import diverged_from
+from pgbastion.control.node_primary import (
+    after_crash,
+    check_answers,
+    check_promoted,
+    checkpoint,
+    keep_slots,
+    keep_sync,
+    open_epoch,
+    restart,
+    serve,
+)
+from pgbastion.control.node_rules import (
+    give_back,
+    has_lease,
+    held_by_this,
+    promoted_primary,
+    start_backoff_ms,
+)
+from pgbastion.control.transitions import Step
+from pgbastion.errors import InvariantError
+from pgbastion.model.actions import (
+    Arm,
+    Copy,
+    Decision,
+    EndEpoch,
+    Examine,
+    Follow,
+    HoldLease,
+    InitDb,
+    Promote,
+    Propose,
+    RecoverCrash,
+    Rewind,
+    StartStandby,
+    StopMode,
+    StopPostgres,
+)
+from pgbastion.model.commands import Resume
+from pgbastion.model.reasons import Reason
+from pgbastion.model.report import NodeReport
+from pgbastion.model.views import NodeView, RejoinStep
+
+
+def report_problem(view: NodeView) -> Decision | None:
+    """Say what is wrong with the data directory and touch nothing."""
+    return Decision(Reason.FOREIGN_DATA, detail=view.data.problem or "")
+
+
+def initialise(view: NodeView) -> Decision | None:
+    """Make the first data directory."""
+    return _after_failure(view) or Decision(Reason.INITIALISING, (InitDb(),))
+
+
+def await_assignment(view: NodeView) -> Decision | None:
+    """Wait for the Raft leader's word."""
+    del view
+    return Decision(Reason.WAITING_FOR_ASSIGNMENT)
+
+
+def refuse_empty(view: NodeView) -> Decision | None:
+    """Refuse to fill a directory that had data before: its mount may be missing."""
+    member = view.state.member(view.member_id)
+    if member is None or member.data_id is None:
+        return None
+    return Decision(Reason.DATA_DIRECTORY_MISSING)
+
+
+def resume(view: NodeView) -> Decision | None:
+    """Take the epoch up, so that no former daemon's word counts any more."""
+    held = held_by_this(view)
+    if held.incarnation == view.incarnation:
+        return None
+    command = Resume(
+        epoch=held.epoch, member_id=view.member_id, incarnation=view.incarnation
+    )
+    return Decision(Reason.RESUMING, (Propose(command=command),))
+
+
+def hold_lease(view: NodeView) -> Decision | None:
+    """Have the engine renew this epoch's lease."""
+    epoch = held_by_this(view).epoch
+    if view.lease.renewing == epoch:
+        return None
+    return Decision(Reason.WAITING_FOR_LEASE, (HoldLease(epoch=epoch),))
+
+
+def await_lease(view: NodeView) -> Decision | None:
+    """Go on only while there is enough of the lease left to stop in time."""
+    return None if has_lease(view) else Decision(Reason.WAITING_FOR_LEASE)
+
+
+def keep_lease(view: NodeView) -> Decision | None:
+    """Stop what may write when the lease is about to end, or cannot be proven."""
+    if has_lease(view):
+        return None
+    if view.lease.epoch != held_by_this(view).epoch:
+        return fence(view)
+    stop = StopPostgres(mode=StopMode.FAST, reason=Reason.LEASE_EXPIRING)
+    return Decision(Reason.LEASE_EXPIRING, (stop,))
+
+
+def check_surveyed(view: NodeView) -> Decision | None:
+    """Promote only the data that was surveyed; else give the role back."""
+    held = held_by_this(view)
+    if view.data.data_id == held.data_id and not view.data_changed:
+        return None
+    return give_back(view, Reason.SURVEYED_DATA_CHANGED)
+
+
+def start_for_promotion(view: NodeView) -> Decision | None:
+    """Start a stopped server in recovery, to promote it then."""
+    held = held_by_this(view)
+    if view.data.promoted_epoch == held.epoch and not view.data.was_standby:
+        return None
+    wait_ms = start_backoff_ms(view)
+    if wait_ms is not None:
+        return Decision(Reason.REJOIN_FAILED, (), wait_ms)
+    start = StartStandby(primary=None, epoch=held.epoch, for_promotion=True)
+    return Decision(Reason.STARTING_FOR_PROMOTION, (start,))
+
+
+def await_start(view: NodeView) -> Decision | None:
+    """Give a starting server its time; one that never answers is killed."""
+    give_up_ms = view.postgres.started_ms + view.limits.start_max_ms
+    if view.now_ms < give_up_ms:
+        return Decision(Reason.WAITING_FOR_START, (), give_up_ms)
+    stop = StopPostgres(mode=StopMode.KILL, reason=Reason.POSTGRES_HUNG)
+    return Decision(Reason.POSTGRES_HUNG, (stop,))
+
+
+def arm(view: NodeView) -> Decision | None:
+    """Arm the guard before anything that can make PostgreSQL a primary."""
+    epoch = held_by_this(view).epoch
+    if view.lease.armed_epoch == epoch:
+        return None
+    return Decision(Reason.ARMING, (Arm(epoch=epoch),))
+
+
+def promote(view: NodeView) -> Decision | None:
+    """Ask for the promotion."""
+    held = held_by_this(view)
+    action = Promote(epoch=held.epoch, timeline=held.timeline, surveyed=held.surveyed)
+    return Decision(Reason.PROMOTING, (action,))
+
+
+def arm_and_promote(view: NodeView) -> Decision | None:
+    """Arm and promote in one go: nothing has to be looked at in between."""
+    arming = arm(view)
+    asking = promote(view)
+    if arming is None or asking is None:
+        return asking
+    return Decision(Reason.PROMOTING, (*arming.actions, *asking.actions))
+
+
+def await_promotion(view: NodeView) -> Decision | None:
+    """Wait for a promotion that was asked for; ask if a former daemon did not."""
+    postgres = view.postgres
+    if postgres.in_recovery and not postgres.promote_asked:
+        return arm_and_promote(view)
+    return Decision(Reason.PROMOTION_RUNNING)
+
+
+def stop(view: NodeView) -> Decision | None:
+    """Stop a server whose epoch is over; nothing it does counts any more."""
+    if not view.postgres.running:
+        return None
+    action = StopPostgres(mode=StopMode.KILL, reason=Reason.STOPPING_AS_REVOKED)
+    return Decision(Reason.STOPPING_AS_REVOKED, (action,))
+
+
+def give_epoch_back(view: NodeView) -> Decision | None:
+    """Release the epoch: nothing of it can write any more on this node."""
+    return give_back(view, Reason.RELEASING)
+
+
+def fence(view: NodeView) -> Decision | None:
+    """Kill a server that may write without a lease."""
+    del view
+    action = StopPostgres(mode=StopMode.KILL, reason=Reason.FENCING)
+    return Decision(Reason.FENCING, (action,))
+
+
+def end_old_epochs(view: NodeView) -> Decision | None:
+    """Have the guard note that epochs which this node held have ended."""
+    if view.data.promoted_epoch <= view.lease.ended_epoch:
+        return None
+    return Decision(Reason.ENDING_EPOCHS, (EndEpoch(epoch=view.data.promoted_epoch),))
+
+
+def copy(view: NodeView) -> Decision | None:
+    """Copy the primary's data directory."""
+    primary = _primary(view)
+    action = Copy(primary=primary.node, epoch=view.state.epoch)
+    return _after_failure(view) or Decision(
+        Reason.COPYING, (action,), detail=primary.node
+    )
+
+
+def rejoin(view: NodeView) -> Decision | None:
+    """Bring a stopped data directory onto the primary's history."""
+    primary = _primary(view)
+    epoch = view.state.epoch
+    failed = _after_failure(view)
+    if failed is not None:
+        return failed
+    found = view.rejoin
+    if found is None or found.epoch != epoch:
+        examine = Examine(primary=primary.node, epoch=epoch)
+        return Decision(Reason.EXAMINING, (examine,))
+    match found.step:
+        case RejoinStep.FOLLOW:
+            return None
+        case RejoinStep.RECOVER:
+            return Decision(Reason.RECOVERING, (RecoverCrash(),), detail=found.detail)
+        case RejoinStep.REWIND:
+            return _rewind(view, primary, found.detail)
+        case RejoinStep.COPY:
+            action = Copy(primary=primary.node, epoch=epoch)
+            return Decision(Reason.COPYING, (action,), detail=found.detail)
+        case RejoinStep.REFUSE:
+            return Decision(Reason.FOREIGN_DATA, detail=found.detail)
+
+
+def _rewind(view: NodeView, primary: NodeReport, detail: str) -> Decision:
+    """Rewind once the primary has checkpointed: pg_rewind reads its control file."""
+    held = view.state.assignment
+    if held is None or primary.checkpointed != held.timeline:
+        return Decision(Reason.WAITING_FOR_CHECKPOINT, detail=primary.node)
+    action = Rewind(primary=primary.node, epoch=held.epoch)
+    return Decision(Reason.REWINDING, (action,), detail=detail)
+
+
+def _primary(view: NodeView) -> NodeReport:
+    primary = promoted_primary(view)
+    if primary is None:
+        raise InvariantError("a duty to follow names a primary")
+    return primary
+
+
+def _after_failure(view: NodeView) -> Decision | None:
+    again_ms = view.job_failed_ms + view.limits.retry_ms
+    if view.job_failed is None or view.now_ms >= again_ms:
+        return None
+    return Decision(Reason.REJOIN_FAILED, (), again_ms, detail=view.job_failed)
+
+
+def start_standby(view: NodeView) -> Decision | None:
+    """Start the server in recovery, following the primary."""
+    wait_ms = start_backoff_ms(view)
+    if wait_ms is not None:
+        return Decision(Reason.REJOIN_FAILED, (), wait_ms)
+    primary = _primary(view)
+    action = StartStandby(primary=primary.node, epoch=view.state.epoch)
+    return Decision(Reason.STARTING_STANDBY, (action,), detail=primary.node)
+
+
+def stay_stopped(view: NodeView) -> Decision | None:
+    """A former primary waits for the next one; a former standby answers reads."""
+    if not view.data.was_standby or view.data.empty:
+        return Decision(Reason.NO_PRIMARY_TO_FOLLOW)
+    wait_ms = start_backoff_ms(view)
+    if wait_ms is not None:
+        return Decision(Reason.REJOIN_FAILED, (), wait_ms)
+    action = StartStandby(primary=None, epoch=view.state.epoch)
+    return Decision(Reason.STARTING_STANDBY, (action,))
+
+
+def check_history(view: NodeView) -> Decision | None:
+    """Stop a standby that has WAL which the primary's history lacks."""
+    end = view.postgres.wal_end
+    if end is None or not diverged_from(_primary(view), end):
+        return None
+    action = StopPostgres(mode=StopMode.FAST, reason=Reason.DIVERGED)
+    return Decision(Reason.DIVERGED, (action,), detail=str(end))
+
+
+def point_at_primary(view: NodeView) -> Decision | None:
+    """Follow the primary, unless this node was cut from its epoch."""
+    primary = _primary(view)
+    epoch = view.state.epoch
+    if view.data.cut_epoch >= epoch:
+        return Decision(Reason.NO_PRIMARY_TO_FOLLOW)
+    now = view.postgres
+    if now.following == primary.node and now.following_epoch == epoch:
+        return None
+    action = Follow(primary=primary.node, epoch=epoch)
+    return Decision(Reason.REPOINTING, (action,), detail=primary.node)
+
+
+def stay_cut(view: NodeView) -> Decision | None:
+    """A running standby goes on answering reads."""
+    del view
+    return Decision(Reason.NO_PRIMARY_TO_FOLLOW)
+
+
+def stream(view: NodeView) -> Decision | None:
+    """Everything is as it should be."""
+    return Decision(Reason.FOLLOWING, detail=_primary(view).node)
+
+
+STEPS: Final[Mapping[Step, Callable[[NodeView], Decision | None]]] = {
+    Step.REPORT_PROBLEM: report_problem,
+    Step.INITIALISE: initialise,
+    Step.AWAIT_ASSIGNMENT: await_assignment,
+    Step.REFUSE_EMPTY: refuse_empty,
+    Step.RESUME: resume,
+    Step.HOLD_LEASE: hold_lease,
+    Step.AWAIT_LEASE: await_lease,
+    Step.KEEP_LEASE: keep_lease,
+    Step.CHECK_SURVEYED: check_surveyed,
+    Step.START_FOR_PROMOTION: start_for_promotion,
+    Step.AWAIT_START: await_start,
+    Step.PROMOTE: arm_and_promote,
+    Step.AWAIT_PROMOTION: await_promotion,
+    Step.AFTER_CRASH: after_crash,
+    Step.RESTART: restart,
+    Step.CHECK_PROMOTED: check_promoted,
+    Step.CHECK_ANSWERS: check_answers,
+    Step.OPEN: open_epoch,
+    Step.KEEP_SYNC: keep_sync,
+    Step.KEEP_SLOTS: keep_slots,
+    Step.CHECKPOINT: checkpoint,
+    Step.SERVE: serve,
+    Step.STOP: stop,
+    Step.GIVE_BACK: give_epoch_back,
+    Step.FENCE: fence,
+    Step.END_OLD_EPOCHS: end_old_epochs,
+    Step.COPY: copy,
+    Step.REJOIN: rejoin,
+    Step.START_STANDBY: start_standby,
+    Step.STAY_STOPPED: stay_stopped,
+    Step.CHECK_HISTORY: check_history,
+    Step.POINT_AT_PRIMARY: point_at_primary,
+    Step.STAY_CUT: stay_cut,
+    Step.STREAM: stream,
+}

@@ -1,0 +1,99 @@
+"""Where each port of the proxy sends its clients."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pgbastion.model.cluster import ClusterState, Member
+from pgbastion.model.ids import Epoch, NodeId
+from pgbastion.model.report import NodeReport
+from pgbastion.model.views import Received
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingView:
+    """What routing is decided on; instants in milliseconds on this node's clock."""
+
+    now_ms: int
+    state: ClusterState
+    reports: Mapping[NodeId, Received]
+    report_max_ms: int
+    """How old a standby's report may be."""
+    lag_max_bytes: int
+    accepting_epoch: Epoch
+    """The newest epoch whose primary was ever seen to accept clients."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """Whom clients are sent to, and why nobody if so."""
+
+    epoch: Epoch
+    primary: Member | None
+    primary_reason: str
+    changing: bool
+    """The role is on its way to another node: new clients may wait for it."""
+    replicas: tuple[Member, ...]
+    replica_reason: str
+
+
+def decide_routing(view: RoutingView) -> Routing:
+    """Send writers to the assigned primary only, readers to standbys that stream."""
+    primary, reason = _primary(view)
+    replicas = tuple(m for m in view.state.servers if _reads(view, m))
+    return Routing(
+        epoch=view.state.epoch,
+        primary=primary,
+        primary_reason=reason,
+        changing=primary is None and view.state.assignment is not None,
+        replicas=replicas,
+        replica_reason="" if replicas else "no standby streams within the lag limit",
+    )
+
+
+def _primary(view: RoutingView) -> tuple[Member | None, str]:
+    held = view.state.assignment
+    if held is None:
+        return None, "the cluster has no primary yet"
+    if held.revoked:
+        return None, f"the role of {held.node} was revoked, a new primary is chosen"
+    if held.released:
+        return None, f"{held.node} gave the role back, a new primary is chosen"
+    if not held.opened:
+        return None, f"{held.node} is being promoted"
+    # The server's synchronous setting is in force only once the primary says so.
+    if view.accepting_epoch != held.epoch:
+        return None, f"{held.node} is not ready for clients yet"
+    return view.state.member(held.member_id), ""
+
+
+def accepts(report: NodeReport, state: ClusterState) -> bool:
+    """Tell whether this report opens the current epoch to clients."""
+    held = state.assignment
+    return (
+        held is not None
+        and report.node == held.node
+        and report.accepting
+        and report.epoch == held.epoch
+    )
+
+
+def _reads(view: RoutingView, member: Member) -> bool:
+    held = view.state.assignment
+    received = view.reports.get(member.name)
+    if received is None or member.noloadbalance:
+        return False
+    if held is not None and held.live and held.member_id == member.member_id:
+        return False
+    report = received.report
+    if view.now_ms - received.at_ms > view.report_max_ms or not report.streaming:
+        return False
+    return _lag_bytes(view, report) <= view.lag_max_bytes
+
+
+def _lag_bytes(view: RoutingView, report: NodeReport) -> int:
+    held = view.state.assignment
+    primary = view.reports.get(held.node) if held else None
+    end = primary.report.wal_end if primary else None
+    if end is None or report.replay_lsn is None:
+        return 0
+    return max(end.lsn - report.replay_lsn, 0)

@@ -1,0 +1,56 @@
+"""Which nodes surely hold every acknowledged commit, and which of them is furthest.
+
+Source: docs/explanation/lease.md, "Revocation and survey".
+"""
+
+from collections.abc import Iterable, Sequence
+
+from pgbastion.model.cluster import ClusterState
+from pgbastion.model.ids import standby_name
+from pgbastion.model.views import SurveyAnswer
+from pgbastion.model.wal import WalEnd
+
+
+def counted(answers: Iterable[SurveyAnswer]) -> tuple[SurveyAnswer, ...]:
+    """Return the answers that say something about a disk that will stay as it is."""
+    return tuple(a for a in answers if a.wal_end is not None and a.holder_stopped)
+
+
+def hold_every_commit(state: ClusterState, answers: Sequence[SurveyAnswer]) -> bool:
+    """Tell whether some node among the answers has every acknowledged commit.
+
+    True when the holder of the last opened epoch is among them, with the data
+    that it had then; or enough members of that epoch's synchronous set; or a node
+    that has flushed past the beginning of a later epoch's timeline.
+    """
+    opened = state.opened
+    if opened is None:
+        return False
+    usable = counted(answers)
+    names = {standby_name(a.node, a.data_id) for a in usable}
+    if standby_name(opened.node, opened.data_id) in names:
+        return True
+    if any(_beyond_opened(state, answer) for answer in usable):
+        return True
+    # W members of the set flushed a commit before it was acknowledged; R of its N
+    # members answer. Any W and any R of N share one exactly when R + W > N.
+    sync = opened.sync
+    answering = len(names.intersection(sync.names))
+    return sync.num_sync > 0 and answering + sync.num_sync > len(sync.names)
+
+
+def _beyond_opened(state: ClusterState, answer: SurveyAnswer) -> bool:
+    """Whether the node has WAL that a later epoch's primary wrote.
+
+    Having fetched the timeline's history file proves nothing: it comes first.
+    """
+    end = answer.wal_end
+    if end is None or end.timeline not in state.later_timelines:
+        return False
+    return answer.timeline_begin is not None and end.lsn > answer.timeline_begin
+
+
+def furthest(answers: Sequence[SurveyAnswer]) -> WalEnd | None:
+    """Return the furthest end of WAL among the answers that count."""
+    ends = [a.wal_end for a in counted(answers) if a.wal_end is not None]
+    return max(ends, default=None)

@@ -1,0 +1,117 @@
+"""The synchronous set: who should be in it, and the next safe step towards that.
+
+The replicated set promises what a later survey reasons with, so it is weakened
+before the server's setting and strengthened after it.
+
+Source: docs/explanation/lease.md, "Changing the set".
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pgbastion.model.cluster import NOBODY, ClusterState, SyncSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetServer:
+    """Put this set into the server's setting."""
+
+    sync: SyncSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetReplicated:
+    """Put this set into the replicated state."""
+
+    sync: SyncSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirming:
+    """The server's new setting must first be effective in every walsender."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InForce:
+    """Server and replicated state both have the desired set."""
+
+
+SyncStep = SetServer | SetReplicated | Confirming | InForce
+
+
+def automatic_count(servers: int) -> int:
+    """Return how many standbys confirm a commit when the operator names no number.
+
+    Half of the PostgreSQL nodes, rounded down: then any majority of them that
+    survives holds every commit, and losing a minority blocks nothing.
+    """
+    return servers // 2
+
+
+def desired_set(
+    state: ClusterState, streaming: Iterable[str], kept: Iterable[str]
+) -> SyncSet:
+    """Return the set that should be in force.
+
+    Args:
+        state: Mode, count and strictness.
+        streaming: Standby names that stream and may be synchronous.
+        kept: Names in force now that must not leave yet, streaming or not.
+    """
+    count = state.sync_count
+    if count is None:
+        count = automatic_count(len(state.servers))
+    names = tuple(sorted({*streaming, *kept}))
+    if state.mode == "async" or count == 0:
+        return NOBODY
+    if len(names) >= count:
+        return SyncSet(names=names, num_sync=count)
+    if state.strict:
+        # Nobody new can replace who is missing: commits wait for the old names.
+        old = state.opened.sync if state.opened else NOBODY
+        return old if old.num_sync else SyncSet(names=names, num_sync=len(names))
+    return SyncSet(names=names, num_sync=len(names))
+
+
+def satisfies(server: SyncSet | None, promise: SyncSet) -> bool:
+    """Tell whether each commit that the server confirms fulfils the promise.
+
+    ``None`` is a server that confirms nothing at all.
+    """
+    if server is None or promise.num_sync == 0:
+        return True
+    outside = len(set(server.names) - set(promise.names))
+    return server.num_sync - outside >= promise.num_sync
+
+
+def next_sync_step(
+    replicated: SyncSet, server: SyncSet | None, desired: SyncSet, *, confirmed: bool
+) -> SyncStep:
+    """Return the next single step that keeps every confirmed commit accounted for.
+
+    Args:
+        replicated: The set in the replicated state.
+        server: The set in the server's setting; None names nobody who exists.
+        desired: Where both should arrive.
+        confirmed: Whether the server's setting is effective in every walsender
+            and its members have flushed past the instant at which it was.
+    """
+    if not satisfies(server, replicated):
+        return SetServer(sync=replicated)
+    if server != desired:
+        if satisfies(desired, replicated):
+            return SetServer(sync=desired)
+        return SetReplicated(sync=_weakened(replicated, server, desired))
+    if replicated == desired:
+        return InForce()
+    return SetReplicated(sync=desired) if confirmed else Confirming()
+
+
+def _weakened(replicated: SyncSet, server: SyncSet | None, desired: SyncSet) -> SyncSet:
+    """Return a promise that the old and the new setting both keep."""
+    names = tuple(sorted({*replicated.names, *desired.names}))
+    count = min(replicated.num_sync, desired.num_sync)
+    if server is not None:
+        outside = len(set(server.names) - set(names))
+        count = min(count, max(server.num_sync - outside, 0))
+    return SyncSet(names=names, num_sync=count) if count else NOBODY

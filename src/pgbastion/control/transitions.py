@@ -1,0 +1,228 @@
+"""The table of a node: from what it finds and what it is due to, steps in order.
+
+Each step is idempotent: it is skipped when its effect is seen, so a sequence that
+was cut short goes on where it must. The steps' rules are in :mod:`.node_steps`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Duty(StrEnum):
+    """What the replicated state wants of this node."""
+
+    FOUND = "found"
+    """It founded the cluster and no role was ever assigned."""
+    AWAIT = "await"
+    """No role was ever assigned; others make the first data directory."""
+    HOLD = "hold"
+    """It holds the current epoch."""
+    GIVE_UP = "give_up"
+    """It holds an epoch that was revoked or latched as ended, not yet released."""
+    FOLLOW = "follow"
+    """Another node is the promoted primary of the current epoch."""
+    WAIT = "wait"
+    """The current epoch has no promoted primary yet."""
+
+
+class Found(StrEnum):
+    """What is there: the data directory and the server on it."""
+
+    UNUSABLE = "unusable"
+    EMPTY = "empty"
+    STOPPED = "stopped"
+    STARTING = "starting"
+    """A server in recovery that has not answered since its start."""
+    STANDBY = "standby"
+    PROMOTING = "promoting"
+    """Asked to promote, or started without standby.signal: may become a primary."""
+    PRIMARY = "primary"
+
+
+class Step(StrEnum):
+    """One step of a transition."""
+
+    REPORT_PROBLEM = "report_problem"
+    INITIALISE = "initialise"
+    AWAIT_ASSIGNMENT = "await_assignment"
+    REFUSE_EMPTY = "refuse_empty"
+    RESUME = "resume"
+    HOLD_LEASE = "hold_lease"
+    AWAIT_LEASE = "await_lease"
+    KEEP_LEASE = "keep_lease"
+    CHECK_SURVEYED = "check_surveyed"
+    START_FOR_PROMOTION = "start_for_promotion"
+    AWAIT_START = "await_start"
+    PROMOTE = "promote"
+    AWAIT_PROMOTION = "await_promotion"
+    AFTER_CRASH = "after_crash"
+    RESTART = "restart"
+    CHECK_PROMOTED = "check_promoted"
+    CHECK_ANSWERS = "check_answers"
+    OPEN = "open"
+    KEEP_SYNC = "keep_sync"
+    KEEP_SLOTS = "keep_slots"
+    CHECKPOINT = "checkpoint"
+    SERVE = "serve"
+    STOP = "stop"
+    GIVE_BACK = "give_back"
+    FENCE = "fence"
+    END_OLD_EPOCHS = "end_old_epochs"
+    COPY = "copy"
+    REJOIN = "rejoin"
+    START_STANDBY = "start_standby"
+    STAY_STOPPED = "stay_stopped"
+    CHECK_HISTORY = "check_history"
+    POINT_AT_PRIMARY = "point_at_primary"
+    STAY_CUT = "stay_cut"
+    STREAM = "stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """The steps from a finding to a duty, and why."""
+
+    steps: tuple[Step, ...]
+    comment: str
+
+
+_PROBLEM: Final = Transition(
+    (Step.REPORT_PROBLEM,), "the data directory cannot be used: a human looks"
+)
+_FENCE: Final = Transition((Step.FENCE,), "no lease, no primary: kill it first")
+
+TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
+    (Duty.FOUND, Found.UNUSABLE): _PROBLEM,
+    (Duty.FOUND, Found.EMPTY): Transition(
+        (Step.INITIALISE,), "the first node makes the first data directory"
+    ),
+    (Duty.FOUND, Found.STOPPED): Transition(
+        (Step.AWAIT_ASSIGNMENT,), "the data is ready, the role is not assigned yet"
+    ),
+    (Duty.FOUND, Found.STARTING): _FENCE,
+    (Duty.FOUND, Found.STANDBY): _FENCE,
+    (Duty.FOUND, Found.PROMOTING): _FENCE,
+    (Duty.FOUND, Found.PRIMARY): _FENCE,
+    (Duty.AWAIT, Found.UNUSABLE): _PROBLEM,
+    (Duty.AWAIT, Found.EMPTY): Transition(
+        (Step.AWAIT_ASSIGNMENT,), "there is no primary to copy from yet"
+    ),
+    (Duty.AWAIT, Found.STOPPED): Transition(
+        (Step.AWAIT_ASSIGNMENT,), "there is no primary to follow yet"
+    ),
+    (Duty.AWAIT, Found.STARTING): _FENCE,
+    (Duty.AWAIT, Found.STANDBY): _FENCE,
+    (Duty.AWAIT, Found.PROMOTING): _FENCE,
+    (Duty.AWAIT, Found.PRIMARY): _FENCE,
+    (Duty.HOLD, Found.UNUSABLE): Transition(
+        (Step.GIVE_BACK,), "the holder's data is gone: another node may have the role"
+    ),
+    (Duty.HOLD, Found.EMPTY): Transition(
+        (Step.GIVE_BACK,), "the holder's data is gone: another node may have the role"
+    ),
+    (Duty.HOLD, Found.STOPPED): Transition(
+        (
+            Step.RESUME,
+            Step.CHECK_SURVEYED,
+            Step.START_FOR_PROMOTION,
+            Step.AFTER_CRASH,
+            Step.RESTART,
+        ),
+        "start to be promoted; a crashed primary restarts or gives the role back",
+    ),
+    (Duty.HOLD, Found.STARTING): Transition(
+        (Step.RESUME, Step.HOLD_LEASE, Step.AWAIT_START),
+        "recovery ends before a promotion is asked for",
+    ),
+    (Duty.HOLD, Found.STANDBY): Transition(
+        (
+            Step.RESUME,
+            Step.HOLD_LEASE,
+            Step.AWAIT_LEASE,
+            Step.CHECK_SURVEYED,
+            Step.PROMOTE,
+        ),
+        "every new epoch begins with a promotion, the guard armed before it",
+    ),
+    (Duty.HOLD, Found.PROMOTING): Transition(
+        (
+            Step.KEEP_LEASE,
+            Step.RESUME,
+            Step.HOLD_LEASE,
+            Step.CHECK_ANSWERS,
+            Step.AWAIT_PROMOTION,
+        ),
+        "a promotion or a start as primary is under way",
+    ),
+    (Duty.HOLD, Found.PRIMARY): Transition(
+        (
+            Step.KEEP_LEASE,
+            Step.RESUME,
+            Step.HOLD_LEASE,
+            Step.CHECK_PROMOTED,
+            Step.CHECK_ANSWERS,
+            Step.OPEN,
+            Step.KEEP_SYNC,
+            Step.KEEP_SLOTS,
+            Step.CHECKPOINT,
+            Step.SERVE,
+        ),
+        "serve while the lease lasts",
+    ),
+    (Duty.GIVE_UP, Found.UNUSABLE): Transition(
+        (Step.GIVE_BACK,), "nothing runs: give the epoch back"
+    ),
+    (Duty.GIVE_UP, Found.EMPTY): Transition(
+        (Step.GIVE_BACK,), "nothing runs: give the epoch back"
+    ),
+    (Duty.GIVE_UP, Found.STOPPED): Transition(
+        (Step.GIVE_BACK,), "stopped: give the epoch back"
+    ),
+    (Duty.GIVE_UP, Found.STARTING): Transition(
+        (Step.GIVE_BACK,), "in recovery and not armed: give the epoch back"
+    ),
+    (Duty.GIVE_UP, Found.STANDBY): Transition(
+        (Step.GIVE_BACK,), "in recovery and not armed: give the epoch back"
+    ),
+    (Duty.GIVE_UP, Found.PROMOTING): Transition(
+        (Step.STOP, Step.GIVE_BACK), "a promotion may finish late: stop it first"
+    ),
+    (Duty.GIVE_UP, Found.PRIMARY): Transition(
+        (Step.STOP, Step.GIVE_BACK), "stop writes, then give the epoch back"
+    ),
+    (Duty.FOLLOW, Found.UNUSABLE): _PROBLEM,
+    (Duty.FOLLOW, Found.EMPTY): Transition(
+        (Step.REFUSE_EMPTY, Step.COPY), "a new node copies the primary"
+    ),
+    (Duty.FOLLOW, Found.STOPPED): Transition(
+        (Step.END_OLD_EPOCHS, Step.REJOIN, Step.START_STANDBY),
+        "recover, rewind or copy as far as needed, then stream",
+    ),
+    (Duty.FOLLOW, Found.STARTING): Transition(
+        (Step.AWAIT_START,), "the standby is starting"
+    ),
+    (Duty.FOLLOW, Found.STANDBY): Transition(
+        (Step.CHECK_HISTORY, Step.POINT_AT_PRIMARY, Step.STREAM),
+        "follow the new primary where the history allows it",
+    ),
+    (Duty.FOLLOW, Found.PROMOTING): _FENCE,
+    (Duty.FOLLOW, Found.PRIMARY): _FENCE,
+    (Duty.WAIT, Found.UNUSABLE): _PROBLEM,
+    (Duty.WAIT, Found.EMPTY): Transition(
+        (Step.REFUSE_EMPTY, Step.STAY_STOPPED), "there is no primary to copy from"
+    ),
+    (Duty.WAIT, Found.STOPPED): Transition(
+        (Step.END_OLD_EPOCHS, Step.STAY_STOPPED),
+        "a stopped server can be surveyed as it is",
+    ),
+    (Duty.WAIT, Found.STARTING): Transition(
+        (Step.AWAIT_START,), "the standby is starting"
+    ),
+    (Duty.WAIT, Found.STANDBY): Transition(
+        (Step.STAY_CUT,), "answer reads, wait for the next primary"
+    ),
+    (Duty.WAIT, Found.PROMOTING): _FENCE,
+    (Duty.WAIT, Found.PRIMARY): _FENCE,
+}

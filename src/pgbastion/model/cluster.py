@@ -1,0 +1,190 @@
+"""The replicated state: what every node agrees on. Nothing volatile is in it."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from pgbastion.model.ids import (
+    DataId,
+    Epoch,
+    Incarnation,
+    MemberId,
+    NodeId,
+    Revision,
+    Timeline,
+    standby_name,
+)
+from pgbastion.model.wal import WalEnd
+
+
+class ReplicationMode(StrEnum):
+    """How a commit is confirmed before the client hears of it."""
+
+    ASYNC = "async"
+    SYNC = "sync"
+    QUORUM = "quorum"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A node that belongs to the cluster, and where its parts listen."""
+
+    member_id: MemberId
+    name: NodeId
+    host: str
+    raft_port: int
+    postgres_port: int | None
+    """None for a witness."""
+    api_port: int
+    primary_port: int
+    replica_port: int
+    data_id: DataId | None = None
+    """The data directory that the node last declared; None: it never had one."""
+    nofailover: bool = False
+    nosync: bool = False
+    noloadbalance: bool = False
+    failover_priority: int = 1
+
+    @property
+    def raft_address(self) -> str:
+        """``HOST:PORT`` of the Raft port, IPv6 in brackets."""
+        return join_host_port(self.host, self.raft_port)
+
+    @property
+    def api_url(self) -> str:
+        """The base address of the node's REST API."""
+        return f"http://{join_host_port(self.host, self.api_port)}"
+
+
+def join_host_port(host: str, port: int) -> str:
+    """Return ``HOST:PORT``, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncSet:
+    """A promise: each commit in force of it was flushed by ``num_sync`` of ``names``.
+
+    ``names`` are standby names (node and data id). ``num_sync`` 0 is degraded:
+    only the primary itself surely has everything.
+    """
+
+    names: tuple[str, ...] = ()
+    num_sync: int = 0
+
+
+NOBODY = SyncSet()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How long a lease is and how far two clocks may drift apart."""
+
+    lease_ms: int
+    drift_ppm: int
+    margin_ms: int
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """Who has the primary role in an epoch, and how far that has come."""
+
+    epoch: Epoch
+    member_id: MemberId
+    node: NodeId
+    data_id: DataId
+    timeline: Timeline
+    """The timeline that the promotion of this epoch must take."""
+    surveyed: WalEnd | None
+    """The end of WAL for which the node was chosen; None for the first epoch."""
+    incarnation: Incarnation | None = None
+    opened: bool = False
+    revoked: bool = False
+    released: bool = False
+
+    @property
+    def live(self) -> bool:
+        """Whether the holder may still renew."""
+        return not (self.revoked or self.released)
+
+    @property
+    def holder_name(self) -> str:
+        """The name that the holder has as a member of synchronous sets."""
+        return standby_name(self.node, self.data_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedEpoch:
+    """The last epoch in which commits were acknowledged, and what it promised."""
+
+    epoch: Epoch
+    node: NodeId
+    data_id: DataId
+    timeline: Timeline
+    sync: SyncSet
+
+
+ChangeKind = Literal["assigned", "opened", "released", "revoked"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One line of the history of roles."""
+
+    index: int
+    epoch: Epoch
+    what: ChangeKind
+    node: NodeId
+    timeline: Timeline
+    cause: str
+    at: str
+    """Wall-clock time of the proposer, for people only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterState:
+    """Everything that the log decides. Made only by :func:`control.apply.apply`."""
+
+    index: int = 0
+    """The log index of the last command that was applied."""
+    revision: Revision = Revision(0)
+    cluster_name: str = ""
+    cluster_id: str = ""
+    founder: MemberId = MemberId(0)
+    system_identifier: str | None = None
+    next_member_id: MemberId = MemberId(1)
+    members: tuple[Member, ...] = ()
+    policy: Policy | None = None
+    mode: ReplicationMode = ReplicationMode.QUORUM
+    sync_count: int | None = None
+    """None: half of the PostgreSQL nodes, rounded down."""
+    strict: bool = False
+    assignment: Assignment | None = None
+    opened: OpenedEpoch | None = None
+    later_timelines: tuple[Timeline, ...] = ()
+    """Timelines of the epochs assigned after ``opened``."""
+    highest_timeline: Timeline = Timeline(0)
+    paused: bool = False
+    pause_revision: int = 0
+    history: tuple[Change, ...] = ()
+    recent: tuple[str, ...] = field(default=(), repr=False)
+    """Ids of the newest proposals, so that a repeated one changes nothing."""
+
+    def member(self, member_id: MemberId) -> Member | None:
+        """Return the member with this id, or None."""
+        return next((m for m in self.members if m.member_id == member_id), None)
+
+    def named(self, node: NodeId) -> Member | None:
+        """Return the member with this name, or None."""
+        return next((m for m in self.members if m.name == node), None)
+
+    @property
+    def epoch(self) -> Epoch:
+        """The newest epoch that was assigned; 0 before the first."""
+        return self.assignment.epoch if self.assignment else Epoch(0)
+
+    @property
+    def servers(self) -> tuple[Member, ...]:
+        """The members that run PostgreSQL."""
+        return tuple(m for m in self.members if m.postgres_port is not None)

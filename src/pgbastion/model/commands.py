@@ -1,0 +1,177 @@
+"""Commands for the log, and their encoding.
+
+Encoded as JSON with a version, bounded in length. Fields that a newer release
+adds are ignored by an older one; a kind that it does not know is refused by
+``apply`` with a reason, on every node alike.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from pgbastion.model.cluster import Member, Policy, ReplicationMode, SyncSet
+from pgbastion.model.ids import (
+    DataId,
+    Epoch,
+    Incarnation,
+    MemberId,
+    NodeId,
+    Revision,
+    Timeline,
+)
+from pgbastion.model.wal import Lsn, WalEnd
+
+COMMAND_VERSION: Final = 1
+COMMAND_BYTES_MAX: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The first command of a cluster: its name, its policy, its first member."""
+
+    cluster_name: str
+    cluster_id: str
+    member: Member
+    policy: Policy
+    mode: ReplicationMode
+    sync_count: int | None
+    strict: bool
+    kind: Literal["found"] = "found"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """Take a node in; ``member.member_id`` is ignored, the state gives the next id."""
+
+    member: Member
+    kind: Literal["join"] = "join"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """Take a member out of the state (after it left the Raft configuration)."""
+
+    member_id: MemberId
+    kind: Literal["leave"] = "leave"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declare:
+    """A member says where its parts listen, which tags and data directory it has."""
+
+    member: Member
+    system_identifier: str | None
+    kind: Literal["declare"] = "declare"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assign:
+    """Give the primary role of the next epoch to a node."""
+
+    revision: Revision
+    """Of the state that the decision was made on; a later one refuses this."""
+    epoch: Epoch
+    member_id: MemberId
+    node: NodeId
+    data_id: DataId
+    timeline: Timeline
+    surveyed: WalEnd | None
+    cause: str
+    at: str
+    kind: Literal["assign"] = "assign"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """A holder's daemon takes its epoch up, before its first renewal."""
+
+    epoch: Epoch
+    member_id: MemberId
+    incarnation: Incarnation
+    kind: Literal["resume"] = "resume"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """The holder's first synchronous set is in force: commits count from now."""
+
+    epoch: Epoch
+    incarnation: Incarnation
+    sync: SyncSet
+    at: str
+    kind: Literal["opened"] = "opened"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetSync:
+    """The holder changes the synchronous set."""
+
+    epoch: Epoch
+    incarnation: Incarnation
+    sync: SyncSet
+    kind: Literal["set"] = "set"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """The holder gives its epoch back: its guard said "stopped"."""
+
+    epoch: Epoch
+    incarnation: Incarnation
+    lsn: Lsn | None
+    cause: str
+    at: str
+    kind: Literal["release"] = "release"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoke:
+    """From now on no leader answers a renewal of this epoch."""
+
+    epoch: Epoch
+    cause: str
+    at: str
+    kind: Literal["revoke"] = "revoke"
+
+
+Command = (
+    Found | Join | Leave | Declare | Assign | Resume | Opened | SetSync | Release
+    | Revoke
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Envelope:
+    v: int
+    c: Annotated[Command, Field(discriminator="kind")]
+
+
+_ENVELOPE: Final = TypeAdapter(_Envelope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undecodable:
+    """Bytes that are no command of a version that this release knows."""
+
+    reason: str
+
+
+def encode_command(command: Command) -> bytes:
+    """Return the bytes of a log entry."""
+    return _ENVELOPE.dump_json(_Envelope(v=COMMAND_VERSION, c=command))
+
+
+def decode_command(data: bytes) -> Command | Undecodable:
+    """Read a log entry. Any bytes give a command or a reason, never an exception."""
+    if len(data) > COMMAND_BYTES_MAX:
+        return Undecodable(reason="longer than a command may be")
+    try:
+        envelope = _ENVELOPE.validate_json(data)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return Undecodable(reason=f"{place}: {first['msg']}")
+    if envelope.v != COMMAND_VERSION:
+        return Undecodable(reason=f"version {envelope.v}")
+    return envelope.c

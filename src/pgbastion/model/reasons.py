@@ -1,0 +1,145 @@
+"""The closed list of reasons. Every decision has one, also the decision to wait."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a decision is what it is; each value's sentence is in ``SENTENCES``."""
+
+    # Decisions of the Raft leader for the cluster
+    NOT_LEADER = "not_leader"
+    TERM_NOT_STARTED = "term_not_started"
+    NOT_FOUNDED = "not_founded"
+    PAUSED = "paused"
+    FIRST_PRIMARY_NOT_READY = "first_primary_not_ready"
+    FIRST_PRIMARY = "first_primary"
+    PRIMARY_HAS_LEASE = "primary_has_lease"
+    LEASE_MAY_RUN = "lease_may_run"
+    AGES_UNKNOWN = "ages_unknown"
+    LEASE_RAN_OUT = "lease_ran_out"
+    HOLDER_RELEASED = "holder_released"
+    SURVEYING = "surveying"
+    COMMITS_MAY_BE_MISSING = "commits_may_be_missing"
+    NO_CANDIDATE = "no_candidate"
+    LAG_TOO_LARGE = "lag_too_large"
+    FURTHEST_CHOSEN = "furthest_chosen"
+    ADDING_MEMBER = "adding_member"
+    PROMOTING_LEARNER = "promoting_learner"
+    REMOVING_MEMBER = "removing_member"
+    MOVING_LEADERSHIP = "moving_leadership"
+
+    # Decisions of a node for itself
+    ENDING_EPOCHS = "ending_epochs"
+    WITNESS = "witness"
+    JOB_RUNNING = "job_running"
+    NOT_A_MEMBER = "not_a_member"
+    RESUMING = "resuming"
+    WAITING_FOR_LEASE = "waiting_for_lease"
+    LEASE_EXPIRING = "lease_expiring"
+    EPOCH_ENDED_HERE = "epoch_ended_here"
+    SURVEYED_DATA_CHANGED = "surveyed_data_changed"
+    STARTING_FOR_PROMOTION = "starting_for_promotion"
+    ARMING = "arming"
+    PROMOTING = "promoting"
+    PROMOTION_RUNNING = "promotion_running"
+    WRONG_TIMELINE = "wrong_timeline"
+    EARLIER_EPOCH_RUNS = "earlier_epoch_runs"
+    WAITING_FOR_SYNC_STANDBY = "waiting_for_sync_standby"
+    OPENING = "opening"
+    CHANGING_SYNC_SET = "changing_sync_set"
+    CONFIRMING_SYNC_SET = "confirming_sync_set"
+    KEEPING_SLOTS = "keeping_slots"
+    CHECKPOINT_AFTER_PROMOTION = "checkpoint_after_promotion"
+    PRIMARY_RUNNING = "primary_running"
+    POSTGRES_HUNG = "postgres_hung"
+    CRASHED_STANDBY_READY = "crashed_standby_ready"
+    RESTARTING_IN_PLACE = "restarting_in_place"
+    STOPPING_AS_REVOKED = "stopping_as_revoked"
+    RELEASING = "releasing"
+    RELEASED = "released"
+    FENCING = "fencing"
+    INITIALISING = "initialising"
+    WAITING_FOR_ASSIGNMENT = "waiting_for_assignment"
+    NO_PRIMARY_TO_FOLLOW = "no_primary_to_follow"
+    DATA_DIRECTORY_MISSING = "data_directory_missing"
+    FOREIGN_DATA = "foreign_data"
+    COPYING = "copying"
+    REWINDING = "rewinding"
+    RECOVERING = "recovering"
+    WAITING_FOR_CHECKPOINT = "waiting_for_checkpoint"
+    EXAMINING = "examining"
+    STARTING_STANDBY = "starting_standby"
+    WAITING_FOR_START = "waiting_for_start"
+    DIVERGED = "diverged"
+    REPOINTING = "repointing"
+    FOLLOWING = "following"
+    REJOIN_FAILED = "rejoin_failed"
+
+
+SENTENCES: dict[Reason, str] = {
+    Reason.NOT_LEADER: "this node does not lead the Raft group",
+    Reason.TERM_NOT_STARTED: "the leader's own first entry is not applied yet",
+    Reason.NOT_FOUNDED: "the cluster has no first command yet",
+    Reason.PAUSED: "automatic actions are paused",
+    Reason.FIRST_PRIMARY_NOT_READY: "the first node's data directory is being made",
+    Reason.FIRST_PRIMARY: "the first node becomes the first primary",
+    Reason.PRIMARY_HAS_LEASE: "the primary renews its lease",
+    Reason.LEASE_MAY_RUN: "the holder is silent and its lease may still run",
+    Reason.AGES_UNKNOWN: "too few voters have said when they last confirmed a leader",
+    Reason.LEASE_RAN_OUT: "the holder was silent for a whole lease",
+    Reason.HOLDER_RELEASED: "the holder stopped and gave its epoch back",
+    Reason.SURVEYING: "the standbys cut themselves off and say what they have",
+    Reason.COMMITS_MAY_BE_MISSING: "those that answer may lack acknowledged commits",
+    Reason.NO_CANDIDATE: "no node that has everything may be promoted",
+    Reason.LAG_TOO_LARGE: "every standby that answers lags by more than allowed",
+    Reason.FURTHEST_CHOSEN: "the furthest node that has everything is chosen",
+    Reason.ADDING_MEMBER: "a joined node enters the Raft group as a learner",
+    Reason.PROMOTING_LEARNER: "a learner has caught up and becomes a voter",
+    Reason.REMOVING_MEMBER: "a member leaves the Raft group",
+    Reason.MOVING_LEADERSHIP: "Raft leadership moves to the primary's node",
+    Reason.ENDING_EPOCHS: "the guard notes that former epochs have ended here",
+    Reason.WITNESS: "this node has no PostgreSQL; it votes and proxies",
+    Reason.JOB_RUNNING: "a long step is under way",
+    Reason.NOT_A_MEMBER: "this node is not a member yet",
+    Reason.RESUMING: "this daemon takes its epoch up",
+    Reason.WAITING_FOR_LEASE: "the lease is not granted yet",
+    Reason.LEASE_EXPIRING: "the lease is about to end and was not renewed",
+    Reason.EPOCH_ENDED_HERE: "the guard has ended this epoch on this node",
+    Reason.SURVEYED_DATA_CHANGED: "the data is not what the survey saw",
+    Reason.STARTING_FOR_PROMOTION: "PostgreSQL starts as a standby to be promoted",
+    Reason.ARMING: "the guard is armed before PostgreSQL can become a primary",
+    Reason.PROMOTING: "PostgreSQL is asked to promote",
+    Reason.PROMOTION_RUNNING: "PostgreSQL is being promoted",
+    Reason.WRONG_TIMELINE: "the server took another timeline than the assigned one",
+    Reason.EARLIER_EPOCH_RUNS: "the server is still a primary of an earlier epoch",
+    Reason.WAITING_FOR_SYNC_STANDBY: "no standby has flushed the promotion yet",
+    Reason.OPENING: "the first synchronous set is in force, commits may count",
+    Reason.CHANGING_SYNC_SET: "the synchronous set changes by one step",
+    Reason.CONFIRMING_SYNC_SET: "the new synchronous set is not in force everywhere yet",
+    Reason.KEEPING_SLOTS: "the replication slots are made to fit the members",
+    Reason.CHECKPOINT_AFTER_PROMOTION: "a checkpoint lets former primaries rewind",
+    Reason.PRIMARY_RUNNING: "PostgreSQL runs as the primary of this epoch",
+    Reason.POSTGRES_HUNG: "PostgreSQL or its disk was silent for too long",
+    Reason.CRASHED_STANDBY_READY: "PostgreSQL died and a synchronous standby is ready",
+    Reason.RESTARTING_IN_PLACE: "PostgreSQL died, no standby has everything: restart",
+    Reason.STOPPING_AS_REVOKED: "the epoch was revoked",
+    Reason.RELEASING: "PostgreSQL is stopped, the epoch is given back",
+    Reason.RELEASED: "the epoch was given back",
+    Reason.FENCING: "PostgreSQL runs as a primary and this node has no lease",
+    Reason.INITIALISING: "the first data directory is made",
+    Reason.WAITING_FOR_ASSIGNMENT: "the data directory is ready, the role is not assigned",
+    Reason.NO_PRIMARY_TO_FOLLOW: "no primary is promoted yet",
+    Reason.DATA_DIRECTORY_MISSING: "this node had data and its directory is empty",
+    Reason.FOREIGN_DATA: "the data directory belongs to something else",
+    Reason.COPYING: "the data directory is copied from the primary",
+    Reason.REWINDING: "the data directory is rewound to the primary's history",
+    Reason.RECOVERING: "the crashed server recovers before it can be rewound",
+    Reason.WAITING_FOR_CHECKPOINT: "the primary has not checkpointed on its timeline yet",
+    Reason.EXAMINING: "the data directory is compared with the primary's history",
+    Reason.STARTING_STANDBY: "PostgreSQL starts as a standby",
+    Reason.WAITING_FOR_START: "PostgreSQL has not answered since its start",
+    Reason.DIVERGED: "the standby has WAL that the primary's history lacks",
+    Reason.REPOINTING: "the standby is pointed at the primary",
+    Reason.FOLLOWING: "the standby follows the primary",
+    Reason.REJOIN_FAILED: "the last attempt to rejoin failed and is repeated later",
+}

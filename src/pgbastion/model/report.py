@@ -1,0 +1,99 @@
+"""What a node tells the others about itself, several times a second.
+
+Volatile: it never goes through the log. Sent to every member by the consensus
+engine's broadcast, so that a new leader knows at once what the former one knew.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
+from pgbastion.model.wal import Lsn, WalEnd
+
+REPORT_VERSION: Final = 1
+
+
+class PostgresState(StrEnum):
+    """What a node's PostgreSQL is doing, as its daemon sees it."""
+
+    NONE = "none"
+    """A witness."""
+    EMPTY = "empty"
+    """No data directory yet."""
+    STOPPED = "stopped"
+    STARTING = "starting"
+    """A process runs and has not answered yet, or not for a while."""
+    STANDBY = "standby"
+    PRIMARY = "primary"
+    COPYING = "copying"
+    """A copy, a rewind, a crash recovery or initdb is under way."""
+    FAILED = "failed"
+    """It cannot go on without a human; the reason says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicationRow:
+    """One row of ``pg_stat_replication`` on the primary."""
+
+    name: str
+    streaming: bool
+    flush_lsn: Lsn
+    sync_state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReport:
+    """A node's own word about itself."""
+
+    node: NodeId
+    version: str
+    """The release of pgbastion."""
+    state: PostgresState
+    reason: str
+    """The reason of the node's last decision."""
+    data_id: DataId | None = None
+    system_identifier: str | None = None
+    postgres_version: int | None = None
+    wal_end: WalEnd | None = None
+    replay_lsn: Lsn | None = None
+    epoch: Epoch = Epoch(0)
+    """The newest epoch in which this data directory was promoted or followed."""
+    promoted: bool = False
+    """Whether it runs as the primary of ``epoch``."""
+    accepting: bool = False
+    """Whether clients may come: opened, and the synchronous set is in force."""
+    history: tuple[tuple[Timeline, Lsn], ...] = ()
+    """A primary's newest ancestors: each timeline and where it was left."""
+    checkpointed: Timeline | None = None
+    """The timeline of the last checkpoint, for pg_rewind's sake."""
+    following: NodeId | None = None
+    streaming: bool = False
+    replication: tuple[ReplicationRow, ...] = ()
+    progress: str | None = None
+    """How far a copy or rewind has come, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Envelope:
+    v: int
+    r: NodeReport
+
+
+_ENVELOPE: Final = TypeAdapter(_Envelope)
+
+
+def encode_report(report: NodeReport) -> bytes:
+    """Return a report's bytes for the wire."""
+    return _ENVELOPE.dump_json(_Envelope(v=REPORT_VERSION, r=report))
+
+
+def decode_report(data: bytes) -> NodeReport | None:
+    """Read a report; None if it is none of a version that we know."""
+    try:
+        envelope = _ENVELOPE.validate_json(data)
+    except ValidationError:
+        return None
+    return envelope.r if envelope.v == REPORT_VERSION else None

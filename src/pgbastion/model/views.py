@@ -1,0 +1,241 @@
+"""What the decisions look at: frozen pictures of one instant.
+
+All instants are milliseconds on this node's CLOCK_BOOTTIME.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pgbastion.model.cluster import ClusterState, SyncSet
+from pgbastion.model.commands import Declare
+from pgbastion.model.ids import (
+    DataId,
+    Epoch,
+    Incarnation,
+    MemberId,
+    NodeId,
+    Timeline,
+)
+from pgbastion.model.report import NodeReport, ReplicationRow
+from pgbastion.model.wal import Lsn, WalEnd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A node's newest report and when it came."""
+
+    report: NodeReport
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgeAnswer:
+    """A voter's word on how long ago it last confirmed a leader of an older term."""
+
+    member_id: MemberId
+    term: int
+    age_ms: int
+    receipt_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurveyAnswer:
+    """What a node said after it had cut itself off from the epoch."""
+
+    node: NodeId
+    data_id: DataId
+    wal_end: WalEnd | None
+    """None: it could not tell, which does not count."""
+    timeline_begin: Lsn | None
+    """Where the timeline of ``wal_end`` forked off; None for the first timeline."""
+    holder_stopped: bool = True
+    """False: it once held an epoch and cannot prove that it has ended there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurveyView:
+    """The survey of one epoch, as far as it has come."""
+
+    epoch: Epoch
+    started_ms: int
+    answers: tuple[SurveyAnswer, ...]
+    asked_ms: int
+    """When the silent nodes were last asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaftView:
+    """What the consensus engine says about itself."""
+
+    member_id: MemberId
+    term: int
+    leader: MemberId
+    is_leader: bool
+    own_entry_applied: bool
+    elected_ms: int
+    last_answer_ms: int
+    """When this leader last answered a renewal of the current epoch; 0: never."""
+    voters: tuple[MemberId, ...]
+    learners: tuple[MemberId, ...]
+    configurations: tuple[tuple[MemberId, ...], ...]
+    """Every voter set since this leader's election."""
+    change_pending: bool = False
+    caught_up: tuple[MemberId, ...] = ()
+    """Learners whose log is close to the leader's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterView:
+    """What the Raft leader decides on."""
+
+    now_ms: int
+    state: ClusterState
+    raft: RaftView
+    reports: Mapping[NodeId, Received]
+    ages: tuple[AgeAnswer, ...] = ()
+    ages_asked_ms: int = 0
+    assigned_seen_ms: int = 0
+    """When this node first saw the current assignment: patience counts from here."""
+    survey: SurveyView | None = None
+    at: str = ""
+    """Wall-clock time for the history."""
+    lag_max_bytes: int = 1 << 20
+    report_ms: int = 1_000
+    """How old a report of a living node may be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseView:
+    """What the shared page says."""
+
+    epoch: Epoch
+    expiry_ms: int
+    released_epoch: Epoch
+    ended_epoch: Epoch
+    armed_epoch: Epoch
+    renewing: Epoch
+    """The epoch that the engine renews; 0: none."""
+    asked_ms: int = 0
+    """Since when a start or promotion that the guard was told of goes on; 0: none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataView:
+    """What is in the data directory."""
+
+    empty: bool
+    ours: bool
+    """It carries the mark of this cluster."""
+    data_id: DataId | None = None
+    epoch: Epoch = Epoch(0)
+    """The newest epoch in which it was promoted or followed."""
+    promoted_epoch: Epoch = Epoch(0)
+    """The newest epoch in which its server was asked to promote."""
+    cut_epoch: Epoch = Epoch(0)
+    """The newest epoch from which it was cut: it follows no primary of it again."""
+    was_standby: bool = False
+    """Stopped, and its last server was in recovery."""
+    system_identifier: str | None = None
+    problem: str | None = None
+    """Why it cannot be used, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresView:
+    """What this node's PostgreSQL is doing."""
+
+    running: bool
+    """Whether the guard has a postmaster, or one that is not "stopped" yet."""
+    started_as_primary: bool = False
+    """Started without ``standby.signal``, or asked to promote since its start."""
+    in_recovery: bool | None = None
+    """None: it has not answered since its start."""
+    timeline: Timeline | None = None
+    wal_end: WalEnd | None = None
+    promoted_at: Lsn | None = None
+    """The end of the promotion: what standbys must have flushed past."""
+    promoted_ms: int = 0
+    """When the promotion was seen to have ended."""
+    promote_asked: bool = False
+    """Whether this daemon asked this postmaster to promote."""
+    following: NodeId | None = None
+    following_epoch: Epoch = Epoch(0)
+    streaming: bool = False
+    evidence_ms: int = 0
+    """When the server and its disks last answered."""
+    started_ms: int = 0
+    server_sync: SyncSet | None = None
+    """The set in the server's setting; None: it names nobody who exists."""
+    sync_confirmed: bool = False
+    """Whether that is effective in every walsender, and flushed past since."""
+    replication: tuple[ReplicationRow, ...] = ()
+    slots: tuple[NodeId, ...] | None = None
+    """The members that have a slot; None: not read yet."""
+    checkpointed: bool = False
+    """Whether a checkpoint was completed on the current timeline."""
+    start_failures: int = 0
+    """Starts that failed in a row."""
+    start_failed_ms: int = 0
+
+
+class RejoinStep(StrEnum):
+    """What a stopped data directory needs to follow the primary."""
+
+    FOLLOW = "follow"
+    RECOVER = "recover"
+    REWIND = "rewind"
+    COPY = "copy"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejoinView:
+    """What the rejoin ladder found out about a stopped data directory."""
+
+    step: RejoinStep
+    detail: str
+    epoch: Epoch
+    """The epoch of the primary that it was compared with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The profile's bounds, in milliseconds."""
+
+    lease_ms: int
+    stop_ms: int
+    margin_ms: int
+    evidence_max_ms: int
+    sync_silent_ms: int
+    start_max_ms: int = 60_000
+    retry_ms: int = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """What a node decides on for itself."""
+
+    now_ms: int
+    node: NodeId
+    member_id: MemberId
+    incarnation: Incarnation
+    state: ClusterState
+    lease: LeaseView
+    data: DataView
+    postgres: PostgresView
+    reports: Mapping[NodeId, Received]
+    limits: Limits
+    job: str | None = None
+    """The long step that is under way."""
+    job_failed: str | None = None
+    job_failed_ms: int = 0
+    rejoin: RejoinView | None = None
+    data_changed: bool = False
+    """The end of WAL was not the surveyed one when the promotion was to begin."""
+    silent_since_ms: Mapping[str, int] = field(default_factory=dict)
+    """Since when a member of the synchronous set has not streamed, by name."""
+    at: str = ""
+    witness: bool = False
+    declaration: Declare | None = None
+    """What the replicated member record lacks of this node."""
