@@ -1,0 +1,1 @@
+"""Programs that measure the daemon from outside and print tables."""
