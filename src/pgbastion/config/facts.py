@@ -1,0 +1,182 @@
+"""Facts of this machine that a configuration is judged by: gathered here, once.
+
+Nothing is changed. What cannot be read is a fact of its own, never taken for absent.
+"""
+
+import os
+import pwd
+import shutil
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from pgbastion.config.discovery import server_version
+from pgbastion.config.machine import (
+    MARK_NAME,
+    PROGRAMS,
+    SECRET_VARIABLE,
+    Content,
+    DirectoryFacts,
+    Facts,
+    FileFacts,
+    PostgresqlFacts,
+)
+from pgbastion.config.model import Config, PostgresqlSection
+from pgbastion.config.secrets import (
+    SECRET_FILE_BYTES_MAX,
+    parse_passwords,
+    strip_line_end,
+)
+
+
+def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
+    """Look at everything on this machine that ``config`` names."""
+    uid = os.geteuid()
+    section = config.postgresql
+    secret = environment.get(SECRET_VARIABLE)
+    return Facts(
+        uid=uid,
+        user=_user_name(uid),
+        environment_secret_length=(
+            None if secret is None else len(strip_line_end(secret.encode()))
+        ),
+        secret=_file_facts(config.cluster.secret_file),
+        auth_token=_optional_file(config.api.auth_token_file),
+        read_token=_optional_file(config.api.read_token_file),
+        raft=directory_facts(config.raft.data_dir),
+        postgresql=None if section is None else _postgresql_facts(section),
+    )
+
+
+def directory_facts(path: Path) -> DirectoryFacts:
+    """Look at a directory: whose it is, what kind of content it has."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return DirectoryFacts(content=Content.MISSING)
+    except OSError as exc:
+        return DirectoryFacts(
+            content=Content.UNREADABLE, fault=exc.strerror or str(exc)
+        )
+    mode = stat.S_IMODE(found.st_mode)
+    if not stat.S_ISDIR(found.st_mode):
+        return DirectoryFacts(content=Content.NO_DIRECTORY, uid=found.st_uid, mode=mode)
+    try:
+        names = {entry.name for entry in path.iterdir()}
+        major = _data_major(path) if "PG_VERSION" in names else None
+    except OSError as exc:
+        return DirectoryFacts(
+            content=Content.UNREADABLE,
+            uid=found.st_uid,
+            mode=mode,
+            fault=exc.strerror or str(exc),
+        )
+    return DirectoryFacts(
+        content=_content(names),
+        uid=found.st_uid,
+        mode=mode,
+        major=major,
+        marked=MARK_NAME in names,
+    )
+
+
+def _content(names: set[str]) -> Content:
+    if not names:
+        return Content.EMPTY
+    return Content.POSTGRESQL if "PG_VERSION" in names else Content.OTHER
+
+
+def _data_major(data_dir: Path) -> int | None:
+    text = (data_dir / "PG_VERSION").read_text(encoding="ascii", errors="replace")
+    # Before version 10 it says "9.6": the integer part is enough to refuse it.
+    digits = text.strip().partition(".")[0]
+    return int(digits) if digits.isascii() and digits.isdigit() else None
+
+
+def _postgresql_facts(section: PostgresqlSection) -> PostgresqlFacts:
+    try:
+        account = pwd.getpwnam(section.os_user)
+    except KeyError:
+        account = None
+    return PostgresqlFacts(
+        os_uid=None if account is None else account.pw_uid,
+        missing_programs=tuple(
+            name for name in PROGRAMS if not os.access(section.bin_dir / name, os.X_OK)
+        ),
+        version=server_version(section.bin_dir),
+        data=directory_facts(section.data_dir),
+        closed_parent=(
+            None if account is None else closed_parent(section.data_dir, account)
+        ),
+        socket_parent_exists=section.socket_dir.parent.is_dir(),
+        passwords=_password_facts(section.password_file),
+        setpriv=shutil.which("setpriv") is not None,
+    )
+
+
+def closed_parent(path: Path, account: pwd.struct_passwd) -> Path | None:
+    """Return the first directory above ``path`` that ``account`` may not pass."""
+    groups = set(os.getgrouplist(account.pw_name, account.pw_gid))
+    for parent in reversed(path.parents):
+        try:
+            found = parent.stat()
+        except FileNotFoundError:
+            return None  # The daemon makes it, and those below.
+        except OSError:
+            return parent
+        if account.pw_uid == found.st_uid:
+            needed = stat.S_IXUSR
+        elif found.st_gid in groups:
+            needed = stat.S_IXGRP
+        else:
+            needed = stat.S_IXOTH
+        if not found.st_mode & needed and account.pw_uid != 0:
+            return parent
+    return None
+
+
+def _optional_file(path: Path | None) -> FileFacts | None:
+    return None if path is None else _file_facts(path)
+
+
+def _password_facts(path: Path | None) -> FileFacts | None:
+    if path is None:
+        return None
+    facts = _file_facts(path)
+    if not facts.exists or facts.fault:
+        return facts
+    try:
+        parse_passwords(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    except (OSError, ValueError) as exc:
+        return FileFacts(
+            exists=True, mode=facts.mode, length=facts.length, fault=str(exc)
+        )
+    return facts
+
+
+def _file_facts(path: Path) -> FileFacts:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return FileFacts(exists=False)
+    except OSError as exc:
+        return FileFacts(exists=True, fault=exc.strerror)
+    mode = stat.S_IMODE(found.st_mode)
+    if not stat.S_ISREG(found.st_mode):
+        return FileFacts(exists=True, mode=mode, fault="is no regular file")
+    try:
+        with path.open("rb") as file:
+            content = file.read(SECRET_FILE_BYTES_MAX + 1)
+    except OSError as exc:
+        return FileFacts(exists=True, mode=mode, fault=exc.strerror)
+    if len(content) > SECRET_FILE_BYTES_MAX:
+        fault = f"is larger than {SECRET_FILE_BYTES_MAX} bytes"
+        return FileFacts(exists=True, mode=mode, fault=fault)
+    return FileFacts(exists=True, mode=mode, length=len(strip_line_end(content)))
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

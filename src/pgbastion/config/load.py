@@ -1,0 +1,129 @@
+"""Reads the configuration: file to model to checks, all problems at once."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pgbastion.config.checks import check_config
+from pgbastion.config.discovery import discover_bin_dir
+from pgbastion.config.facts import directory_facts, gather_facts
+from pgbastion.config.model import Config, Found, resolve, with_defaults
+from pgbastion.config.parse import Document, parse_document, parse_file
+from pgbastion.config.problems import Problem, errors, render_problems
+from pgbastion.config.rundir import run_directory
+from pgbastion.config.world import check_world
+from pgbastion.errors import ConfigError
+
+DEFAULT_PATH = Path("/etc/pgbastion/pgbastion.yaml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What came of reading a configuration."""
+
+    source: Path
+    config: Config | None
+    """None: the file is not understood."""
+    problems: tuple[Problem, ...]
+    document: Document | None
+
+    def render(self, problems: list[Problem] | None = None) -> str:
+        """Return the problems as text with their lines; by default all of them."""
+        line_of = self.document.line_of if self.document else lambda _: None
+        chosen = self.problems if problems is None else problems
+        return render_problems(chosen, self.source, line_of)
+
+    @property
+    def errors(self) -> list[Problem]:
+        """The problems with which the daemon does not start."""
+        return errors(self.problems)
+
+
+def load_config(
+    path: Path, environment: Mapping[str, str] = os.environ, *, world: bool = True
+) -> Config:
+    """Return the configuration in ``path``, ready to be used.
+
+    Args:
+        path: The YAML file.
+        environment: Where secrets and directories of the session may be named.
+        world: Judge it by the facts of this machine too.
+
+    Raises:
+        ConfigError: It cannot be used; the message has every error with its place and
+            its remedy.
+    """
+    report = examine(path, environment, world=world)
+    found = report.errors
+    if found or report.config is None:
+        raise ConfigError(report.render(found))
+    return report.config
+
+
+def examine(
+    path: Path, environment: Mapping[str, str] = os.environ, *, world: bool = True
+) -> Report:
+    """Return everything that can be said about the configuration in ``path``."""
+    document = _read_document(path)
+    if isinstance(document, Problem):
+        return Report(source=path, config=None, problems=(document,), document=None)
+    try:
+        found = _find(document.values, environment)
+    except ConfigError as exc:
+        problem = Problem(
+            key="node.name", problem="has no place in memory", remedy=str(exc)
+        )
+        return Report(source=path, config=None, problems=(problem,), document=document)
+    parsed = parse_file(with_defaults(document.values, found))
+    if isinstance(parsed, list):
+        return Report(
+            source=path, config=None, problems=tuple(parsed), document=document
+        )
+    config = resolve(parsed, source=path, found=found)
+    problems = check_config(config)
+    if world:
+        problems += check_world(config, gather_facts(config, environment))
+    return Report(
+        source=path, config=config, problems=tuple(problems), document=document
+    )
+
+
+def _read_document(path: Path) -> Document | Problem:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as exc:
+        return Problem(
+            key="",
+            problem=f"cannot be read: {exc.strerror}",
+            remedy="name the file with --config FILE or PGBASTION_CONFIG",
+        )
+    except UnicodeDecodeError as exc:
+        return Problem(
+            key="",
+            problem=f"is not UTF-8 at byte {exc.start}",
+            remedy="save it as UTF-8",
+        )
+    return parse_document(text)
+
+
+def _find(values: Mapping[str, Any], environment: Mapping[str, str]) -> Found:
+    """Look for what the file may leave out; values of a wrong kind are left out too."""
+    name = _text_at(values, "node", "name") or "node"
+    raft_dir = _text_at(values, "raft", "data_dir") or "/"
+    data_dir = _text_at(values, "postgresql", "data_dir")
+    bin_dir = None
+    if "postgresql" in values and _text_at(values, "postgresql", "bin_dir") is None:
+        major = directory_facts(Path(data_dir)).major if data_dir else None
+        bin_dir = discover_bin_dir(major, environment.get("PATH", ""))
+    return Found(
+        run_dir=run_directory(name.replace("/", "_"), Path(raft_dir), environment),
+        bin_dir=bin_dir,
+    )
+
+
+def _text_at(values: Mapping[str, Any], section: str, key: str) -> str | None:
+    table = values.get(section)
+    value = table.get(key) if isinstance(table, Mapping) else None
+    return value if isinstance(value, str) and value else None

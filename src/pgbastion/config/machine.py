@@ -1,0 +1,104 @@
+"""What is known of a machine and of the files that a configuration names. Pure."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+OLDEST_MAJOR: Final = 14
+NEWEST_MAJOR: Final = 19
+PROGRAMS: Final = (
+    "postgres",
+    "initdb",
+    "pg_basebackup",
+    "pg_rewind",
+    "pg_controldata",
+    "pg_waldump",
+)
+MARK_NAME: Final = "pgbastion.cluster"
+SECRET_BYTES_MIN: Final = 16
+SECRET_VARIABLE: Final = "PGBASTION_SECRET"  # noqa: S105 - the variable's name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class ServerVersion:
+    """The version that ``postgres -V`` states; a beta's minor number is 0."""
+
+    major: int
+    minor: int
+
+    @property
+    def supported(self) -> bool:
+        """Whether pgbastion works with it."""
+        return OLDEST_MAJOR <= self.major <= NEWEST_MAJOR
+
+
+class Content(StrEnum):
+    """What a directory holds."""
+
+    MISSING = "missing"
+    EMPTY = "empty"
+    POSTGRESQL = "postgresql"
+    OTHER = "other"
+    NO_DIRECTORY = "no_directory"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFacts:
+    """A file that holds a secret; never its content."""
+
+    exists: bool
+    mode: int = 0
+    length: int = 0
+    """Bytes without line ends at the end."""
+    fault: str | None = None
+    """Why it cannot be read or understood."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryFacts:
+    """A directory and what is in it."""
+
+    content: Content
+    uid: int = -1
+    mode: int = 0
+    major: int | None = None
+    """The PostgreSQL version whose data it holds."""
+    marked: bool = False
+    """It carries the mark of a pgbastion cluster."""
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresqlFacts:
+    """PostgreSQL as it is found on this machine."""
+
+    os_uid: int | None
+    """None: there is no such user."""
+    missing_programs: tuple[str, ...]
+    version: ServerVersion | None
+    """None: the server's program cannot say."""
+    data: DirectoryFacts
+    closed_parent: Path | None
+    """The first directory above the data that the server's user may not pass."""
+    socket_parent_exists: bool
+    passwords: FileFacts | None
+    """None: no file is configured."""
+    setpriv: bool
+    """The program that drops capabilities is there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything that `pgbastion.config.checks` knows of the machine."""
+
+    uid: int
+    user: str
+    environment_secret_length: int | None
+    """Bytes of the secret in the environment; None: it has none."""
+    secret: FileFacts
+    auth_token: FileFacts | None
+    read_token: FileFacts | None
+    raft: DirectoryFacts
+    postgresql: PostgresqlFacts | None

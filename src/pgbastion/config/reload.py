@@ -1,0 +1,80 @@
+"""What a changed file means for a running daemon. Pure."""
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+from pgbastion.config.model import Config, Section
+
+# What a running daemon takes over at once; a section's name stands for all its keys.
+APPLIED: Final = frozenset(
+    {
+        "log.level",
+        "log.format",
+        "tags",
+        "cluster.peers",
+        "cluster.auto_join",
+        "proxy.drain_timeout",
+        "proxy.hold_timeout",
+        "proxy.max_hold",
+        "proxy.max_connections",
+        "proxy.max_replica_lag",
+        "failover.primary_restart_timeout",
+        "failover.max_lag_threshold",
+        "failover.stop_timeout",
+        "postgresql.parameters",
+        "postgresql.hba",
+        "postgresql.password_file",
+        "api.auth_token_file",
+        "api.read_token_file",
+    }
+)
+# What the cluster has agreed on: the file counts when a cluster is founded only.
+HELD_BY_CLUSTER: Final = frozenset(
+    {
+        "cluster.name",
+        "failover.profile",
+        "replication.mode",
+        "replication.sync_count",
+        "replication.strict",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """Keys that differ between two configurations, by what becomes of them."""
+
+    applied: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+    held_by_cluster: tuple[str, ...] = ()
+
+
+def what_changes(old: Config, new: Config) -> Changes:
+    """Return which keys differ, and what a running daemon makes of each."""
+    changed = _changed_keys(old, new)
+    return Changes(
+        applied=tuple(k for k in changed if _covered(k, APPLIED)),
+        needs_restart=tuple(
+            k for k in changed if not _covered(k, APPLIED | HELD_BY_CLUSTER)
+        ),
+        held_by_cluster=tuple(k for k in changed if _covered(k, HELD_BY_CLUSTER)),
+    )
+
+
+def _changed_keys(old: Config, new: Config) -> list[str]:
+    changed: list[str] = []
+    for part in fields(Config):
+        before, after = getattr(old, part.name), getattr(new, part.name)
+        if isinstance(before, Section) and isinstance(after, Section):
+            changed += [
+                f"{part.name}.{key}"
+                for key in type(before).model_fields
+                if getattr(before, key) != getattr(after, key)
+            ]
+        elif before != after and part.name == "postgresql":
+            changed.append(part.name)
+    return changed
+
+
+def _covered(key: str, keys: frozenset[str]) -> bool:
+    return key in keys or key.partition(".")[0] in keys
