@@ -1,8 +1,20 @@
 """Entry point of the ``pgbastion`` command."""
 
+import sys
+
+from pgbastion.cli.app import app
+from pgbastion.cli.exits import Exit
+from pgbastion.errors import ConfigError, PgBastionError
+
 
 def main() -> None:
-    """Run the command line; the exit code is the process's."""
-    from pgbastion.cli.app import app
-
-    app()
+    """Run the command line; a failure of the world ends with one message."""
+    try:
+        app()
+    except ConfigError as exc:
+        print(exc, file=sys.stderr)
+        sys.exit(Exit.CONFIG)
+    except PgBastionError as exc:
+        cause = f": {exc.__cause__}" if exc.__cause__ else ""
+        print(f"pgbastion: {exc}{cause}", file=sys.stderr)
+        sys.exit(Exit.NO)

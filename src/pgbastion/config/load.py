@@ -16,8 +16,6 @@ from pgbastion.config.rundir import run_directory
 from pgbastion.config.world import check_world
 from pgbastion.errors import ConfigError
 
-DEFAULT_PATH = Path("/etc/pgbastion/pgbastion.yaml")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:

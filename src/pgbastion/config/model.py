@@ -241,6 +241,7 @@ class PostgresqlSection(Section):
     )
     connect_dsn: Text | None = Field(
         None,
+        repr=False,  # it may hold a password
         examples=["postgres://localhost/postgres"],
         description="Database, user and options of the daemon's own connections.",
     )

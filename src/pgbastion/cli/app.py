@@ -1,0 +1,129 @@
+"""The commands of ``pgbastion``."""
+
+import json
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pgbastion.cli.exits import Exit
+from pgbastion.config.timings import Profile
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Keeps a PostgreSQL cluster available: one daemon a node.",
+)
+
+ConfigOption = Annotated[
+    Path,
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="PGBASTION_CONFIG",
+        help="The configuration file.",
+        show_default=True,
+    ),
+]
+DEFAULT_CONFIG = Path("/etc/pgbastion/pgbastion.yaml")
+
+
+class Fault(StrEnum):
+    """What ``demo --once`` does to the primary."""
+
+    POSTMASTER = "postmaster"
+    FREEZE = "freeze"
+    DAEMON = "daemon"
+    CUT = "cut"
+    NODE = "node"
+    STANDBY = "standby"
+
+
+@app.command()
+def start(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Run the daemon in the foreground; it logs to standard error."""
+    from pgbastion import daemon
+
+    raise typer.Exit(daemon.run(config))
+
+
+@app.command()
+def check(
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say everything that is wrong with the configuration, and what to do about it."""
+    from pgbastion.cli.checking import render_report, report_as_json
+    from pgbastion.config.load import examine
+
+    report = examine(config, os.environ)
+    text = (
+        json.dumps(report_as_json(report), indent=2)
+        if as_json
+        else render_report(report)
+    )
+    print(text)
+    if report.errors:
+        raise typer.Exit(Exit.CONFIG)
+
+
+@app.command()
+def status(
+    config: ConfigOption = DEFAULT_CONFIG,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Base address of a node's API instead of this node's."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show who is what.
+
+    Exit codes: 0 when there is a primary, 1 when there is none, 3 when the daemon does
+    not answer, 78 when the configuration cannot be used.
+    """
+    from pgbastion.cli.status import ask, render_status, target_of
+
+    target = target_of(config, url, os.environ)
+    answer = ask(target)
+    if as_json:
+        print(json.dumps({"health": answer.health, "cluster": answer.cluster}))
+    else:
+        render_status(answer)
+    if not answer.has_primary:
+        raise typer.Exit(Exit.NO)
+
+
+@app.command()
+def version(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print the version, the commit, the consensus engine and the Python."""
+    from pgbastion.cli.versions import versions
+
+    found = versions()
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"{name} {value}")
+
+
+@app.command()
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="One fault, one line of JSON, end.")
+    ] = False,
+    fault: Annotated[
+        Fault, typer.Option(help="What happens to the primary with --once.")
+    ] = Fault.POSTMASTER,
+    profile: Annotated[Profile, typer.Option(help="Timings.")] = Profile.NORMAL,
+) -> None:
+    """Run three nodes with real PostgreSQL on loopback; Ctrl-C removes them."""
+    from pgbastion import demo as demonstration
+
+    raise typer.Exit(
+        demonstration.run(once=once, fault=fault.value, profile=profile.value)
+    )
