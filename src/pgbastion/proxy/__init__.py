@@ -1,0 +1,1 @@
+"""The proxy: clients' connections to the primary and to the standbys."""

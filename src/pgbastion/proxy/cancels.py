@@ -1,0 +1,87 @@
+"""Cancel requests: to the server that runs the query, wherever its session is."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from pgbastion.proxy.routes import Backend, Limits, Service
+from pgbastion.proxy.switchboard import Switchboard
+from pgbastion.proxy.wire import CancelRequest, parse_first_packet
+
+_ANSWER_BYTES: Final = 1
+
+
+class Canceller:
+    """Delivers cancel requests, a bounded number at a time.
+
+    A server answers a cancel request with nothing but the end of the connection, and
+    ignores a key that it does not know. So a request whose session cannot be found,
+    above all one whose start was encrypted, may be delivered to every server that its
+    port leads to.
+    """
+
+    def __init__(
+        self,
+        board: Switchboard,
+        limits: Limits,
+        on_unknown: Callable[[bytes], Awaitable[bool]] | None,
+    ) -> None:
+        self._board = board
+        self._timeout_s = limits.connect_s
+        self._most = limits.cancels_max
+        self._on_unknown = on_unknown
+        self._running = 0
+        self.total = 0
+        self.dropped_total = 0
+
+    async def cancel(self, request: CancelRequest, service: Service) -> None:
+        """Deliver a client's request; its connection is closed afterwards."""
+        if self._running >= self._most:
+            self.dropped_total += 1
+            return
+        self._running += 1
+        self.total += 1
+        try:
+            await self._find_and_deliver(request, service)
+        finally:
+            self._running -= 1
+
+    async def deliver(self, payload: bytes) -> bool:
+        """Deliver a request that another node received, if its session is here."""
+        request = parse_first_packet(payload)
+        if not isinstance(request, CancelRequest):
+            return False
+        backend = self._board.backend_of_key(request.key)
+        if backend is None:
+            return False
+        await self._send(backend, request.packet)
+        return True
+
+    async def _find_and_deliver(self, request: CancelRequest, service: Service) -> None:
+        if await self.deliver(request.packet):
+            return
+        if self._on_unknown is not None and await self._on_unknown(request.packet):
+            return
+        routes = self._board.routes
+        known = {routes.primary, *routes.replicas} - {None}
+        await asyncio.gather(
+            *(
+                self._send(backend, request.packet)
+                for backend in known
+                if backend is not None and self._board.allows(service, backend)
+            )
+        )
+
+    async def _send(self, backend: Backend, packet: bytes) -> None:
+        """Hand ``packet`` to ``backend`` and wait until it has taken it."""
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                reader, writer = await asyncio.open_connection(
+                    backend.host, backend.port
+                )
+                try:
+                    writer.write(packet)
+                    await reader.read(_ANSWER_BYTES)
+                finally:
+                    writer.close()

@@ -1,0 +1,434 @@
+"""A client's way from its first byte to a server, or to a refusal that says why."""
+
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from pgbastion.proxy.refusals import Refusal, render_refusal
+from pgbastion.proxy.relay import Engagement, Mode, Relay, RelayHost
+from pgbastion.proxy.routes import Backend, Service
+from pgbastion.proxy.sockets import reset, resolve, tune
+from pgbastion.proxy.switchboard import Hold, Switchboard
+from pgbastion.proxy.waiting import Waiting, Wake
+from pgbastion.proxy.wire import (
+    STARTUP_BYTES_MAX,
+    TLS_REFUSAL,
+    CancelRequest,
+    DirectTls,
+    EncryptionRequest,
+    FirstPacket,
+    Incomplete,
+    Malformed,
+    SqlState,
+    Startup,
+    Unsupported,
+    leading_error_sqlstate,
+    parse_first_packet,
+)
+
+# A request for TLS, one for GSSAPI, and what follows them.
+_PACKETS_MAX: Final = 3
+# Enough of a server's first answer to see what kind of error it is.
+_ANSWER_BYTES: Final = 4_096
+# How soon a primary that could not be reached is tried again.
+_RETRY_S: Final = 0.2
+_NO: Final = b"N"
+_ACCEPTED: Final = (b"S", b"G")
+# A standby that answers so has nothing against the client; another one may do.
+_TURNED_DOWN: Final = (
+    SqlState.CANNOT_CONNECT_NOW.value,
+    SqlState.TOO_MANY_CONNECTIONS.value,
+)
+
+Cancel = Callable[[CancelRequest, Service], Awaitable[None]]
+
+
+class ClientGoneError(Exception):
+    """The client has closed, or does not take what it is sent."""
+
+
+class RefusedError(Exception):
+    """The client gets no session; ``detail`` says why in this case."""
+
+    def __init__(self, refusal: Refusal, detail: str = "") -> None:
+        super().__init__(refusal, detail)
+        self.refusal = refusal
+        self.detail = detail
+
+
+class Opening:
+    """One client until its relay runs.
+
+    Everything that is awaited goes through one `Waiting`, so that a change of the
+    routes, the hold queue and the end of the proxy can each break into it.
+    """
+
+    def __init__(
+        self,
+        board: Switchboard,
+        host: RelayHost,
+        client: socket.socket,
+        *,
+        address: str,
+        service: Service,
+        cancel: Cancel,
+    ) -> None:
+        self._board = board
+        self._host = host
+        self._loop = host.loop
+        self._limits = host.limits
+        self._client: socket.socket | None = client
+        self._address = address
+        self._service = service
+        self._cancel = cancel
+        self._waiting = Waiting(self._loop)
+        self._received = bytearray()
+        self._speaks_tls = False
+        self._server: socket.socket | None = None
+        self._engagement: Engagement | None = None
+        # Servers that failed this client, and how the last of them did.
+        self._avoid: set[Backend] = set()
+        self._failure = Refusal.UNREACHABLE
+        # Whether the client has got bytes of the server that it is with.
+        self._answered = False
+        self._hold_end_s: float | None = None
+        self._dismissed: RefusedError | None = None
+        self._last_words = b""
+        self._silent = True
+        self.since_s = self._loop.time()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the client still owes its first packet."""
+        return self._silent
+
+    async def run(self, refusal: Refusal | None = None) -> Relay | Refusal | None:
+        """Bring the client to a server.
+
+        Args:
+            refusal: Why it is going to be refused whatever it asks for.
+
+        Returns:
+            The running relay, or why the client was refused; None when its request
+            was a cancel, or when it has gone away.
+        """
+        refused = RefusedError(refusal) if refusal is not None else None
+        try:
+            return await self._serve(refused)
+        except RefusedError as exc:
+            self._tell(exc)
+            return exc.refusal
+        except ClientGoneError:
+            return None
+        finally:
+            self._drop_server()
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def cut(self) -> None:
+        """Reset the server's side at once and look for another one."""
+        self._waiting.wake(Wake.SUPERSEDED)
+        if self._server is not None:
+            reset(self._server)
+        self._drop_server()
+
+    def dismiss(self, last_words: bytes) -> None:
+        """Note what to tell the client if it cannot go to another server any more."""
+        self._last_words = last_words
+
+    def release(self) -> None:
+        """Let the client look for a server again."""
+        self._waiting.wake(Wake.RELEASED)
+
+    def refuse(self, refusal: Refusal, detail: str = "") -> None:
+        """Break off: the client is told and closed."""
+        self._dismissed = RefusedError(refusal, detail)
+        self.cut()
+
+    async def _serve(self, refused: RefusedError | None) -> Relay | None:
+        for _ in range(_PACKETS_MAX):
+            packet = await self._next_packet()
+            match packet:
+                case CancelRequest():
+                    self._drop_server()
+                    await self._cancel(packet, self._service)
+                    return None
+                case EncryptionRequest():
+                    relay, refused = await self._encrypt(packet, refused)
+                    if relay is not None:
+                        return relay
+                case _ if refused is not None:
+                    raise refused
+                case DirectTls():
+                    await self._reach()
+                    return self._begin_relay(Mode.ENCRYPTED)
+                case Startup():
+                    await self._exchange(packet.packet)
+                    return self._begin_relay(Mode.PLAIN)
+        raise RefusedError(Refusal.MALFORMED, "Encryption was asked for repeatedly.")
+
+    async def _encrypt(
+        self, request: EncryptionRequest, refused: RefusedError | None
+    ) -> tuple[Relay | None, RefusedError | None]:
+        """Ask a server for encryption, or decline it in order to refuse in the clear.
+
+        A refusal stands, even if a server could be reached by the time of the next
+        packet: the session would go on without the encryption that the server offers.
+        """
+        if refused is None:
+            try:
+                answer = await self._exchange(request.packet)
+            except RefusedError as exc:
+                refused = exc
+            else:
+                if answer[:1] != _NO:
+                    # Anything but S or G is an ErrorResponse, in the clear.
+                    encrypted = answer[:1] in _ACCEPTED
+                    mode = Mode.ENCRYPTED if encrypted else Mode.PLAIN
+                    return self._begin_relay(mode), None
+        self._decline_encryption()
+        return None, refused
+
+    async def _next_packet(self) -> FirstPacket:
+        end_s = self._loop.time() + self._limits.first_packet_s
+        while True:
+            packet = parse_first_packet(self._received)
+            match packet:
+                case Incomplete():
+                    await self._receive(end_s)
+                case EncryptionRequest() | Startup() | CancelRequest():
+                    del self._received[: len(packet.packet)]
+                    break
+                case DirectTls():
+                    self._speaks_tls = True
+                    break
+                case Malformed(problem):
+                    raise RefusedError(Refusal.MALFORMED, problem)
+                case Unsupported(major, minor):
+                    detail = f"The client asks for version {major}.{minor}."
+                    raise RefusedError(Refusal.UNSUPPORTED, detail)
+        self._silent = False
+        return packet
+
+    async def _receive(self, end_s: float) -> None:
+        """Read more of the client's packet."""
+        client = self._the_client()
+        wake = await self._until_readable(client, end_s)
+        if self._answered and self._server is None:
+            raise RefusedError(Refusal.SUPERSEDED)
+        if wake is Wake.LATE:
+            raise RefusedError(Refusal.LATE)
+        self._received += self._read_client(client)
+
+    def _read_client(self, client: socket.socket) -> bytes:
+        try:
+            received = client.recv(STARTUP_BYTES_MAX)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError as exc:
+            raise ClientGoneError from exc
+        if not received:
+            raise ClientGoneError
+        return received
+
+    async def _exchange(self, packet: bytes) -> bytes:
+        """Send ``packet`` to a server; return how its answer begins, still unread.
+
+        As long as the client has heard nothing, another server is tried where one
+        fails; what the client is told in the end is how the last one failed.
+        """
+        while True:
+            if self._server is None:
+                await self._reach()
+            answer = await self._ask(packet)
+            if answer and not self._is_turned_down(answer):
+                return answer
+            if self._answered:
+                superseded = self._server is None
+                raise RefusedError(Refusal.SUPERSEDED if superseded else Refusal.SILENT)
+            if self._server is not None:
+                self._give_up(Refusal.SILENT)
+
+    async def _ask(self, packet: bytes) -> bytes:
+        """Return the server's first bytes; none: it failed, or was superseded."""
+        server, engagement = self._server, self._engagement
+        if server is None or engagement is None:
+            return b""
+        if self._board.lease_of(engagement).is_over():
+            self._board.expire()
+            return b""
+        try:
+            # A new connection's buffer takes a whole start-up packet; where it does
+            # not, the server is in no state to be used.
+            if server.send(packet) < len(packet):
+                return b""
+            end_s = self._loop.time() + self._limits.answer_s
+            wake = await self._until_readable(server, end_s)
+            if self._server is not server or wake is Wake.LATE:
+                return b""
+            return server.recv(_ANSWER_BYTES, socket.MSG_PEEK)
+        except OSError:
+            return b""
+
+    def _is_turned_down(self, answer: bytes) -> bool:
+        """Tell whether another standby should be asked instead of this one."""
+        if self._service is Service.PRIMARY or self._answered:
+            return False
+        if leading_error_sqlstate(answer) not in _TURNED_DOWN:
+            return False
+        if self._engagement is None:
+            return False
+        rest = self._board.choose(
+            self._service, {*self._avoid, self._engagement.backend}
+        )
+        return isinstance(rest, Backend)
+
+    async def _reach(self) -> None:
+        """Connect to a server that the routes allow."""
+        while self._server is None:
+            choice = self._board.choose(self._service, self._avoid)
+            match choice:
+                case Refusal.UNREACHABLE:
+                    raise self._refused(self._failure)
+                case Refusal():
+                    raise self._refused(choice)
+                case Hold():
+                    await self._hold()
+                case Backend():
+                    await self._connect(choice)
+
+    async def _connect(self, backend: Backend) -> None:
+        """Connect to ``backend``, or note that it is to be avoided."""
+        limits = self._limits
+        resolved = await resolve(self._loop, backend, limits.connect_s)
+        self._check_dismissed()
+        if resolved is None:
+            self._avoid.add(backend)
+            return
+        if not self._board.allows(self._service, backend):
+            return
+        family, address = resolved
+        self._server = server = socket.socket(family, socket.SOCK_STREAM)
+        tune(server, limits)
+        self._engagement = self._board.engage(self._service, backend)
+        self._board.enter(self, self._engagement)
+        failure = server.connect_ex(address)
+        if failure == errno.EINPROGRESS:
+            wake = await self._waiting.writable(server.fileno(), limits.connect_s)
+            self._check_dismissed()
+            if self._server is not server:
+                return
+            failure = errno.ETIMEDOUT
+            if wake is Wake.READY:
+                failure = server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failure:
+            self._give_up(Refusal.UNREACHABLE)
+
+    async def _hold(self) -> None:
+        """Wait in the queue until a primary may be there; refuse after ``hold_s``."""
+        now_s = self._loop.time()
+        if self._hold_end_s is None:
+            self._hold_end_s = now_s + self._limits.hold_s
+        if now_s >= self._hold_end_s:
+            raise self._refused(Refusal.HOLD_TIMED_OUT)
+        if self._board.held >= self._limits.hold_max:
+            raise self._refused(Refusal.HOLD_FULL)
+        # One that is there and could not be reached is tried again before long.
+        end_s = min(self._hold_end_s, now_s + _RETRY_S if self._avoid else float("inf"))
+        self._board.hold(self)
+        try:
+            while await self._wait_held(end_s) is Wake.READY:
+                # The client has spoken, which it may, or has gone.
+                self._received += self._read_client(self._the_client())
+        finally:
+            self._board.unhold(self)
+        self._avoid.clear()
+
+    async def _wait_held(self, end_s: float) -> Wake:
+        if len(self._received) < STARTUP_BYTES_MAX:
+            return await self._until_readable(self._the_client(), end_s)
+        wake = await self._waiting.woken(end_s - self._loop.time())
+        self._check_dismissed()
+        return wake
+
+    async def _until_readable(self, of: socket.socket, end_s: float) -> Wake:
+        self._check_dismissed()
+        wake = await self._waiting.readable(of.fileno(), end_s - self._loop.time())
+        self._check_dismissed()
+        return wake
+
+    def _check_dismissed(self) -> None:
+        if self._dismissed is not None:
+            raise self._dismissed
+
+    def _the_client(self) -> socket.socket:
+        if self._client is None:
+            raise ClientGoneError
+        return self._client
+
+    def _decline_encryption(self) -> None:
+        """Tell the client that it has to go on without encryption."""
+        if self._server is not None:
+            self._server.recv(len(_NO))
+            self._answered = True
+        try:
+            self._the_client().send(_NO)
+        except OSError as exc:
+            raise ClientGoneError from exc
+
+    def _begin_relay(self, mode: Mode) -> Relay:
+        client, server, engagement = self._client, self._server, self._engagement
+        if client is None or server is None or engagement is None:
+            raise RefusedError(Refusal.SUPERSEDED)
+        relay = Relay(
+            self._host,
+            client,
+            server,
+            engagement,
+            client_address=self._address,
+            lease=self._board.lease_of(engagement),
+            mode=mode,
+        )
+        self._board.leave(self)
+        self._client = self._server = self._engagement = None
+        self._board.enter(relay, engagement)
+        relay.start(bytes(self._received))
+        return relay
+
+    def _give_up(self, failure: Refusal) -> None:
+        """Close the server, which did not answer, and do not choose it again."""
+        if self._engagement is not None:
+            self._avoid.add(self._engagement.backend)
+            self._board.count_failure(self._engagement)
+        self._failure = failure
+        self._drop_server()
+
+    def _drop_server(self) -> None:
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = self._engagement = None
+        self._board.leave(self)
+
+    def _refused(self, refusal: Refusal) -> RefusedError:
+        """Refuse for a reason that the routes explain."""
+        if refusal is Refusal.VIEW_EXPIRED:
+            return RefusedError(refusal)
+        routes = self._board.routes
+        primary = self._service is Service.PRIMARY
+        reason = routes.primary_reason if primary else routes.replica_reason
+        return RefusedError(refusal, f"{reason[:1].upper()}{reason[1:]}.")
+
+    def _tell(self, refused: RefusedError) -> None:
+        """Send the refusal in the language that the client speaks, then close."""
+        if self._client is None:
+            return
+        words = render_refusal(refused.refusal, refused.detail)
+        if self._speaks_tls:
+            words = TLS_REFUSAL
+        elif refused.refusal is Refusal.SUPERSEDED and self._last_words:
+            words = self._last_words
+        client, self._client = self._client, None
+        self._host.farewells.say(client, words)

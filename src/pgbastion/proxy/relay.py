@@ -1,0 +1,307 @@
+"""The relay in user space: moves the bytes of one session between two sockets."""
+
+import contextlib
+import socket
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from pgbastion.clock import boottime_ns
+from pgbastion.proxy.routes import Backend, Limits, Service
+from pgbastion.proxy.sockets import Farewells, reset
+from pgbastion.proxy.wire import CancelKey, ServerStream
+
+_FOREVER_NS: Final = 2**63 - 1
+
+
+class Lease:
+    """Until when bytes may flow; one object is shared by all sessions that it binds."""
+
+    __slots__ = ("expires_ns",)
+
+    def __init__(self, expires_ns: int = _FOREVER_NS) -> None:
+        self.expires_ns = expires_ns
+
+    def is_over(self) -> bool:
+        """Tell whether the instant has come."""
+        return boottime_ns() >= self.expires_ns
+
+
+class Mode(Enum):
+    """What the bytes of a session are."""
+
+    PLAIN = auto()
+    ENCRYPTED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Engagement:
+    """Which server a session is with, and in which epoch."""
+
+    service: Service
+    backend: Backend
+    epoch: int
+    # Whether that server was the primary, so that epoch and expiry bind the session.
+    bound: bool
+
+
+class RelayHost:
+    """What all relays of a proxy share."""
+
+    def __init__(self, loop: AbstractEventLoop, limits: Limits) -> None:
+        self.loop = loop
+        self.limits = limits
+        self.farewells = Farewells(loop, limits.farewell_s)
+        # Every read goes here and is sent on before the next one, so an idle session
+        # owns no buffer.
+        self.scratch = memoryview(bytearray(limits.chunk_bytes))
+        self.on_key: Callable[[Relay, CancelKey], None] = _nobody_asks
+        self.on_end: Callable[[Relay], None] = _nobody_asks
+        self.on_expired: Callable[[], None] = _nobody_asks
+
+
+def _nobody_asks(*_what: object) -> None:
+    """Stand in until the owner of the host has set its callback."""
+
+
+class _Flow:
+    """One direction of a session.
+
+    At most one chunk is kept here: while the sink does not take it, the source is not
+    read, so that TCP itself slows the sender down.
+    """
+
+    __slots__ = ("ended", "moved", "relay", "sink", "source", "stream", "waiting")
+
+    def __init__(
+        self,
+        relay: "Relay",
+        source: socket.socket,
+        sink: socket.socket,
+        stream: ServerStream | None,
+    ) -> None:
+        self.relay = relay
+        self.source = source
+        self.sink = sink
+        self.stream = stream
+        self.waiting = b""
+        self.moved = 0
+        self.ended = False
+
+    def begin(self, received: bytes) -> None:
+        """Start moving; ``received`` was read from the source already."""
+        loop = self.relay.host.loop
+        if received:
+            self.moved += len(received)
+            self.waiting = received
+            loop.add_writer(self.sink.fileno(), self.on_writable)
+        else:
+            loop.add_reader(self.source.fileno(), self.on_readable)
+
+    def halt(self) -> None:
+        """Stop moving; the sockets may be closed afterwards."""
+        loop = self.relay.host.loop
+        loop.remove_reader(self.source.fileno())
+        loop.remove_writer(self.sink.fileno())
+
+    def on_readable(self) -> None:
+        relay = self.relay
+        if relay.lease.is_over():
+            relay.host.on_expired()
+            return
+        scratch = relay.host.scratch
+        try:
+            size = self.source.recv_into(scratch)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            relay.source_broke(self)
+            return
+        if not size:
+            self.finish()
+            return
+        chunk = scratch[:size]
+        self.moved += size
+        if self.stream is not None:
+            self._follow(self.stream, chunk)
+        try:
+            sent = self.sink.send(chunk)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            relay.sink_broke(self)
+            return
+        if sent < size:
+            self.waiting = bytes(chunk[sent:])
+            relay.host.loop.remove_reader(self.source.fileno())
+            relay.host.loop.add_writer(self.sink.fileno(), self.on_writable)
+
+    def on_writable(self) -> None:
+        relay = self.relay
+        if relay.lease.is_over():
+            relay.host.on_expired()
+            return
+        try:
+            sent = self.sink.send(self.waiting)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            relay.sink_broke(self)
+            return
+        self.waiting = self.waiting[sent:]
+        if self.waiting:
+            return
+        relay.host.loop.remove_writer(self.sink.fileno())
+        if self.ended:
+            relay.flow_ended(self)
+        else:
+            relay.host.loop.add_reader(self.source.fileno(), self.on_readable)
+
+    def finish(self) -> None:
+        """Take the end of the source's stream; pass it on once all is sent."""
+        self.ended = True
+        self.relay.host.loop.remove_reader(self.source.fileno())
+        if not self.waiting:
+            self.relay.flow_ended(self)
+
+    def abandon(self) -> None:
+        """Drop what the sink will never take."""
+        self.halt()
+        self.ended, self.waiting = True, b""
+
+    def _follow(self, stream: ServerStream, chunk: memoryview) -> None:
+        had_key = stream.key is not None
+        stream.feed(chunk)
+        if stream.key is not None and not had_key:
+            self.relay.host.on_key(self.relay, stream.key)
+
+
+class Relay:
+    """One session between a client and a server."""
+
+    __slots__ = (
+        "_down",
+        "_half_open",
+        "_open",
+        "_up",
+        "client",
+        "client_address",
+        "engagement",
+        "host",
+        "lease",
+        "server",
+    )
+
+    def __init__(
+        self,
+        host: RelayHost,
+        client: socket.socket,
+        server: socket.socket,
+        engagement: Engagement,
+        *,
+        client_address: str,
+        lease: Lease,
+        mode: Mode,
+    ) -> None:
+        self.host = host
+        self.client = client
+        self.client_address = client_address
+        self.server = server
+        self.engagement = engagement
+        self.lease = lease
+        stream = ServerStream() if mode is Mode.PLAIN else None
+        self._up = _Flow(self, client, server, None)
+        self._down = _Flow(self, server, client, stream)
+        self._half_open: TimerHandle | None = None
+        self._open = True
+
+    @property
+    def bytes_to_server(self) -> int:
+        """How much the client has sent."""
+        return self._up.moved
+
+    @property
+    def bytes_to_client(self) -> int:
+        """How much the server has sent."""
+        return self._down.moved
+
+    @property
+    def key(self) -> CancelKey | None:
+        """The session's cancel key; None while or because it cannot be read."""
+        return self._down.stream.key if self._down.stream is not None else None
+
+    def start(self, from_client: bytes) -> None:
+        """Begin; ``from_client`` is what was read but not sent to the server yet."""
+        self._down.begin(b"")
+        self._up.begin(from_client)
+
+    def cut(self) -> None:
+        """Reset the server's side at once; nothing flows any more."""
+        self._up.halt()
+        self._down.halt()
+        reset(self.server)
+
+    def dismiss(self, last_words: bytes) -> None:
+        """Close the client's side after `cut`, with ``last_words`` where they fit in.
+
+        They fit in where every message that the client has begun to receive is whole.
+        """
+        stream = self._down.stream
+        whole = stream is not None and stream.between_messages
+        if not whole or self._down.waiting or self._down.ended:
+            last_words = b""
+        self.host.farewells.say(self.client, last_words)
+        self._end()
+
+    def source_broke(self, flow: _Flow) -> None:
+        """Handle a reset or a time-out of the side that ``flow`` reads."""
+        if flow is self._down:
+            # What the server said before is still owed to the client.
+            flow.finish()
+        else:
+            self._client_is_gone()
+
+    def sink_broke(self, flow: _Flow) -> None:
+        """Handle a side that takes no bytes any more."""
+        if flow is self._down:
+            self._client_is_gone()
+            return
+        # The server is gone, but its last words may be on the way to the client.
+        flow.abandon()
+        self.flow_ended(flow)
+
+    def flow_ended(self, flow: _Flow) -> None:
+        """Pass on that ``flow``'s source has closed its sending side."""
+        with contextlib.suppress(OSError):
+            flow.sink.shutdown(socket.SHUT_WR)
+        if self._up.ended and self._down.ended and not self._has_rest():
+            self._close()
+        elif flow is self._down:
+            self._half_open = self.host.loop.call_later(
+                self.host.limits.half_open_s, self._close
+            )
+
+    def _has_rest(self) -> bool:
+        return bool(self._up.waiting or self._down.waiting)
+
+    def _client_is_gone(self) -> None:
+        self.cut()
+        self.client.close()
+        self._end()
+
+    def _close(self) -> None:
+        self._up.halt()
+        self._down.halt()
+        self.server.close()
+        self.client.close()
+        self._end()
+
+    def _end(self) -> None:
+        if self._half_open is not None:
+            self._half_open.cancel()
+            self._half_open = None
+        if self._open:
+            self._open = False
+            self.host.on_end(self)

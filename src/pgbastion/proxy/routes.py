@@ -1,0 +1,127 @@
+"""What the proxy is told and what it tells: routes, limits, counters.
+
+The proxy decides nothing about the cluster: `Routes` are the daemon's decision.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from pgbastion.proxy.refusals import Refusal
+
+
+class Service(StrEnum):
+    """The two ports; the names are those of the configuration."""
+
+    PRIMARY = "primary"
+    REPLICA = "replica"
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One PostgreSQL server; ``host`` is an address or a name that resolves."""
+
+    node: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Where the ports lead.
+
+    A session with the primary, whichever port it came through, is bound to ``epoch``
+    and to the expiry. Sessions with standbys are bound to neither: what a standby
+    answers is old by nature.
+    """
+
+    revision: int
+    epoch: int
+    primary: Backend | None
+    # Why there is no primary, or why this one: a clause for people.
+    primary_reason: str
+    replicas: tuple[Backend, ...]
+    # Why these standbys, for instance that the primary serves reads for want of them.
+    replica_reason: str
+    # CLOCK_BOOTTIME. From this instant on nothing goes to or comes from the primary.
+    expires_ns: int
+    # Whether new clients wait while the primary is missing, unreachable or not to be
+    # used, instead of being refused.
+    hold: bool = False
+
+
+NO_ROUTES: Final = Routes(
+    revision=0,
+    epoch=0,
+    primary=None,
+    primary_reason="this node has not learnt the cluster's state yet",
+    replicas=(),
+    replica_reason="this node has not learnt the cluster's state yet",
+    expires_ns=0,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Every bound of the proxy."""
+
+    connections_max: int = 10_000
+    # From one address; 0: no bound of its own.
+    connections_per_address_max: int = 0
+    # How long a client may take for each packet until it has a server. Where the
+    # connections run out, one that is silent for a second gives way earlier.
+    first_packet_s: float = 10.0
+    connect_s: float = 3.0
+    # How long a server may take for its first byte after the start-up packet.
+    answer_s: float = 15.0
+    hold_s: float = 10.0
+    hold_max: int = 1_000
+    # Bytes read at once, and so the most that a direction keeps for a slow reader.
+    chunk_bytes: int = 65_536
+    # After a server has closed its side, how long its client may stay half open.
+    half_open_s: float = 30.0
+    # How long to wait until a client has read its last message.
+    farewell_s: float = 1.0
+    # Refusals that wait for the packet they answer, beyond ``connections_max``.
+    refusals_max: int = 200
+    cancels_max: int = 32
+    keepalive_idle_s: int = 30
+    keepalive_interval_s: int = 10
+    keepalive_probes: int = 3
+    user_timeout_ms: int = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Sessions and bytes of one server through one port, since the proxy's start."""
+
+    service: Service
+    node: str
+    sessions: int
+    sessions_total: int
+    bytes_to_server: int
+    bytes_to_client: int
+    failures_total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySnapshot:
+    """What the proxy does at one instant."""
+
+    revision: int
+    epoch: int
+    # Whether the primary port leads anywhere now.
+    primary_usable: bool
+    connections: int
+    # Clients that have not finished their first packet.
+    opening: int
+    held: int
+    held_total: int
+    accepted_total: int
+    # Sessions that were closed because their primary is none any more.
+    superseded_total: int
+    cancels_total: int
+    # Cancel requests beyond the number that is delivered at a time.
+    cancels_dropped_total: int
+    refused_total: dict[Refusal, int] = field(default_factory=dict)
+    traffic: tuple[Traffic, ...] = ()

@@ -1,0 +1,190 @@
+"""Sockets of the proxy: listening, tuning, and the ways in which one is closed."""
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import struct
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pgbastion.errors import ProxyError
+from pgbastion.proxy.routes import Backend, Limits
+
+# What the kernel keeps of connections that were not accepted yet; it lowers this to
+# net.core.somaxconn.
+_BACKLOG: Final = 4096
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+# What one look at a leaving client discards.
+_DISCARD_BYTES: Final = 16_384
+
+
+def listen(bind: str, port: int) -> socket.socket:
+    """Return a listening socket; ``bind`` is an IPv4 or IPv6 address.
+
+    The address ``::`` takes IPv4 clients as well.
+
+    Raises:
+        ProxyError: It is no address, or the kernel refused; the message names the
+            address and, where this can be seen, the process that holds it.
+    """
+    try:
+        address = ipaddress.ip_address(bind)
+    except ValueError as exc:
+        raise ProxyError(f"cannot listen on {bind!r}: it is no IP address") from exc
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            only = 0 if address.is_unspecified else 1
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        listener.bind((bind, port))
+        listener.listen(_BACKLOG)
+    except OSError as exc:
+        listener.close()
+        holder = holder_of(port)
+        held = f"; port {port} is held by {holder}" if holder else ""
+        where = f"[{bind}]:{port}" if address.version == 6 else f"{bind}:{port}"
+        raise ProxyError(f"the proxy cannot listen on {where}{held}") from exc
+    return listener
+
+
+def holder_of(port: int) -> str:
+    """Return "name (pid N)" of a process that listens on ``port``, empty if unseen.
+
+    Another user's processes are visible to root only.
+    """
+    inodes = set(_listening_inodes(port))
+    if not inodes:
+        return ""
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            for link in (process / "fd").iterdir():
+                if str(link.readlink()) in wanted:
+                    name = (process / "comm").read_text().strip()
+                    return f"{name} (pid {process.name})"
+    return ""
+
+
+def _listening_inodes(port: int) -> Iterator[str]:
+    """Yield the inodes of sockets in state LISTEN; proc(5), /proc/net/tcp."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                columns = line.split()
+                listens_there = columns[1].endswith(f":{port:04X}")
+                if listens_there and columns[3] == "0A":
+                    yield columns[9]
+
+
+async def resolve(
+    loop: AbstractEventLoop, backend: Backend, timeout_s: float
+) -> tuple[int, tuple[object, ...]] | None:
+    """Return the family and address of ``backend``; None: its name does not resolve.
+
+    An address needs no waiting; a name is asked of the system's resolver.
+    """
+    where = (backend.host, backend.port)
+    kind, numeric = socket.SOCK_STREAM, socket.AI_NUMERICHOST
+    try:
+        found = socket.getaddrinfo(*where, type=kind, flags=numeric)
+    except socket.gaierror:
+        try:
+            async with asyncio.timeout(timeout_s):
+                found = await loop.getaddrinfo(*where, type=kind)
+        except (OSError, TimeoutError):
+            return None
+    family, _, _, _, address = found[0]
+    return family, address
+
+
+def tune(connection: socket.socket, limits: Limits) -> None:
+    """Prepare one side of a session: non-blocking, no delay, dead peers noticed."""
+    connection.setblocking(False)
+    tcp = socket.IPPROTO_TCP
+    connection.setsockopt(tcp, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(tcp, socket.TCP_KEEPIDLE, limits.keepalive_idle_s)
+    connection.setsockopt(tcp, socket.TCP_KEEPINTVL, limits.keepalive_interval_s)
+    connection.setsockopt(tcp, socket.TCP_KEEPCNT, limits.keepalive_probes)
+    connection.setsockopt(tcp, socket.TCP_USER_TIMEOUT, limits.user_timeout_ms)
+
+
+def reset(connection: socket.socket) -> None:
+    """Close with a reset: the peer learns of it at once, nothing more is sent."""
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    connection.close()
+
+
+def printable_address(address: tuple[object, ...]) -> str:
+    """Return the address part of a peer's name; IPv4 in IPv6 is shown as IPv4."""
+    host = str(address[0])
+    return host.removeprefix("::ffff:") if "." in host else host
+
+
+class Farewells:
+    """Clients that are told a last message and then closed.
+
+    A socket that is closed with unread input is reset, and a reset may overtake the
+    message on its way to the program behind the client's socket. So the own side is
+    shut down first, input is discarded, and the socket closed once the client has
+    closed or ``patience_s`` are over.
+    """
+
+    def __init__(self, loop: AbstractEventLoop, patience_s: float) -> None:
+        self._loop = loop
+        self._patience_s = patience_s
+        self._leaving: dict[socket.socket, TimerHandle] = {}
+        self._gone = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._leaving)
+
+    def say(self, client: socket.socket, last_words: bytes) -> None:
+        """Send ``last_words`` if the kernel takes them at once, then close.
+
+        The caller has no reader or writer registered for ``client`` any more.
+        """
+        try:
+            if last_words:
+                client.send(last_words)
+            client.shutdown(socket.SHUT_WR)
+        except OSError:
+            client.close()
+            return
+        timer = self._loop.call_later(self._patience_s, self._close, client)
+        self._leaving[client] = timer
+        self._loop.add_reader(client.fileno(), self._discard, client)
+
+    async def finish(self, timeout_s: float) -> None:
+        """Wait until all have gone, for ``timeout_s`` at most, then close the rest."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._leaving:
+                    self._gone.clear()
+                    await self._gone.wait()
+        for client in tuple(self._leaving):
+            self._close(client)
+
+    def _discard(self, client: socket.socket) -> None:
+        try:
+            if client.recv(_DISCARD_BYTES):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._close(client)
+
+    def _close(self, client: socket.socket) -> None:
+        self._leaving.pop(client).cancel()
+        self._loop.remove_reader(client.fileno())
+        client.close()
+        self._gone.set()

@@ -1,0 +1,323 @@
+"""Which server each port leads to now, and which sessions have to end because of it.
+
+Everything here is synchronous: between a change of the routes and the end of the
+sessions that it outdates nothing else runs.
+"""
+
+from asyncio import AbstractEventLoop, TimerHandle
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from pgbastion.clock import boottime_ns
+from pgbastion.proxy.refusals import Refusal, render_refusal
+from pgbastion.proxy.relay import Engagement, Lease
+from pgbastion.proxy.routes import NO_ROUTES, Backend, Routes, Service, Traffic
+from pgbastion.proxy.wire import CancelKey
+
+OnEvent = Callable[[str, Mapping[str, object]], None]
+
+_NS_PER_S: Final = 1_000_000_000
+# The loop's timers stand still while the machine is suspended; the lease does not. So
+# the expiry is looked at this often at least; relays look at it before every move.
+_EXPIRY_LOOK_S: Final = 1.0
+_UNKNOWN: Final = "Whether a commit that was under way took effect is not known here."
+
+
+class Session(Protocol):
+    """What can be ended: a relay, or a client that is on its way to a server."""
+
+    def cut(self) -> None:
+        """Reset the server's side at once."""
+
+    def dismiss(self, last_words: bytes) -> None:
+        """End the client's side, after `cut`."""
+
+
+class Held(Protocol):
+    """A client in the hold queue."""
+
+    def release(self) -> None:
+        """Let the client look for a server again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The client has to wait for a primary."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counters of one server through one port."""
+
+    sessions: int = 0
+    sessions_total: int = 0
+    bytes_to_server: int = 0
+    bytes_to_client: int = 0
+    failures_total: int = 0
+
+
+class Switchboard:
+    """Holds the routes, the sessions that they allow and the clients that wait."""
+
+    def __init__(self, loop: AbstractEventLoop, on_event: OnEvent) -> None:
+        self._loop = loop
+        self._on_event = on_event
+        self._routes = NO_ROUTES
+        self._primary_lease = Lease(0)
+        self._no_lease = Lease()
+        self._sessions: dict[Session, Engagement] = {}
+        self._tallies: dict[tuple[Service, str], Tally] = {}
+        self._held: OrderedDict[Held, None] = OrderedDict()
+        self._keys: dict[CancelKey, Backend] = {}
+        self._turn = 0
+        self._expiry_timer: TimerHandle | None = None
+        self._expired = True
+        self.superseded_total = 0
+        self.held_total = 0
+
+    @property
+    def routes(self) -> Routes:
+        """What was set last; its expiry may have been extended since."""
+        return self._routes
+
+    @property
+    def held(self) -> int:
+        """How many clients wait for a primary."""
+        return len(self._held)
+
+    @property
+    def sessions(self) -> Collection[Session]:
+        """All that are with a server or on the way to one."""
+        return self._sessions.keys()
+
+    def primary_usable(self) -> bool:
+        """Tell whether the primary may be talked to at this instant."""
+        return self._routes.primary is not None and not self._primary_lease.is_over()
+
+    def set_routes(self, routes: Routes) -> None:
+        """Take new routes: end what they outdate, then let waiting clients go on."""
+        self._routes = routes
+        self._primary_lease.expires_ns = routes.expires_ns
+        outdated = [
+            session
+            for session, engagement in self._sessions.items()
+            if _is_outdated(engagement, routes)
+        ]
+        self._supersede(outdated, _superseded_because(routes))
+        self._watch_expiry()
+        self._release_held()
+
+    def extend(self, expires_ns: int) -> None:
+        """Raise the expiry; it never goes back this way."""
+        if expires_ns <= self._primary_lease.expires_ns:
+            return
+        self._primary_lease.expires_ns = expires_ns
+        # While it runs, the timer that is set looks at the raised expiry by itself.
+        if self._expired:
+            self._watch_expiry()
+            self._release_held()
+
+    def expire(self) -> None:
+        """End every session with the primary if the view is too old by now."""
+        if not self._primary_lease.is_over() or self._expired:
+            return
+        self._expired = True
+        bound = [s for s, engagement in self._sessions.items() if engagement.bound]
+        self._on_event(
+            "proxy_view_expired",
+            {"epoch": self._routes.epoch, "sessions": len(bound)},
+        )
+        self._supersede(
+            bound, "this node has not heard from the cluster for longer than the lease"
+        )
+
+    def choose(
+        self, service: Service, avoid: Collection[Backend]
+    ) -> Backend | Refusal | Hold:
+        """Return where a new client of ``service`` goes.
+
+        Args:
+            service: The port it came to.
+            avoid: Servers that did not answer this client.
+        """
+        if service is Service.PRIMARY:
+            return self._choose_primary(avoid)
+        allowed = [
+            backend
+            for backend in self._routes.replicas
+            if self.allows(service, backend)
+        ]
+        candidates = [backend for backend in allowed if backend not in avoid]
+        if not candidates:
+            return Refusal.UNREACHABLE if allowed else Refusal.NO_STANDBY
+        # Of several with equally few sessions, each has its turn.
+        self._turn += 1
+        first = self._turn % len(candidates)
+        in_turn = candidates[first:] + candidates[:first]
+        return min(in_turn, key=lambda backend: self._tally(service, backend).sessions)
+
+    def allows(self, service: Service, backend: Backend) -> bool:
+        """Tell whether the routes lead from ``service`` to ``backend`` now."""
+        if backend == self._routes.primary:
+            among = service is Service.PRIMARY or backend in self._routes.replicas
+            return among and not self._primary_lease.is_over()
+        return service is Service.REPLICA and backend in self._routes.replicas
+
+    def engage(self, service: Service, backend: Backend) -> Engagement:
+        """Describe a session with ``backend`` that begins now."""
+        bound = backend == self._routes.primary
+        return Engagement(service, backend, self._routes.epoch, bound)
+
+    def lease_of(self, engagement: Engagement) -> Lease:
+        """Return until when the session's bytes may flow."""
+        return self._primary_lease if engagement.bound else self._no_lease
+
+    def enter(self, session: Session, engagement: Engagement) -> None:
+        """Count ``session`` in; it is told when it has to end."""
+        self._sessions[session] = engagement
+        self._tally(engagement.service, engagement.backend).sessions += 1
+
+    def leave(self, session: Session) -> None:
+        """Count ``session`` out."""
+        engagement = self._sessions.pop(session)
+        self._tally(engagement.service, engagement.backend).sessions -= 1
+
+    def count(
+        self, engagement: Engagement, *, bytes_to_server: int, bytes_to_client: int
+    ) -> None:
+        """Add a finished session to the counters."""
+        tally = self._tally(engagement.service, engagement.backend)
+        tally.sessions_total += 1
+        tally.bytes_to_server += bytes_to_server
+        tally.bytes_to_client += bytes_to_client
+
+    def count_failure(self, engagement: Engagement) -> None:
+        """Count a server that did not answer."""
+        self._tally(engagement.service, engagement.backend).failures_total += 1
+
+    def traffic(self) -> tuple[Traffic, ...]:
+        """Return the counters of the sessions that have ended."""
+        return tuple(
+            Traffic(
+                service=service,
+                node=node,
+                sessions=tally.sessions,
+                sessions_total=tally.sessions_total,
+                bytes_to_server=tally.bytes_to_server,
+                bytes_to_client=tally.bytes_to_client,
+                failures_total=tally.failures_total,
+            )
+            for (service, node), tally in sorted(self._tallies.items())
+        )
+
+    def hold(self, client: Held) -> None:
+        """Put ``client`` at the end of the queue."""
+        self._held[client] = None
+        self.held_total += 1
+
+    def unhold(self, client: Held) -> None:
+        """Take ``client`` out of the queue, wherever it stands."""
+        self._held.pop(client, None)
+
+    def remember_key(self, key: CancelKey, backend: Backend) -> None:
+        """Note which server a cancel request with ``key`` is for."""
+        self._keys[key] = backend
+
+    def forget_key(self, key: CancelKey, backend: Backend) -> None:
+        """Forget ``key`` unless a session with another server has taken it over."""
+        if self._keys.get(key) == backend:
+            del self._keys[key]
+
+    def backend_of_key(self, key: CancelKey) -> Backend | None:
+        """Return the server that knows ``key``; None: no session here has it."""
+        return self._keys.get(key)
+
+    def end_all(self) -> None:
+        """End every session because the proxy stops."""
+        self._end(tuple(self._sessions), render_refusal(Refusal.STOPPING, _UNKNOWN))
+
+    def close(self) -> None:
+        """Stop watching the expiry."""
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+            self._expiry_timer = None
+
+    def _choose_primary(self, avoid: Collection[Backend]) -> Backend | Refusal | Hold:
+        primary = self._routes.primary
+        if primary is not None and not self._primary_lease.is_over():
+            if primary not in avoid:
+                return primary
+            return Hold() if self._routes.hold else Refusal.UNREACHABLE
+        if self._routes.hold:
+            return Hold()
+        return Refusal.NO_PRIMARY if primary is None else Refusal.VIEW_EXPIRED
+
+    def _tally(self, service: Service, backend: Backend) -> Tally:
+        return self._tallies.setdefault((service, backend.node), Tally())
+
+    def _supersede(self, outdated: list[Session], sentence: str) -> None:
+        if not outdated:
+            return
+        self.superseded_total += len(outdated)
+        detail = f"{sentence[0].upper()}{sentence[1:]}. {_UNKNOWN}"
+        self._end(outdated, render_refusal(Refusal.SUPERSEDED, detail))
+        self._on_event(
+            "proxy_sessions_closed",
+            {
+                "sessions": len(outdated),
+                "epoch": self._routes.epoch,
+                "reason": sentence,
+            },
+        )
+
+    @staticmethod
+    def _end(sessions: Collection[Session], last_words: bytes) -> None:
+        # First no byte reaches any of the servers, then the clients are told.
+        for session in sessions:
+            session.cut()
+        for session in sessions:
+            session.dismiss(last_words)
+
+    def _watch_expiry(self) -> None:
+        """Make sure that `expire` is called in time, however often it is extended."""
+        self.close()
+        self._expired = self._routes.primary is None
+        if not self._expired:
+            self._look_at_expiry()
+
+    def _look_at_expiry(self) -> None:
+        self._expiry_timer = None
+        left_ns = self._primary_lease.expires_ns - boottime_ns()
+        if left_ns <= 0:
+            self.expire()
+            return
+        left_s = min(left_ns / _NS_PER_S, _EXPIRY_LOOK_S)
+        self._expiry_timer = self._loop.call_later(left_s, self._look_at_expiry)
+
+    def _release_held(self) -> None:
+        if not self._held or isinstance(self.choose(Service.PRIMARY, ()), Hold):
+            return
+        waiting, self._held = self._held, OrderedDict()
+        for client in waiting:
+            client.release()
+
+
+def _is_outdated(engagement: Engagement, routes: Routes) -> bool:
+    """Tell whether ``routes`` end a session.
+
+    With the primary: when it is another one or the same in another epoch. With a
+    standby: when it has become the primary, since from then on the session could
+    write without being bound to the epoch.
+    """
+    if engagement.bound:
+        same = engagement.backend == routes.primary
+        return not same or engagement.epoch != routes.epoch
+    return engagement.backend == routes.primary
+
+
+def _superseded_because(routes: Routes) -> str:
+    if routes.primary is None:
+        return f"there is no primary now: {routes.primary_reason}"
+    return f"the primary is now {routes.primary.node} in epoch {routes.epoch}"

@@ -1,0 +1,1 @@
+"""Fakes of every port, builders of views, and stand-ins of servers."""
