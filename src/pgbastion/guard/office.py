@@ -1,0 +1,78 @@
+"""Who may write the daemon's words of the page: one process at a time.
+
+The writer in office has a generation. It keeps it over reconnections; another process
+gets the next one only when the former has ended, which a pidfd proves.
+"""
+
+import os
+import select
+
+from pgbastion.guard import page as words
+from pgbastion.guard import procfs
+from pgbastion.guard.page import Page
+
+
+class Office:
+    """The writer in office, kept in the page so that the guard's successor knows it."""
+
+    __slots__ = ("_page", "pidfd")
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self.pidfd = -1
+        pid, start = page[words.WRITER_PID], page[words.WRITER_START]
+        if pid == 0:
+            return
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except OSError:
+            self._vacate()
+            return
+        if procfs.start_ticks(pid) != start:
+            self.leave()
+
+    @property
+    def holder(self) -> int:
+        """The pid of the writer, 0: nobody."""
+        return self._page[words.WRITER_PID]
+
+    @property
+    def generation(self) -> int:
+        """The newest generation that was handed out."""
+        return self._page[words.GENERATION]
+
+    def take(self, pid: int, pidfd: int) -> bool:
+        """Give the office to ``pid`` if it is free or its own already.
+
+        Args:
+            pid: The process that asks.
+            pidfd: Its pidfd; belongs to the office afterwards.
+        """
+        if self.holder and self.has_ended():
+            self.leave()
+        start = procfs.start_ticks(pid)
+        is_same = self.holder == pid and self._page[words.WRITER_START] == start
+        if start == 0 or is_same or self.holder:
+            os.close(pidfd)
+            return is_same
+        self.pidfd = pidfd
+        self._page[words.GENERATION] += 1
+        self._page[words.WRITER_START] = start
+        self._page[words.WRITER_PID] = pid
+        return True
+
+    def has_ended(self) -> bool:
+        """Tell whether the writer's process has ended."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def leave(self) -> None:
+        """Note that the writer has ended."""
+        os.close(self.pidfd)
+        self.pidfd = -1
+        self._vacate()
+
+    def _vacate(self) -> None:
+        self._page[words.WRITER_PID] = 0
+        self._page[words.WRITER_START] = 0

@@ -1,0 +1,627 @@
+"""The daemon's end of the guard's socket.
+
+Refusals are exceptions, not values: whoever asks to arm before a promotion must not be
+able to go on by forgetting to look at the answer.
+"""
+
+import asyncio
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from pgbastion.errors import GuardError
+from pgbastion.guard import kill
+from pgbastion.guard.main import SOCKET_NAME
+from pgbastion.guard.wire import LINE_BYTES_MAX, VERSION
+
+DEFAULT_DEADLINE_S: Final = 3.0
+# An ending process closes its sockets a moment before its pidfd says that it ended.
+DEATH_AFTER_EOF_S: Final = 0.25
+ANSWER_BYTES_MAX: Final = 4 * LINE_BYTES_MAX
+# The guard is not to keep the daemon's secrets in its environment.
+ENVIRONMENT_KEPT: Final = (
+    "PATH",
+    "LANG",
+    "LANGUAGE",
+    "LC_ALL",
+    "TZ",
+    "LD_LIBRARY_PATH",
+)
+# Without site (-S) an installed package is not on the path: it is put there.
+GUARD_CODE: Final = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from pgbastion.guard.main import main; sys.exit(main(sys.argv[2]))"
+)
+
+PostmasterSignal = Literal["INT", "QUIT", "TERM", "HUP"]
+PostgresState = Literal["idle", "running", "killing", "not_stopped"]
+
+
+class GuardRefused(GuardError):  # noqa: N818 - the guard works, a rule forbids
+    """A rule of the guard's forbids the command; ``reason`` is one word."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"the guard refuses: {message}")
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardStatus:
+    """What the guard says of itself; it comes with every answer and every event.
+
+    ``postmaster`` is 0 when none runs; ``postmaster_start`` is in clock ticks since
+    boot; ``tainted``: what runs, or is not proven dead, may be a primary; ``left`` is
+    what a kill could not end by its deadline; ``generation`` is the newest handed out,
+    to the process ``writer`` (0: nobody).
+    """
+
+    guard: int
+    state: PostgresState
+    postmaster: int
+    postmaster_start: int
+    pgdata: str
+    adopted: bool
+    tainted: bool
+    armed: int
+    ended: int
+    asked_ns: int
+    generation: int
+    writer: int
+    left: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """The postmaster ended and the rest of it was killed.
+
+    ``code`` or ``signal`` is None where the other is known; both for an adopted one.
+    ``stopped`` is false at a kill's deadline: ``left`` says who is not dead, the guard
+    goes on, and `Stopped` follows if it succeeds.
+    """
+
+    pid: int
+    code: int | None
+    signal: int | None
+    stopped: bool
+    left: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Killed:
+    """The lease of ``epoch`` ran out, so that the guard kills."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """Nothing of PostgreSQL is left: it can commit nothing any more."""
+
+    pgdata: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vacant:
+    """The writer of the page ended: another process may take the office."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """The connection ended, and with ``is_dead`` the guard did."""
+
+    is_dead: bool
+
+
+GuardEvent = Exited | Killed | Stopped | Vacant | Gone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillOutcome:
+    """Whether PostgreSQL is "stopped", and if not, who is left."""
+
+    stopped: bool
+    left: tuple[str, ...]
+
+
+class GuardClient:
+    """One connection to the guard of a run directory.
+
+    `connect_or_spawn` makes it. Calls have a deadline; an unanswered one raises
+    `GuardError`, and whether it was done is unknown until `status` says so.
+    """
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        guard_pid: int,
+        pidfd: int,
+        on_event: Callable[[GuardEvent], None],
+    ) -> None:
+        self.guard_pid = guard_pid
+        self.latest: GuardStatus | None = None
+        self._reader = reader
+        self._writer = writer
+        self._pidfd = pidfd
+        self._on_event = on_event
+        self._next_id = 1
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._kill_waiters: set[asyncio.Future[KillOutcome]] = set()
+        self._vacant = asyncio.Event()
+        self._dead = asyncio.Event()
+        self._is_gone = False
+        self._is_closed = False
+        asyncio.get_running_loop().add_reader(pidfd, self._note_death)
+        self._reading = asyncio.create_task(self._read(), name="guard-client")
+
+    @classmethod
+    async def connect_or_spawn(
+        cls,
+        run_dir: Path,
+        *,
+        on_event: Callable[[GuardEvent], None],
+        python: str = sys.executable,
+        deadline_s: float = DEFAULT_DEADLINE_S,
+    ) -> Self:
+        """Connect to the guard of ``run_dir``, started first if there is none.
+
+        Args:
+            run_dir: The node's run directory, on tmpfs; it exists.
+            on_event: Called in the event loop for each event.
+            python: The interpreter for a new guard.
+            deadline_s: For all of it, in seconds.
+
+        Raises:
+            GuardError: No guard can be reached or started.
+        """
+        try:
+            async with asyncio.timeout(deadline_s):
+                while True:
+                    try:
+                        return await cls.connect(run_dir, on_event=on_event)
+                    except GuardError:
+                        # "held": another guard has the lock, and listens in a moment
+                        # or is about to end. Either way the next round settles it.
+                        await _spawn(run_dir, python)
+        except TimeoutError as exc:
+            raise GuardError(f"no guard in {run_dir} after {deadline_s} s") from exc
+
+    @classmethod
+    async def connect(
+        cls, run_dir: Path, *, on_event: Callable[[GuardEvent], None]
+    ) -> Self:
+        """Connect to the guard of ``run_dir``.
+
+        Raises:
+            GuardError: There is none, or it is another user's process.
+        """
+        path = run_dir / SOCKET_NAME
+        try:
+            reader, writer = await asyncio.open_unix_connection(
+                path, limit=ANSWER_BYTES_MAX
+            )
+        except OSError as exc:
+            raise GuardError(f"cannot connect to {path}") from exc
+        try:
+            pid, pidfd = _guard_behind(writer)
+        except OSError as exc:
+            writer.close()
+            raise GuardError(f"cannot tell who listens at {path}: {exc}") from exc
+        return cls(reader, writer, guard_pid=pid, pidfd=pidfd, on_event=on_event)
+
+    async def hello(self, *, write: bool) -> int | None:
+        """Ask for events, and with ``write`` for the office of the page's writer.
+
+        Returns:
+            The generation for this process; None if it was not asked for, or while
+            the process that has the office lives.
+        """
+        answer = await self._ask("hello", write=write)
+        generation: int | None = answer["generation"]
+        return generation
+
+    async def take_office(self, deadline_s: float) -> int:
+        """Wait until this process is the page's writer; return its generation.
+
+        Raises:
+            GuardError: The former writer's process still lives at the deadline.
+        """
+        try:
+            async with asyncio.timeout(deadline_s):
+                while True:
+                    self._vacant.clear()
+                    generation = await self.hello(write=True)
+                    if generation is not None:
+                        return generation
+                    await self._vacant.wait()
+        except TimeoutError as exc:
+            writer = self.latest.writer if self.latest else 0
+            raise GuardError(f"process {writer} still writes the page") from exc
+
+    async def status(self) -> GuardStatus:
+        """Return what the guard says of itself now."""
+        return _status((await self._ask("status"))["status"])
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str | None,
+        pgdata: Path,
+        log: Path,
+        primary_epoch: int | None,
+        environment: Mapping[str, str] | None = None,
+    ) -> int:
+        """Start PostgreSQL as the guard's child; return the postmaster's pid.
+
+        Args:
+            argv: The server's program, an absolute path, and its arguments. PGDATA
+                comes by the environment: ``-D`` is not needed.
+            user: As whom; None: as the guard's own user.
+            pgdata: The data directory.
+            log: For standard output and error; not on the data directory's disk.
+            primary_epoch: The epoch of the primary that starts, None when there is a
+                ``standby.signal``, so that none does.
+            environment: Added to the server's environment.
+
+        Raises:
+            GuardRefused: Something runs, or no primary of that epoch may start.
+        """
+        # The guard compares with what the kernel says, where no link is left.
+        resolved = await asyncio.to_thread(os.path.realpath, pgdata)
+        answer = await self._ask(
+            "start",
+            argv=list(argv),
+            user=user,
+            pgdata=resolved,
+            log=str(log),
+            primary=primary_epoch is not None,
+            epoch=primary_epoch or 0,
+            environment=dict(environment or {}),
+        )
+        pid: int = answer["pid"]
+        return pid
+
+    async def adopt(
+        self, pid: int, start_ticks: int, *, pgdata: Path, primary: bool
+    ) -> None:
+        """Have a postmaster watched that was found running.
+
+        Args:
+            pid: The postmaster.
+            start_ticks: When it was started, in clock ticks since boot.
+            pgdata: Its working directory.
+            primary: It may be a primary, now or later.
+
+        Raises:
+            GuardRefused: Something runs, or it is not that process.
+        """
+        resolved = await asyncio.to_thread(os.path.realpath, pgdata)
+        await self._ask(
+            "adopt", pid=pid, start=start_ticks, pgdata=resolved, primary=primary
+        )
+
+    async def signal(self, name: PostmasterSignal) -> None:
+        """Send the postmaster a signal: INT stops fast, QUIT at once, HUP reloads."""
+        await self._ask("signal", signal=name)
+
+    async def kill(
+        self,
+        *,
+        deadline_s: float = 1.0,
+        directory: tuple[str, str] | None = None,
+    ) -> KillOutcome:
+        """Kill PostgreSQL with all its processes and wait for the outcome.
+
+        Args:
+            deadline_s: When the guard reports who is left; it goes on after that.
+            directory: The data directory, as the kernel names it, and its user: to
+                kill also what no postmaster under guard started.
+
+        Raises:
+            GuardRefused: Nothing is known to run and no directory was named.
+        """
+        request: dict[str, Any] = {"deadline_ms": round(deadline_s * 1000)}
+        if directory is not None:
+            request["pgdata"], request["user"] = directory
+        waiter: asyncio.Future[KillOutcome]
+        waiter = asyncio.get_running_loop().create_future()
+        self._kill_waiters.add(waiter)
+        try:
+            await self.hello(write=False)
+            await self._ask("kill", **request)
+            async with asyncio.timeout(deadline_s + DEFAULT_DEADLINE_S):
+                return await waiter
+        except TimeoutError as exc:
+            raise GuardError("the guard does not report the kill's outcome") from exc
+        finally:
+            self._kill_waiters.discard(waiter)
+
+    async def arm(self, epoch: int) -> None:
+        """Arm for ``epoch``: before a promotion or a start as a primary.
+
+        Raises:
+            GuardRefused: The epoch has ended here or its lease is not in the page.
+        """
+        await self._ask("arm", epoch=epoch)
+
+    async def disarm(self) -> None:
+        """Disarm.
+
+        Raises:
+            GuardRefused: What runs may be a primary: only its end disarms.
+        """
+        await self._ask("disarm")
+
+    async def end_epoch(self, epoch: int) -> None:
+        """Latch that ``epoch`` has ended here: no primary of it starts any more.
+
+        Raises:
+            GuardRefused: It is latched, but what runs may be its primary.
+        """
+        await self._ask("end_epoch", epoch=epoch)
+
+    async def asked(self, *, on: bool, promote_epoch: int = 0) -> None:
+        """Say that a promotion (or another start) begins, or that it is over.
+
+        Must be answered before the promotion is asked of the server. `start` says so
+        by itself.
+
+        Raises:
+            GuardRefused: Not armed for ``promote_epoch``, or nothing to promote runs.
+        """
+        await self._ask("asked", on=on, epoch=promote_epoch)
+
+    async def quit(self) -> None:
+        """End the guard, which `Gone` confirms.
+
+        Raises:
+            GuardRefused: PostgreSQL runs, or is not stopped.
+        """
+        await self._ask("quit")
+
+    async def close(self) -> None:
+        """Close the connection; the guard goes on."""
+        self._is_closed = True
+        if not self._dead.is_set():
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+        self._reading.cancel()
+        await asyncio.wait([self._reading])
+        self._writer.close()
+        self._fail("the connection is closed")
+        os.close(self._pidfd)
+
+    async def _ask(self, name: str, **fields: object) -> dict[str, Any]:
+        if self._is_gone or self._is_closed:
+            raise GuardError(f"{name}: there is no connection to the guard")
+        number = self._next_id
+        self._next_id += 1
+        answered: asyncio.Future[dict[str, Any]]
+        answered = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answered
+        line = json.dumps({"v": VERSION, "id": number, "do": name, **fields})
+        try:
+            async with asyncio.timeout(DEFAULT_DEADLINE_S):
+                self._writer.write(line.encode() + b"\n")
+                await self._writer.drain()
+                answer = await answered
+        except (TimeoutError, OSError) as exc:
+            raise GuardError(f"{name}: the guard does not answer") from exc
+        finally:
+            self._waiting.pop(number, None)
+        if not answer["ok"]:
+            raise GuardRefused(answer["reason"], answer["message"])
+        return answer
+
+    async def _read(self) -> None:
+        """Take in answers and events until the connection ends."""
+        try:
+            while line := await self._reader.readline():
+                self._take(json.loads(line))
+        except (OSError, ValueError):
+            # A broken stream and a broken line are the same to us: no guard there.
+            pass
+        try:
+            async with asyncio.timeout(DEATH_AFTER_EOF_S):
+                await self._dead.wait()
+        except TimeoutError:
+            self._leave(is_dead=False)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        self.latest = _status(message["status"])
+        if "event" not in message:
+            answered = self._waiting.pop(message["id"], None)
+            if answered is not None and not answered.done():
+                answered.set_result(message)
+            return
+        event = _event(message)
+        if isinstance(event, Stopped):
+            self._settle_kill(KillOutcome(stopped=True, left=()))
+        elif isinstance(event, Exited) and not event.stopped:
+            self._settle_kill(KillOutcome(stopped=False, left=event.left))
+        elif isinstance(event, Vacant):
+            self._vacant.set()
+        if event is not None:
+            self._on_event(event)
+
+    def _settle_kill(self, outcome: KillOutcome) -> None:
+        for waiter in self._kill_waiters:
+            if not waiter.done():
+                waiter.set_result(outcome)
+
+    def _note_death(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        _reap(self.guard_pid)
+        self._dead.set()
+        self._leave(is_dead=True)
+
+    def _leave(self, *, is_dead: bool) -> None:
+        if self._is_gone or self._is_closed:
+            return
+        self._is_gone = True
+        self._fail("the guard has ended" if is_dead else "the connection ended")
+        self._on_event(Gone(is_dead=is_dead))
+
+    def _fail(self, why: str) -> None:
+        waiters: list[asyncio.Future[Any]]
+        waiters = [*self._waiting.values(), *self._kill_waiters]
+        for waiting in waiters:
+            if not waiting.done():
+                waiting.set_exception(GuardError(why))
+                # Whoever waited may be gone itself; then nobody asks for it.
+                waiting.exception()
+
+
+async def kill_by_directory(
+    pgdata: str, uid: int, *, deadline_s: float
+) -> tuple[str, ...]:
+    """Kill everything whose working directory is ``pgdata``: the guard is dead.
+
+    Args:
+        pgdata: The data directory, as the kernel names it.
+        uid: As whom PostgreSQL runs.
+        deadline_s: When to give up, in seconds.
+
+    Returns:
+        What is left, one line a process; empty: PostgreSQL is stopped.
+    """
+    deadline_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(deadline_s * 1e9)
+    left = await asyncio.to_thread(
+        kill.kill_by_directory, pgdata, uid, deadline_ns=deadline_ns
+    )
+    return tuple(left)
+
+
+async def _spawn(run_dir: Path, python: str) -> None:
+    """Start a guard and wait until it listens, or says that another one does.
+
+    Raises:
+        GuardError: It failed; the message is its own.
+    """
+    package_parent = str(Path(__file__).parents[2])
+    environment = {
+        name: os.environ[name] for name in ENVIRONMENT_KEPT if name in os.environ
+    }
+    reader, writer = os.pipe()
+    try:
+        pid = os.posix_spawn(  # noqa: ASYNC221 - returns at the child's exec
+            python,
+            [python, "-I", "-S", "-c", GUARD_CODE, package_parent, str(run_dir)],
+            environment,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, writer, 1),
+                (os.POSIX_SPAWN_DUP2, writer, 2),
+            ],
+            setsigmask=(),
+            setsigdef=signal.valid_signals(),
+        )
+    except OSError as exc:
+        os.close(reader)
+        raise GuardError(f"cannot start {python}") from exc
+    finally:
+        os.close(writer)
+    said = await _said(reader)
+    first, _, _ = said.partition("\n")
+    if first == "ready":
+        return
+    await _ended(pid)
+    if first != "held":
+        raise GuardError(f"the guard does not start: {said.strip()}")
+
+
+async def _said(pipe: int) -> str:
+    """Return all that comes out of ``pipe``; the guard closes it when it is ready."""
+    loop = asyncio.get_running_loop()
+    stream = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(pipe, "rb")
+    )
+    try:
+        return (await stream.read()).decode(errors="replace")
+    finally:
+        transport.close()
+
+
+async def _ended(pid: int) -> None:
+    """Wait for the end of a child and reap it."""
+    loop = asyncio.get_running_loop()
+    pidfd = os.pidfd_open(pid)
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        _reap(pid)
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        # A guard that an earlier daemon started is somebody else's child.
+        return
+
+
+def _guard_behind(writer: asyncio.StreamWriter) -> tuple[int, int]:
+    """Return pid and pidfd of the process that listens at the other end.
+
+    Raises:
+        OSError: It has ended, or is another user's: PostgreSQL's user, who may write
+            to the run directory, could listen in the guard's place.
+    """
+    sock: socket.socket = writer.get_extra_info("socket")
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, uid = (
+        int.from_bytes(credentials[at : at + 4], sys.byteorder) for at in (0, 4)
+    )
+    if uid != os.geteuid():
+        raise PermissionError(f"process {pid} of user {uid} listens there")
+    pidfd = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if poll.poll(0):
+        os.close(pidfd)
+        raise ProcessLookupError(f"process {pid} has ended")
+    return pid, pidfd
+
+
+def _status(fields: Mapping[str, Any]) -> GuardStatus:
+    names = GuardStatus.__dataclass_fields__
+    known = {name: fields[name] for name in names}
+    known["left"] = tuple(known["left"])
+    known["warnings"] = tuple(known["warnings"])
+    return GuardStatus(**known)
+
+
+def _event(message: Mapping[str, Any]) -> GuardEvent | None:
+    """Return a message as an event; None: one that a newer guard may send."""
+    match message["event"]:
+        case "exited":
+            return Exited(
+                pid=message["pid"],
+                code=message["code"],
+                signal=message["signal"],
+                stopped=message["stopped"],
+                left=tuple(message["left"]),
+            )
+        case "killed":
+            return Killed(epoch=message["epoch"])
+        case "stopped":
+            return Stopped(pgdata=message["pgdata"])
+        case "vacant":
+            return Vacant()
+        case _:
+            return None
