@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 
 from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.problems import Problem, Severity
-from pgbastion.config.settings import check_settings
 from pgbastion.config.timings import PROFILES, smallest_lease_ms, timing_faults
 from pgbastion.config.types import RAFT_PORT
+from pgbastion.postgres.settings import check_parameters
 
 # sun_path holds 108 bytes with its end; the rest is for "/.s.PGSQL.PORT.lock".
 SOCKET_DIR_BYTES_MAX: Final = 90
@@ -203,9 +203,12 @@ def _postgresql(config: Config) -> Iterator[Problem]:
         )
         return
     yield from _roles(section)
-    yield from check_settings(
-        section.parameters, waits=config.replication.mode != "async"
-    )
+    for refused in check_parameters(section.parameters):
+        yield Problem(
+            key=f"postgresql.parameters.{refused.name}",
+            problem=refused.reason,
+            remedy="correct the value, or remove the line",
+        )
     if section.os_user == "root":
         yield Problem(
             key="postgresql.os_user",
