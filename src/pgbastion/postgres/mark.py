@@ -1,0 +1,114 @@
+"""Our mark in a data directory: whose it is, and in which epochs it took part.
+
+The data id stands for the content: it is replaced, durably, *before* a rewind or a copy
+touches the directory, so that nobody takes the new content for the old (LEASE.md, the
+words). Copying programs bring the source's mark along; ours is written again after them.
+"""
+
+import json
+import secrets
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from pgbastion.errors import PostgresError
+from pgbastion.model.ids import DataId, Epoch, NodeId
+from pgbastion.postgres.files import Files
+
+MARK_NAME: Final = "pgbastion.cluster"
+MARK_VERSION: Final = 1
+DATA_ID_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """The content of the mark."""
+
+    cluster_id: str
+    data_id: DataId
+    node: NodeId
+    epoch: Epoch = Epoch(0)
+    """The newest epoch in which the directory was promoted or followed a primary."""
+    promoted_epoch: Epoch = Epoch(0)
+    """The newest epoch in which its server was asked to promote."""
+    cut_epoch: Epoch = Epoch(0)
+    """The newest epoch from which it was cut: it follows no primary of it again."""
+
+
+def new_data_id() -> DataId:
+    """Draw the id of a data directory."""
+    return DataId(secrets.token_hex(DATA_ID_BYTES))
+
+
+def render_mark(mark: Mark) -> str:
+    """Return the file's content."""
+    return json.dumps({"version": MARK_VERSION, **asdict(mark)}, indent=1) + "\n"
+
+
+def parse_mark(text: str) -> Mark:
+    """Read the file's content.
+
+    Raises:
+        PostgresError: It is damaged, or of a later version.
+    """
+    try:
+        fields = json.loads(text)
+        version = int(fields["version"])
+        if version != MARK_VERSION:
+            raise PostgresError(f"{MARK_NAME} has version {version}, we know 1")
+        return Mark(
+            cluster_id=str(fields["cluster_id"]),
+            data_id=DataId(str(fields["data_id"])),
+            node=NodeId(str(fields["node"])),
+            epoch=Epoch(int(fields["epoch"])),
+            promoted_epoch=Epoch(int(fields["promoted_epoch"])),
+            cut_epoch=Epoch(int(fields["cut_epoch"])),
+        )
+    except (ValueError, TypeError, KeyError) as exc:
+        raise PostgresError(f"{MARK_NAME} is damaged: {exc!r}") from exc
+
+
+class MarkFile:
+    """The mark of one data directory."""
+
+    def __init__(self, data_dir: Path, files: Files) -> None:
+        self._path = data_dir / MARK_NAME
+        self._files = files
+
+    async def read(self) -> Mark | None:
+        """Return the mark; None: the directory has none.
+
+        Raises:
+            PostgresError: It cannot be read, which is not the same as none.
+        """
+        text = await self._files.read(self._path)
+        return None if text is None else parse_mark(text)
+
+    async def write(self, mark: Mark) -> None:
+        """Write the mark durably."""
+        await self._files.write(self._path, render_mark(mark))
+
+    async def update(
+        self,
+        *,
+        epoch: Epoch | None = None,
+        promoted: Epoch | None = None,
+        cut: Epoch | None = None,
+    ) -> Mark:
+        """Raise the epochs of the mark; none of them ever falls.
+
+        Raises:
+            PostgresError: There is no mark.
+        """
+        mark = await self.read()
+        if mark is None:
+            raise PostgresError(f"there is no {self._path}")
+        raised = replace(
+            mark,
+            epoch=max(mark.epoch, epoch or mark.epoch, promoted or mark.epoch),
+            promoted_epoch=max(mark.promoted_epoch, promoted or mark.promoted_epoch),
+            cut_epoch=max(mark.cut_epoch, cut or mark.cut_epoch),
+        )
+        if raised != mark:
+            await self.write(raised)
+        return raised

@@ -1,0 +1,220 @@
+"""What a stopped server's files say, and crash recovery without clients."""
+
+from pathlib import Path
+from typing import Final
+
+from pgbastion.errors import PostgresError
+from pgbastion.model.ids import Timeline
+from pgbastion.model.wal import Lsn, WalEnd, format_lsn
+from pgbastion.postgres.bootstrap import single_user
+from pgbastion.postgres.files import Files
+from pgbastion.postgres.history import HistoryFiles
+from pgbastion.postgres.layout import PgPaths
+from pgbastion.postgres.parse import (
+    ControlData,
+    History,
+    WalRecord,
+    parse_controldata,
+    parse_last_record,
+    record_end,
+)
+from pgbastion.postgres.programs import ProgramError, Programs
+
+CONTROLDATA_DEADLINE_S: Final = 10.0
+WALDUMP_DEADLINE_S: Final = 120.0
+RECOVERY_DEADLINE_S: Final = 3600.0
+# The last line of a listing of WAL; descriptions can be long.
+LISTING_TAIL_BYTES: Final = 1 << 16
+
+
+class Offline:
+    """Looks at the files of one server; it must not be running."""
+
+    def __init__(self, paths: PgPaths, files: Files, programs: Programs) -> None:
+        self._paths = paths
+        self._files = files
+        self._programs = programs
+        self._histories = HistoryFiles(paths, files)
+
+    async def control(self) -> ControlData:
+        """Read pg_control. Also possible while the server runs.
+
+        Raises:
+            PostgresError: It is missing, damaged, or being written just now.
+        """
+        output = await self._programs.run(
+            "pg_controldata",
+            "-D",
+            str(self._paths.data_dir),
+            deadline_s=CONTROLDATA_DEADLINE_S,
+        )
+        return parse_controldata(output.stdout + output.stderr)
+
+    async def wal_end(self, control: ControlData) -> WalEnd | None:
+        """Return the end of valid WAL on the disk, on the last timeline that has any.
+
+        Reads on from the latest checkpoint, then along every timeline that continues
+        it and of which there are records.
+
+        Returns:
+            None where the files cannot tell: no record at the checkpoint (a base
+            backup that was never started, WAL that was removed).
+        """
+        start = control.checkpoint
+        end = await self._end_from(start, control)
+        for history in await self._continuations(start):
+            begin = history.begin
+            on_the_way = end is None or history.end_of(end.timeline) is not None
+            if begin is None or not on_the_way:
+                continue
+            later = await self._end_from(
+                WalEnd(timeline=history.timeline, lsn=begin), control
+            )
+            if later is not None and later.lsn > begin:
+                end = later
+        return end
+
+    async def shutdown_end(self, control: ControlData) -> Lsn | None:
+        """Return the end of the shutdown checkpoint, if that is the last record.
+
+        A standby that has flushed this far has all that the server ever wrote.
+        """
+        if not control.state.is_clean:
+            return None
+        record = await self.last_record(control.checkpoint, control)
+        if record is None or not record.is_shutdown_checkpoint:
+            return None
+        return _end_of(record, control)
+
+    async def last_record(
+        self, start: WalEnd, control: ControlData
+    ) -> WalRecord | None:
+        """Return the last valid record at or after ``start``, on its timeline."""
+        # pg_waldump waits 5 s for a file that is missing, so it gets a place to stop.
+        limit = await self._files.run(
+            "list WAL", lambda: self._first_missing(start, control.wal_segment_bytes)
+        )
+        if limit <= start.lsn:
+            return None
+        try:
+            output = await self._programs.run(
+                "pg_waldump",
+                "--path",
+                str(self._paths.wal_dir),
+                "--timeline",
+                str(start.timeline),
+                "--start",
+                format_lsn(start.lsn),
+                "--end",
+                format_lsn(limit),
+                deadline_s=WALDUMP_DEADLINE_S,
+                keep_bytes=LISTING_TAIL_BYTES,
+            )
+        except ProgramError as exc:
+            # Reaching the end of valid WAL is an error of pg_waldump.
+            if exc.timed_out:
+                raise
+            output = exc.output
+        return parse_last_record(output.stdout)
+
+    async def recover(self) -> bool:
+        """Let a crashed server recover, without clients and without archiving.
+
+        Returns:
+            False where there is nothing to do: it ended in order, or it is a base
+            backup whose recovery must begin at its label.
+
+        Raises:
+            PostgresError: Recovery failed.
+        """
+        control = await self.control()
+        label = self._paths.data_dir / "backup_label"
+        if control.state.is_clean or await self._files.read(label) is not None:
+            return False
+        for signal in ("standby.signal", "recovery.signal"):
+            # Single-user mode refuses to start with either.
+            await self._files.remove(self._paths.data_dir / signal)
+        await self._files.run("tidy archive_status", self._tidy_archive_status)
+        archiving = await self._setting("archive_mode") != "off"
+        await self._recover(archiving=archiving)
+        after = await self.control()
+        if not after.state.is_clean:
+            raise PostgresError(f"after crash recovery the server is {after.state}")
+        return True
+
+    async def _recover(self, *, archiving: bool) -> None:
+        # With archiving, segments that wait for it must stay: nobody archives here, so
+        # a command that fails keeps them. Without it, no segment may begin to wait.
+        options = [
+            "-c",
+            f"archive_mode={'on' if archiving else 'off'}",
+            "-c",
+            "archive_command=false",
+        ]
+        if (await self._programs.version()).major >= 15:
+            options += ["-c", "archive_library="]
+        await single_user(
+            self._programs,
+            str(self._paths.data_dir),
+            (),
+            *self._paths.server_options()[2:],
+            *options,
+            deadline_s=RECOVERY_DEADLINE_S,
+        )
+
+    async def _setting(self, name: str) -> str:
+        output = await self._programs.run(
+            "postgres",
+            *self._paths.server_options(),
+            "-C",
+            name,
+            deadline_s=CONTROLDATA_DEADLINE_S,
+        )
+        return output.stdout.strip()
+
+    def _first_missing(self, start: WalEnd, segment_bytes: int) -> Lsn:
+        """Return where the first segment after ``start`` begins that is not there."""
+        lsn = Lsn(start.lsn - start.lsn % segment_bytes)
+        while self._segment(start.timeline, lsn, segment_bytes).exists():
+            lsn = Lsn(lsn + segment_bytes)
+        return lsn
+
+    def _segment(self, timeline: Timeline, lsn: Lsn, segment_bytes: int) -> Path:
+        return self._paths.wal_dir / segment_name(timeline, lsn, segment_bytes)
+
+    def _tidy_archive_status(self) -> None:
+        """Drop ``.ready`` of segments that are also ``.done``: a crash leaves both."""
+        status = self._paths.wal_dir / "archive_status"
+        for done in status.glob("*.done"):
+            done.with_suffix(".ready").unlink(missing_ok=True)
+
+    async def _end_from(self, start: WalEnd, control: ControlData) -> WalEnd | None:
+        record = await self.last_record(start, control)
+        if record is None:
+            return None
+        return WalEnd(timeline=start.timeline, lsn=_end_of(record, control))
+
+    async def _continuations(self, start: WalEnd) -> list[History]:
+        """Return the known timelines that go on from ``start``, oldest first."""
+        found = [
+            history
+            for history in (await self._histories.read_all()).values()
+            if (fork := history.end_of(start.timeline)) is not None
+            and fork >= start.lsn
+        ]
+        return sorted(found, key=lambda history: history.timeline)
+
+
+def segment_name(timeline: Timeline, lsn: Lsn, segment_bytes: int) -> str:
+    """Return the name of the WAL file that holds ``lsn``."""
+    number = lsn // segment_bytes
+    per_id = (1 << 32) // segment_bytes
+    return f"{timeline:08X}{number // per_id:08X}{number % per_id:08X}"
+
+
+def _end_of(record: WalRecord, control: ControlData) -> Lsn:
+    return record_end(
+        record,
+        block_bytes=control.wal_block_bytes,
+        segment_bytes=control.wal_segment_bytes,
+    )

