@@ -1,11 +1,10 @@
 """What a client may ask of the guard, checked and handed to the part that does it."""
 
-import pwd
 import signal
 
 from pgbastion.guard.kill import Identity
 from pgbastion.guard.latches import Latches, Refused
-from pgbastion.guard.launch import Launch
+from pgbastion.guard.launch import Launch, User
 from pgbastion.guard.office import Office
 from pgbastion.guard.supervisor import KILL_DEADLINE_MS, Supervisor
 from pgbastion.guard.wire import VERSION, Connection
@@ -68,8 +67,9 @@ class Commands:
         if request.get("v") != VERSION:
             raise Refused("version", f"this guard speaks version {VERSION}")
         name = _text(request, "do")
-        do: Callable[[Message, Connection, int], Message] | None
-        do = getattr(self, f"_do_{name}", None)
+        do: Callable[[Message, Connection, int], Message] | None = getattr(
+            self, f"_do_{name}", None
+        )
         if do is None:
             raise Refused("unknown", f"{name}: no such command")
         if name not in OPEN_TO_ALL and client.pid != self._office.holder:
@@ -93,7 +93,12 @@ class Commands:
     def _do_start(self, request: "Message", _: Connection, now_ns: int) -> "Message":
         launch = Launch(
             _texts(request, "argv"),
-            user=_text(request, "user") if request.get("user") else None,
+            user=User(
+                _text(request, "user"),
+                uid=_number(request, "uid"),
+                gid=_number(request, "gid"),
+                home=_text(request, "home"),
+            ),
             pgdata=_text(request, "pgdata"),
             log=_text(request, "log"),
             environment=_mapping(request, "environment"),
@@ -129,7 +134,7 @@ class Commands:
             return {}
         self._supervisor.kill_directory(
             _text(request, "pgdata"),
-            _uid(_text(request, "user")),
+            _number(request, "uid"),
             now_ns=now_ns,
             deadline_ms=deadline_ms,
         )
@@ -209,10 +214,3 @@ def _flag(request: "Message", key: str) -> bool:
     if not isinstance(value, bool):
         raise Refused("invalid", f"{key}: must be true or false")
     return value
-
-
-def _uid(user: str) -> int:
-    try:
-        return pwd.getpwnam(user).pw_uid
-    except KeyError as exc:
-        raise Refused("invalid", f"user: {user} is not known") from exc

@@ -128,7 +128,8 @@ class Kill:
                 own.add(occupant.pid)
                 if not occupant.is_certain:
                     doubtful.add(occupant.pid)
-        return [describe(pid, is_certain=pid not in doubtful) for pid in sorted(own)]
+        alive = [pid for pid in sorted(own) if procfs.start_ticks(pid)]
+        return [describe(pid, is_certain=pid not in doubtful) for pid in alive]
 
     def _freeze(self, postmaster: Identity, now_ns: int) -> bool:
         """Stop the postmaster; tell whether it can start nobody new."""

@@ -24,8 +24,7 @@ class Latches:
     """The guard's own words of the page, and what follows from the daemon's.
 
     Args:
-        page: The shared page. A predecessor's arming is dropped, since its PostgreSQL
-            ended with it or is ended by directory; what it latched as ended stays.
+        page: The shared page, with what an earlier guard left there.
     """
 
     __slots__ = ("_asked_epoch", "_first_asked_ns", "_page")
@@ -34,7 +33,6 @@ class Latches:
         self._page = page
         self._asked_epoch = 0
         self._first_asked_ns = 0
-        page[words.ARMED_EPOCH] = 0
         page[words.ASKED_NS] = 0
 
     @property

@@ -7,7 +7,6 @@ signal was armed leaves nobody else to check; then the server.
 """
 
 import os
-import pwd
 import signal
 
 from pgbastion.guard import privileges
@@ -35,29 +34,43 @@ RESET_SIGNALS = (
 )
 
 
+class User:
+    """As whom a server runs.
+
+    The daemon looks it up: a directory service that hangs must not hold the guard.
+    """
+
+    __slots__ = ("gid", "home", "name", "uid")
+
+    def __init__(self, name: str, *, uid: int, gid: int, home: str) -> None:
+        self.name = name
+        self.uid = uid
+        self.gid = gid
+        self.home = home
+
+
 class Launch:
     """How to start one server.
 
     Args:
         argv: The server's program, as an absolute path, and its arguments.
-        user: As whom it runs; None: as the guard's own user.
+        user: As whom it runs.
         pgdata: The data directory, as the kernel names it; becomes PGDATA.
         log: The file that takes standard output and error. It should not be on the
             data directory's file system.
         environment: Added to the few variables that a server inherits.
 
     Raises:
-        ValueError: The program is no absolute path, or there is no such user, or the
-            guard may not become it.
+        ValueError: A path is not absolute, or the guard may not become that user.
     """
 
-    __slots__ = ("_log", "_words", "environment", "gid", "pgdata", "uid")
+    __slots__ = ("_log", "_user", "_words", "environment", "pgdata")
 
     def __init__(
         self,
         argv: list[str],
         *,
-        user: str | None,
+        user: User,
         pgdata: str,
         log: str,
         environment: dict[str, str],
@@ -66,16 +79,23 @@ class Launch:
             raise ValueError("argv: the program must be an absolute path")
         if not pgdata.startswith("/") or not log.startswith("/"):
             raise ValueError("pgdata, log: must be absolute paths")
-        entry = _user(user)
+        if user.uid == 0:
+            raise ValueError("user: PostgreSQL does not run as root")
+        if user.uid != os.geteuid() != 0:
+            raise ValueError(f"user: only root may become {user.name}")
         self.pgdata = pgdata
-        self.uid = entry.pw_uid
-        self.gid = entry.pw_gid
+        self._user = user
         self._log = log
-        self.environment = _environment(argv[0], entry, pgdata, environment)
+        self.environment = _environment(argv[0], user, pgdata, environment)
         # The server is found by PATH and carries its bare name, and PGDATA comes by
         # the environment: `pkill -f` with this program's name, which is a part of
         # many paths, must not hit a postmaster alone and leave its backends.
         self._words = [os.path.basename(argv[0]), *argv[1:]]
+
+    @property
+    def uid(self) -> int:
+        """The user's number."""
+        return self._user.uid
 
     def start(self) -> int:
         """Fork and return the child's pid; it becomes the postmaster."""
@@ -92,9 +112,9 @@ class Launch:
 
     def _command(self, guard: int) -> list[str]:
         command = [_find("setpriv")]
-        if self.uid != os.geteuid():
-            command += ["--reuid", str(self.uid), "--regid", str(self.gid)]
-            command += ["--init-groups"]
+        if self._user.uid != os.geteuid():
+            command += ["--reuid", str(self._user.uid)]
+            command += ["--regid", str(self._user.gid), "--init-groups"]
         if privileges.has_capability(privileges.CAP_SETPCAP):
             command += ["--bounding-set=-all"]
         command += ["--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs"]
@@ -131,20 +151,8 @@ def _find(program: str) -> str:
     raise ValueError(f"{program}: not found in {SYSTEM_PATH}")
 
 
-def _user(name: str | None) -> pwd.struct_passwd:
-    try:
-        entry = pwd.getpwuid(os.geteuid()) if name is None else pwd.getpwnam(name)
-    except KeyError as exc:
-        raise ValueError(f"user: {name or os.geteuid()} is not known") from exc
-    if entry.pw_uid == 0:
-        raise ValueError("user: PostgreSQL does not run as root")
-    if entry.pw_uid != os.geteuid() != 0:
-        raise ValueError(f"user: only root may become {entry.pw_name}")
-    return entry
-
-
 def _environment(
-    program: str, entry: pwd.struct_passwd, pgdata: str, extra: dict[str, str]
+    program: str, user: User, pgdata: str, extra: dict[str, str]
 ) -> dict[str, str]:
     kept = {
         name: value
@@ -159,9 +167,9 @@ def _environment(
     return {
         **kept,
         **spared,
-        "HOME": entry.pw_dir,
-        "USER": entry.pw_name,
-        "LOGNAME": entry.pw_name,
+        "HOME": user.home,
+        "USER": user.name,
+        "LOGNAME": user.name,
         **extra,
         "PATH": f"{os.path.dirname(program)}:{SYSTEM_PATH}",
         "PGDATA": pgdata,

@@ -31,7 +31,7 @@ class Stat:
 
 
 def stat(pid: int) -> Stat | None:
-    """Return what the kernel says about ``pid``; None: gone, or not for our eyes.
+    """Return what the kernel says of ``pid``; None: gone, or not for our eyes.
 
     Raises:
         OSError: Nobody can tell (no descriptor left, say).
@@ -84,7 +84,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def is_descendant(pid: int, ancestor: int) -> bool:
-    """Tell whether ``ancestor`` is the parent of ``pid``, or its parent's, and so on."""
+    """Tell whether ``ancestor`` is a parent of ``pid``, at any distance."""
     found = stat(pid)
     while found is not None and found.parent > 1:
         if found.parent == ancestor:

@@ -89,6 +89,7 @@ class Supervisor:
         "_epoll",
         "_haste_until_ns",
         "_is_reported",
+        "_is_unproven",
         "_kill",
         "_latches",
         "_left",
@@ -118,24 +119,29 @@ class Supervisor:
         self._haste_until_ns = 0
         self._is_reported = False
         self._left: list[str] = []
+        # A guard that ended while armed left a PostgreSQL of which nothing is known
+        # but that it may have been a primary. A kill by directory settles it.
+        self._is_unproven = latches.armed != 0
         page[words.POSTMASTER_PID] = 0
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing runs and nothing is left."""
+        """Whether nothing under guard runs and nothing of it is left."""
         return self._postmaster is None and self._kill is None
 
     @property
     def may_hold_primary(self) -> bool:
         """Whether something runs, or is not proven dead, that may be a primary."""
-        if self._kill is not None:
+        if self._kill is not None or self._is_unproven:
             return True
         return self._postmaster is not None and self._postmaster.is_tainted
 
     def describe(self) -> "Message":
         """Return the status's part about PostgreSQL."""
         postmaster = self._postmaster
-        state = "idle" if postmaster is None else "running"
+        state = "unproven" if self._is_unproven else "idle"
+        if postmaster is not None:
+            state = "running"
         if self._kill is not None:
             state = "not_stopped" if self._left else "killing"
         return {
@@ -160,9 +166,11 @@ class Supervisor:
             now_ns: CLOCK_BOOTTIME.
 
         Raises:
-            Refused: ``running``, ``occupied``, or a latch forbids a primary.
+            Refused: ``running``, ``unproven``, ``occupied``, or a latch forbids it.
         """
         self._check_nothing_runs()
+        if self._is_unproven:
+            raise Refused("unproven", "an earlier PostgreSQL has to be killed first")
         self._check_directory(launch.pgdata, launch.uid)
         if primary:
             self._latches.check_primary(epoch, now_ns)
@@ -209,10 +217,11 @@ class Supervisor:
                 identity,
                 pgdata=pgdata,
                 uid=procfs.owner(pid) or 0,
-                is_tainted=primary,
+                is_tainted=primary or self._is_unproven,
                 pidfd=pidfd,
             )
         )
+        self._is_unproven = False
 
     def signal(self, number: int) -> None:
         """Send a signal to the postmaster alone.
@@ -311,7 +320,7 @@ class Supervisor:
         latches.end(epoch)
         if not self.may_hold_primary:
             latches.disarm()
-        elif self._kill is None:
+        elif self._kill is None and self._postmaster is not None:
             self._begin_kill(now_ns, KILL_DEADLINE_MS).step(now_ns)
             self._tell({"event": "killed", "epoch": epoch})
 
@@ -414,6 +423,7 @@ class Supervisor:
             self._tell_exited(is_stopped=True)
         self._kill = None
         self._postmaster = None
+        self._is_unproven = False
         self._page[words.POSTMASTER_PID] = 0
         self._latches.answer()
         if self._latches.armed <= self._latches.ended:

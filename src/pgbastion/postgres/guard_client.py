@@ -7,42 +7,35 @@ able to go on by forgetting to look at the answer.
 import asyncio
 import json
 import os
-import select
-import signal
-import socket
+import pwd
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from pgbastion.errors import GuardError
 from pgbastion.guard import kill
 from pgbastion.guard.main import SOCKET_NAME
 from pgbastion.guard.wire import LINE_BYTES_MAX, VERSION
+from pgbastion.postgres.guard_messages import (
+    Exited,
+    Gone,
+    GuardEvent,
+    GuardStatus,
+    KillOutcome,
+    PostmasterSignal,
+    Stopped,
+    Vacant,
+    parse_event,
+    parse_status,
+)
+from pgbastion.postgres.guard_spawn import guard_behind, reap, spawn
 
 DEFAULT_DEADLINE_S: Final = 3.0
 # An ending process closes its sockets a moment before its pidfd says that it ended.
 DEATH_AFTER_EOF_S: Final = 0.25
 ANSWER_BYTES_MAX: Final = 4 * LINE_BYTES_MAX
-# The guard is not to keep the daemon's secrets in its environment.
-ENVIRONMENT_KEPT: Final = (
-    "PATH",
-    "LANG",
-    "LANGUAGE",
-    "LC_ALL",
-    "TZ",
-    "LD_LIBRARY_PATH",
-)
-# Without site (-S) an installed package is not on the path: it is put there.
-GUARD_CODE: Final = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from pgbastion.guard.main import main; sys.exit(main(sys.argv[2]))"
-)
-
-PostmasterSignal = Literal["INT", "QUIT", "TERM", "HUP"]
-PostgresState = Literal["idle", "running", "killing", "not_stopped"]
 
 
 class GuardRefused(GuardError):  # noqa: N818 - the guard works, a rule forbids
@@ -51,85 +44,6 @@ class GuardRefused(GuardError):  # noqa: N818 - the guard works, a rule forbids
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(f"the guard refuses: {message}")
         self.reason = reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuardStatus:
-    """What the guard says of itself; it comes with every answer and every event.
-
-    ``postmaster`` is 0 when none runs; ``postmaster_start`` is in clock ticks since
-    boot; ``tainted``: what runs, or is not proven dead, may be a primary; ``left`` is
-    what a kill could not end by its deadline; ``generation`` is the newest handed out,
-    to the process ``writer`` (0: nobody).
-    """
-
-    guard: int
-    state: PostgresState
-    postmaster: int
-    postmaster_start: int
-    pgdata: str
-    adopted: bool
-    tainted: bool
-    armed: int
-    ended: int
-    asked_ns: int
-    generation: int
-    writer: int
-    left: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exited:
-    """The postmaster ended and the rest of it was killed.
-
-    ``code`` or ``signal`` is None where the other is known; both for an adopted one.
-    ``stopped`` is false at a kill's deadline: ``left`` says who is not dead, the guard
-    goes on, and `Stopped` follows if it succeeds.
-    """
-
-    pid: int
-    code: int | None
-    signal: int | None
-    stopped: bool
-    left: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Killed:
-    """The lease of ``epoch`` ran out, so that the guard kills."""
-
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stopped:
-    """Nothing of PostgreSQL is left: it can commit nothing any more."""
-
-    pgdata: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vacant:
-    """The writer of the page ended: another process may take the office."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gone:
-    """The connection ended, and with ``is_dead`` the guard did."""
-
-    is_dead: bool
-
-
-GuardEvent = Exited | Killed | Stopped | Vacant | Gone
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KillOutcome:
-    """Whether PostgreSQL is "stopped", and if not, who is left."""
-
-    stopped: bool
-    left: tuple[str, ...]
 
 
 class GuardClient:
@@ -192,7 +106,7 @@ class GuardClient:
                     except GuardError:
                         # "held": another guard has the lock, and listens in a moment
                         # or is about to end. Either way the next round settles it.
-                        await _spawn(run_dir, python)
+                        await spawn(run_dir, python)
         except TimeoutError as exc:
             raise GuardError(f"no guard in {run_dir} after {deadline_s} s") from exc
 
@@ -213,7 +127,7 @@ class GuardClient:
         except OSError as exc:
             raise GuardError(f"cannot connect to {path}") from exc
         try:
-            pid, pidfd = _guard_behind(writer)
+            pid, pidfd = guard_behind(writer)
         except OSError as exc:
             writer.close()
             raise GuardError(f"cannot tell who listens at {path}: {exc}") from exc
@@ -250,13 +164,13 @@ class GuardClient:
 
     async def status(self) -> GuardStatus:
         """Return what the guard says of itself now."""
-        return _status((await self._ask("status"))["status"])
+        return parse_status((await self._ask("status"))["status"])
 
     async def start(
         self,
         argv: Sequence[str],
         *,
-        user: str | None,
+        user: str,
         pgdata: Path,
         log: Path,
         primary_epoch: int | None,
@@ -267,7 +181,7 @@ class GuardClient:
         Args:
             argv: The server's program, an absolute path, and its arguments. PGDATA
                 comes by the environment: ``-D`` is not needed.
-            user: As whom; None: as the guard's own user.
+            user: As whom; only root may name another than its own.
             pgdata: The data directory.
             log: For standard output and error; not on the data directory's disk.
             primary_epoch: The epoch of the primary that starts, None when there is a
@@ -276,13 +190,18 @@ class GuardClient:
 
         Raises:
             GuardRefused: Something runs, or no primary of that epoch may start.
+            GuardError: There is no such user.
         """
         # The guard compares with what the kernel says, where no link is left.
         resolved = await asyncio.to_thread(os.path.realpath, pgdata)
+        entry = await asyncio.to_thread(_account, user)
         answer = await self._ask(
             "start",
             argv=list(argv),
             user=user,
+            uid=entry.pw_uid,
+            gid=entry.pw_gid,
+            home=entry.pw_dir,
             pgdata=resolved,
             log=str(log),
             primary=primary_epoch is not None,
@@ -319,21 +238,22 @@ class GuardClient:
         self,
         *,
         deadline_s: float = 1.0,
-        directory: tuple[str, str] | None = None,
+        directory: tuple[str, int] | None = None,
     ) -> KillOutcome:
         """Kill PostgreSQL with all its processes and wait for the outcome.
 
         Args:
             deadline_s: When the guard reports who is left; it goes on after that.
-            directory: The data directory, as the kernel names it, and its user: to
-                kill also what no postmaster under guard started.
+            directory: The data directory, as the kernel names it, and the number of
+                the user as whom PostgreSQL runs: to kill also what no postmaster
+                under guard started.
 
         Raises:
             GuardRefused: Nothing is known to run and no directory was named.
         """
         request: dict[str, Any] = {"deadline_ms": round(deadline_s * 1000)}
         if directory is not None:
-            request["pgdata"], request["user"] = directory
+            request["pgdata"], request["uid"] = directory
         waiter: asyncio.Future[KillOutcome]
         waiter = asyncio.get_running_loop().create_future()
         self._kill_waiters.add(waiter)
@@ -392,6 +312,8 @@ class GuardClient:
 
     async def close(self) -> None:
         """Close the connection; the guard goes on."""
+        if self._is_closed:
+            return
         self._is_closed = True
         if not self._dead.is_set():
             asyncio.get_running_loop().remove_reader(self._pidfd)
@@ -438,13 +360,13 @@ class GuardClient:
             self._leave(is_dead=False)
 
     def _take(self, message: dict[str, Any]) -> None:
-        self.latest = _status(message["status"])
+        self.latest = parse_status(message["status"])
         if "event" not in message:
             answered = self._waiting.pop(message["id"], None)
             if answered is not None and not answered.done():
                 answered.set_result(message)
             return
-        event = _event(message)
+        event = parse_event(message)
         if isinstance(event, Stopped):
             self._settle_kill(KillOutcome(stopped=True, left=()))
         elif isinstance(event, Exited) and not event.stopped:
@@ -461,7 +383,7 @@ class GuardClient:
 
     def _note_death(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
-        _reap(self.guard_pid)
+        reap(self.guard_pid)
         self._dead.set()
         self._leave(is_dead=True)
 
@@ -502,126 +424,8 @@ async def kill_by_directory(
     return tuple(left)
 
 
-async def _spawn(run_dir: Path, python: str) -> None:
-    """Start a guard and wait until it listens, or says that another one does.
-
-    Raises:
-        GuardError: It failed; the message is its own.
-    """
-    package_parent = str(Path(__file__).parents[2])
-    environment = {
-        name: os.environ[name] for name in ENVIRONMENT_KEPT if name in os.environ
-    }
-    reader, writer = os.pipe()
+def _account(user: str) -> pwd.struct_passwd:
     try:
-        pid = os.posix_spawn(  # noqa: ASYNC221 - returns at the child's exec
-            python,
-            [python, "-I", "-S", "-c", GUARD_CODE, package_parent, str(run_dir)],
-            environment,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, writer, 1),
-                (os.POSIX_SPAWN_DUP2, writer, 2),
-            ],
-            setsigmask=(),
-            setsigdef=signal.valid_signals(),
-        )
-    except OSError as exc:
-        os.close(reader)
-        raise GuardError(f"cannot start {python}") from exc
-    finally:
-        os.close(writer)
-    said = await _said(reader)
-    first, _, _ = said.partition("\n")
-    if first == "ready":
-        return
-    await _ended(pid)
-    if first != "held":
-        raise GuardError(f"the guard does not start: {said.strip()}")
-
-
-async def _said(pipe: int) -> str:
-    """Return all that comes out of ``pipe``; the guard closes it when it is ready."""
-    loop = asyncio.get_running_loop()
-    stream = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(pipe, "rb")
-    )
-    try:
-        return (await stream.read()).decode(errors="replace")
-    finally:
-        transport.close()
-
-
-async def _ended(pid: int) -> None:
-    """Wait for the end of a child and reap it."""
-    loop = asyncio.get_running_loop()
-    pidfd = os.pidfd_open(pid)
-    ended = asyncio.Event()
-    loop.add_reader(pidfd, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(pidfd)
-        os.close(pidfd)
-        _reap(pid)
-
-
-def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        # A guard that an earlier daemon started is somebody else's child.
-        return
-
-
-def _guard_behind(writer: asyncio.StreamWriter) -> tuple[int, int]:
-    """Return pid and pidfd of the process that listens at the other end.
-
-    Raises:
-        OSError: It has ended, or is another user's: PostgreSQL's user, who may write
-            to the run directory, could listen in the guard's place.
-    """
-    sock: socket.socket = writer.get_extra_info("socket")
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid, uid = (
-        int.from_bytes(credentials[at : at + 4], sys.byteorder) for at in (0, 4)
-    )
-    if uid != os.geteuid():
-        raise PermissionError(f"process {pid} of user {uid} listens there")
-    pidfd = os.pidfd_open(pid)
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    if poll.poll(0):
-        os.close(pidfd)
-        raise ProcessLookupError(f"process {pid} has ended")
-    return pid, pidfd
-
-
-def _status(fields: Mapping[str, Any]) -> GuardStatus:
-    names = GuardStatus.__dataclass_fields__
-    known = {name: fields[name] for name in names}
-    known["left"] = tuple(known["left"])
-    known["warnings"] = tuple(known["warnings"])
-    return GuardStatus(**known)
-
-
-def _event(message: Mapping[str, Any]) -> GuardEvent | None:
-    """Return a message as an event; None: one that a newer guard may send."""
-    match message["event"]:
-        case "exited":
-            return Exited(
-                pid=message["pid"],
-                code=message["code"],
-                signal=message["signal"],
-                stopped=message["stopped"],
-                left=tuple(message["left"]),
-            )
-        case "killed":
-            return Killed(epoch=message["epoch"])
-        case "stopped":
-            return Stopped(pgdata=message["pgdata"])
-        case "vacant":
-            return Vacant()
-        case _:
-            return None
+        return pwd.getpwnam(user)
+    except KeyError as exc:
+        raise GuardError(f"there is no user {user}") from exc

@@ -1,0 +1,124 @@
+"""Starting a guard, and telling who listens at its socket."""
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+from pgbastion.errors import GuardError
+
+# The guard is not to keep the daemon's secrets in its environment.
+ENVIRONMENT_KEPT: Final = (
+    "PATH",
+    "LANG",
+    "LANGUAGE",
+    "LC_ALL",
+    "TZ",
+    "LD_LIBRARY_PATH",
+)
+# Without site (-S) an installed package is not on the path: it is put there.
+GUARD_CODE: Final = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from pgbastion.guard.main import main; sys.exit(main(sys.argv[2]))"
+)
+
+
+async def spawn(run_dir: Path, python: str) -> None:
+    """Start a guard and wait until it listens, or says that another one does.
+
+    Raises:
+        GuardError: It failed; the message is its own.
+    """
+    package_parent = str(Path(__file__).parents[2])
+    environment = {
+        name: os.environ[name] for name in ENVIRONMENT_KEPT if name in os.environ
+    }
+    reader, writer = os.pipe()
+    try:
+        pid = os.posix_spawn(  # noqa: ASYNC221 - returns at the child's exec
+            python,
+            [python, "-I", "-S", "-c", GUARD_CODE, package_parent, str(run_dir)],
+            environment,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, writer, 1),
+                (os.POSIX_SPAWN_DUP2, writer, 2),
+            ],
+            setsigmask=(),
+            setsigdef=signal.valid_signals(),
+        )
+    except OSError as exc:
+        os.close(reader)
+        raise GuardError(f"cannot start {python}") from exc
+    finally:
+        os.close(writer)
+    said = await _said(reader)
+    first, _, _ = said.partition("\n")
+    if first == "ready":
+        return
+    await _ended(pid)
+    if first != "held":
+        raise GuardError(f"the guard does not start: {said.strip()}")
+
+
+async def _said(pipe: int) -> str:
+    """Return all that comes out of ``pipe``; the guard closes it when it is ready."""
+    loop = asyncio.get_running_loop()
+    stream = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(pipe, "rb")
+    )
+    try:
+        return (await stream.read()).decode(errors="replace")
+    finally:
+        transport.close()
+
+
+async def _ended(pid: int) -> None:
+    """Wait for the end of a child and reap it."""
+    loop = asyncio.get_running_loop()
+    pidfd = os.pidfd_open(pid)
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        reap(pid)
+
+
+def reap(pid: int) -> None:
+    """Reap a guard that ended, if it is a child of this process."""
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        # A guard that an earlier daemon started is somebody else's child.
+        return
+
+
+def guard_behind(writer: asyncio.StreamWriter) -> tuple[int, int]:
+    """Return pid and pidfd of the process that listens at the other end.
+
+    Raises:
+        OSError: It has ended, or is another user's: PostgreSQL's user, who may write
+            to the run directory, could listen in the guard's place.
+    """
+    sock: socket.socket = writer.get_extra_info("socket")
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, uid = (
+        int.from_bytes(credentials[at : at + 4], sys.byteorder) for at in (0, 4)
+    )
+    if uid != os.geteuid():
+        raise PermissionError(f"process {pid} of user {uid} listens there")
+    pidfd = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if poll.poll(0):
+        os.close(pidfd)
+        raise ProcessLookupError(f"process {pid} has ended")
+    return pid, pidfd
