@@ -38,12 +38,13 @@ class StandInServer:
 
     node: str
     behaviour: Behaviour = Behaviour.SERVE
-    # Whether SSLRequest is answered with S; the bytes that follow come back as they are.
+    # Whether SSLRequest is answered with S; what follows is echoed.
     tls: bool = False
     key_bytes: int = 4
     host: str = "127.0.0.1"
     port: int = 0
     startups: list[dict[str, str]] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
     cancels: list[tuple[int, bytes]] = field(default_factory=list)
     # Sessions that are in the query loop now, by process id.
     sessions: dict[int, StreamWriter] = field(default_factory=dict)
@@ -153,7 +154,8 @@ class StandInServer:
             if kind == b"X":
                 self.endings.append("terminate")
                 return
-            words = body.rstrip(b"\0").decode().split()
+            self.queries.append(body.rstrip(b"\0").decode())
+            words = self.queries[-1].split()
             handler = self._handlers().get(words[0] if words else "", self._name)
             await handler(pid, words, writer)
             await writer.drain()

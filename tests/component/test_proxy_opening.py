@@ -1,0 +1,481 @@
+"""From a client's first byte to its server, or to a refusal that says why."""
+
+import asyncio
+import os
+import socket
+import struct
+import time
+from dataclasses import replace
+
+import pytest
+
+from pgbastion.proxy.refusals import Refusal
+from pgbastion.proxy.routes import Backend, Limits
+from pgbastion.testing.stand_in_server import Behaviour
+from support.proxy_lab import (
+    GSS_REQUEST,
+    PRIMARY_PORT,
+    REPLICA_PORT,
+    SSL_REQUEST,
+    ProxyLab,
+    deaf_address,
+    eventually,
+    proxy_lab,
+    query,
+    startup,
+)
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+SHORT = Limits(first_packet_s=0.3, connect_s=0.3, answer_s=0.3, hold_s=0.5)
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+async def refused(lab: ProxyLab, port: int = PRIMARY_PORT) -> dict[str, str]:
+    client = await lab.connect(port)
+    client.send(startup())
+    return await client.error()
+
+
+# --- the hold queue ---
+
+
+async def test_a_client_waits_while_a_change_is_under_way() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes(None, hold=True))
+        client = await lab.connect()
+        client.send(startup())
+        await eventually(lambda: lab.proxy.snapshot().held == 1)
+
+        begin = time.perf_counter()
+        lab.proxy.set_routes(lab.routes("n1"))
+
+        await client.until_ready()
+        assert time.perf_counter() - begin < 0.2
+        assert await client.query("who") == [b"n1"]
+        assert lab.proxy.snapshot().held == 0
+
+
+async def test_clients_leave_the_queue_in_the_order_in_which_they_came() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes(None, hold=True))
+        for number in range(20):
+            client = await lab.connect()
+            client.send(startup(application_name=str(number)))
+            await eventually(lambda n=number: lab.proxy.snapshot().held == n + 1)
+
+        lab.proxy.set_routes(lab.routes("n1"))
+
+        await eventually(lambda: len(lab.servers["n1"].startups) == 20)
+        names = [s["application_name"] for s in lab.servers["n1"].startups]
+        assert names == [str(number) for number in range(20)]
+
+
+async def test_an_expired_view_holds_where_the_routes_say_so() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes("n1", left_s=-1, hold=True))
+        client = await lab.connect()
+        client.send(startup())
+        await eventually(lambda: lab.proxy.snapshot().held == 1)
+
+        lab.proxy.set_routes(lab.routes("n1", epoch=2))
+
+        await client.until_ready()
+
+
+async def test_waiting_ends_with_a_refusal_after_the_time_out() -> None:
+    async with proxy_lab("n1", limits=SHORT) as lab:
+        lab.proxy.set_routes(lab.routes(None, hold=True))
+        begin = time.perf_counter()
+
+        error = await refused(lab)
+
+        assert (error["C"], error["D"]) == ("57P03", "The test says so.")
+        assert 0.4 < time.perf_counter() - begin < 1.5
+        assert lab.proxy.snapshot().held == 0
+
+
+async def test_a_full_queue_refuses() -> None:
+    async with proxy_lab("n1", limits=Limits(hold_max=1)) as lab:
+        lab.proxy.set_routes(lab.routes(None, hold=True))
+        held = await lab.connect()
+        held.send(startup())
+        await eventually(lambda: lab.proxy.snapshot().held == 1)
+
+        assert (await refused(lab))["C"] == "53300"
+
+
+async def test_a_client_that_leaves_is_taken_out_of_the_queue() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes(None, hold=True))
+        client = await lab.connect()
+        client.send(startup())
+        await eventually(lambda: lab.proxy.snapshot().held == 1)
+
+        client.close()
+
+        await eventually(lambda: lab.proxy.snapshot().held == 0)
+        await eventually(lambda: lab.proxy.snapshot().connections == 0)
+        assert lab.proxy.snapshot().refused_total == {}
+
+
+async def test_what_a_waiting_client_sends_reaches_the_server() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes(None, hold=True))
+        client = await lab.connect()
+        client.send(startup())
+        await eventually(lambda: lab.proxy.snapshot().held == 1)
+        client.send(query("who"))
+        await asyncio.sleep(0.05)
+
+        lab.proxy.set_routes(lab.routes("n1"))
+
+        await client.until_ready()
+        assert [kind for kind, _ in await client.until_ready()] == [b"D", b"C"]
+
+
+async def test_a_primary_that_cannot_be_reached_is_tried_again_while_holding() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes("n1", hold=True))
+        await lab.servers["n1"].stop()
+        client = await lab.connect()
+        client.send(startup())
+        await eventually(lambda: lab.proxy.snapshot().held == 1)
+
+        await lab.servers["n1"].start()
+
+        await client.until_ready()
+
+
+# --- encryption ---
+
+
+async def test_a_refusal_is_said_in_the_clear_to_one_that_asks_for_tls() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes(None))
+        client = await lab.connect()
+        client.send(SSL_REQUEST)
+        assert await client.read(1) == b"N"
+        client.send(GSS_REQUEST)
+        assert await client.read(1) == b"N"
+
+        client.send(startup())
+
+        assert (await client.error())["C"] == "57P03"
+
+
+async def test_a_refusal_stands_though_a_primary_comes_between_two_packets() -> None:
+    """The session would lack the encryption that the server offers."""
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes(None))
+        client = await lab.connect()
+        client.send(SSL_REQUEST)
+        assert await client.read(1) == b"N"
+        lab.proxy.set_routes(lab.routes("n1"))
+
+        client.send(startup())
+
+        assert (await client.error())["C"] == "57P03"
+
+
+async def test_a_server_that_declines_tls_gets_the_start_in_the_clear() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        client = await lab.connect()
+        for request in (GSS_REQUEST, SSL_REQUEST):
+            client.send(request)
+            assert await client.read(1) == b"N"
+        client.send(startup())
+        await client.until_ready()
+
+        assert await client.query("who") == [b"n1"]
+
+
+async def test_asking_for_encryption_again_and_again_is_refused() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        client = await lab.connect()
+        client.send(SSL_REQUEST * 4)
+
+        assert await client.read(3) == b"NNN"
+        assert (await client.error())["C"] == "08P01"
+
+
+async def test_encrypted_bytes_pass_as_they_are() -> None:
+    async with proxy_lab("n1", "n2") as lab:
+        lab.servers["n1"].tls = True
+        lab.proxy.set_routes(lab.routes("n1"))
+        client = await lab.connect()
+        client.send(SSL_REQUEST)
+        assert await client.read(1) == b"S"
+        noise = os.urandom(500_000)
+        client.send(noise)
+        assert await client.read(len(noise)) == noise
+
+        # Nothing of ours can be put into an encrypted stream.
+        lab.proxy.set_routes(lab.routes("n2", epoch=2))
+        assert await client.rest() == b""
+
+
+async def test_tls_without_a_request_is_refused_with_an_alert() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes(None))
+        client = await lab.connect()
+        client.send(b"\x16\x03\x01\x02\x00\x01")
+
+        assert await client.rest() == b"\x15\x03\x01\x00\x02\x02\x50"
+
+
+async def test_a_change_between_declined_tls_and_the_start_ends_the_client() -> None:
+    async with proxy_lab("n1", "n2") as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        client = await lab.connect()
+        client.send(SSL_REQUEST)
+        assert await client.read(1) == b"N"
+
+        lab.proxy.set_routes(lab.routes("n2", epoch=2))
+
+        error = await client.error()
+        assert (error["C"], "n2" in error["D"]) == ("57P01", True)
+
+
+# --- limits ---
+
+
+async def test_more_clients_than_allowed_are_told_so() -> None:
+    async with proxy_lab("n1", limits=Limits(connections_max=2)) as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        sessions = [await lab.session() for _ in range(2)]
+        assert (await refused(lab))["C"] == "53300"
+
+        sessions[0].close()
+        await eventually(lambda: lab.proxy.snapshot().connections == 1)
+
+        await lab.session()
+
+
+async def test_one_address_has_a_limit_of_its_own() -> None:
+    async with proxy_lab("n1", limits=Limits(connections_per_address_max=2)) as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        first = await lab.session()
+        await lab.session()
+        error = await refused(lab)
+        assert (error["C"], "one address" in error["M"]) == ("53300", True)
+
+        first.close()
+        await eventually(lambda: lab.proxy.snapshot().connections == 1)
+        await lab.session()
+
+
+async def test_beyond_all_limits_a_client_is_told_without_being_read() -> None:
+    limits = Limits(connections_max=1, refusals_max=0)
+    async with proxy_lab("n1", limits=limits) as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        await lab.session()
+
+        assert (await refused(lab))["C"] == "53300"
+
+
+async def test_silent_clients_give_way_where_connections_run_out() -> None:
+    limits = Limits(connections_max=3, first_packet_s=60)
+    async with proxy_lab("n1", limits=limits) as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        silent = [await lab.connect() for _ in range(3)]
+        await asyncio.sleep(1.1)
+
+        client = await lab.session()
+
+        assert await client.query("who") == [b"n1"]
+        assert (await silent[0].error())["C"] == "08P01"
+        assert lab.proxy.snapshot().connections == 3
+
+
+async def test_a_thousand_silent_clients_are_bounded_in_time() -> None:
+    limits = Limits(first_packet_s=0.5)
+    async with proxy_lab("n1", limits=limits) as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        raw = []
+        for number in range(1000):
+            client = socket.create_connection((lab.address, PRIMARY_PORT))
+            client.send(SSL_REQUEST[: number % 8])
+            raw.append(client)
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+        try:
+            assert await (await lab.session()).query("who") == [b"n1"]
+            await eventually(lambda: lab.proxy.snapshot().opening == 0)
+            refusals = lab.proxy.snapshot().refused_total
+            assert refusals == {Refusal.LATE: 1000}
+        finally:
+            for client in raw:
+                client.close()
+
+
+# --- bad first packets ---
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        struct.pack("!II", 2**30, 3 << 16),
+        struct.pack("!II", 0, 0),
+        struct.pack("!II", 16, 0x12345678) + bytes(8),
+        struct.pack("!III", 12, 80877102, 1),
+        b"\xff" * 100,
+    ],
+)
+async def test_garbage_is_answered_with_an_error(garbage: bytes) -> None:
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        bystander = await lab.session()
+        client = await lab.connect()
+        client.send(garbage)
+
+        assert (await client.error())["C"] in ("08P01", "0A000")
+        assert await bystander.query("who") == [b"n1"]
+        assert len(lab.servers["n1"].startups) == 1
+
+
+async def test_half_a_packet_and_silence_is_refused_in_time() -> None:
+    async with proxy_lab("n1", limits=SHORT) as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        client = await lab.connect()
+        client.send(startup()[:11])
+
+        assert (await client.error())["C"] == "08P01"
+
+
+async def test_a_byte_now_and_then_does_not_prolong_the_deadline() -> None:
+    async with proxy_lab("n1", limits=SHORT) as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        client = await lab.connect()
+        for byte in startup()[:8]:
+            client.send(bytes((byte,)))
+            await asyncio.sleep(0.05)
+
+        assert (await client.error())["C"] == "08P01"
+
+
+async def test_a_reset_at_any_byte_of_the_start_leaves_nothing_behind() -> None:
+    linger = struct.pack("ii", 1, 0)
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        opening = SSL_REQUEST + startup(database="d") + query("who")
+        for size in range(len(opening) + 1):
+            raw = socket.create_connection((lab.address, PRIMARY_PORT))
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            raw.send(opening[:size])
+            if size % 3:
+                await asyncio.sleep(0.002)
+            raw.close()
+
+        await eventually(lambda: lab.proxy.snapshot().accepted_total > 40)
+        await eventually(lambda: lab.proxy.snapshot().connections == 0)
+        await eventually(lambda: not lab.servers["n1"].sessions)
+        assert await (await lab.session()).query("who") == [b"n1"]
+
+
+# --- servers that misbehave ---
+
+
+async def test_a_server_that_cannot_be_reached_is_reported() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        await lab.servers["n1"].stop()
+
+        error = await refused(lab)
+
+        assert (error["C"], "reached" in error["M"]) == ("57P03", True)
+        assert lab.proxy.snapshot().traffic[0].failures_total == 1
+
+
+async def test_a_name_that_does_not_resolve_is_reported() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.servers["n1"].host = "no-such-host.invalid"
+        lab.proxy.set_routes(lab.routes("n1"))
+
+        assert (await refused(lab))["C"] == "57P03"
+        lab.servers["n1"].host = "127.0.0.1"
+
+
+@pytest.mark.parametrize("behaviour", [Behaviour.SILENT, Behaviour.RESET])
+async def test_a_server_that_does_not_answer_is_reported(behaviour: Behaviour) -> None:
+    async with proxy_lab("n1", limits=SHORT) as lab:
+        lab.servers["n1"].behaviour = behaviour
+        lab.proxy.set_routes(lab.routes("n1"))
+
+        assert (await refused(lab))["C"] == "08006"
+
+
+@pytest.mark.parametrize(
+    "behaviour", [Behaviour.SILENT, Behaviour.RESET, Behaviour.STARTING_UP]
+)
+async def test_another_standby_is_asked_where_one_does_not_serve(
+    behaviour: Behaviour,
+) -> None:
+    async with proxy_lab("n1", "n2", "n3", limits=SHORT) as lab:
+        lab.servers["n2"].behaviour = behaviour
+        lab.proxy.set_routes(lab.routes("n1", "n2", "n3"))
+
+        for _ in range(3):
+            client = await lab.session(REPLICA_PORT)
+            assert await client.query("who") == [b"n3"]
+
+
+async def test_the_last_standbys_own_words_reach_the_client() -> None:
+    async with proxy_lab("n1", "n2", "n3") as lab:
+        for node in ("n2", "n3"):
+            lab.servers[node].behaviour = Behaviour.STARTING_UP
+        lab.proxy.set_routes(lab.routes("n1", "n2", "n3"))
+
+        error = await refused(lab, REPLICA_PORT)
+
+        assert (error["C"], "is starting up" in error["M"]) == ("57P03", True)
+
+
+async def test_a_primarys_own_refusal_reaches_the_client() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.servers["n1"].behaviour = Behaviour.STARTING_UP
+        lab.proxy.set_routes(lab.routes("n1"))
+
+        assert (await refused(lab))["M"] == "n1 is starting up"
+
+
+async def test_a_client_on_the_way_to_a_dead_host_goes_to_the_new_primary() -> None:
+    """The change of routes breaks into the attempt, it does not wait for it."""
+    async with proxy_lab("n1") as lab:
+        listener, fillers, port = deaf_address()
+        dead = Backend("n0", listener.getsockname()[0], port)
+        routes = lab.routes("n1")
+        lab.proxy.set_routes(replace(routes, epoch=7, primary=dead))
+        client = await lab.connect()
+        client.send(startup())
+        await eventually(lambda: len(lab.proxy._board.sessions) == 1)
+
+        begin = time.perf_counter()
+        lab.proxy.set_routes(routes)
+        await client.until_ready()
+
+        assert time.perf_counter() - begin < 0.2
+        for raw in (listener, *fillers):
+            raw.close()
+
+
+async def test_a_client_of_a_silent_primary_goes_to_the_new_one() -> None:
+    async with proxy_lab("n1", "n2") as lab:
+        lab.servers["n1"].behaviour = Behaviour.SILENT
+        lab.proxy.set_routes(lab.routes("n1"))
+        client = await lab.connect()
+        client.send(startup())
+        await eventually(lambda: len(lab.proxy._board.sessions) == 1)
+        await asyncio.sleep(0.05)
+
+        lab.proxy.set_routes(lab.routes("n2", epoch=2))
+
+        await client.until_ready()
+        assert await client.query("who") == [b"n2"]

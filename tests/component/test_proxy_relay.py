@@ -1,0 +1,318 @@
+"""The relay: bytes stay as they are, slow readers slow senders, ends are passed on."""
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from pgbastion.proxy.relay import Relay
+from pgbastion.proxy.routes import Limits
+from pgbastion.testing.stand_in_server import number_pattern, row
+from support.proxy_lab import (
+    PRIMARY_PORT,
+    SSL_REQUEST,
+    WAIT_S,
+    ProxyLab,
+    eventually,
+    proxy_lab,
+    query,
+    startup,
+)
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+LINGER_RESET = struct.pack("ii", 1, 0)
+
+
+@pytest.fixture(params=[True, False], ids=["uvloop", "asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": request.param}
+
+
+@dataclass
+class RawPair:
+    """Both ends of one session, as plain sockets."""
+
+    lab: ProxyLab
+    client: socket.socket
+    server: socket.socket
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    @property
+    def relay(self) -> Relay:
+        (relay,) = self.lab.proxy._relays
+        return relay
+
+    async def receive(self, at: socket.socket, size: int) -> bytes:
+        received = bytearray()
+        async with asyncio.timeout(WAIT_S):
+            while len(received) < size:
+                data = await self.loop.sock_recv(at, size - len(received))
+                assert data, "the connection ended early"
+                received += data
+        return bytes(received)
+
+    async def end_of(self, at: socket.socket) -> bytes:
+        received = bytearray()
+        async with asyncio.timeout(WAIT_S):
+            while data := await self.loop.sock_recv(at, 65536):
+                received += data
+        return bytes(received)
+
+
+@asynccontextmanager
+async def raw_pair(limits: Limits | None = None) -> AsyncIterator[RawPair]:
+    """Connect a client through the proxy to a server socket of the test."""
+    loop = asyncio.get_running_loop()
+    async with proxy_lab("n1", limits=limits) as lab:
+        await lab.servers["n1"].stop()
+        with socket.create_server((lab.servers["n1"].host, 0)) as listener:
+            listener.setblocking(False)
+            lab.servers["n1"].port = listener.getsockname()[1]
+            lab.proxy.set_routes(lab.routes("n1"))
+            client = socket.socket()
+            client.setblocking(False)
+            await loop.sock_connect(client, (lab.address, PRIMARY_PORT))
+            await loop.sock_sendall(client, startup())
+            server, _ = await loop.sock_accept(listener)
+        pair = RawPair(lab, client, server)
+        try:
+            assert await pair.receive(server, len(startup())) == startup()
+            await loop.sock_sendall(server, b"R\0\0\0\x08\0\0\0\0")
+            await pair.receive(client, 9)
+            yield pair
+        finally:
+            client.close()
+            server.close()
+
+
+async def send_in_pieces(
+    pair: RawPair, to: socket.socket, data: bytes, rng: random.Random
+) -> None:
+    at = 0
+    while at < len(data):
+        size = int(2 ** rng.uniform(0, 18))
+        await pair.loop.sock_sendall(to, data[at : at + size])
+        at += size
+        if rng.random() < 0.1:
+            await asyncio.sleep(rng.uniform(0, 0.003))
+
+
+async def receive_in_pieces(
+    pair: RawPair, at: socket.socket, size: int, rng: random.Random
+) -> bytes:
+    received = bytearray()
+    while len(received) < size:
+        data = await pair.loop.sock_recv(at, int(2 ** rng.uniform(0, 18)))
+        assert data
+        received += data
+        if rng.random() < 0.05:
+            await asyncio.sleep(rng.uniform(0, 0.003))
+    return bytes(received)
+
+
+async def test_bytes_arrive_as_they_were_sent_in_both_directions_at_once() -> None:
+    async with raw_pair() as pair:
+        rng = random.Random(35)
+        up, down = rng.randbytes(6_000_000), rng.randbytes(7_000_000)
+        async with asyncio.timeout(30):
+            _, _, got_up, got_down = await asyncio.gather(
+                send_in_pieces(pair, pair.client, up, random.Random(1)),
+                send_in_pieces(pair, pair.server, down, random.Random(2)),
+                receive_in_pieces(pair, pair.server, len(up), random.Random(3)),
+                receive_in_pieces(pair, pair.client, len(down), random.Random(4)),
+            )
+
+        assert hashlib.sha256(got_up).digest() == hashlib.sha256(up).digest()
+        assert hashlib.sha256(got_down).digest() == hashlib.sha256(down).digest()
+
+
+async def test_a_reader_that_stalls_stops_the_sender() -> None:
+    """What piles up is the kernel's buffers and one chunk, not the whole stream."""
+    async with raw_pair() as pair:
+        block = bytes(1 << 20)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 1 << 28:
+                async with asyncio.timeout(0.5):
+                    await pair.loop.sock_sendall(pair.server, block)
+                sent += len(block)
+        assert sent < 64 << 20
+        assert len(pair.relay._down.waiting) <= Limits().chunk_bytes
+
+        # The other direction is not affected, and the stalled one goes on.
+        await pair.loop.sock_sendall(pair.client, b"still here")
+        assert await pair.receive(pair.server, 10) == b"still here"
+        assert await pair.receive(pair.client, sent) == bytes(sent)
+
+
+async def test_a_client_that_closes_its_sending_side_still_gets_the_answer() -> None:
+    async with raw_pair() as pair:
+        pair.client.shutdown(socket.SHUT_WR)
+        assert await pair.end_of(pair.server) == b""
+
+        await pair.loop.sock_sendall(pair.server, b"answer")
+        assert await pair.receive(pair.client, 6) == b"answer"
+
+        pair.server.close()
+        assert await pair.end_of(pair.client) == b""
+        await eventually(lambda: pair.lab.proxy.snapshot().connections == 0)
+
+
+async def test_a_server_that_closes_its_sending_side_still_hears_the_client() -> None:
+    async with raw_pair() as pair:
+        await pair.loop.sock_sendall(pair.server, b"last words")
+        pair.server.shutdown(socket.SHUT_WR)
+        assert await pair.end_of(pair.client) == b"last words"
+
+        await pair.loop.sock_sendall(pair.client, b"thanks")
+        assert await pair.receive(pair.server, 6) == b"thanks"
+
+
+async def test_a_half_open_client_is_closed_after_a_while() -> None:
+    async with raw_pair(Limits(half_open_s=0.2)) as pair:
+        pair.server.close()
+        assert await pair.end_of(pair.client) == b""
+
+        await eventually(lambda: pair.lab.proxy.snapshot().connections == 0)
+
+
+async def test_the_last_words_of_a_server_arrive_before_the_end() -> None:
+    """Also when the reader is slow and the server is gone long before."""
+    async with raw_pair() as pair:
+        data = b"".join(number_pattern(n, 1000) for n in range(20_000))
+        sending = asyncio.create_task(pair.loop.sock_sendall(pair.server, data))
+        sending.add_done_callback(lambda _: pair.server.close())
+        await asyncio.sleep(0.05)
+
+        assert await pair.end_of(pair.client) == data
+        await sending
+
+
+async def test_a_reset_of_the_server_ends_the_client_after_what_was_sent() -> None:
+    async with raw_pair() as pair:
+        await pair.loop.sock_sendall(pair.server, b"before")
+        assert await pair.receive(pair.client, 6) == b"before"
+        pair.server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+        pair.server.close()
+
+        assert await pair.end_of(pair.client) == b""
+
+
+async def test_a_reset_of_the_client_resets_the_server() -> None:
+    async with raw_pair() as pair:
+        pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+        pair.client.close()
+
+        with pytest.raises(ConnectionResetError):
+            await pair.end_of(pair.server)
+        await eventually(lambda: pair.lab.proxy.snapshot().connections == 0)
+
+
+async def test_a_client_that_goes_while_it_is_owed_much_ends_the_server() -> None:
+    async with raw_pair() as pair:
+        sending = asyncio.create_task(
+            pair.loop.sock_sendall(pair.server, bytes(64 << 20))
+        )
+        await asyncio.sleep(0.1)
+        pair.client.close()
+
+        with pytest.raises(ConnectionError):
+            await sending
+        await eventually(lambda: pair.lab.proxy.snapshot().connections == 0)
+
+
+async def test_a_server_that_goes_while_it_is_owed_much_does_not_end_the_answer() -> (
+    None
+):
+    async with raw_pair() as pair:
+        sending = asyncio.create_task(
+            pair.loop.sock_sendall(pair.client, bytes(64 << 20))
+        )
+        await asyncio.sleep(0.1)
+        await pair.loop.sock_sendall(pair.server, b"sorry")
+        pair.server.shutdown(socket.SHUT_WR)
+        await asyncio.sleep(0.05)
+        pair.server.close()
+
+        assert (await pair.receive(pair.client, 5)) == b"sorry"
+        sending.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            await sending
+
+
+async def test_a_session_with_a_stalled_reader_is_superseded_at_once() -> None:
+    async with raw_pair() as pair:
+        sending = asyncio.create_task(
+            pair.loop.sock_sendall(pair.server, row(bytes(1 << 20)) * 64)
+        )
+        await asyncio.sleep(0.1)
+
+        pair.lab.proxy.set_routes(pair.lab.routes(None, epoch=2))
+
+        with pytest.raises(ConnectionResetError):
+            await sending
+        received = await pair.end_of(pair.client)
+        assert b"57P01" not in received
+
+
+async def test_both_sides_notice_a_dead_peer() -> None:
+    """Keepalive and TCP_USER_TIMEOUT are on, and small messages are not delayed."""
+    async with raw_pair() as pair:
+        limits = Limits()
+        for side in (pair.relay.client, pair.relay.server):
+            tcp = socket.IPPROTO_TCP
+            assert side.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert side.getsockopt(tcp, socket.TCP_NODELAY) == 1
+            idle_s = side.getsockopt(tcp, socket.TCP_KEEPIDLE)
+            assert idle_s == limits.keepalive_idle_s
+            timeout_ms = side.getsockopt(tcp, socket.TCP_USER_TIMEOUT)
+            assert timeout_ms == limits.user_timeout_ms
+
+
+async def test_two_thousand_sessions_end_within_a_second() -> None:
+    async with proxy_lab("n1", "n2") as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        clients = []
+        for _ in range(20):
+            opened = [await lab.connect() for _ in range(100)]
+            for client in opened:
+                client.send(startup())
+            await asyncio.gather(*(client.until_ready() for client in opened))
+            clients += opened
+
+        begin = time.perf_counter()
+        lab.proxy.set_routes(lab.routes("n2", epoch=2))
+        errors = await asyncio.gather(*(client.error() for client in clients))
+
+        assert time.perf_counter() - begin < 1.0
+        assert {error["C"] for error in errors} == {"57P01"}
+
+
+async def test_rows_of_many_sizes_arrive_whole() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        client = await lab.session()
+        for count, size in ((5000, 3), (300, 10_000), (3, 5_000_000)):
+            rows = await client.query(f"rows {count} {size}")
+            assert rows == [number_pattern(n, size) for n in range(count)]
+
+
+async def test_opaque_sessions_are_relayed_in_many_small_messages() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.servers["n1"].tls = True
+        lab.proxy.set_routes(lab.routes("n1"))
+        client = await lab.connect()
+        client.send(SSL_REQUEST)
+        assert await client.read(1) == b"S"
+        for number in range(500):
+            client.send(query(str(number)))
+            assert await client.read(len(query(str(number)))) == query(str(number))

@@ -1,0 +1,218 @@
+"""A proxy between stand-in servers and clients that speak the bare protocol."""
+
+import asyncio
+import itertools
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from pgbastion.clock import boottime_ns
+from pgbastion.proxy.listener import Proxy
+from pgbastion.proxy.routes import Backend, Limits, Routes
+from pgbastion.testing.stand_in_server import StandInServer
+
+PRIMARY_PORT = 15432
+REPLICA_PORT = 15433
+WAIT_S = 5.0
+SSL_REQUEST = struct.pack("!II", 8, 80877103)
+GSS_REQUEST = struct.pack("!II", 8, 80877104)
+
+_numbers = itertools.count(1)
+
+
+def own_address() -> str:
+    """Return a loopback address that no other test of this run uses."""
+    number = next(_numbers)
+    return f"127.35.{os.getpid() % 250 + 1}.{number % 250 + 1}"
+
+
+def seconds_from_now(seconds: float) -> int:
+    """Return an instant of CLOCK_BOOTTIME in nanoseconds."""
+    return boottime_ns() + int(seconds * 1e9)
+
+
+@dataclass
+class ProxyLab:
+    """One proxy, its servers, and what it reported."""
+
+    proxy: Proxy
+    address: str
+    servers: dict[str, StandInServer]
+    events: list[tuple[str, Mapping[str, object]]]
+    revision: int = 0
+    clients: list["RawClient"] = field(default_factory=list)
+
+    def backend(self, node: str) -> Backend:
+        """Return where ``node``'s server listens."""
+        server = self.servers[node]
+        return Backend(node, server.host, server.port)
+
+    def routes(
+        self,
+        primary: str | None,
+        *replicas: str,
+        epoch: int = 1,
+        left_s: float = 60.0,
+        hold: bool = False,
+    ) -> Routes:
+        """Describe routes to nodes of this lab."""
+        self.revision += 1
+        return Routes(
+            revision=self.revision,
+            epoch=epoch,
+            primary=self.backend(primary) if primary else None,
+            primary_reason="the test says so",
+            replicas=tuple(self.backend(node) for node in replicas),
+            replica_reason="the test says so, too",
+            expires_ns=seconds_from_now(left_s),
+            hold=hold,
+        )
+
+    async def connect(self, port: int = PRIMARY_PORT) -> "RawClient":
+        """Open a connection to the proxy and send nothing."""
+        reader, writer = await asyncio.open_connection(self.address, port)
+        client = RawClient(reader, writer)
+        self.clients.append(client)
+        return client
+
+    async def session(self, port: int = PRIMARY_PORT) -> "RawClient":
+        """Open a session up to the server's ReadyForQuery."""
+        client = await self.connect(port)
+        client.send(startup())
+        await client.until_ready()
+        return client
+
+
+@asynccontextmanager
+async def proxy_lab(
+    *nodes: str, limits: Limits | None = None, **options: object
+) -> AsyncIterator[ProxyLab]:
+    """Run a proxy with one stand-in server a node, and end everything afterwards."""
+    address = own_address()
+    servers = {node: StandInServer(node, host=own_address()) for node in nodes}
+    events: list[tuple[str, Mapping[str, object]]] = []
+    proxy = Proxy(
+        bind=address,
+        primary_port=PRIMARY_PORT,
+        replica_port=REPLICA_PORT,
+        limits=replace(limits or Limits(), farewell_s=0.2),
+        on_event=lambda name, fields: events.append((name, dict(fields))),
+        **options,  # type: ignore[arg-type]
+    )
+    lab = ProxyLab(proxy, address, servers, events)
+    try:
+        for server in servers.values():
+            await server.start()
+        await proxy.start()
+        yield lab
+    finally:
+        for client in lab.clients:
+            client.close()
+        await proxy.stop(0)
+        for server in servers.values():
+            await server.stop()
+        # Transports close one pass of the loop after they were told to.
+        await asyncio.sleep(0.01)
+
+
+@dataclass
+class RawClient:
+    """A client that sees the bytes of the protocol."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    key: bytes = b""
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.writer.write(data)
+
+    def close(self) -> None:
+        """Close without a word."""
+        self.writer.transport.abort()
+
+    async def read(self, size: int) -> bytes:
+        """Read exactly ``size`` bytes."""
+        async with asyncio.timeout(WAIT_S):
+            return await self.reader.readexactly(size)
+
+    async def message(self) -> tuple[bytes, bytes]:
+        """Read one message: its kind and its body."""
+        kind, length = struct.unpack("!cI", await self.read(5))
+        return kind, await self.read(length - 4)
+
+    async def until_ready(self) -> list[tuple[bytes, bytes]]:
+        """Read messages until ReadyForQuery; return those before it."""
+        messages = []
+        while (message := await self.message())[0] != b"Z":
+            if message[0] == b"K":
+                self.key = message[1]
+            messages.append(message)
+        return messages
+
+    async def query(self, text: str) -> list[bytes]:
+        """Run a query; return the first column of each row."""
+        self.send(query(text))
+        return [body[6:] for kind, body in await self.until_ready() if kind == b"D"]
+
+    async def error(self) -> dict[str, str]:
+        """Read an ErrorResponse and then the end of the connection."""
+        kind, body = await self.message()
+        assert kind == b"E", (kind, body)
+        assert await self.rest() == b""
+        return {text[0]: text[1:] for text in body[:-2].decode().split("\0")}
+
+    async def rest(self) -> bytes:
+        """Read up to the end of the connection."""
+        async with asyncio.timeout(WAIT_S):
+            return await self.reader.read()
+
+
+def startup(**parameters: str) -> bytes:
+    """Build a StartupMessage of protocol 3.0."""
+    pairs = "".join(f"{k}\0{v}\0" for k, v in {"user": "u", **parameters}.items())
+    body = struct.pack("!I", 3 << 16) + pairs.encode() + b"\0"
+    return struct.pack("!I", len(body) + 4) + body
+
+
+def query(text: str) -> bytes:
+    """Build a Query message."""
+    body = text.encode() + b"\0"
+    return b"Q" + struct.pack("!I", len(body) + 4) + body
+
+
+def cancel_request(key: bytes) -> bytes:
+    """Build a CancelRequest from the body of BackendKeyData."""
+    return struct.pack("!II", len(key) + 8, 80877102) + key
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until ``condition`` holds.
+
+    Raises:
+        TimeoutError: It did not within `WAIT_S`.
+    """
+    async with asyncio.timeout(WAIT_S):
+        while not condition():  # noqa: ASYNC110 - conditions are of any kind
+            await asyncio.sleep(0.005)
+
+
+def deaf_address() -> tuple[socket.socket, list[socket.socket], int]:
+    """Return a listener that takes no connection any more, and its port.
+
+    Its queue is full, so the kernel drops what arrives: like a host that is gone.
+    """
+    listener = socket.socket()
+    listener.bind((own_address(), 0))
+    listener.listen(0)
+    where = listener.getsockname()
+    fillers = []
+    for _ in range(4):
+        filler = socket.socket()
+        filler.setblocking(False)
+        filler.connect_ex(where)
+        fillers.append(filler)
+    return listener, fillers, where[1]
