@@ -50,6 +50,15 @@ NOT_IN_THIS_VERSION: Final = frozenset(
         "api.tls_client_ca",
     }
 )
+# Keys whose default follows from others or from the machine; see `with_defaults`.
+DERIVED: Final = frozenset(
+    {
+        "raft.bind_address",
+        "postgresql.bin_dir",
+        "postgresql.listen",
+        "postgresql.socket_dir",
+    }
+)
 
 
 class Section(BaseModel):
@@ -99,7 +108,9 @@ class RaftSection(Section):
     data_dir: Annotated[AbsolutePath, Field(examples=["/var/lib/pgbastion/raft"])] = (
         Field(description="Directory of the consensus log.")
     )
-    bind_address: Address = Field(description="Default: node.address.")
+    bind_address: Annotated[Address, Field(examples=["10.0.1.1"])] = Field(
+        description="Address to listen on. Default: node.address."
+    )
     bind_port: Port = Field(RAFT_PORT, description="Port between the nodes.")
     bootstrap: bool = Field(
         default=False,
@@ -223,8 +234,12 @@ class PostgresqlSection(Section):
         "not the data directory.",
     )
     port: Port = Field(POSTGRES_PORT, description="The server's own port.")
-    listen: Address = Field(description="Default: node.address.")
-    socket_dir: AbsolutePath = Field(
+    listen: Annotated[Address, Field(examples=["10.0.1.1"])] = Field(
+        description="Address of the server. Default: node.address."
+    )
+    socket_dir: Annotated[
+        AbsolutePath, Field(examples=["/run/pgbastion/n1-5d41402a"])
+    ] = Field(
         description="Directory of the server's Unix socket, this node's own, at most "
         "90 bytes. Default: the node's run directory."
     )
@@ -371,7 +386,10 @@ def with_defaults(raw: Mapping[str, Any], found: Found) -> dict[str, Any]:
 
     What is not of the right kind stays as it is: the model refuses it.
     """
-    filled: dict[str, Any] = dict(raw)
+    # A section of which only comments are left is an empty one.
+    filled: dict[str, Any] = {
+        name: {} if section is None else section for name, section in raw.items()
+    }
     node = raw.get("node")
     address = node.get("address") if isinstance(node, Mapping) else None
     if address is not None:

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from pgbastion.config.model import NOT_IN_THIS_VERSION, File
+from pgbastion.config.model import NOT_IN_THIS_VERSION, File, Section
 from pgbastion.config.problems import Problem
 
 FILE_BYTES_MAX: Final = 1 << 20
@@ -211,31 +211,29 @@ def _nearest_key(location: Sequence[int | str]) -> str:
 
 
 def _fields(path: Sequence[str]) -> list[str]:
-    model = _section(path)
+    model = section_at(path)
     return sorted(model.model_fields) if model else []
 
 
 def _description(path: Sequence[str]) -> str:
-    model = _section(path[:-1])
+    model = section_at(path[:-1])
     if model is None or not path or path[-1] not in model.model_fields:
         return ""
     field = model.model_fields[path[-1]]
     text = field.description or ""
-    section = _section(path)
+    section = section_at(path)
     return text or ((section.__doc__ or "") if section else "")
 
 
-def _section(path: Sequence[str]) -> type[BaseModel] | None:
+def section_at(path: Sequence[str]) -> type[Section] | None:
     """Return the model of the section at ``path``; None when it is none."""
-    model: type[BaseModel] = File
+    model: type[Section] = File
     for part in path:
         field = model.model_fields.get(part)
         if field is None:
             return None
         kinds = getattr(field.annotation, "__args__", (field.annotation,))
-        sections = [
-            k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)
-        ]
+        sections = [k for k in kinds if isinstance(k, type) and issubclass(k, Section)]
         if not sections:
             return None
         model = sections[0]

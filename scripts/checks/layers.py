@@ -1,0 +1,172 @@
+"""The layers of checks, in order, and what each needs."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+BIN: Final = Path(sys.executable).parent
+FULL_VARIABLE: Final = "PGBASTION_TEST_FULL"
+
+
+class Kind(Enum):
+    """How a layer's output is read."""
+
+    COMMAND = "command"
+    """One check: its exit code."""
+    CARGO = "cargo"
+    PYTEST = "pytest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One group of checks."""
+
+    name: str
+    kind: Kind
+    command: tuple[str, ...]
+    deadline_s: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[Callable[[], str | None], ...] = ()
+    """Each answers why the layer cannot run here, or None."""
+
+    def cannot_run(self) -> str | None:
+        """Return why this layer cannot run here; None: it can."""
+        return next((reason for need in self.needs if (reason := need())), None)
+
+
+PLANS: Final = {
+    "lint": ("lint",),
+    "quick": ("lint", "unit", "scenarios"),
+    "test": (
+        "lint",
+        "native",
+        "unit",
+        "scenarios",
+        "sim",
+        "component",
+        "postgres",
+        "netns",
+    ),
+    "full": (
+        "lint",
+        "native",
+        "unit",
+        "scenarios",
+        "sim",
+        "component",
+        "postgres",
+        "netns",
+        "chaos",
+    ),
+}
+# Seconds on two cores; `full` has ten times as much. Together under 30 minutes.
+_DEADLINES_S: Final = {
+    "unit": 120,
+    "scenarios": 60,
+    "sim": 330,
+    "component": 180,
+    "postgres": 240,
+    "netns": 600,
+    "chaos": 600,
+}
+FULL_FACTOR: Final = 10
+
+
+def layers_of(plan: str) -> Iterator[Layer]:
+    """Yield the layers of ``plan`` in order."""
+    for name in PLANS[plan]:
+        if name == "lint":
+            yield from _lint()
+        elif name == "native":
+            yield from _native()
+        else:
+            yield _tests(name, full=plan == "full")
+
+
+def _lint() -> Iterator[Layer]:
+    commands = {
+        "ruff": ("ruff", "check", "."),
+        "format": ("ruff", "format", "--check", "."),
+        "mypy": ("mypy",),
+        "imports": ("lint-imports", "--no-logo"),
+        "sizes": ("python", "scripts/check_sizes.py"),
+        "documents": ("python", "scripts/generate_documents.py", "--check"),
+    }
+    for name, (program, *arguments) in commands.items():
+        yield Layer(
+            name=name,
+            kind=Kind.COMMAND,
+            command=(str(BIN / program), *arguments),
+            deadline_s=180,
+        )
+
+
+def _native() -> Iterator[Layer]:
+    yield Layer(
+        name="native",
+        kind=Kind.CARGO,
+        command=("cargo", "test", "--workspace", "--locked", "--quiet"),
+        deadline_s=420,
+        environment={"CARGO_TERM_COLOR": "never"},
+        needs=(_has("native", "the native crates are not in this tree"), _cargo),
+    )
+
+
+def _tests(name: str, *, full: bool) -> Layer:
+    folder = f"tests/{name}"
+    return Layer(
+        name=name,
+        kind=Kind.PYTEST,
+        command=(
+            *_WRAPPERS.get(name, ()),
+            str(BIN / "python"),
+            "-m",
+            "pytest",
+            folder,
+            "--quiet",
+            "-rfE",
+            f"--junit-xml=test-results/{name}.xml",
+        ),
+        deadline_s=_DEADLINES_S[name] * (FULL_FACTOR if full else 1),
+        environment={FULL_VARIABLE: "1"} if full else {},
+        needs=(_has_tests(folder), *_NEEDS.get(name, ())),
+    )
+
+
+def _has(path: str, reason: str) -> Callable[[], str | None]:
+    return lambda: None if Path(path).exists() else reason
+
+
+def _has_tests(folder: str) -> Callable[[], str | None]:
+    def need() -> str | None:
+        found = any(Path(folder).rglob("test_*.py"))
+        return None if found else f"there are no tests in {folder}"
+
+    return need
+
+
+def _cargo() -> str | None:
+    return None if shutil.which("cargo") else "cargo is not installed"
+
+
+def _namespaces() -> str | None:
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    if shutil.which("ip") is None:
+        return "the program ip is missing (package iproute2)"
+    tried = subprocess.run(
+        ["unshare", "--net", "true"], capture_output=True, text=True, check=False
+    )
+    if tried.returncode != 0:
+        return f"this machine allows no network namespaces: {tried.stderr.strip()}"
+    return None
+
+
+_NEEDS: Final = {"netns": (_namespaces,), "chaos": (_namespaces,)}
+_WRAPPERS: Final = dict.fromkeys(("netns", "chaos"), ("scripts/private_namespaces",))

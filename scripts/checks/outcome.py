@@ -1,0 +1,61 @@
+"""What came of a layer."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The result of one layer."""
+
+    name: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    not_run: str | None = None
+    """Why it did not run at all."""
+    details: tuple[str, ...] = ()
+    """What failed, and what was skipped and why."""
+    seconds: float = 0.0
+
+    def with_failure(self, detail: str) -> "Outcome":
+        """Return the outcome with one more failure."""
+        return replace(
+            self, failed=self.failed + 1, details=(*self.details, f"FAILED {detail}")
+        )
+
+    def lasting(self, seconds: float) -> "Outcome":
+        """Return the outcome with the time that the layer took."""
+        return replace(self, seconds=seconds)
+
+    def line(self) -> str:
+        """Return the layer's line of the summary."""
+        if self.not_run is not None:
+            return f"{self.name:<12} not run: {self.not_run}"
+        return (
+            f"{self.name:<12} {self.seconds:6.1f} s  {self.passed} passed, "
+            f"{self.failed} failed, {self.skipped} skipped"
+        )
+
+
+class Totals(NamedTuple):
+    """Sums over layers; a layer that did not run counts as one skipped."""
+
+    passed: int
+    failed: int
+    skipped: int
+
+    @classmethod
+    def of(cls, outcomes: Iterable[Outcome]) -> "Totals":
+        """Return the sums over ``outcomes``."""
+        everything = list(outcomes)
+        return cls(
+            passed=sum(o.passed for o in everything),
+            failed=sum(o.failed for o in everything),
+            skipped=sum(o.skipped + (o.not_run is not None) for o in everything),
+        )
+
+    def line(self) -> str:
+        """Return the last line of the summary."""
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"

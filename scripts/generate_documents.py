@@ -1,0 +1,37 @@
+"""Write the documents that come from the code; with --check, refuse old ones."""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from pgbastion.config.document import render_example, render_reference
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+DOCUMENTS: Final = {
+    "config/pgbastion.yaml.example": render_example,
+    "docs/reference/configuration.md": render_reference,
+}
+
+
+def main() -> int:
+    """Write all documents, or with --check name those that differ."""
+    checking = sys.argv[1:] == ["--check"]
+    old = []
+    for name, render in DOCUMENTS.items():
+        path = ROOT / name
+        text = render()
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        old.append(name)
+        if not checking:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    if checking:
+        for name in old:
+            print(f"{name} is not what the code says: run {Path(__file__).name}")
+        return 1 if old else 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
