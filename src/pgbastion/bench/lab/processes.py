@@ -15,6 +15,8 @@ from typing import Final
 from pgbastion.bench.lab.waits import PROCESS_GONE_S, wait_for
 
 _PROC: Final = Path("/proc")
+# Stopped, stopped by a tracer, in a wait of the kernel's (stops when that ends), gone.
+_STOPPED: Final = ("T", "t", "D", "")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -87,13 +89,15 @@ def in_network(inode: int) -> list[Process]:
     return [process for process in every() if _readlink(process, "ns/net") == name]
 
 
-def marked(variable: str, value: str) -> list[Process]:
-    """Return the processes that were started with ``variable=value``."""
-    wanted = f"{variable}={value}".encode()
+def marked(variable: str, prefix: str) -> list[Process]:
+    """Return the processes whose environment has a value of ``variable`` like that."""
+    wanted = f"{variable}={prefix}".encode()
     return [
         process
         for process in every()
-        if wanted in _read(process, "environ").split(b"\0")
+        if any(
+            entry.startswith(wanted) for entry in _read(process, "environ").split(b"\0")
+        )
     ]
 
 
@@ -120,11 +124,24 @@ def send(process: Process, number: signal.Signals) -> bool:
     return True
 
 
-def stop(processes: Iterable[Process]) -> None:
-    """Freeze the processes, in order, and wait until each is stopped."""
-    for process in processes:
-        if send(process, signal.SIGSTOP):
-            _wait_until_frozen(process)
+def freeze(find_them: Callable[[], list[Process]]) -> list[Process]:
+    """Stop all that ``find_them`` finds, in its order, and return them.
+
+    A process that was started meanwhile is found in a further pass; the passes end
+    when all that is found has stopped.
+    """
+    frozen: list[Process] = []
+
+    def all_stopped() -> bool:
+        found = find_them()
+        new = [process for process in found if process not in frozen]
+        for process in new:
+            send(process, signal.SIGSTOP)
+        frozen.extend(new)
+        return not new and all(state(process) in _STOPPED for process in found)
+
+    wait_for("processes to be frozen", all_stopped, PROCESS_GONE_S, every_s=0.001)
+    return frozen
 
 
 def resume(processes: Iterable[Process]) -> None:
@@ -179,15 +196,6 @@ def pss_bytes(process: Process) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def _wait_until_frozen(process: Process) -> None:
-    wait_for(
-        f"process {process.pid} to be frozen",
-        lambda: state(process) in ("T", "t", "D", ""),
-        PROCESS_GONE_S,
-        every_s=0.001,
-    )
 
 
 def _stat(pid: int) -> list[str] | None:

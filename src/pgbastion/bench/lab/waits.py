@@ -23,6 +23,7 @@ REJOINED_S: Final = 30.0  # the old primary streams again after the fault's end
 REPLAYED_S: Final = 20.0  # a standby has replayed what the primary had written
 STEADY_S: Final = 30.0  # all standbys stream, the synchronous set is complete
 FIRST_ACKNOWLEDGED_S: Final = 15.0  # a workload that was just started
+LINK_UP_S: Final = 10.0  # a link that was plugged in forwards packets
 CLIENT_END_S: Final = 10.0  # a client process that was told to end
 
 # After the fault until writes are accepted again: three times the figure to reach.

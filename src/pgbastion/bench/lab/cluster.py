@@ -1,0 +1,303 @@
+"""A cluster in the laboratory: built, waited for, checked, and removed altogether.
+
+The order matters at the end as well: frozen disks are thawed, then every process is
+killed, then hosts, mounts and files go.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from pgbastion.bench.lab import processes, waits
+from pgbastion.bench.lab.checker import ServerCheck, compare
+from pgbastion.bench.lab.disks import LoopDisk
+from pgbastion.bench.lab.errors import CannotRun, LabError
+from pgbastion.bench.lab.leftovers import PREFIX, remove_leftovers, sign
+from pgbastion.bench.lab.network import (
+    CLIENT,
+    WATCH,
+    Loopback,
+    Namespaces,
+    Network,
+    free_subnet,
+)
+from pgbastion.bench.lab.node import Node
+from pgbastion.bench.lab.servers import choose
+from pgbastion.bench.lab.settings import (
+    POSTGRES_PORT,
+    PRIMARY_PORT,
+    Plan,
+    Secrets,
+    render,
+)
+from pgbastion.bench.lab.workload import Place, Sampler, Writers, schema
+
+_DISK_BYTES: Final = 1 << 30
+_KEPT: Final = ("*.log", "*.yaml", "*.txt", "n*/pg/log/*", "n*/pg/*.conf", "run-*")
+
+
+class Lab:
+    """A cluster that follows a `Plan`; a context manager.
+
+    ``keep_logs_in`` is a directory to which the logs go when the block fails.
+    """
+
+    def __init__(self, plan: Plan, keep_logs_in: Path | None = None) -> None:
+        """Name the laboratory; nothing is built before the block is entered."""
+        self.plan = plan
+        self.kept: Path | None = None
+        self._keep_in = keep_logs_in
+        self._stack = ExitStack()
+        self.nodes: dict[str, Node] = {}
+        self.disks: dict[str, LoopDisk] = {}
+
+    def __enter__(self) -> Self:
+        """Build hosts and files; no daemon is started.
+
+        Raises:
+            CannotRun: This machine lacks what the plan needs.
+        """
+        remove_leftovers()
+        try:
+            self._build()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Keep the logs if something failed, then end and remove everything."""
+        if error is not None and not isinstance(error, CannotRun):
+            self.keep_logs()
+        self._stack.close()
+
+    def start(self) -> None:
+        """Start every node, wait for a complete cluster and make the tables.
+
+        Raises:
+            LabError: The cluster was not ready in time.
+        """
+        for node in self.nodes.values():
+            node.start()
+        self.wait_steady(waits.CLUSTER_READY_S)
+        with self.node(self.primary()).connect() as connection:
+            for statement in schema(self._secrets.password):
+                connection.execute(statement.encode())
+
+    def node(self, name: str) -> Node:
+        """Return the node of that name."""
+        return self.nodes[name]
+
+    def servers(self) -> list[Node]:
+        """Return the nodes that have PostgreSQL."""
+        return [n for n in self.nodes.values() if not self.plan.is_witness(n.name)]
+
+    def reported_primary(self, asked: Iterable[Node] | None = None) -> str | None:
+        """Return whom the first node that answers calls primary."""
+        for node in asked if asked is not None else self.nodes.values():
+            answer = node.get("/cluster")
+            if answer is not None:
+                primary = answer.get("primary")
+                return str(primary) if primary is not None else None
+        return None
+
+    def primary(self) -> str:
+        """Return the name of the primary.
+
+        Raises:
+            LabError: There is none.
+        """
+        name = self.reported_primary()
+        if name is None:
+            raise LabError("the cluster reports no primary")
+        return name
+
+    def epoch(self) -> int:
+        """Return the epoch that the first node that answers reports."""
+        for node in self.nodes.values():
+            answer = node.get("/cluster")
+            if answer is not None:
+                return int(answer["epoch"])
+        raise LabError("no node answers")
+
+    def streaming(self, primary: str) -> dict[str, str]:
+        """Return the synchronous state of every standby that streams, by name."""
+        rows = self.node(primary).query(
+            "SELECT host(client_addr), sync_state FROM pg_stat_replication"
+            " WHERE state = 'streaming'"
+        )
+        names = {node.address: node.name for node in self.nodes.values()}
+        return {names[at]: state for at, state in rows or [] if at in names}
+
+    def wait_steady(self, within_s: float = waits.STEADY_S) -> None:
+        """Wait until every standby streams and enough of them are synchronous."""
+
+        def steady() -> bool:
+            primary = self.reported_primary()
+            if primary is None:
+                return False
+            states = list(self.streaming(primary).values())
+            synchronous = sum(state in ("sync", "quorum") for state in states)
+            complete = len(states) == len(self.servers()) - 1
+            return complete and synchronous >= self._sync_count()
+
+        self._wait("a primary and all its standbys", steady, within_s)
+
+    def wait_standby(self, name: str, within_s: float = waits.REJOINED_S) -> None:
+        """Wait until ``name`` is a standby that streams from the primary."""
+
+        def streams() -> bool:
+            primary = self.reported_primary()
+            if primary is None or primary == name:
+                return False
+            return name in self.streaming(primary)
+
+        self._wait(f"{name} to stream as a standby", streams, within_s)
+
+    def writers(self, via: Iterable[str] | None = None) -> Writers:
+        """Return a workload through the proxies of the nodes ``via``, default all."""
+        names = list(via) if via is not None else list(self.nodes)
+        where = [f"{self.node(name).address}:{PRIMARY_PORT}" for name in names]
+        return Writers(self._place(CLIENT), where)
+
+    def sampler(self) -> Sampler:
+        """Return a sampler at every PostgreSQL; cuts never hide a node from it."""
+        at = {node.name: f"{node.address}:{POSTGRES_PORT}" for node in self.servers()}
+        return Sampler(self._place(WATCH), at)
+
+    def check(self, writers: Writers) -> dict[str, ServerCheck]:
+        """Compare the rows of a workload that has ended on every server.
+
+        Raises:
+            LabError: A server did not answer, or has not replayed in time.
+        """
+        rows = self.node(self.primary()).query("SELECT pg_current_wal_lsn()")
+        if not rows:
+            raise LabError("the primary does not answer")
+        acknowledged = [row.id for row in writers.acknowledged()]
+        checks = {}
+        for node in self.servers():
+            self._wait_replayed(node, str(rows[0][0]))
+            stored = node.query(
+                "SELECT id FROM lab_writes WHERE id >= %s", writers.first_id
+            )
+            if stored is None:
+                raise LabError(f"{node.name} does not answer")
+            ids = [int(number) for (number,) in stored]
+            checks[node.name] = compare(
+                node.name, ids, acknowledged, writers.attempted()
+            )
+        return checks
+
+    def password(self) -> str:
+        """Return the password of every role in the cluster."""
+        return self._secrets.password
+
+    def keep_logs(self) -> Path | None:
+        """Copy logs and settings to where they are kept, and return that directory."""
+        if self._keep_in is None or self.kept is not None:
+            return self.kept
+        self.kept = self._keep_in / self.directory.name
+        for pattern in _KEPT:
+            for source in self.directory.glob(pattern):
+                target = self.kept / source.relative_to(self.directory)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if source.is_file():
+                    shutil.copyfile(source, target)
+        return self.kept
+
+    def _build(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self.directory.chmod(0o755)
+        sign(self.directory)
+        self._stack.callback(shutil.rmtree, self.directory)
+        self.network = self._make_network()
+        self._stack.callback(self.network.close)
+        self._stack.callback(_end_all_below, self.directory)
+        self._secrets = Secrets.write(self.directory)
+        bin_dir = choose(self.plan.version, self.directory / "programs")
+        for name in self.plan.names:
+            self._add_node(name, bin_dir)
+
+    def _add_node(self, name: str, bin_dir: Path) -> None:
+        settings = render(
+            self.plan, name, self.network.addresses, bin_dir, self.directory
+        )
+        environment = self.plan.environment.get(name, {})
+        node = Node(
+            name, self.network, self.directory, self._secrets.password, environment
+        )
+        node.directory.mkdir()
+        node.config.write_text(settings)
+        if name in self.plan.own_disk:
+            image = self.directory / f"{name}.image"
+            self.disks[name] = LoopDisk(image, node.directory, _DISK_BYTES)
+            self._stack.callback(self.disks[name].remove)
+        self._stack.callback(node.remove_run_files)
+        self._stack.callback(node.kill)
+        if name in self.disks:
+            # A process that waits for a frozen disk cannot be killed.
+            self._stack.callback(self.disks[name].thaw)
+        self.nodes[name] = node
+
+    def _make_network(self) -> Network:
+        tag = self.directory.name.removeprefix(PREFIX)
+        if self.plan.namespaces:
+            return Namespaces(self.plan.names, tag)
+        return Loopback(self.plan.names, tag, free_subnet())
+
+    def _place(self, host: str) -> Place:
+        return Place(
+            prefix=tuple(self.network.command(host)),
+            password=self._secrets.password,
+            directory=self.directory,
+        )
+
+    def _sync_count(self) -> int:
+        if self.plan.mode == "async":
+            return 0
+        wanted = self.plan.sync_count
+        return wanted if isinstance(wanted, int) else self.plan.postgres_nodes // 2
+
+    def _wait(self, what: str, question: Callable[[], bool], within_s: float) -> None:
+        try:
+            waits.wait_for(what, question, within_s)
+        except LabError as error:
+            raise LabError(f"{error}\n{self._last_words()}") from error
+
+    def _last_words(self) -> str:
+        """Return what every node says of itself, for the message of a failed wait."""
+        lines = []
+        for node in self.nodes.values():
+            ended = node.exit_code()
+            state = node.get("/health") if ended is None else f"ended {ended}"
+            lines.append(f"{node.name}: {json.dumps(state)}")
+            if node.log.exists():
+                text = node.log.read_text(errors="replace")
+                lines += [f"    {line}" for line in text.splitlines()[-5:]]
+        return "\n".join(lines)
+
+    def _wait_replayed(self, node: Node, lsn: str) -> None:
+        def replayed() -> bool:
+            rows = node.query(
+                "SELECT NOT pg_is_in_recovery()"
+                " OR pg_last_wal_replay_lsn() >= %s::pg_lsn",
+                lsn,
+            )
+            return bool(rows and rows[0][0])
+
+        self._wait(f"{node.name} to replay {lsn}", replayed, waits.REPLAYED_S)
+
+
+def _end_all_below(directory: Path) -> None:
+    processes.kill_until_none(lambda: processes.working_below(directory))

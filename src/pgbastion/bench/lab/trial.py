@@ -1,0 +1,129 @@
+"""One fault on one cluster under load, with everything that was seen."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pgbastion.bench.lab import waits
+from pgbastion.bench.lab.checker import Gap, ServerCheck, longest_gap
+from pgbastion.bench.lab.cluster import Lab
+from pgbastion.bench.lab.errors import CannotRun
+from pgbastion.bench.lab.faults import Fault, Outcome, Victim
+from pgbastion.bench.lab.workload import SamplerReport, Writers
+from pgbastion.clock import boottime_ns
+
+# Load before the fault and after the last event, so that neither end hides a gap.
+_LEAD_IN_S: Final = 1.0
+_LEAD_OUT_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What came of a fault.
+
+    ``rejoin_s`` is the time from the fault's end until the node that it hit streamed
+    as a standby, or served as the same primary with all its standbys. ``same_server``
+    tells that the primary's postmaster is the one that it was before.
+    """
+
+    fault: str
+    profile: str
+    gap: Gap
+    fault_ns: int
+    acknowledged: int
+    old_primary: str
+    new_primary: str
+    epochs: tuple[int, int]
+    same_server: bool
+    rejoin_s: float
+    checks: Mapping[str, ServerCheck]
+    sampled: SamplerReport
+    errors: Mapping[str, int]
+
+    @property
+    def lost(self) -> int:
+        """How many acknowledged rows are missing somewhere."""
+        return len({row for check in self.checks.values() for row in check.lost})
+
+    @property
+    def role_changed(self) -> bool:
+        """Whether a new epoch was assigned."""
+        return self.epochs[0] != self.epochs[1]
+
+
+def run_trial(lab: Lab, fault: Fault) -> Trial:
+    """Hit the cluster with ``fault`` under load, wait until it is whole, and check.
+
+    Raises:
+        LabError: The cluster missed a bound of `waits`.
+        CannotRun: The fault needs what this machine or this laboratory lacks.
+    """
+    if fault.cuts and not lab.plan.namespaces:
+        raise CannotRun(f"{fault.name}: needs network namespaces")
+    lab.wait_steady()
+    primary = lab.primary()
+    victim = primary if fault.victim is Victim.PRIMARY else _synchronous(lab, primary)
+    epoch = lab.epoch()
+    before = lab.node(primary).postmaster()
+    sampler = lab.sampler()
+    writers = lab.writers(via=[name for name in lab.nodes if name != victim])
+    with sampler, writers:
+        writers.wait_for_write(boottime_ns(), waits.FIRST_ACKNOWLEDGED_S)
+        time.sleep(_LEAD_IN_S)
+        fault_ns = boottime_ns()
+        with fault.inject(lab, victim):
+            _wait_out(lab, fault, victim, writers)
+        rejoin_s = _wait_whole(lab, fault, victim)
+        writers.wait_for_write(boottime_ns(), waits.WRITES_AGAIN_S[lab.plan.profile])
+        time.sleep(_LEAD_OUT_S)
+        end_ns = boottime_ns()
+    now = lab.primary()
+    return Trial(
+        fault=fault.name,
+        profile=lab.plan.profile,
+        gap=longest_gap(writers.acknowledged(), fault_ns, end_ns),
+        fault_ns=fault_ns,
+        acknowledged=len(writers.acknowledged()),
+        old_primary=primary,
+        new_primary=now,
+        epochs=(epoch, lab.epoch()),
+        same_server=lab.node(now).postmaster() == before,
+        rejoin_s=rejoin_s,
+        checks=lab.check(writers),
+        sampled=sampler.report(),
+        errors=writers.summary["errors"],
+    )
+
+
+def _wait_out(lab: Lab, fault: Fault, victim: str, writers: Writers) -> None:
+    """Wait as long as the fault lasts, and until writes are accepted again."""
+    began = time.monotonic()
+    bound_s = waits.WRITES_AGAIN_S[lab.plan.profile]
+    if fault.outcome is Outcome.NEW_PRIMARY:
+        survivors = [node for node in lab.nodes.values() if node.name != victim]
+        waits.wait_for(
+            f"another primary than {victim}",
+            lambda: lab.reported_primary(survivors) not in (None, victim),
+            bound_s,
+        )
+        writers.wait_for_write(boottime_ns(), bound_s)
+    left_s = fault.lasts_s(lab.plan.profile) - (time.monotonic() - began)
+    time.sleep(max(left_s, 0.0))
+
+
+def _wait_whole(lab: Lab, fault: Fault, victim: str) -> float:
+    """Wait until the cluster is complete again; return how long that took, seconds."""
+    began = time.monotonic()
+    if fault.outcome is Outcome.NEW_PRIMARY or fault.victim is Victim.STANDBY:
+        lab.wait_standby(victim)
+    lab.wait_steady()
+    return time.monotonic() - began
+
+
+def _synchronous(lab: Lab, primary: str) -> str:
+    """Return a standby that commits wait for."""
+    for name, state in sorted(lab.streaming(primary).items()):
+        if state in ("sync", "quorum"):
+            return name
+    raise CannotRun("no standby is synchronous")
