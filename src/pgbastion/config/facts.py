@@ -108,7 +108,6 @@ def _postgresql_facts(section: PostgresqlSection) -> PostgresqlFacts:
         closed_parent=(
             None if account is None else closed_parent(section.data_dir, account)
         ),
-        socket_parent_exists=section.socket_dir.parent.is_dir(),
         passwords=_password_facts(section.password_file),
         setpriv=shutil.which("setpriv") is not None,
     )

@@ -82,7 +82,6 @@ class PostgresqlFacts:
     data: DirectoryFacts
     closed_parent: Path | None
     """The first directory above the data that the server's user may not pass."""
-    socket_parent_exists: bool
     passwords: FileFacts | None
     """None: no file is configured."""
     setpriv: bool

@@ -30,6 +30,7 @@ from pgbastion.config.types import (
     SizeBytes,
     SyncCount,
     Text,
+    is_address,
 )
 from pgbastion.model.cluster import ReplicationMode
 
@@ -392,9 +393,11 @@ def with_defaults(raw: Mapping[str, Any], found: Found) -> dict[str, Any]:
     }
     node = raw.get("node")
     address = node.get("address") if isinstance(node, Mapping) else None
-    if address is not None:
-        _fill(filled, "raft", "bind_address", address)
-        _fill(filled, "postgresql", "listen", address)
+    if not is_address(address):
+        # The model refuses node.address itself; what follows from it is no news.
+        address = EVERYWHERE
+    _fill(filled, "raft", "bind_address", address)
+    _fill(filled, "postgresql", "listen", address)
     _fill(filled, "postgresql", "socket_dir", str(found.run_dir))
     if found.bin_dir is not None:
         _fill(filled, "postgresql", "bin_dir", str(found.bin_dir))

@@ -49,6 +49,15 @@ def parse_peer(text: str) -> Peer:
     return Peer(host.lower(), port)
 
 
+def is_address(value: object) -> bool:
+    """Tell whether ``value`` is the text of an IP address."""
+    try:
+        _address(value)
+    except ValueError:
+        return False
+    return True
+
+
 def _split_port(text: str) -> tuple[str, int]:
     bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text)
     if bracketed:
