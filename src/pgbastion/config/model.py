@@ -317,7 +317,7 @@ class LogSection(Section):
         "info", description="debug, info, warning or error."
     )
     format: Literal["auto", "text", "json"] = Field(
-        "auto", description="auto: text on a terminal, JSON otherwise."
+        "auto", description="text, json, or auto: text on a terminal, else JSON."
     )
 
 
