@@ -13,7 +13,7 @@ from pgbastion.bench.lab.servers import PlainServer, choose
 @contextmanager
 def lab_directory() -> Iterator[Path]:
     """Make a directory that every user can reach; remove it and all that runs in it."""
-    path = Path(tempfile.mkdtemp(prefix="pgb-test-"))
+    path = Path(tempfile.mkdtemp(prefix="pgb-plain-"))
     path.chmod(0o755)
     try:
         yield path

@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -35,6 +35,7 @@ from pgbastion.bench.lab.settings import (
     Secrets,
     render,
 )
+from pgbastion.bench.lab.wall_clock import wrong_clock
 from pgbastion.bench.lab.workload import Place, Sampler, Writers, schema
 
 _DISK_BYTES: Final = 1 << 30
@@ -233,22 +234,29 @@ class Lab:
         settings = render(
             self.plan, name, self.network.addresses, bin_dir, self.directory
         )
-        environment = self.plan.environment.get(name, {})
+        off_s = self.plan.clock_off_s.get(name, 0)
+        environment = wrong_clock(self.directory, off_s) if off_s else {}
         node = Node(
             name, self.network, self.directory, self._secrets.password, environment
         )
         node.directory.mkdir()
         node.config.write_text(settings)
         if name in self.plan.own_disk:
-            image = self.directory / f"{name}.image"
-            self.disks[name] = LoopDisk(image, node.directory, _DISK_BYTES)
-            self._stack.callback(self.disks[name].remove)
+            self._mount_disk(node)
         self._stack.callback(node.remove_run_files)
         self._stack.callback(node.kill)
         if name in self.disks:
             # A process that waits for a frozen disk cannot be killed.
             self._stack.callback(self.disks[name].thaw)
         self.nodes[name] = node
+
+    def _mount_disk(self, node: Node) -> None:
+        """Give the node a disk of its own; without one, faults of disks cannot run."""
+        image = self.directory / f"{node.name}.image"
+        with suppress(CannotRun):
+            disk = LoopDisk(image, node.directory, _DISK_BYTES)
+            self._stack.callback(disk.remove)
+            self.disks[node.name] = disk
 
     def _make_network(self) -> Network:
         tag = self.directory.name.removeprefix(PREFIX)

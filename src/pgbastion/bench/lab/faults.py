@@ -15,6 +15,7 @@ import psycopg
 
 from pgbastion.bench.lab import processes
 from pgbastion.bench.lab.cluster import Lab
+from pgbastion.bench.lab.disks import LoopDisk
 from pgbastion.bench.lab.errors import CannotRun, LabError
 from pgbastion.bench.lab.network import CLIENT
 from pgbastion.bench.lab.waits import LEASE_S
@@ -211,7 +212,7 @@ def connections_full(lab: Lab, name: str) -> Iterator[None]:
 @contextmanager
 def disk_frozen(lab: Lab, name: str) -> Iterator[None]:
     """Let every write to the node's file system block."""
-    disk = lab.disks[name]
+    disk = _disk(lab, name)
     disk.freeze()
     try:
         yield
@@ -222,7 +223,7 @@ def disk_frozen(lab: Lab, name: str) -> Iterator[None]:
 @contextmanager
 def disk_full(lab: Lab, name: str) -> Iterator[None]:
     """Fill the node's file system."""
-    disk = lab.disks[name]
+    disk = _disk(lab, name)
     disk.fill()
     try:
         yield
@@ -340,6 +341,12 @@ FAULTS: Final[dict[str, Fault]] = {
         ),
     )
 }
+
+
+def _disk(lab: Lab, name: str) -> LoopDisk:
+    if name not in lab.disks:
+        raise CannotRun(f"{name} has no file system of its own")
+    return lab.disks[name]
 
 
 def _others(lab: Lab, name: str) -> list[str]:

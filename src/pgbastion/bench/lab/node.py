@@ -121,6 +121,9 @@ class Node:
         """Return every process of the node: daemon, guard, PostgreSQL."""
         found = set(self.network.processes(self.name))
         found.update(processes.working_below(self.directory))
+        # The guard is told the run directory on its command line.
+        mark = run_name(self.name, self.directory / "raft")
+        found.update(processes.with_argument(mark))
         return sorted(found)
 
     def stop(self) -> int:
@@ -189,9 +192,13 @@ class Node:
         return processes.working_below(self.data_dir)
 
 
+def run_name(name: str, raft_dir: Path) -> str:
+    """Return the last part of the run directory's path, which no two nodes share."""
+    return f"{name}-{hashlib.sha256(str(raft_dir).encode()).hexdigest()[:8]}"
+
+
 def remove_run_directory(name: str, raft_dir: Path) -> None:
     """Remove the run directory that a daemon with this name and Raft directory uses."""
-    mark = f"{name}-{hashlib.sha256(str(raft_dir).encode()).hexdigest()[:8]}"
     for base in _RUN_BASES:
-        for found in Path("/").glob(f"{base[1:]}/{mark}"):
+        for found in Path("/").glob(f"{base[1:]}/{run_name(name, raft_dir)}"):
             shutil.rmtree(found, ignore_errors=True)

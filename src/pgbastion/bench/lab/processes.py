@@ -101,6 +101,15 @@ def marked(variable: str, prefix: str) -> list[Process]:
     ]
 
 
+def with_argument(text: str) -> list[Process]:
+    """Return the processes that have ``text`` in an argument, but not this one."""
+    return [
+        process
+        for process in every()
+        if process.pid != os.getpid() and text in command_line(process)
+    ]
+
+
 def command_line(process: Process) -> str:
     """Return the arguments, separated by spaces; "" if the process has ended."""
     return _read(process, "cmdline").replace(b"\0", b" ").decode(errors="replace")

@@ -21,7 +21,7 @@ class Plan:
 
     ``version`` is a major version of PostgreSQL, "newest" or "oldest". ``own_disk``
     names nodes whose files lie on a file system of their own, which can be frozen or
-    filled.
+    filled. ``clock_off_s`` names nodes whose wall clock is wrong, by how many seconds.
     """
 
     postgres_nodes: int = 3
@@ -33,7 +33,7 @@ class Plan:
     sync_count: int | str = "auto"
     own_disk: frozenset[str] = frozenset()
     parameters: Mapping[str, str | int] = field(default_factory=dict)
-    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    clock_off_s: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:

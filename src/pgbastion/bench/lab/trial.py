@@ -51,6 +51,16 @@ class Trial:
         """Whether a new epoch was assigned."""
         return self.epochs[0] != self.epochs[1]
 
+    def __str__(self) -> str:
+        """Return what came of it in one line."""
+        return (
+            f"gap {self.gap.ms} ms,"
+            f" {self.lost} lost of {self.acknowledged} acknowledged,"
+            f" {self.old_primary} -> {self.new_primary},"
+            f" epoch {self.epochs[0]} -> {self.epochs[1]},"
+            f" whole after {self.rejoin_s:.1f} s, errors {dict(self.errors)}"
+        )
+
 
 def run_trial(lab: Lab, fault: Fault) -> Trial:
     """Hit the cluster with ``fault`` under load, wait until it is whole, and check.

@@ -1,0 +1,249 @@
+"""Measure the longest gap in writes under each fault, and print a table.
+
+Each run hits a cluster of real nodes in network namespaces while four writers insert
+through the surviving proxies. Gaps are between acknowledged writes; lost rows, writes
+that two nodes acknowledged at one time and the time until the node was back are in the
+table as well, since a short gap is worth nothing without them.
+"""
+
+import argparse
+import signal
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from types import FrameType
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from pgbastion.bench.idle import measure_idle, print_idle
+from pgbastion.bench.lab.cluster import Lab
+from pgbastion.bench.lab.errors import CannotRun, LabError
+from pgbastion.bench.lab.faults import FAULTS
+from pgbastion.bench.lab.settings import Plan
+from pgbastion.bench.lab.trial import Trial, run_trial
+
+PATRONI: Final = (
+    "Patroni 4.1 + etcd + HAProxy + Keepalived, our measurement on two cores"
+)
+_PROFILES: Final = ("normal", "fast")
+_WIDTH: Final = 132
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """What a fault may cost, and what the comparison cost; milliseconds.
+
+    ``patroni_ms`` holds its defaults and its settings tuned to the least it allows;
+    None: not measured.
+    """
+
+    fault: str
+    goal_ms: dict[str, int]
+    patroni_ms: tuple[int, int] | None
+    with_witness: bool = False
+
+
+FIGURES: Final = (
+    Figure(
+        fault="postmaster",
+        goal_ms={"normal": 600, "fast": 600},
+        patroni_ms=(11_500, 3_400),
+    ),
+    Figure(
+        fault="frozen",
+        goal_ms={"normal": 3_000, "fast": 1_500},
+        patroni_ms=(26_900, 22_000),
+    ),
+    Figure(
+        fault="daemon",
+        goal_ms={"normal": 6_000, "fast": 2_800},
+        patroni_ms=(28_000, 19_700),
+    ),
+    Figure(
+        fault="cut",
+        goal_ms={"normal": 6_000, "fast": 2_800},
+        patroni_ms=(39_400, 21_700),
+    ),
+    Figure(
+        fault="node",
+        goal_ms={"normal": 6_000, "fast": 2_800},
+        patroni_ms=(28_000, 22_200),
+    ),
+    Figure(
+        fault="standby",
+        goal_ms={"normal": 1_500, "fast": 1_000},
+        patroni_ms=None,
+        with_witness=True,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The runs of one fault in one profile; ``failed`` says why others ended early."""
+
+    figure: Figure
+    profile: str
+    trials: tuple[Trial, ...]
+    failed: tuple[str, ...]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure what the arguments ask for; exit code 1 if a promise was broken."""
+    options = _parse(arguments)
+    signal.signal(signal.SIGTERM, _end)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    try:
+        if options.idle:
+            print_idle(console, measure_idle(options.settle, options.measure))
+            return
+        series = list(_measure(options, console))
+    except CannotRun as why:
+        sys.exit(f"not run: {why}")
+    _print_table(console, series, options.runs)
+    if any(_broken(each) for each in series):
+        sys.exit("a promise was broken: see the table")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench failover", description=__doc__)
+    known = [figure.fault for figure in FIGURES]
+    parser.add_argument("--faults", default=",".join(known), help=f"of {known}")
+    parser.add_argument("--profiles", default=",".join(_PROFILES))
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--version", default="newest", help="of PostgreSQL")
+    parser.add_argument("--keep-logs", type=Path, default=Path("test-results/bench"))
+    parser.add_argument("--idle", action="store_true", help="cost of an idle node")
+    parser.add_argument("--settle", type=float, default=300.0, help="s, before --idle")
+    parser.add_argument("--measure", type=float, default=60.0, help="s, for --idle")
+    options = parser.parse_args(arguments)
+    unknown = set(options.faults.split(",")) - set(known)
+    if unknown:
+        parser.error(f"unknown faults: {', '.join(sorted(unknown))}")
+    return options
+
+
+def _measure(options: argparse.Namespace, console: Console) -> Iterator[Series]:
+    wanted = options.faults.split(",")
+    for profile in options.profiles.split(","):
+        for with_witness in (False, True):
+            figures = [
+                figure
+                for figure in FIGURES
+                if figure.fault in wanted and figure.with_witness is with_witness
+            ]
+            if figures:
+                plan = _plan(profile, options.version, with_witness=with_witness)
+                yield from _measure_on(plan, figures, options, console)
+
+
+def _plan(profile: str, version: str, *, with_witness: bool) -> Plan:
+    return Plan(
+        profile=profile,
+        version=version,
+        postgres_nodes=2 if with_witness else 3,
+        witnesses=1 if with_witness else 0,
+    )
+
+
+def _measure_on(
+    plan: Plan, figures: list[Figure], options: argparse.Namespace, console: Console
+) -> Iterator[Series]:
+    """Run the faults in turn; a cluster that missed a bound is replaced."""
+    waiting = deque(figure.fault for figure in figures for _ in range(options.runs))
+    found: dict[str, list[Trial | str]] = {figure.fault: [] for figure in figures}
+    while waiting:
+        with Lab(plan, keep_logs_in=options.keep_logs) as lab:
+            lab.start()
+            for fault, result in _until_broken(lab, waiting):
+                found[fault].append(result)
+                console.print(f"{fault} ({plan.profile}): {result}", highlight=False)
+    for figure in figures:
+        results = found[figure.fault]
+        yield Series(
+            figure=figure,
+            profile=plan.profile,
+            trials=tuple(each for each in results if isinstance(each, Trial)),
+            failed=tuple(each for each in results if isinstance(each, str)),
+        )
+
+
+def _until_broken(lab: Lab, waiting: deque[str]) -> Iterator[tuple[str, Trial | str]]:
+    """Run what waits, up to the first that leaves the cluster in no good state."""
+    while waiting:
+        fault = waiting.popleft()
+        try:
+            yield fault, run_trial(lab, FAULTS[fault])
+        except LabError as error:
+            yield fault, f"{error}\nlogs: {lab.keep_logs()}"
+            return
+
+
+def _print_table(console: Console, series: list[Series], runs: int) -> None:
+    table = Table(
+        title=f"Longest gap between acknowledged writes, {runs} runs each",
+        caption=f"* {PATRONI}; not measured in this run",
+    )
+    for heading in ("fault", "profile"):
+        table.add_column(heading)
+    for heading in (
+        "worst",
+        "median",
+        "goal",
+        "lost rows",
+        "two at once",
+        "role changed",
+        "whole again",
+        "failed",
+        "Patroni* defaults / tuned",
+    ):
+        table.add_column(heading, justify="right")
+    for each in series:
+        table.add_row(*_row(each))
+    console.print(table)
+    for each in series:
+        for why in each.failed:
+            console.print(
+                f"{each.figure.fault} ({each.profile}) failed: {why.splitlines()[0]}"
+            )
+
+
+def _row(series: Series) -> list[str]:
+    figure, trials = series.figure, series.trials
+    gaps = [trial.gap.ms for trial in trials]
+    patroni = figure.patroni_ms
+    return [
+        FAULTS[figure.fault].title + (" (2 + witness)" if figure.with_witness else ""),
+        series.profile,
+        _seconds(max(gaps)) if gaps else "-",
+        _seconds(median(gaps)) if gaps else "-",
+        _seconds(figure.goal_ms[series.profile]),
+        str(sum(trial.lost for trial in trials)),
+        str(sum(len(trial.sampled.violations) for trial in trials)),
+        f"{sum(trial.role_changed for trial in trials)} of {len(trials)}",
+        _seconds(max(trial.rejoin_s for trial in trials) * 1000) if trials else "-",
+        str(len(series.failed)),
+        f"{_seconds(patroni[0])} / {_seconds(patroni[1])}" if patroni else "-",
+    ]
+
+
+def _broken(series: Series) -> bool:
+    """Tell whether a row was lost, two nodes acknowledged, or a bound was missed."""
+    return bool(series.failed) or any(
+        trial.sampled.violations or not all(c.clean for c in trial.checks.values())
+        for trial in series.trials
+    )
+
+
+def _seconds(ms: float) -> str:
+    return f"{ms / 1000:.2f} s"
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    # An exception, so that the laboratory clears up on its way out.
+    sys.exit("ended by a signal")

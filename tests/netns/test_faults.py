@@ -1,0 +1,69 @@
+"""Each fault once, on real nodes in network namespaces with real PostgreSQL.
+
+Whatever happens: no acknowledged row is lost, no two nodes acknowledge at one time,
+writes are accepted again, and the node that was hit comes back by itself.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from pgbastion.bench.lab.settings import Plan
+from support.lab_faults import Clusters, survive
+
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(240)]
+
+THREE = Plan(own_disk=frozenset({"n1", "n2", "n3"}))
+WITH_WITNESS = Plan(
+    postgres_nodes=2, witnesses=1, version="oldest", clock_off_s={"n2": 3600}
+)
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[Clusters]:
+    clusters = Clusters(THREE)
+    yield clusters
+    clusters.close()
+
+
+@pytest.fixture(scope="module")
+def two_and_a_witness() -> Iterator[Clusters]:
+    """The oldest version; one node's wall clock is an hour off."""
+    clusters = Clusters(WITH_WITNESS)
+    yield clusters
+    clusters.close()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "postmaster",
+        "frozen",
+        "daemon",
+        "guard",
+        "daemon-and-guard",
+        "daemon-stopped",
+        "node",
+        "node-frozen",
+        "cut",
+        "cut-nodes",
+        "deaf",
+        "mute",
+        "disk-frozen",
+        "disk-full",
+    ],
+)
+def test_another_node_takes_over(three: Clusters, fault: str) -> None:
+    survive(three, fault)
+
+
+@pytest.mark.parametrize("fault", ["daemon-restart", "standby", "connections"])
+def test_the_primary_stays_what_it_is(three: Clusters, fault: str) -> None:
+    survive(three, fault)
+
+
+@pytest.mark.parametrize("fault", ["standby", "node"])
+def test_two_nodes_and_a_witness_survive(
+    two_and_a_witness: Clusters, fault: str
+) -> None:
+    survive(two_and_a_witness, fault)

@@ -1,0 +1,78 @@
+"""Clusters for tests of faults: one serves many, until one of them breaks it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pgbastion.bench.lab.checker import describe
+from pgbastion.bench.lab.cluster import Lab
+from pgbastion.bench.lab.errors import CannotRun
+from pgbastion.bench.lab.faults import FAULTS, Outcome
+from pgbastion.bench.lab.settings import Plan
+from pgbastion.bench.lab.trial import Trial, run_trial
+
+KEPT_LOGS = Path(__file__).resolve().parents[2] / "test-results" / "lab"
+
+# What two nodes may both say for a moment: a node that was just thawed answers until
+# its guard has run.
+DOUBLE_CLAIM_MS_MAX = 200
+
+
+class Clusters:
+    """Hands out a running cluster; builds a new one after a test that failed."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._lab: Lab | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[Lab]:
+        """Give a cluster; what fails in the block keeps its logs and ends it."""
+        try:
+            yield self._started()
+        except CannotRun as why:
+            pytest.skip(f"not run: {why}")
+        except BaseException:
+            self._give_up()
+            raise
+
+    def close(self) -> None:
+        lab, self._lab = self._lab, None
+        if lab is not None:
+            lab.__exit__(None, None, None)
+
+    def _started(self) -> Lab:
+        if self._lab is None:
+            lab = Lab(self._plan, keep_logs_in=KEPT_LOGS)
+            lab.__enter__()
+            self._lab = lab
+            lab.start()
+        return self._lab
+
+    def _give_up(self) -> None:
+        if self._lab is not None:
+            sys.stdout.write(f"logs: {self._lab.keep_logs()}\n")
+        self.close()
+
+
+def survive(clusters: Clusters, fault: str) -> Trial:
+    """Hit a cluster with the fault; fail unless it kept every promise."""
+    with clusters.running() as lab:
+        trial = run_trial(lab, FAULTS[fault])
+        sys.stdout.write(f"{fault}: {trial}\n")
+        assert describe(trial.checks) == ""
+        assert len(trial.checks) == lab.plan.postgres_nodes
+        assert [str(each) for each in trial.sampled.violations] == []
+        assert trial.sampled.longest_double_claim_ms <= DOUBLE_CLAIM_MS_MAX
+        assert trial.sampled.writes, "the sampler saw no primary at all"
+        if FAULTS[fault].outcome is Outcome.NEW_PRIMARY:
+            assert trial.new_primary != trial.old_primary
+            assert trial.role_changed
+        else:
+            assert trial.new_primary == trial.old_primary
+            assert not trial.role_changed
+            assert trial.same_server
+    return trial
