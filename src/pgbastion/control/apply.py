@@ -233,6 +233,8 @@ def _assign(state: ClusterState, command: Assign) -> ClusterState | Outcome:
         return Outcome.STALE_REVISION
     if command.epoch != state.epoch + 1:
         return Outcome.WRONG_EPOCH
+    if state.assignment is not None and state.assignment.live:
+        return Outcome.HOLDS_EPOCH
     member = state.member(command.member_id)
     if member is None or member.name != command.node or member.postgres_port is None:
         return Outcome.UNKNOWN_MEMBER
@@ -296,6 +298,8 @@ def _resume(state: ClusterState, command: Resume) -> ClusterState | Outcome:
         return Outcome.EPOCH_OVER
     if held.incarnation == command.incarnation:
         return Outcome.NO_CHANGE
+    if held.incarnation != command.former:
+        return Outcome.WRONG_INCARNATION
     # The revision stays: a daemon in a crash loop must not starve an assignment.
     return replace(state, assignment=replace(held, incarnation=command.incarnation))
 
@@ -323,8 +327,9 @@ def _set_sync(state: ClusterState, command: SetSync) -> ClusterState | Outcome:
     opened = state.opened
     if opened is None or opened.epoch != held.epoch or not _sensible(command.sync):
         return Outcome.SENSELESS
-    if opened.sync == command.sync:
-        return Outcome.NO_CHANGE
+    if command.revision != state.revision:
+        return Outcome.STALE_REVISION
+    # The same set raises the revision too: it refuses what is still on its way.
     return replace(
         state, revision=_raised(state), opened=replace(opened, sync=command.sync)
     )

@@ -9,10 +9,11 @@ and the next one is assigned.
 Source: docs/explanation/lease.md.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from pgbastion.control.lease import older_grants_end_ms, own_grants_end_ms
-from pgbastion.control.survey import counted, furthest, hold_every_commit
+from pgbastion.control.survey import complete, counted, hold_every_commit
 from pgbastion.model.actions import (
     AskAges,
     ChangeMember,
@@ -80,7 +81,7 @@ def _decide_first_primary(view: ClusterView) -> Decision:
         member_id=founder.member_id,
         node=founder.name,
         data_id=DataId(report.data_id or ""),
-        timeline=_next_timeline(view.state, report.wal_end),
+        timeline=_next_timeline(view.state, (report.wal_end,)),
         surveyed=None,
         cause=Reason.FIRST_PRIMARY,
         at=view.at,
@@ -88,9 +89,9 @@ def _decide_first_primary(view: ClusterView) -> Decision:
     return Decision(Reason.FIRST_PRIMARY, (Propose(command=command),))
 
 
-def _next_timeline(state: ClusterState, end: WalEnd | None) -> Timeline:
+def _next_timeline(state: ClusterState, ends: Iterable[WalEnd | None]) -> Timeline:
     """Return a timeline id above every one assigned or seen."""
-    seen = end.timeline if end else Timeline(1)
+    seen = max((end.timeline for end in ends if end), default=Timeline(1))
     return Timeline(max(state.highest_timeline, seen) + 1)
 
 
@@ -184,7 +185,9 @@ def _choose_by_survey(view: ClusterView, held: Assignment) -> Decision:
     asking = _survey(view)
     if survey is None or survey.epoch != held.epoch:
         return Decision(Reason.SURVEYING, asking, view.now_ms + SURVEY_AGAIN_MS)
-    wake_ms = max(view.now_ms, survey.asked_ms + SURVEY_AGAIN_MS)
+    wake_ms = survey.asked_ms + SURVEY_AGAIN_MS
+    if wake_ms <= view.now_ms:
+        wake_ms = view.now_ms + SURVEY_AGAIN_MS
     answers = survey.answers
     if not hold_every_commit(view.state, answers):
         started_ms = survey.started_ms + SURVEY_AGAIN_MS
@@ -197,7 +200,7 @@ def _choose_by_survey(view: ClusterView, held: Assignment) -> Decision:
     best = _candidate(view, answers)
     if best is None:
         return Decision(Reason.NO_CANDIDATE, asking, wake_ms, detail=_told(answers))
-    return _assign(view, held, best.node, best.data_id, furthest(answers))
+    return _assign(view, held, best, tuple(a.wal_end for a in answers))
 
 
 def _told(answers: tuple[SurveyAnswer, ...]) -> str:
@@ -223,26 +226,45 @@ def _some_living_are_silent(
 def _candidate(
     view: ClusterView, answers: tuple[SurveyAnswer, ...]
 ) -> SurveyAnswer | None:
-    """Return the best of the furthest nodes that may be promoted."""
-    end = furthest(answers)
-    able: list[tuple[int, bool, NodeId, SurveyAnswer]] = []
+    """Return the best of the nodes that have everything and may be promoted."""
+    able = {m.name for m in view.state.servers if not m.nofailover}
+    return _preferred(view, complete(view.state, answers, able))
+
+
+def _preferred(
+    view: ClusterView, equals: Iterable[SurveyAnswer]
+) -> SurveyAnswer | None:
+    """Return whom the operator prefers among equals; the former holder comes last."""
     former = view.state.assignment.node if view.state.assignment else None
-    for answer in counted(answers):
-        member = view.state.named(answer.node)
-        if member is None or member.nofailover or answer.wal_end != end:
-            continue
-        # The former holder is chosen last: it has just failed or been given up.
-        able.append(
-            (member.failover_priority, answer.node != former, answer.node, answer)
-        )
-    if not able:
-        return None
-    return max(able, key=lambda entry: (entry[1], entry[0], entry[2]))[3]
+    priority = {m.name: m.failover_priority for m in view.state.servers}
+
+    def rank(answer: SurveyAnswer) -> tuple[bool, int, NodeId]:
+        # The former holder has just failed or been given up.
+        return answer.node != former, priority[answer.node], answer.node
+
+    return max(equals, key=rank, default=None)
 
 
 def _choose_without_survey(view: ClusterView, held: Assignment) -> Decision:
     """In ``async``: the most advanced standby that answers, within the lag limit."""
-    ends: list[tuple[WalEnd, NodeId, DataId]] = []
+    again_ms = view.now_ms + SURVEY_AGAIN_MS
+    found = tuple(_candidates_by_report(view))
+    end = max((a.wal_end for a in found if a.wal_end is not None), default=None)
+    best = _preferred(view, (a for a in found if a.wal_end == end))
+    if best is None or end is None:
+        return Decision(Reason.NO_CANDIDATE, (), again_ms)
+    last = view.reports.get(held.node)
+    former = last.report.wal_end if last is not None else None
+    if former is not None and former.timeline == end.timeline:
+        behind = former.lsn - end.lsn
+        if behind > view.lag_max_bytes:
+            return Decision(
+                Reason.LAG_TOO_LARGE, (), again_ms, detail=f"{behind} bytes"
+            )
+    return _assign(view, held, best, (end,))
+
+
+def _candidates_by_report(view: ClusterView) -> Iterator[SurveyAnswer]:
     for member in view.state.servers:
         received = view.reports.get(member.name)
         if received is None or view.now_ms - received.at_ms > view.report_ms:
@@ -251,19 +273,12 @@ def _choose_without_survey(view: ClusterView, held: Assignment) -> Decision:
         if member.nofailover or not _may_be_promoted(report):
             continue
         if report.wal_end is not None and report.data_id is not None:
-            ends.append((report.wal_end, member.name, report.data_id))
-    if not ends:
-        again = view.now_ms + SURVEY_AGAIN_MS
-        return Decision(Reason.NO_CANDIDATE, (), again)
-    end, node, data_id = max(ends)
-    last = view.reports.get(held.node)
-    if last is not None and last.report.wal_end is not None:
-        former = last.report.wal_end
-        behind = former.lsn - end.lsn if former.timeline == end.timeline else 0
-        if behind > view.lag_max_bytes:
-            again = view.now_ms + SURVEY_AGAIN_MS
-            return Decision(Reason.LAG_TOO_LARGE, (), again, detail=f"{behind} bytes")
-    return _assign(view, held, node, data_id, end)
+            yield SurveyAnswer(
+                node=member.name,
+                data_id=report.data_id,
+                wal_end=report.wal_end,
+                timeline_begin=None,
+            )
 
 
 def _may_be_promoted(report: NodeReport) -> bool:
@@ -273,28 +288,27 @@ def _may_be_promoted(report: NodeReport) -> bool:
 def _assign(
     view: ClusterView,
     held: Assignment,
-    node: NodeId,
-    data_id: DataId,
-    end: WalEnd | None,
+    best: SurveyAnswer,
+    ends: Iterable[WalEnd | None],
 ) -> Decision:
-    member = view.state.named(node)
-    if member is None or end is None:
+    member = view.state.named(best.node)
+    if member is None:
         return Decision(Reason.NO_CANDIDATE)
     command = Assign(
         revision=view.state.revision,
         epoch=Epoch(held.epoch + 1),
         member_id=member.member_id,
-        node=node,
-        data_id=data_id,
-        timeline=_next_timeline(view.state, end),
-        surveyed=end,
+        node=best.node,
+        data_id=best.data_id,
+        timeline=_next_timeline(view.state, ends),
+        surveyed=best.wal_end,
         cause=Reason.HOLDER_RELEASED if held.released else Reason.LEASE_RAN_OUT,
         at=view.at,
     )
     return Decision(
         Reason.FURTHEST_CHOSEN,
         (CloseLease(epoch=held.epoch), Propose(command=command)),
-        detail=f"{node}: {end}",
+        detail=f"{best.node}: {best.wal_end}",
     )
 
 

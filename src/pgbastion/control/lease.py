@@ -37,8 +37,9 @@ def older_grants_end_ms(
     A grant needed confirmations by a majority, and its renewal had been sent
     before any of them. Each voter's age bounds the newest confirmation it gave,
     so the latest deadline of a majority bounds every grant: two majorities share
-    a voter. That has to hold in each configuration since the election. Without
-    such a majority the whole lease counts from this leader's election.
+    a voter. That has to hold in each configuration since the election. The whole
+    lease from this leader's election bounds every grant too: those who elected it
+    confirm no older leader any more.
     """
     length = stretched_ms(policy)
     deadlines = {
@@ -47,9 +48,10 @@ def older_grants_end_ms(
         if answer.term >= raft.term
     }
     ends = [_majority_deadline_ms(voters, deadlines) for voters in raft.configurations]
+    whole_ms = raft.elected_ms + length
     if not ends or None in ends:
-        return raft.elected_ms + length
-    return max(end for end in ends if end is not None)
+        return whole_ms
+    return min(whole_ms, max(end for end in ends if end is not None))
 
 
 def _majority_deadline_ms(

@@ -91,7 +91,7 @@ def open_epoch(view: NodeView) -> Decision | None:
     flushed = {
         row.name
         for row in view.postgres.replication
-        if row.streaming and row.name in eligible and row.flush_lsn > promoted_at
+        if row.streaming and row.name in eligible and row.flush_lsn >= promoted_at
     }
     desired = desired_set(view.state, flushed, ())
     give_up_ms = view.postgres.promoted_ms + view.limits.sync_silent_ms
@@ -131,6 +131,9 @@ def keep_sync(view: NodeView) -> Decision | None:
     opened = view.state.opened
     if opened is None or opened.epoch != held.epoch:
         return None
+    if view.sync_unsettled:
+        # The server's setting must not move while a promise is still on its way.
+        return _promise(view, opened.sync)
     streaming, kept, wake_ms = _present(view, opened.sync)
     desired = desired_set(view.state, streaming, kept)
     step = next_sync_step(
@@ -146,15 +149,23 @@ def keep_sync(view: NodeView) -> Decision | None:
             action = ApplySyncSet(sync=sync)
             return Decision(Reason.CHANGING_SYNC_SET, (action,), detail=_say(sync))
         case SetReplicated(sync=sync):
-            command = SetSync(epoch=held.epoch, incarnation=view.incarnation, sync=sync)
-            return Decision(
-                Reason.CHANGING_SYNC_SET, (Propose(command=command),), detail=_say(sync)
-            )
+            return _promise(view, sync)
         case Confirming():
             again_ms = view.now_ms + CONFIRM_AGAIN_MS
             wake = again_ms if wake_ms is None else min(wake_ms, again_ms)
             confirm = ApplySyncSet(sync=desired)
             return Decision(Reason.CONFIRMING_SYNC_SET, (confirm,), wake)
+
+
+def _promise(view: NodeView, sync: SyncSet) -> Decision:
+    command = SetSync(
+        revision=view.state.revision,
+        epoch=view.state.epoch,
+        incarnation=view.incarnation,
+        sync=sync,
+    )
+    actions = (Propose(command=command),)
+    return Decision(Reason.CHANGING_SYNC_SET, actions, detail=_say(sync))
 
 
 def _present(

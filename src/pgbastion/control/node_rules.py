@@ -92,10 +92,17 @@ def give_back(view: NodeView, reason: Reason) -> Decision:
         return Decision(reason, (*steps, Propose(command=release)))
     if held.revoked:
         return Decision(Reason.STOPPING_AS_REVOKED, tuple(steps))
-    take_up = Resume(
-        epoch=held.epoch, member_id=view.member_id, incarnation=view.incarnation
+    return Decision(reason, (*steps, Propose(command=taking_up(view, held))))
+
+
+def taking_up(view: NodeView, held: Assignment) -> Resume:
+    """Return the command with which this daemon takes its epoch up."""
+    return Resume(
+        epoch=held.epoch,
+        member_id=view.member_id,
+        incarnation=view.incarnation,
+        former=held.incarnation,
     )
-    return Decision(reason, (*steps, Propose(command=take_up)))
 
 
 def start_backoff_ms(view: NodeView) -> int | None:

@@ -25,6 +25,7 @@ from pgbastion.control.node_rules import (
     held_by_this,
     promoted_primary,
     start_backoff_ms,
+    taking_up,
 )
 from pgbastion.control.transitions import Step
 from pgbastion.errors import InvariantError
@@ -45,7 +46,6 @@ from pgbastion.model.actions import (
     StopMode,
     StopPostgres,
 )
-from pgbastion.model.commands import Resume
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport
 from pgbastion.model.views import NodeView, RejoinStep
@@ -80,10 +80,7 @@ def resume(view: NodeView) -> Decision | None:
     held = held_by_this(view)
     if held.incarnation == view.incarnation:
         return None
-    command = Resume(
-        epoch=held.epoch, member_id=view.member_id, incarnation=view.incarnation
-    )
-    return Decision(Reason.RESUMING, (Propose(command=command),))
+    return Decision(Reason.RESUMING, (Propose(command=taking_up(view, held)),))
 
 
 def hold_lease(view: NodeView) -> Decision | None:
@@ -166,6 +163,11 @@ def await_promotion(view: NodeView) -> Decision | None:
     """Wait for a promotion that was asked for; ask if a former daemon did not."""
     postgres = view.postgres
     if postgres.in_recovery and not postgres.promote_asked:
+        if view.data_changed:
+            # The guard is armed for it: only its end lets the epoch be given back.
+            reason = Reason.SURVEYED_DATA_CHANGED
+            kill = StopPostgres(mode=StopMode.KILL, reason=reason)
+            return Decision(reason, (kill,))
         return arm_and_promote(view)
     return Decision(Reason.PROMOTION_RUNNING)
 
@@ -192,9 +194,10 @@ def fence(view: NodeView) -> Decision | None:
 
 def end_old_epochs(view: NodeView) -> Decision | None:
     """Have the guard note that epochs which this node held have ended."""
-    if view.data.promoted_epoch <= view.lease.ended_epoch:
+    newest = max(view.data.promoted_epoch, view.lease.armed_epoch)
+    if newest <= view.lease.ended_epoch:
         return None
-    return Decision(Reason.ENDING_EPOCHS, (EndEpoch(epoch=view.data.promoted_epoch),))
+    return Decision(Reason.ENDING_EPOCHS, (EndEpoch(epoch=newest),))
 
 
 def copy(view: NodeView) -> Decision | None:
@@ -260,8 +263,11 @@ def start_standby(view: NodeView) -> Decision | None:
     if wait_ms is not None:
         return Decision(Reason.REJOIN_FAILED, (), wait_ms)
     primary = _primary(view)
-    action = StartStandby(primary=primary.node, epoch=view.state.epoch)
-    return Decision(Reason.STARTING_STANDBY, (action,), detail=primary.node)
+    epoch = view.state.epoch
+    # Once cut from an epoch and surveyed, it confirms nothing of it any more.
+    upstream = None if view.data.cut_epoch >= epoch else primary.node
+    action = StartStandby(primary=upstream, epoch=epoch)
+    return Decision(Reason.STARTING_STANDBY, (action,), detail=upstream or "")
 
 
 def stay_stopped(view: NodeView) -> Decision | None:

@@ -3,12 +3,11 @@
 Source: docs/explanation/lease.md, "Revocation and survey".
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from pgbastion.model.cluster import ClusterState
-from pgbastion.model.ids import standby_name
+from pgbastion.model.ids import NodeId, standby_name
 from pgbastion.model.views import SurveyAnswer
-from pgbastion.model.wal import WalEnd
 
 
 def counted(answers: Iterable[SurveyAnswer]) -> tuple[SurveyAnswer, ...]:
@@ -27,14 +26,14 @@ def hold_every_commit(state: ClusterState, answers: Sequence[SurveyAnswer]) -> b
     if opened is None:
         return False
     usable = counted(answers)
-    names = {standby_name(a.node, a.data_id) for a in usable}
-    if standby_name(opened.node, opened.data_id) in names:
+    if any((a.node, a.data_id) == (opened.node, opened.data_id) for a in usable):
         return True
     if any(_beyond_opened(state, answer) for answer in usable):
         return True
     # W members of the set flushed a commit before it was acknowledged; R of its N
     # members answer. Any W and any R of N share one exactly when R + W > N.
     sync = opened.sync
+    names = {standby_name(a.node, a.data_id) for a in usable}
     answering = len(names.intersection(sync.names))
     return sync.num_sync > 0 and answering + sync.num_sync > len(sync.names)
 
@@ -50,7 +49,25 @@ def _beyond_opened(state: ClusterState, answer: SurveyAnswer) -> bool:
     return answer.timeline_begin is not None and end.lsn > answer.timeline_begin
 
 
-def furthest(answers: Sequence[SurveyAnswer]) -> WalEnd | None:
-    """Return the furthest end of WAL among the answers that count."""
-    ends = [a.wal_end for a in counted(answers) if a.wal_end is not None]
-    return max(ends, default=None)
+def complete(
+    state: ClusterState, answers: Sequence[SurveyAnswer], able: Collection[NodeId]
+) -> tuple[SurveyAnswer, ...]:
+    """Return those answers of ``able`` nodes that surely hold every commit.
+
+    The furthest of a set that holds every commit does, and whoever is as far. Left
+    out of the comparison is a server that took another timeline than the assigned
+    one: its id says nothing about its place, so it counts only if it suffices alone.
+    """
+    usable = [a for a in counted(answers) if a.node in able]
+    placed = [a for a in usable if _has_known_timeline(state, a)]
+    if hold_every_commit(state, placed):
+        end = max(a.wal_end for a in placed if a.wal_end is not None)
+        return tuple(a for a in placed if a.wal_end == end)
+    return tuple(a for a in usable if hold_every_commit(state, (a,)))
+
+
+def _has_known_timeline(state: ClusterState, answer: SurveyAnswer) -> bool:
+    opened, end = state.opened, answer.wal_end
+    if opened is None or end is None:
+        return False
+    return end.timeline <= opened.timeline or end.timeline in state.later_timelines

@@ -89,6 +89,8 @@ class Resume:
     epoch: Epoch
     member_id: MemberId
     incarnation: Incarnation
+    former: Incarnation | None
+    """Whom it takes over from: a late word of a former daemon is refused."""
     kind: Literal["resume"] = "resume"
 
 
@@ -105,8 +107,14 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetSync:
-    """The holder changes the synchronous set."""
+    """The holder changes the synchronous set.
 
+    The set that is in force, once more, settles a change of unknown outcome: after
+    it, whatever was proposed before and is still on its way is refused.
+    """
+
+    revision: Revision
+    """Of the state that the step was decided on; a later one refuses this."""
     epoch: Epoch
     incarnation: Incarnation
     sync: SyncSet

@@ -233,6 +233,8 @@ class NodeView:
     rejoin: RejoinView | None = None
     data_changed: bool = False
     """The end of WAL was not the surveyed one when the promotion was to begin."""
+    sync_unsettled: bool = False
+    """A change of the synchronous set was proposed, and no outcome is known since."""
     silent_since_ms: Mapping[str, int] = field(default_factory=dict)
     """Since when a member of the synchronous set has not streamed, by name."""
     at: str = ""
