@@ -1,0 +1,338 @@
+"""Carries actions out. It judges nothing but permits: what must still hold just then.
+
+An action that cannot be undone is checked once more against lease and survey in
+the moment in which it is done.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from pgbastion.clock import boottime_ms
+from pgbastion.control.apply import Outcome
+from pgbastion.errors import PgBastionError
+from pgbastion.ha.host import Host
+from pgbastion.ha.observer import Observer
+from pgbastion.ha.ports import Database, Guard, RaftEngine, Upstream
+from pgbastion.model import actions as act
+from pgbastion.model.actions import Action
+from pgbastion.model.ids import Epoch, Incarnation, NodeId
+from pgbastion.observe.logging import get_logger
+
+PROPOSE_TIMEOUT_S: Final = 1.0
+SQL_TIMEOUT_S: Final = 5.0
+CHANGE_TIMEOUT_S: Final = 2.0
+
+log = get_logger("actions")
+
+
+class Job:
+    """A long step: it runs beside the passes, one at a time."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.failed: str | None = None
+        self.failed_ms = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(
+        self, name: str, work: Awaitable[None], then: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Run ``work``, then ``then``, whatever became of it."""
+        self.name = name
+        self._task = asyncio.create_task(self._run(name, work, then))
+
+    async def _run(
+        self, name: str, work: Awaitable[None], then: Callable[[], Awaitable[None]]
+    ) -> None:
+        started_ms = boottime_ms()
+        log.info("job_started", job=name)
+        try:
+            await work
+            self.failed = None
+            log.info("job_done", job=name, ms=boottime_ms() - started_ms)
+        except (PgBastionError, TimeoutError, OSError) as exc:
+            self.failed, self.failed_ms = str(exc), boottime_ms()
+            log.error("job_failed", job=name, error=str(exc))
+        finally:
+            self.name = None
+            self._task = None
+        await then()
+
+    async def stop(self) -> None:
+        """Interrupt the step; its programs are ended with it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+class Executor:
+    """Performs the actions of a node's and of the cluster's decisions."""
+
+    def __init__(  # noqa: PLR0913 - it joins all ports
+        self,
+        *,
+        host: Host,
+        engine: RaftEngine,
+        database: Database,
+        guard: Guard,
+        observer: Observer,
+        node: NodeId,
+        incarnation: Incarnation,
+        stop_ms: int,
+        latch_release: Callable[[Epoch], None],
+        lease_held: Callable[[Epoch], bool],
+        on_hold: Callable[[Epoch], None],
+    ) -> None:
+        self._host = host
+        self._engine = engine
+        self._database = database
+        self._guard = guard
+        self._observer = observer
+        self._node = node
+        self._incarnation = incarnation
+        self._stop_ms = stop_ms
+        self._latch_release = latch_release
+        self._lease_held = lease_held
+        self._on_hold = on_hold
+        self._background: set[asyncio.Task[None]] = set()
+        self._checkpointing = False
+        self._answer_seen_ms = 0
+        self.job = Job()
+
+    async def perform(self, action: Action) -> bool:
+        """Perform one action; False: the rest of its decision must not follow."""
+        log.debug("action", action=repr(action))
+        match action:
+            case act.Propose():
+                return await self._propose(action)
+            case act.CloseLease(epoch=epoch):
+                return self._close_lease(epoch)
+            case act.AskAges() | act.Survey() | act.ChangeMember() | act.MoveLeadership():
+                return await self._lead(action)
+            case act.HoldLease() | act.LatchRelease() | act.Arm() | act.EndEpoch():
+                return await self._bound(action)
+            case act.StopPostgres():
+                return await self._stop(action)
+            case act.StartStandby() | act.AnnounceStart() | act.StartPrimary():
+                return await self._start(action)
+            case act.Promote() | act.Follow() | act.ApplySyncSet() | act.KeepSlots():
+                async with asyncio.timeout(SQL_TIMEOUT_S):
+                    return await self._ask_server(action)
+            case act.Checkpoint():
+                return self._checkpoint()
+            case _:
+                return self._start_job(action)
+
+    # The log and the lease
+
+    async def _propose(self, action: act.Propose) -> bool:
+        outcome = await self._host.propose(action.command, timeout_s=PROPOSE_TIMEOUT_S)
+        if outcome is None:
+            log.info("proposal_unknown", command=action.command.kind)
+        return outcome in (Outcome.OK, Outcome.NO_CHANGE)
+
+    def expect_answer(self, last_answer_ms: int) -> None:
+        """Remember the newest answer that the decision to close a lease knew of."""
+        self._answer_seen_ms = last_answer_ms
+
+    def _close_lease(self, epoch: Epoch) -> bool:
+        if self._host.close_lease(epoch) <= self._answer_seen_ms:
+            return True
+        # A renewal was answered since the decision: the holder is alive after all.
+        self._host.reopen_lease()
+        return False
+
+    async def _lead(
+        self, action: act.AskAges | act.Survey | act.ChangeMember | act.MoveLeadership
+    ) -> bool:
+        match action:
+            case act.AskAges():
+                await self._host.ask_ages(timeout_s=PROPOSE_TIMEOUT_S)
+            case act.Survey(epoch=epoch, nodes=nodes):
+                self._host.start_survey(epoch, nodes)
+            case act.ChangeMember(change=change, member_id=member, address=address):
+                answer = await self._engine.change(
+                    change, member, address, CHANGE_TIMEOUT_S
+                )
+                log.info("member_change", change=change, member=member, answer=answer)
+            case act.MoveLeadership(member_id=member):
+                moved = await self._engine.transfer(member, CHANGE_TIMEOUT_S)
+                log.info("leadership_move", member=member, moved=moved)
+        return True
+
+    async def _bound(
+        self, action: act.HoldLease | act.LatchRelease | act.Arm | act.EndEpoch
+    ) -> bool:
+        match action:
+            case act.HoldLease(epoch=epoch):
+                self._engine.hold(epoch, self._incarnation)
+                self._on_hold(epoch)
+            case act.LatchRelease(epoch=epoch):
+                self._latch_release(epoch)
+                self._engine.hold(0, 0)
+                self._on_hold(Epoch(0))
+            case act.Arm(epoch=epoch):
+                await self._guard.arm(epoch)
+            case act.EndEpoch(epoch=epoch):
+                await self._guard.end_epoch(epoch)
+        return True
+
+    # The server's life
+
+    async def _stop(self, action: act.StopPostgres) -> bool:
+        log.info("stopping", mode=action.mode, reason=action.reason)
+        fast_ms = self._stop_ms if action.mode is act.StopMode.FAST else 0
+        started_ms = boottime_ms()
+        await self._guard.stop(fast_ms=fast_ms)
+        log.info("stopped", ms=boottime_ms() - started_ms)
+        await self._observer.inspect()
+        return True
+
+    async def _start(
+        self, action: act.StartStandby | act.AnnounceStart | act.StartPrimary
+    ) -> bool:
+        if isinstance(action, act.AnnounceStart):
+            await self._guard.ask()
+            return True
+        if isinstance(action, act.StartPrimary):
+            return await self._start_primary(action.epoch)
+        upstream = None
+        if action.primary is not None:
+            upstream = self._upstream(action.primary, action.epoch)
+        if self._guard.facts().armed_epoch:
+            await self._guard.disarm()
+        await self._database.prepare_standby(upstream, self._host.state.servers)
+        if action.for_promotion:
+            await self._guard.ask()
+        await self._guard.start(
+            self._database.command(), primary=False, epoch=action.epoch
+        )
+        if upstream is not None:
+            self._observer.following = (upstream.node, upstream.epoch)
+            self._observer.note_mark(epoch=upstream.epoch)
+        self._observer.look_soon()
+        return True
+
+    async def _start_primary(self, epoch: Epoch) -> bool:
+        opened = self._host.state.opened
+        sync = opened.sync if opened is not None and opened.epoch == epoch else None
+        await self._guard.ask()
+        await self._database.prepare_primary(sync)
+        if not self._lease_held(epoch):
+            return False
+        await self._guard.start(self._database.command(), primary=True, epoch=epoch)
+        self._observer.look_soon()
+        return True
+
+    # Questions to the running server
+
+    async def _ask_server(
+        self, action: act.Promote | act.Follow | act.ApplySyncSet | act.KeepSlots
+    ) -> bool:
+        match action:
+            case act.Promote():
+                return await self._promote(action)
+            case act.Follow(primary=primary, epoch=epoch):
+                upstream = self._upstream(primary, epoch)
+                await self._database.follow(upstream)
+                self._observer.following = (primary, epoch)
+                self._observer.note_mark(epoch=epoch)
+            case act.ApplySyncSet(sync=sync):
+                confirmed = await self._database.apply_sync(sync)
+                self._observer.on_sync_applied(sync, confirmed=confirmed)
+            case act.KeepSlots(nodes=nodes):
+                await self._database.refresh_access(self._host.state.servers)
+                await self._database.keep_slots(nodes)
+                self._observer.look_soon()
+        return True
+
+    async def _promote(self, action: act.Promote) -> bool:
+        if action.surveyed is not None:
+            end = await self._database.wal_end()
+            if end != action.surveyed:
+                log.warning(
+                    "surveyed_data_changed", now=str(end), then=str(action.surveyed)
+                )
+                self._observer.data_changed_epoch = action.epoch
+                return False
+        await self._guard.ask()
+        if not self._lease_held(action.epoch):
+            return False
+        pid = self._guard.facts().pid
+        self._observer.note_mark(promoted_epoch=action.epoch, epoch=action.epoch)
+        await self._database.promote(action.epoch, action.timeline)
+        self._observer.promote_asked_pid = pid
+        log.info("promotion_asked", epoch=action.epoch, timeline=action.timeline)
+        self._observer.look_soon()
+        return True
+
+    def _upstream(self, node: NodeId, epoch: Epoch) -> Upstream:
+        member = self._host.state.named(node)
+        if member is None or member.postgres_port is None:
+            raise PgBastionError(f"{node} is no member with a PostgreSQL any more")
+        return Upstream(
+            node=node, host=member.host, port=member.postgres_port, epoch=epoch
+        )
+
+    def _checkpoint(self) -> bool:
+        if not self._checkpointing:
+            self._checkpointing = True
+            task = asyncio.create_task(self._run_checkpoint())
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+        return True
+
+    async def _run_checkpoint(self) -> None:
+        try:
+            await self._database.checkpoint()
+            log.info("checkpoint_done")
+        except (PgBastionError, TimeoutError, OSError) as exc:
+            log.warning("checkpoint_failed", error=str(exc))
+        finally:
+            self._checkpointing = False
+            self._observer.look_soon()
+
+    # Long steps
+
+    def _start_job(self, action: Action) -> bool:
+        if self.job.name is not None:
+            return False
+        match action:
+            case act.InitDb():
+                cluster_id = self._host.state.cluster_id
+                self.job.start(
+                    "initdb", self._database.initialise(cluster_id), self._after_job
+                )
+            case act.Examine(primary=primary, epoch=epoch):
+                upstream = self._upstream(primary, epoch)
+                self.job.start("examine", self._examine(upstream), self._after_job)
+            case act.Copy(primary=primary, epoch=epoch):
+                upstream = self._upstream(primary, epoch)
+                copying = self._database.copy(upstream, self._host.state.cluster_id)
+                self.job.start("copy", copying, self._after_job)
+            case act.Rewind(primary=primary, epoch=epoch):
+                upstream = self._upstream(primary, epoch)
+                self._observer.rejoin = None
+                self.job.start(
+                    "rewind", self._database.rewind(upstream), self._after_job
+                )
+            case act.RecoverCrash():
+                self._observer.rejoin = None
+                self.job.start("recover", self._database.recover(), self._after_job)
+            case _:
+                raise TypeError(f"no such action: {action!r}")
+        return True
+
+    async def _examine(self, upstream: Upstream) -> None:
+        self._observer.rejoin = await self._database.examine(upstream)
+
+    async def _after_job(self) -> None:
+        await self._observer.inspect()
+
+    async def stop(self) -> None:
+        """Interrupt long steps and background work."""
+        await self.job.stop()
+        for task in tuple(self._background):
+            task.cancel()
+            await asyncio.wait([task])

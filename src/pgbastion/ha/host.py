@@ -1,0 +1,300 @@
+"""The state machine's host: feeds the log to ``apply`` and keeps what is volatile.
+
+It owns the replicated state, the newest report of every node, and what a Raft
+leader knows of leases, ages and the survey. It decides nothing.
+"""
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pgbastion.clock import boottime_ms
+from pgbastion.control.apply import Applied, Outcome, apply
+from pgbastion.ha.ports import Cutter, RaftEngine
+from pgbastion.ha.talk import Kind, decode_answer, encode_cut
+from pgbastion.model.cluster import ClusterState
+from pgbastion.model.commands import Command, encode_command
+from pgbastion.model.ids import Epoch, MemberId, NodeId
+from pgbastion.model.report import NodeReport, decode_report, encode_report
+from pgbastion.model.views import (
+    AgeAnswer,
+    ClusterView,
+    RaftView,
+    Received,
+    SurveyAnswer,
+    SurveyView,
+)
+from pgbastion.observe.logging import get_logger
+
+OUTCOMES_MAX: Final = 1_024
+CAUGHT_UP_ENTRIES: Final = 64
+
+log = get_logger("cluster")
+
+
+@dataclass(slots=True)
+class _Survey:
+    """The survey of one epoch on this leader."""
+
+    epoch: Epoch
+    started_ms: int
+    asked_ms: int
+    answers: dict[NodeId, SurveyAnswer]
+
+
+class Host:
+    """Replicated state and volatile knowledge of one node.
+
+    Args:
+        engine: The consensus engine.
+        node: This node's name.
+        cutter: Answers a survey for this node.
+        on_change: Called after anything changed that a decision may depend on.
+    """
+
+    def __init__(
+        self,
+        engine: RaftEngine,
+        *,
+        node: NodeId,
+        cutter: Cutter,
+        on_change: Callable[[], None],
+        cut_timeout_ms: int,
+    ) -> None:
+        self.state = ClusterState()
+        self._engine = engine
+        self._node = node
+        self._cutter = cutter
+        self._on_change = on_change
+        self._cut_timeout_s = cut_timeout_ms / 1_000
+        self._reports: dict[NodeId, Received] = {}
+        self._outcomes: OrderedDict[int, Outcome] = OrderedDict()
+        self._closed_epoch = Epoch(0)
+        self._ages: tuple[AgeAnswer, ...] = ()
+        self._ages_term = 0
+        self._ages_asked_ms = 0
+        self._assigned_seen: tuple[Epoch, int] = (Epoch(0), 0)
+        self._survey: _Survey | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.accepting_epoch = Epoch(0)
+
+    # The log
+
+    def on_committed(self, index: int, proposal_id: bytes, data: bytes) -> None:
+        """Apply one entry; an empty one is the leader's own or a member change."""
+        if data:
+            applied = apply(self.state, index, proposal_id.hex(), data)
+            self._note(index, applied)
+            self.state = applied.state
+        else:
+            self.state = replace(self.state, index=max(index, self.state.index))
+        self._tell_lease()
+        # The engine answers a renewal only when its state is applied that far, so
+        # the new holder has to be known to it first.
+        self._engine.applied(index)
+        self._on_change()
+
+    def _note(self, index: int, applied: Applied) -> None:
+        self._outcomes[index] = applied.outcome
+        while len(self._outcomes) > OUTCOMES_MAX:
+            self._outcomes.popitem(last=False)
+        kind = applied.command.kind if applied.command else "unknown"
+        level = log.info if applied.outcome is Outcome.OK else log.debug
+        level(
+            "applied",
+            index=index,
+            command=kind,
+            outcome=applied.outcome,
+            detail=applied.detail,
+        )
+        held = applied.state.assignment
+        if held is not None and held.epoch != self._assigned_seen[0]:
+            self._assigned_seen = (held.epoch, boottime_ms())
+
+    def _tell_lease(self) -> None:
+        held = self.state.assignment
+        policy = self.state.policy
+        may_renew = (
+            held is not None
+            and policy is not None
+            and held.live
+            and held.incarnation is not None
+            and held.epoch > self._closed_epoch
+        )
+        if may_renew and held and policy and held.incarnation is not None:
+            self._engine.lease(
+                held.member_id, held.epoch, held.incarnation, policy.lease_ms
+            )
+        else:
+            self._engine.lease(0, 0, 0, 0)
+
+    async def propose(self, command: Command, *, timeout_s: float) -> Outcome | None:
+        """Propose a command and return what became of it; None: nobody knows."""
+        index = await self._engine.propose(encode_command(command), timeout_s)
+        return None if index is None else self._outcomes.get(index)
+
+    # The lease on the leader
+
+    def close_lease(self, epoch: Epoch) -> int:
+        """Answer nothing of this epoch any more; return the last answer's instant.
+
+        Milliseconds; 0: this leader never answered. A caller that finds it newer
+        than what it decided on calls :meth:`reopen_lease` and decides again.
+        """
+        self._closed_epoch = max(self._closed_epoch, epoch)
+        return self._engine.lease(0, 0, 0, 0) // 1_000_000
+
+    def reopen_lease(self) -> None:
+        """Take a closing back that nobody was told of."""
+        self._closed_epoch = Epoch(0)
+        self._tell_lease()
+
+    async def ask_ages(self, *, timeout_s: float) -> None:
+        """Ask every voter when it last confirmed a leader of an older term."""
+        self._ages_asked_ms = boottime_ms()
+        term = self.raft().term
+        answers = await self._engine.ages(timeout_s)
+        if self.raft().term != term:
+            return
+        # An earlier answer of a voter bounds its confirmations just as well.
+        kept = {a.member_id: a for a in self._ages} if self._ages_term == term else {}
+        kept.update({a.member_id: a for a in answers})
+        self._ages, self._ages_term = tuple(kept.values()), term
+        self._on_change()
+
+    # Reports
+
+    def broadcast(self, report: NodeReport) -> None:
+        """Tell all nodes, this one included, what this node is doing."""
+        self.on_report(report)
+        self._engine.broadcast(Kind.REPORT, encode_report(report))
+
+    def on_report_bytes(self, member_id: MemberId, data: bytes) -> None:
+        """Take a report from the wire; one under another node's name is dropped."""
+        report = decode_report(data)
+        member = self.state.member(member_id)
+        if report is None or member is None or member.name != report.node:
+            log.debug("report_dropped", member=member_id)
+            return
+        self.on_report(report)
+
+    def on_report(self, report: NodeReport) -> None:
+        """Keep a node's newest report."""
+        old = self._reports.get(report.node)
+        self._reports[report.node] = Received(report=report, at_ms=boottime_ms())
+        if report.accepting and report.epoch > self.accepting_epoch:
+            self.accepting_epoch = report.epoch
+        if old is None or _differs(old.report, report):
+            self._on_change()
+
+    @property
+    def reports(self) -> Mapping[NodeId, Received]:
+        """The newest report of each node that is a member."""
+        names = {m.name for m in self.state.members}
+        return {name: r for name, r in self._reports.items() if name in names}
+
+    # The survey
+
+    def start_survey(self, epoch: Epoch, nodes: tuple[NodeId, ...]) -> None:
+        """Ask these nodes to cut themselves off from the epoch, all at once."""
+        now_ms = boottime_ms()
+        if self._survey is None or self._survey.epoch != epoch:
+            self._survey = _Survey(
+                epoch=epoch, started_ms=now_ms, asked_ms=now_ms, answers={}
+            )
+        self._survey.asked_ms = now_ms
+        for node in nodes:
+            task = asyncio.create_task(self._ask(self._survey, node))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, survey: _Survey, node: NodeId) -> None:
+        if node == self._node:
+            answer = await self._cutter.cut(survey.epoch)
+        else:
+            member = self.state.named(node)
+            if member is None:
+                return
+            data = await self._engine.request(
+                member.member_id,
+                Kind.CUT,
+                encode_cut(survey.epoch),
+                self._cut_timeout_s,
+            )
+            answer = None if data is None else decode_answer(data)
+        if answer is None or answer.node != node or survey is not self._survey:
+            return
+        log.info("surveyed", node=node, epoch=survey.epoch, end=str(answer.wal_end))
+        survey.answers[node] = answer
+        self._on_change()
+
+    # Views
+
+    def raft(self) -> RaftView:
+        """Return what the engine says about itself."""
+        status = self._engine.status()
+        last = status.last_index
+        near = tuple(
+            MemberId(m)
+            for m, peer in status.peers.items()
+            if last - peer.matched <= CAUGHT_UP_ENTRIES
+        )
+        return RaftView(
+            member_id=MemberId(status.member_id),
+            term=status.term,
+            leader=MemberId(status.leader),
+            is_leader=status.role == "leader",
+            own_entry_applied=status.own_entry_applied,
+            elected_ms=status.elected_ns // 1_000_000,
+            last_answer_ms=status.last_answer_ns // 1_000_000,
+            voters=tuple(MemberId(m) for m in status.voters),
+            learners=tuple(MemberId(m) for m in status.learners),
+            configurations=tuple(
+                tuple(MemberId(m) for m in voters) for voters in status.configurations
+            ),
+            change_pending=status.pending_change,
+            caught_up=near,
+        )
+
+    def cluster_view(
+        self, *, at: str, lag_max_bytes: int, report_ms: int
+    ) -> ClusterView:
+        """Return the picture that the leader decides on."""
+        raft = self.raft()
+        survey = self._survey
+        return ClusterView(
+            now_ms=boottime_ms(),
+            state=self.state,
+            raft=raft,
+            reports=self.reports,
+            ages=self._ages if self._ages_term == raft.term else (),
+            ages_asked_ms=self._ages_asked_ms,
+            assigned_seen_ms=self._assigned_seen[1],
+            survey=None
+            if survey is None
+            else SurveyView(
+                epoch=survey.epoch,
+                started_ms=survey.started_ms,
+                asked_ms=survey.asked_ms,
+                answers=tuple(survey.answers.values()),
+            ),
+            at=at,
+            lag_max_bytes=lag_max_bytes,
+            report_ms=report_ms,
+        )
+
+    async def stop(self) -> None:
+        """End questions that are under way."""
+        for task in tuple(self._tasks):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+def _differs(old: NodeReport, new: NodeReport) -> bool:
+    """Tell whether a decision could depend on what changed, beyond WAL positions."""
+    calm = {"wal_end": None, "replay_lsn": None, "replication": (), "progress": None}
+    return replace(old, **calm) != replace(new, **calm)  # type: ignore[arg-type]

@@ -1,0 +1,261 @@
+"""Keeps what was last seen of this node's PostgreSQL, and makes views of it.
+
+It asks the server at the profile's pace, faster while something is expected to
+change, and writes the instant of each answer into the shared page: that is the
+evidence without which the engine renews no lease.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pgbastion.clock import NS_PER_MS, boottime_ms
+from pgbastion.ha.ports import Database, DataFacts, Guard, GuardFacts, ServerFacts
+from pgbastion.model.cluster import ClusterState, SyncSet
+from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
+from pgbastion.model.views import DataView, PostgresView, RejoinView
+from pgbastion.model.wal import Lsn, WalEnd
+from pgbastion.observe.logging import get_logger
+
+HURRY_MS: Final = 10
+"""How often the server is asked while a promotion or a change of the set goes on."""
+
+log = get_logger("postgres")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promotion:
+    """The end of a promotion, as it was seen."""
+
+    pid: int
+    at: Lsn
+    seen_ms: int
+    history: tuple[tuple[Timeline, Lsn], ...]
+
+
+class Observer:
+    """What is known of this node's data directory and server.
+
+    Args:
+        database: The server and its directory.
+        guard: The postmaster's parent.
+        probe_ms: The pace of asking.
+        on_evidence: Takes the instant (nanoseconds) at which the server answered.
+        on_change: Called after each look that a decision may depend on.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        guard: Guard,
+        *,
+        probe_ms: int,
+        on_evidence: Callable[[int], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._guard = guard
+        self._probe_ms = probe_ms
+        self._on_evidence = on_evidence
+        self._on_change = on_change
+        self._soon = asyncio.Event()
+        self._data = DataFacts(empty=True, ours=False, problem="not looked at yet")
+        self._server: ServerFacts | None = None
+        self._server_pid = 0
+        self._promotion: Promotion | None = None
+        self._silent_since_ms: dict[str, int] = {}
+        self._confirmed: SyncSet | None = None
+        self._applied: SyncSet | None = None
+        self.promote_asked_pid = 0
+        self.following: tuple[NodeId, Epoch] | None = None
+        self.rejoin: RejoinView | None = None
+        self.data_changed_epoch = Epoch(0)
+        self.start_failures = 0
+        self.start_failed_ms = 0
+        self.hurry = False
+
+    # Looking
+
+    async def run(self) -> None:
+        """Look for ever, at the profile's pace or when asked to."""
+        while True:
+            if self._guard.facts().running:
+                await self._look()
+            pause_ms = HURRY_MS if self._expects_change() else self._probe_ms
+            try:
+                async with asyncio.timeout(pause_ms / 1_000):
+                    await self._soon.wait()
+            except TimeoutError:
+                pass
+            self._soon.clear()
+
+    def look_soon(self) -> None:
+        """Have the next look now."""
+        self._soon.set()
+
+    def _expects_change(self) -> bool:
+        facts = self._guard.facts()
+        if not facts.running:
+            return False
+        server = self._server
+        started = server is None or self._server_pid != facts.pid
+        return started or self.hurry or (facts.asked_ns > 0 and not self._promotion)
+
+    async def _look(self) -> None:
+        facts = self._guard.facts()
+        server = await self._database.look()
+        if self._guard.facts().pid != facts.pid:
+            return
+        if server.evidence_ns is not None:
+            self._on_evidence(server.evidence_ns)
+        if not server.answered:
+            log.state("server", "server_silent", reason=server.reason)
+            self._on_change()
+            return
+        log.state("server", "server_answers", in_recovery=server.in_recovery)
+        if self._server_pid != facts.pid:
+            self.start_failures = 0
+        self._server, self._server_pid = server, facts.pid
+        if server.in_recovery is False and server.wal_end is not None:
+            await self._note_promotion(facts, server.wal_end)
+        elif facts.asked_ns and not self.promote_asked_pid:
+            await self._guard.answered()
+        self._on_change()
+
+    async def _note_promotion(self, facts: GuardFacts, end: WalEnd) -> None:
+        if self._promotion is not None and self._promotion.pid == facts.pid:
+            return
+        history = await self._database.history(end.timeline)
+        self._promotion = Promotion(
+            pid=facts.pid, at=end.lsn, seen_ms=boottime_ms(), history=history
+        )
+        await self._guard.answered()
+        log.info("primary_seen", timeline=end.timeline, end=str(end))
+
+    async def inspect(self) -> None:
+        """Look into the data directory again."""
+        self._data = await self._database.inspect(running=self._guard.facts().running)
+        self._on_change()
+
+    def on_stopped(self) -> None:
+        """Forget the server: the guard said that all its processes have ended."""
+        if self._server_pid == 0 and self._guard.facts().pid == 0:
+            self.start_failures += 1
+            self.start_failed_ms = boottime_ms()
+        self._server, self._server_pid, self._promotion = None, 0, None
+        self._confirmed = self._applied = None
+        self._silent_since_ms.clear()
+        self.promote_asked_pid = 0
+        self.following = self.rejoin = None
+
+    # What the executor did
+
+    def on_sync_applied(self, sync: SyncSet, *, confirmed: bool) -> None:
+        """Note that the server has this set in its setting."""
+        self._applied = sync
+        self._confirmed = sync if confirmed else None
+        self._on_change()
+
+    @property
+    def data(self) -> DataFacts:
+        """What was last seen in the data directory."""
+        return self._data
+
+    @property
+    def server(self) -> ServerFacts | None:
+        """The newest answer of the running server."""
+        return self._server
+
+    @property
+    def history(self) -> tuple[tuple[Timeline, Lsn], ...]:
+        """The running primary's newest ancestors."""
+        return self._promotion.history if self._promotion else ()
+
+    def note_mark(self, **changes: object) -> None:
+        """Take over what was just written into the mark, without reading it again."""
+        self._data = replace(self._data, **changes)  # type: ignore[arg-type]
+
+    # Views
+
+    def data_view(self) -> DataView:
+        """Return what is in the data directory."""
+        data = self._data
+        return DataView(
+            empty=data.empty,
+            ours=data.ours,
+            problem=data.problem,
+            data_id=data.data_id,
+            epoch=data.epoch,
+            promoted_epoch=data.promoted_epoch,
+            cut_epoch=data.cut_epoch,
+            was_standby=data.was_standby,
+            system_identifier=data.system_identifier,
+        )
+
+    def postgres_view(self, evidence_ms: int) -> PostgresView:
+        """Return what the server is doing."""
+        facts = self._guard.facts()
+        if not facts.running:
+            return PostgresView(
+                running=False,
+                wal_end=self._data.wal_end,
+                start_failures=self.start_failures,
+                start_failed_ms=self.start_failed_ms,
+            )
+        server = self._server if self._server_pid == facts.pid else None
+        started_ms = facts.started_ns // NS_PER_MS
+        if server is None:
+            return PostgresView(
+                running=True,
+                started_as_primary=facts.started_as_primary,
+                promote_asked=self.promote_asked_pid == facts.pid,
+                evidence_ms=evidence_ms,
+                started_ms=started_ms,
+                start_failures=self.start_failures,
+                start_failed_ms=self.start_failed_ms,
+            )
+        promotion = self._promotion
+        following, epoch = self.following or (None, Epoch(0))
+        end = server.wal_end
+        sync = server.sync_setting if self._applied is None else self._applied
+        return PostgresView(
+            running=True,
+            started_as_primary=facts.started_as_primary,
+            in_recovery=server.in_recovery,
+            timeline=end.timeline if end else None,
+            wal_end=end,
+            promoted_at=promotion.at if promotion else None,
+            promoted_ms=promotion.seen_ms if promotion else 0,
+            promote_asked=self.promote_asked_pid == facts.pid,
+            following=following,
+            following_epoch=epoch,
+            streaming=server.streaming,
+            evidence_ms=evidence_ms,
+            started_ms=started_ms,
+            server_sync=sync,
+            sync_confirmed=sync is not None and self._confirmed == sync,
+            replication=server.replication,
+            slots=server.slots,
+            checkpointed=end is not None and server.checkpoint_timeline == end.timeline,
+            start_failures=self.start_failures,
+            start_failed_ms=self.start_failed_ms,
+        )
+
+    def silent_since_ms(self, state: ClusterState) -> dict[str, int]:
+        """Return since when each member of the synchronous set does not stream."""
+        opened = state.opened
+        server = self._server
+        if opened is None or server is None or server.in_recovery is not False:
+            return {}
+        streaming = {row.name for row in server.replication if row.streaming}
+        now_ms = boottime_ms()
+        silent = [name for name in opened.sync.names if name not in streaming]
+        self._silent_since_ms = {
+            name: self._silent_since_ms.get(name, now_ms) for name in silent
+        }
+        return dict(self._silent_since_ms)
+
+    def data_id(self) -> DataId | None:
+        """Return the data directory's id."""
+        return self._data.data_id

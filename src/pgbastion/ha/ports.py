@@ -1,0 +1,272 @@
+"""What the decisions need of the world, as protocols; adapters fulfil them.
+
+Each has a fake in ``testing/``. Adapters judge nothing: they are idempotent and
+run under a deadline that the executor sets.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pgbastion.model.cluster import Member, SyncSet
+from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
+from pgbastion.model.report import ReplicationRow
+from pgbastion.model.views import AgeAnswer, RejoinView, SurveyAnswer
+from pgbastion.model.wal import Lsn, WalEnd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerStatus:
+    """What a Raft leader knows of another member."""
+
+    address: str
+    matched: int
+    """The newest log index that it is known to have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaftStatus:
+    """What the consensus engine says about itself; instants in nanoseconds."""
+
+    member_id: int
+    role: str
+    """``leader``, ``follower``, ``candidate``, ``precandidate`` or ``learner``."""
+    term: int
+    leader: int
+    committed: int
+    applied: int
+    last_index: int
+    voters: tuple[int, ...]
+    learners: tuple[int, ...]
+    configurations: tuple[tuple[int, ...], ...]
+    own_entry_applied: bool
+    elected_ns: int
+    last_answer_ns: int
+    pending_change: bool
+    peers: Mapping[int, PeerStatus]
+
+
+class RaftEngine(Protocol):
+    """The consensus engine."""
+
+    def status(self) -> RaftStatus:
+        """Return what the engine knows now, without waiting."""
+
+    def applied(self, index: int) -> None:
+        """Say that the state machine has applied everything up to ``index``."""
+
+    def lease(
+        self, member_id: int, epoch: int, incarnation: int, lease_ms: int
+    ) -> int:
+        """Say whose renewals may be answered (0: nobody's).
+
+        Returns the instant of the last answer in nanoseconds; 0: none.
+        """
+
+    async def propose(self, data: bytes, timeout_s: float) -> int | None:
+        """Return the index at which ``data`` was applied here; None: unknown."""
+
+    async def read_index(self, timeout_s: float) -> int | None:
+        """Wait until all that was committed when it was asked is applied here.
+
+        Returns the instant of asking in nanoseconds; None: no leader answered.
+        """
+
+    async def change(
+        self, change: str, member_id: int, address: str, timeout_s: float
+    ) -> str:
+        """Change the membership; return ``ok`` or why not."""
+
+    async def transfer(self, member_id: int, timeout_s: float) -> bool:
+        """Hand leadership to a member; tell whether it has it."""
+
+    async def request(
+        self, member_id: int, kind: int, payload: bytes, timeout_s: float
+    ) -> bytes | None:
+        """Ask a member; None: no answer in time."""
+
+    def broadcast(self, kind: int, payload: bytes) -> None:
+        """Tell all other members; it may be lost."""
+
+    async def ages(self, timeout_s: float) -> tuple[AgeAnswer, ...]:
+        """Ask all voters how long ago they last confirmed an older leader."""
+
+    def hold(self, epoch: int, incarnation: int) -> None:
+        """Renew the lease of this epoch from now on; 0: stop renewing."""
+
+
+class Cutter(Protocol):
+    """Cuts this node off from an epoch and says what it has."""
+
+    async def cut(self, epoch: Epoch) -> SurveyAnswer | None:
+        """Return the answer to a survey; None: this node cannot answer now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """A primary to follow, copy or rewind to."""
+
+    node: NodeId
+    host: str
+    port: int
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFacts:
+    """What is in the data directory."""
+
+    empty: bool
+    ours: bool
+    problem: str | None = None
+    data_id: DataId | None = None
+    epoch: Epoch = Epoch(0)
+    promoted_epoch: Epoch = Epoch(0)
+    cut_epoch: Epoch = Epoch(0)
+    was_standby: bool = False
+    system_identifier: str | None = None
+    wal_end: WalEnd | None = None
+    """The end of WAL of a stopped server, where it was read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFacts:
+    """What a running server said at one look; instants in nanoseconds."""
+
+    sent_ns: int
+    answered: bool
+    reason: str = ""
+    """Why it did not answer, or answered with an error: alive with a reason."""
+    evidence_ns: int | None = None
+    """When the server and its disks answered, None: not at this look."""
+    in_recovery: bool | None = None
+    wal_end: WalEnd | None = None
+    replay_lsn: Lsn | None = None
+    streaming: bool = False
+    checkpoint_timeline: Timeline | None = None
+    replication: tuple[ReplicationRow, ...] = ()
+    slots: tuple[NodeId, ...] | None = None
+    sync_setting: SyncSet | None = None
+    """None: it names nobody who exists."""
+
+
+class Database(Protocol):
+    """This node's PostgreSQL: its directory, its programs and its server."""
+
+    def command(self) -> tuple[str, ...]:
+        """Return the argument list that starts the server in the foreground."""
+
+    async def inspect(self, *, running: bool) -> DataFacts:
+        """Look into the data directory."""
+
+    async def initialise(self, cluster_id: str) -> None:
+        """Make the first data directory with its roles and its mark."""
+
+    async def prepare_standby(
+        self, upstream: Upstream | None, servers: Sequence[Member]
+    ) -> None:
+        """Write all files so that the next start is one in recovery."""
+
+    async def prepare_primary(self, sync: SyncSet | None) -> None:
+        """Write all files so that the next start is one outside recovery."""
+
+    async def look(self) -> ServerFacts:
+        """Ask the running server and its disks; bounded by the profile's limits."""
+
+    async def cut(self, epoch: Epoch) -> WalEnd | None:
+        """Cut the running standby off from ``epoch`` durably; return its end of WAL."""
+
+    async def cut_stopped(self, epoch: Epoch) -> WalEnd | None:
+        """Cut the stopped server off from ``epoch`` durably; return its end of WAL."""
+
+    async def timeline_begin(self, timeline: Timeline) -> Lsn | None:
+        """Return where a timeline forked off its parent; None: it is the first."""
+
+    async def history(self, timeline: Timeline) -> tuple[tuple[Timeline, Lsn], ...]:
+        """Return a timeline's newest ancestors and where each was left."""
+
+    async def follow(self, upstream: Upstream) -> None:
+        """Point the running standby at a primary."""
+
+    async def wal_end(self) -> WalEnd | None:
+        """Return the running standby's end of WAL, read now."""
+
+    async def promote(self, epoch: Epoch, timeline: Timeline) -> None:
+        """Ask for a promotion that takes ``timeline``; do not wait for its end."""
+
+    async def apply_sync(self, sync: SyncSet) -> bool:
+        """Put the set into the setting; tell whether it is effective everywhere."""
+
+    async def keep_slots(self, nodes: Sequence[NodeId]) -> None:
+        """Have exactly these members' slots."""
+
+    async def checkpoint(self) -> None:
+        """Write a checkpoint, however long it takes."""
+
+    async def examine(self, upstream: Upstream) -> RejoinView:
+        """Compare the stopped directory with the primary's history."""
+
+    async def copy(self, upstream: Upstream, cluster_id: str) -> None:
+        """Replace the data directory by a copy of the primary's."""
+
+    async def rewind(self, upstream: Upstream) -> None:
+        """Rewind the stopped data directory to the primary's history."""
+
+    async def recover(self) -> None:
+        """Let the stopped, crashed server recover on its own."""
+
+    async def refresh_access(self, servers: Sequence[Member]) -> None:
+        """Let the members' servers in, and nobody who is no member any more."""
+
+    async def close(self) -> None:
+        """Close connections; the server goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardFacts:
+    """What the guard says about the postmaster and its own latches."""
+
+    running: bool
+    """A postmaster runs, or not all of its processes have ended yet."""
+    pid: int = 0
+    started_ns: int = 0
+    started_as_primary: bool = False
+    armed_epoch: Epoch = Epoch(0)
+    ended_epoch: Epoch = Epoch(0)
+    asked_ns: int = 0
+
+
+class Guard(Protocol):
+    """The postmaster's parent."""
+
+    def facts(self) -> GuardFacts:
+        """Return what the guard last said."""
+
+    async def start(
+        self, command: tuple[str, ...], *, primary: bool, epoch: Epoch
+    ) -> None:
+        """Start the postmaster."""
+
+    async def stop(self, *, fast_ms: int) -> None:
+        """Stop it: fast, immediate, kill within ``fast_ms``; 0 kills at once.
+
+        Returns when the guard says "stopped".
+
+        Raises:
+            GuardError: Some process is left.
+        """
+
+    async def arm(self, epoch: Epoch) -> None:
+        """Have PostgreSQL killed when this epoch's lease runs out."""
+
+    async def disarm(self) -> None:
+        """Take an arming back; refused while a primary may be running."""
+
+    async def end_epoch(self, epoch: Epoch) -> None:
+        """Latch the end of this epoch and all before it."""
+
+    async def ask(self) -> None:
+        """Note that a start or promotion is asked for from now on."""
+
+    async def answered(self) -> None:
+        """Note that what was asked for has happened."""

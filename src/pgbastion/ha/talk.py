@@ -1,0 +1,131 @@
+"""What nodes ask each other over the consensus engine's channel, and its encoding."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from pgbastion.model.cluster import Member
+from pgbastion.model.ids import Epoch, MemberId, NodeId
+from pgbastion.model.views import SurveyAnswer
+
+TALK_VERSION: Final = 1
+
+
+class Kind(IntEnum):
+    """The kinds of messages; numbers are part of the protocol."""
+
+    REPORT = 1
+    """Broadcast: a node's report."""
+    CUT = 2
+    """Question of the leader: cut yourself off from an epoch and say what you have."""
+    WHO = 3
+    """Question of a guest: which cluster are you of?"""
+    JOIN = 4
+    """Question of a guest: let me in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cut:
+    v: int
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Survey:
+    v: int
+    answer: SurveyAnswer
+
+
+_CUT: Final = TypeAdapter(_Cut)
+_SURVEY: Final = TypeAdapter(_Survey)
+
+
+def encode_cut(epoch: Epoch) -> bytes:
+    """Return the question to cut oneself off from an epoch."""
+    return _CUT.dump_json(_Cut(v=TALK_VERSION, epoch=epoch))
+
+
+def decode_cut(data: bytes) -> Epoch | None:
+    """Read that question; None if it is none of a version that we know."""
+    try:
+        cut = _CUT.validate_json(data)
+    except ValidationError:
+        return None
+    return cut.epoch if cut.v == TALK_VERSION else None
+
+
+def encode_answer(answer: SurveyAnswer) -> bytes:
+    """Return a survey's answer for the wire."""
+    return _SURVEY.dump_json(_Survey(v=TALK_VERSION, answer=answer))
+
+
+def decode_answer(data: bytes) -> SurveyAnswer | None:
+    """Read a survey's answer; None if it is none of a version that we know."""
+    try:
+        survey = _SURVEY.validate_json(data)
+    except ValidationError:
+        return None
+    return survey.answer if survey.v == TALK_VERSION else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """A node without membership introduces itself."""
+
+    member: Member
+    cluster_name: str
+    founding: bool
+    """It would found a cluster if nobody has one."""
+    auto_join: bool
+    v: int = TALK_VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """What a node tells a guest about itself and the guest's admission."""
+
+    node: NodeId
+    state: Literal["member", "forming", "founding", "waiting"]
+    """``founding``: it would found one too; ``forming``: it is at it."""
+    raft_address: str
+    cluster_id: str = ""
+    cluster_name: str = ""
+    member_id: MemberId = MemberId(0)
+    """The guest's new id; 0: not admitted (yet)."""
+    peers: tuple[tuple[int, str], ...] = ()
+    refused: str = ""
+    v: int = TALK_VERSION
+
+
+_GUEST: Final = TypeAdapter(Guest)
+_WELCOME: Final = TypeAdapter(Welcome)
+
+
+def encode_guest(guest: Guest) -> bytes:
+    """Return a guest's introduction for the wire."""
+    return _GUEST.dump_json(guest)
+
+
+def decode_guest(data: bytes) -> Guest | None:
+    """Read an introduction; None if it is none of a version that we know."""
+    try:
+        guest = _GUEST.validate_json(data)
+    except ValidationError:
+        return None
+    return guest if guest.v == TALK_VERSION else None
+
+
+def encode_welcome(welcome: Welcome) -> bytes:
+    """Return the answer to a guest for the wire."""
+    return _WELCOME.dump_json(welcome)
+
+
+def decode_welcome(data: bytes) -> Welcome | None:
+    """Read the answer to a guest; None if it is none of a version that we know."""
+    try:
+        welcome = _WELCOME.validate_json(data)
+    except ValidationError:
+        return None
+    return welcome if welcome.v == TALK_VERSION else None
