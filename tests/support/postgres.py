@@ -131,14 +131,17 @@ class Server:
         self.programs = Programs(self.paths)
         self.mark_file = MarkFile(self.paths.data_dir, self.files)
         self.offline = Offline(self.paths, self.files, self.programs)
-        self.source = FromPrimary(self.paths, self.identity, self.files, self.programs)
-        small = {"shared_buffers": "16MB", "max_connections": 30}
+        small: dict[str, str | int] = {"shared_buffers": "16MB", "max_connections": 30}
         self.config = ConfigFiles(
             self.paths,
             self.identity,
             self.files,
+            secrets=self.secrets,
             parameters={**small, **(parameters or {})},
             hba=["host all all all scram-sha-256"],
+        )
+        self.source = FromPrimary(
+            self.paths, self.identity, self.files, self.programs, self.config
         )
         self.log = home / "log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -175,7 +178,6 @@ class Server:
     async def copy_from(self, primary: "Server") -> None:
         """Become a standby of ``primary`` by a copy."""
         mark = Mark(cluster_id="test", data_id=new_data_id(), node=self.name)
-        await self.config.write_passfile(self.secrets)
         await self.source.copy(primary.upstream, mark)
         await self.configure(primary)
 
@@ -183,7 +185,6 @@ class Server:
         """Write every file that a start as standby needs."""
         mark = await self.mark_file.read()
         assert mark is not None
-        await self.config.write_passfile(self.secrets)
         control = await self.offline.control()
         await self.config.write_static(control.settings)
         await self.config.write_volatile(

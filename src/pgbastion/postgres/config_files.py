@@ -57,12 +57,14 @@ class ConfigFiles:
         identity: PgIdentity,
         files: Files,
         *,
+        secrets: Secrets,
         parameters: Mapping[str, Value],
         hba: Sequence[str],
     ) -> None:
         self._paths = paths
         self._identity = identity
         self._files = files
+        self._secrets = secrets
         self._parameters = dict(parameters)
         self._hba = tuple(hba)
 
@@ -89,7 +91,11 @@ class ConfigFiles:
         await self._files.write(main, wanted, keep_mode=True)
 
     async def write_volatile(self, volatile: render.Volatile, data_id: DataId) -> None:
-        """Write ``pgbastion.recovery.conf``: whom to follow, whom commits wait for."""
+        """Write ``pgbastion.recovery.conf``: whom to follow, whom commits wait for.
+
+        The password file comes first: it lets in nowhere but at the server to follow.
+        """
+        await self.write_passfile(volatile.upstream)
         settings = render.volatile_settings(
             volatile, self._identity, data_id, str(self._paths.passfile)
         )
@@ -112,13 +118,14 @@ class ConfigFiles:
         text = render.replace_hba_block(current, block)
         await self._files.write(path, text, keep_mode=not fresh)
 
-    async def write_passfile(self, secrets: Secrets) -> None:
-        """Write libpq's password file for replication and rewind into the run directory."""
+    async def write_passfile(self, upstream: render.Upstream | None) -> None:
+        """Write the passwords that replication and rewind need at one server."""
         roles = self._identity.roles
         passwords = {
-            role: secrets.of(role) for role in (roles.replication, roles.rewind)
+            role: self._secrets.of(role) for role in (roles.replication, roles.rewind)
         }
-        await self._files.write(self._paths.passfile, render.passfile(passwords))
+        text = render.passfile(upstream, passwords)
+        await self._files.write(self._paths.passfile, text)
 
     async def sanitise(self) -> tuple[str, ...]:
         """Remove from ``postgresql.auto.conf`` what would override us; return its names.

@@ -50,7 +50,8 @@ class Address:
 
     def parameters(self) -> dict[str, str]:
         """Return libpq's parameters."""
-        options = "-c search_path=pg_catalog"
+        # What we commit (roles, slots, marks in the WAL) never waits for a standby.
+        options = "-c search_path=pg_catalog -c synchronous_commit=local"
         if self.statement_timeout_ms:
             options += f" -c statement_timeout={self.statement_timeout_ms}"
         return {
@@ -71,6 +72,7 @@ class Connection:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._connection: psycopg.AsyncConnection[Row] | None = None
+        self._opening = asyncio.Lock()
 
     @property
     def is_open(self) -> bool:
@@ -91,8 +93,11 @@ class Connection:
             ServerSilentError: Nobody answered, or somebody who refused; `hello` tells
                 the two apart.
         """
-        if self.is_open:
-            return
+        async with self._opening:
+            if not self.is_open:
+                await self._open(deadline_s)
+
+    async def _open(self, deadline_s: float) -> None:
         await self.close()
         where = f"{self._address.host}:{self._address.port}"
         try:
@@ -172,9 +177,11 @@ async def _fetch(
 async def _sever(
     connection: psycopg.AsyncConnection[Row], work: asyncio.Future[list[Row]]
 ) -> None:
-    with suppress(psycopg.Error, OSError):
-        with socket.socket(fileno=_duplicate(connection)) as twin:
-            twin.shutdown(socket.SHUT_RDWR)
+    with (
+        suppress(psycopg.Error, OSError),
+        socket.socket(fileno=_duplicate(connection)) as twin,
+    ):
+        twin.shutdown(socket.SHUT_RDWR)
     await asyncio.wait({work}, timeout=SEVERED_S)
     if work.done() and not work.cancelled():
         work.exception()

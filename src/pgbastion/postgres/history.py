@@ -74,11 +74,11 @@ class HistoryFiles:
         }
 
     def _list(self) -> list[tuple[Path, Timeline]]:
-        found = []
-        for path in self._wal_dir.iterdir():
-            if match := _NAME.fullmatch(path.name):
-                found.append((path, Timeline(int(match[1], 16))))
-        return found
+        return [
+            (path, Timeline(int(match[1], 16)))
+            for path in self._wal_dir.iterdir()
+            if (match := _NAME.fullmatch(path.name))
+        ]
 
 
 def missing_histories(

@@ -74,7 +74,7 @@ class PgPaths:
 
     @property
     def passfile(self) -> Path:
-        """libpq's password file for replication and rewind."""
+        """The password file of libpq for replication and rewind."""
         return self.run_dir / "pgpass"
 
     @property

@@ -117,7 +117,7 @@ def parse_controldata(text: str) -> ControlData:
         )
     fields = {
         key.strip(): value.strip()
-        for key, separator, value in (l.partition(":") for l in text.splitlines())
+        for key, separator, value in (line.partition(":") for line in text.splitlines())
         if separator
     }
     try:

@@ -20,7 +20,7 @@ NOBODY_NAME: Final = "pgbastion:nobody"
 """No standby has this name: a standby's name ends in ``_`` and hexadecimal digits."""
 
 
-def quote_setting(value: str | float | bool) -> str:
+def quote_setting(value: str | float | bool) -> str:  # noqa: FBT001 - a value
     """Return a value for a configuration file, always quoted."""
     if isinstance(value, bool):
         return "'on'" if value else "'off'"
@@ -233,10 +233,17 @@ def _hba_name(name: str) -> str:
     return name if plain else quote_identifier(name)
 
 
-def passfile(passwords: Mapping[str, str]) -> str:
-    """Return libpq's password file for these roles, on any host."""
+def passfile(upstream: Upstream | None, passwords: Mapping[str, str]) -> str:
+    """Return libpq's password file: for one server, or for none.
+
+    A standby that was cut can log in nowhere, not even a WAL receiver that the server
+    is about to start with the connection string of a moment ago.
+    """
+    if upstream is None:
+        return "# no server to follow\n"
+    where = f"{_passfile_value(upstream.host)}:{upstream.port}"
     return "".join(
-        f"*:*:*:{_passfile_value(role)}:{_passfile_value(password)}\n"
+        f"{where}:*:{_passfile_value(role)}:{_passfile_value(password)}\n"
         for role, password in sorted(passwords.items())
     )
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from pgbastion.errors import PostgresError
 from pgbastion.observe.logging import get_logger
+from pgbastion.postgres.config_files import ConfigFiles
 from pgbastion.postgres.files import Files, remove_durably
 from pgbastion.postgres.layout import PgIdentity, PgPaths
 from pgbastion.postgres.mark import MARK_NAME, Mark, render_mark
@@ -38,10 +39,16 @@ class FromPrimary:
     """Makes the stopped server's directory a descendant of the primary's."""
 
     def __init__(
-        self, paths: PgPaths, identity: PgIdentity, files: Files, programs: Programs
+        self,
+        paths: PgPaths,
+        identity: PgIdentity,
+        files: Files,
+        programs: Programs,
+        config: ConfigFiles,
     ) -> None:
         self._paths = paths
         self._identity = identity
+        self._config = config
         self._files = files
         self._programs = programs
 
@@ -59,6 +66,7 @@ class FromPrimary:
         """
         staging = Staging(self._paths, self._files)
         await staging.begin(replace=True)
+        await self._config.write_passfile(upstream)
         try:
             await self._base_backup(upstream, str(staging.path), progress)
             await self._files.write(staging.path / MARK_NAME, render_mark(mark))
@@ -114,6 +122,7 @@ class FromPrimary:
         Raises:
             PostgresError: It failed half-way. The directory must not be started.
         """
+        await self._config.write_passfile(upstream)
         try:
             await self._rewind(upstream, None, "--dry-run")
         except ProgramError as exc:

@@ -1,0 +1,215 @@
+"""The guard as the executor sees it: start, stop until "stopped", arm, latch.
+
+When the guard dies, everything in the data directory is killed before anything
+else happens, and a new guard is started: PROCESS.md, "who dies or hangs".
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from pgbastion.clock import boottime_ns
+from pgbastion.errors import GuardError
+from pgbastion.guard.kill import kill_by_directory
+from pgbastion.ha.ports import GuardFacts
+from pgbastion.model.ids import Epoch
+from pgbastion.observe.logging import get_logger
+from pgbastion.postgres.guard_client import GuardClient
+from pgbastion.postgres.guard_messages import Exited, Gone, GuardEvent, Killed
+
+KILL_DEADLINE_S: Final = 2.0
+OFFICE_DEADLINE_S: Final = 10.0
+SERVER_LOG: Final = "postgres.log"
+_TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+log = get_logger("guard")
+
+
+class GuardLink:
+    """This node's guard.
+
+    Args:
+        run_dir: The node's run directory.
+        data_dir: PostgreSQL's data directory.
+        user: As whom PostgreSQL runs.
+        uid: The same user's number.
+        on_event: Called after anything changed.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_dir: Path,
+        data_dir: Path,
+        user: str,
+        uid: int,
+        on_stopped: Callable[[], None],
+        on_event: Callable[[], None],
+    ) -> None:
+        self._run_dir = run_dir
+        self._data_dir = data_dir
+        self._user = user
+        self._uid = uid
+        self._on_stopped = on_stopped
+        self._on_event = on_event
+        self._client: GuardClient | None = None
+        self._idle = asyncio.Event()
+        self._renewing: asyncio.Task[None] | None = None
+        self.generation = 0
+        self.on_generation: Callable[[int], None] = lambda _: None
+
+    async def connect(self) -> None:
+        """Connect to the node's guard, started if there is none, and take office.
+
+        Raises:
+            GuardError: No guard, or another daemon of this node lives.
+        """
+        client = await GuardClient.connect_or_spawn(
+            self._run_dir, on_event=self._take, python=sys.executable
+        )
+        self.generation = await client.take_office(OFFICE_DEADLINE_S)
+        self._client = client
+        status = await client.status()
+        for warning in status.warnings:
+            log.warning("guard_warns", warning=warning)
+        self._note()
+
+    def facts(self) -> GuardFacts:
+        """Return what the guard last said; without a guard, the worst."""
+        status = self._client.latest if self._client else None
+        if status is None:
+            return GuardFacts(running=True, started_as_primary=True)
+        return GuardFacts(
+            running=status.state != "idle",
+            pid=status.postmaster,
+            started_ns=status.postmaster_start * _TICK_NS,
+            started_as_primary=status.tainted,
+            armed_epoch=Epoch(status.armed),
+            ended_epoch=Epoch(status.ended),
+            asked_ns=status.asked_ns,
+        )
+
+    async def start(
+        self, command: tuple[str, ...], *, primary: bool, epoch: Epoch
+    ) -> None:
+        """Start the postmaster as the guard's child."""
+        self._idle.clear()
+        pid = await self._connected().start(
+            command,
+            user=self._user,
+            pgdata=self._data_dir,
+            log=self._run_dir / SERVER_LOG,
+            primary_epoch=epoch if primary else None,
+        )
+        log.info("postgres_started", pid=pid, primary=primary, epoch=epoch)
+        self._on_event()
+
+    async def stop(self, *, fast_ms: int) -> None:
+        """Stop the server: fast, immediate, kill; return at "stopped".
+
+        Raises:
+            GuardError: Some process is left; the message says which.
+        """
+        client = self._connected()
+        if not self.facts().running:
+            return
+        if fast_ms and self.facts().pid:
+            # Most of the budget is for an orderly end, a part for an abrupt one.
+            for name, share in (("INT", 0.7), ("QUIT", 0.2)):
+                await client.signal("INT" if name == "INT" else "QUIT")
+                if await self._idle_within(share * fast_ms / 1_000):
+                    return
+        directory = (os.path.realpath(self._data_dir), self._uid)  # noqa: ASYNC240
+        outcome = await client.kill(deadline_s=KILL_DEADLINE_S, directory=directory)
+        self._note()
+        if not outcome.stopped:
+            raise GuardError(f"not stopped: {'; '.join(outcome.left)}")
+
+    async def _idle_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def arm(self, epoch: Epoch) -> None:
+        """Have PostgreSQL killed when this epoch's lease runs out."""
+        await self._connected().arm(epoch)
+
+    async def disarm(self) -> None:
+        """Take an arming back."""
+        await self._connected().disarm()
+
+    async def end_epoch(self, epoch: Epoch) -> None:
+        """Latch the end of this epoch and all before it."""
+        await self._connected().end_epoch(epoch)
+
+    async def ask(self, epoch: Epoch) -> None:
+        """Note that a promotion in ``epoch`` is asked for from now on."""
+        await self._connected().asked(on=True, promote_epoch=epoch)
+
+    async def answered(self) -> None:
+        """Note that what was asked for has happened."""
+        if self.facts().asked_ns:
+            await self._connected().asked(on=False)
+
+    async def quit(self) -> None:
+        """End the guard, once nothing runs."""
+        await self._connected().quit()
+
+    async def close(self) -> None:
+        """Close the connection; the guard goes on."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
+        if self._client is not None:
+            await self._client.close()
+
+    def _connected(self) -> GuardClient:
+        if self._client is None:
+            raise GuardError("there is no guard")
+        return self._client
+
+    def _note(self) -> None:
+        if self.facts().running:
+            self._idle.clear()
+        else:
+            self._idle.set()
+        self._on_event()
+
+    def _take(self, event: GuardEvent) -> None:
+        log.info("guard_event", event_said=repr(event))
+        if isinstance(event, Killed):
+            log.warning("lease_ran_out", epoch=event.epoch)
+        if isinstance(event, Gone):
+            self._client = None
+            if self._renewing is None:
+                self._renewing = asyncio.create_task(self._renew(is_dead=event.is_dead))
+        was_idle = self._idle.is_set()
+        self._note()
+        if (isinstance(event, Exited) or not was_idle) and self._idle.is_set():
+            self._on_stopped()
+
+    async def _renew(self, *, is_dead: bool) -> None:
+        """Kill what a dead guard left, then get a new one."""
+        if is_dead:
+            deadline_ns = boottime_ns() + int(KILL_DEADLINE_S * 1e9)
+            pgdata = os.path.realpath(self._data_dir)  # noqa: ASYNC240
+            left = await asyncio.to_thread(
+                kill_by_directory, pgdata, self._uid, deadline_ns=deadline_ns
+            )
+            log.error("guard_died", left="; ".join(left))
+        while self._client is None:
+            try:
+                await self.connect()
+            except GuardError as exc:
+                log.error("no_guard", error=str(exc))
+                await asyncio.sleep(1)
+        self._renewing = None
+        self.on_generation(self.generation)
+        if self._idle.is_set():
+            self._on_stopped()

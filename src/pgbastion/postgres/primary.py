@@ -1,0 +1,199 @@
+"""What is done to a running primary: its synchronous set, slots, roles, a checkpoint."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pgbastion.model.cluster import ReplicationMode, SyncSet
+from pgbastion.model.ids import DataId
+from pgbastion.model.report import ReplicationRow
+from pgbastion.model.wal import Lsn, parse_lsn
+from pgbastion.postgres.config_files import ConfigFiles
+from pgbastion.postgres.connection import Address, Connection
+from pgbastion.postgres.render import Volatile, sync_names
+from pgbastion.postgres.slots import Slots
+
+DEADLINE_S: Final = 5.0
+CHECKPOINT_DEADLINE_S: Final = 3600.0
+
+_REPLICATION: Final = """
+SELECT r.application_name, r.state, r.sync_state, r.sync_priority, r.pid,
+       coalesce(r.write_lsn, '0/0')::text, coalesce(r.flush_lsn, '0/0')::text,
+       coalesce(r.replay_lsn, '0/0')::text,
+       coalesce(pg_catalog.host(r.client_addr), ''),
+       r.backend_start < pg_catalog.pg_conf_load_time(),
+       pg_catalog.floor(1000 * extract(epoch FROM
+           pg_catalog.clock_timestamp() - r.reply_time))::bigint
+  FROM pg_catalog.pg_stat_replication AS r
+"""
+_OLDER_WALSENDERS: Final = """
+SELECT pg_catalog.pg_terminate_backend(r.pid)
+  FROM pg_catalog.pg_stat_replication AS r
+ WHERE r.backend_start < pg_catalog.pg_conf_load_time()
+   AND r.application_name = ANY (%s)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalSender:
+    """One row of ``pg_stat_replication``."""
+
+    name: str
+    state: str
+    sync_state: str
+    sync_priority: int
+    pid: int
+    write_lsn: Lsn
+    flush_lsn: Lsn
+    replay_lsn: Lsn
+    host: str
+    is_older: bool
+    """It was started before the settings in force were loaded."""
+    reply_age_ms: int | None
+    """How long ago the standby last said something, by this server's clock."""
+
+    def row(self) -> ReplicationRow:
+        """Return what a node's report says of it."""
+        return ReplicationRow(
+            name=self.name,
+            streaming=self.state == "streaming",
+            flush_lsn=self.flush_lsn,
+            sync_state=self.sync_state,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncEffect:
+    """Whether a synchronous setting is what releases waiting commits."""
+
+    effective: bool
+    reason: str = ""
+    """What still contradicts it."""
+
+
+def judge_effect(
+    wanted: str, current: str, members: Collection[str], senders: Collection[WalSender]
+) -> SyncEffect:
+    """Tell whether a setting is in force in every walsender (LEASE.md, 5.5).
+
+    Args:
+        wanted: The setting as it was written.
+        current: The setting as a session sees it.
+        members: The names in it.
+        senders: All walsenders, read after the reload.
+    """
+    if current != wanted:
+        return SyncEffect(effective=False, reason=f"the server has {current!r}")
+    for sender in senders:
+        counts = sender.sync_priority > 0
+        if counts != (sender.name in members) and sender.state == "streaming":
+            verb = "still counts" if counts else "does not count yet"
+            return SyncEffect(effective=False, reason=f"{sender.name} {verb}")
+    return SyncEffect(effective=True)
+
+
+class Primary:
+    """One running primary, over a connection that is used for nothing else."""
+
+    def __init__(self, address: Address, config: ConfigFiles) -> None:
+        self._address = address
+        self._config = config
+        self._connection = Connection(address)
+        self.slots = Slots(self._connection)
+
+    async def open(self) -> None:
+        """Connect, unless connected."""
+        await self._connection.open(deadline_s=DEADLINE_S)
+
+    async def close(self) -> None:
+        """Close the connection: before a stop, and before the next start."""
+        await self._connection.close()
+
+    async def set_sync(
+        self, mode: ReplicationMode, sync: SyncSet | None, data_id: DataId
+    ) -> None:
+        """Write the synchronous set into the server's setting and reload.
+
+        None names nobody who exists: commits wait. `sync_effect` tells when it holds.
+        """
+        await self._config.write_volatile(Volatile(mode=mode, sync=sync), data_id)
+        await self.open()
+        await self._connection.rows(
+            "SELECT pg_catalog.pg_reload_conf()", deadline_s=DEADLINE_S
+        )
+
+    async def sync_effect(
+        self, mode: ReplicationMode, sync: SyncSet | None
+    ) -> SyncEffect:
+        """Tell whether every walsender goes by this set.
+
+        What does not show in a walsender is the number: after W of an unchanged set
+        was raised, `end_older_walsenders` makes sure.
+        """
+        await self.open()
+        rows = await self._connection.rows(
+            "SELECT pg_catalog.current_setting('synchronous_standby_names')",
+            deadline_s=DEADLINE_S,
+        )
+        members: Collection[str] = ()
+        if sync is not None and sync.num_sync > 0 and mode is not ReplicationMode.ASYNC:
+            members = sync.names
+        return judge_effect(
+            sync_names(mode, sync), rows[0][0], members, await self.senders()
+        )
+
+    async def end_older_walsenders(self, names: Collection[str]) -> None:
+        """End the walsenders of ``names`` that are older than the settings in force.
+
+        The standbys connect again at once, to walsenders that know the settings.
+        """
+        await self.open()
+        await self._connection.rows(
+            _OLDER_WALSENDERS, (list(names),), deadline_s=DEADLINE_S
+        )
+
+    async def senders(self) -> tuple[WalSender, ...]:
+        """Return the standbys, and whoever else streams."""
+        await self.open()
+        rows = await self._connection.rows(_REPLICATION, deadline_s=DEADLINE_S)
+        return tuple(
+            WalSender(
+                name=row[0],
+                state=row[1] or "",
+                sync_state=row[2] or "",
+                sync_priority=row[3] or 0,
+                pid=row[4],
+                write_lsn=parse_lsn(row[5]),
+                flush_lsn=parse_lsn(row[6]),
+                replay_lsn=parse_lsn(row[7]),
+                host=row[8],
+                is_older=row[9],
+                reply_age_ms=row[10],
+            )
+            for row in rows
+        )
+
+    async def write_position(self) -> Lsn:
+        """Write a small record, flush it here, and return where the WAL ends.
+
+        A standby that has flushed this far has all that was committed before. The
+        commit waits for no standby (the connection's ``synchronous_commit`` is local).
+        """
+        await self.open()
+        await self._connection.rows(
+            "SELECT pg_catalog.pg_logical_emit_message(true, 'pgbastion', '')",
+            deadline_s=DEADLINE_S,
+        )
+        rows = await self._connection.rows(
+            "SELECT pg_catalog.pg_current_wal_flush_lsn()::text", deadline_s=DEADLINE_S
+        )
+        return parse_lsn(rows[0][0])
+
+    async def checkpoint(self) -> None:
+        """Write a checkpoint, over a connection without time limits of the server."""
+        connection = Connection(replace(self._address, statement_timeout_ms=0))
+        try:
+            await connection.open(deadline_s=DEADLINE_S)
+            await connection.rows("CHECKPOINT", deadline_s=CHECKPOINT_DEADLINE_S)
+        finally:
+            await connection.close()
