@@ -1,11 +1,13 @@
 """Runs one layer's command within its deadline and reads its result."""
 
+import codecs
 import contextlib
 import os
 import re
+import select
 import signal
 import subprocess
-import threading
+import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
@@ -17,6 +19,9 @@ from checks.outcome import Outcome
 
 # How long an interrupted layer may take to clean up after itself.
 GRACE_S: Final = 20.0
+# How often a silent process is looked at.
+LOOK_S: Final = 0.1
+CHUNK_BYTES: Final = 65_536
 _CARGO_RESULT: Final = re.compile(
     r"test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored"
 )
@@ -41,42 +46,55 @@ def _run(layer: Layer, scratch: Path) -> tuple[int | None, str]:
         "TMPDIR": str(scratch),
         RUN_VARIABLE: scratch.name,
     }
-    with subprocess.Popen(
+    process = subprocess.Popen(
         layer.command,
         env=environment,
         cwd="native" if layer.kind is Kind.CARGO else None,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
         start_new_session=True,
-    ) as process:
-        lines: list[str] = []
-        reader = threading.Thread(target=_copy, args=(process, lines), daemon=True)
-        reader.start()
-        try:
-            code: int | None = process.wait(timeout=layer.deadline_s)
-        except subprocess.TimeoutExpired:
+        bufsize=0,
+    )
+    output: list[str] = []
+    try:
+        code = _watch(process, output, time.monotonic() + layer.deadline_s)
+        return code, "".join(output)
+    except BaseException:
+        _end(process)
+        raise
+    finally:
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _watch(
+    process: "subprocess.Popen[bytes]", output: list[str], deadline: float
+) -> int | None:
+    """Show what ``process`` writes until it ends; return its code, None: too late.
+
+    What it has left behind may hold the pipe open: its end is not waited for.
+    """
+    assert process.stdout is not None
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    while True:
+        ended = process.poll() is not None
+        readable, _, _ = select.select([process.stdout], [], [], 0 if ended else LOOK_S)
+        chunk = os.read(process.stdout.fileno(), CHUNK_BYTES) if readable else b""
+        if chunk:
+            text = decoder.decode(chunk)
+            output.append(text)
+            print(text, end="", flush=True)
+        elif ended:
+            return process.returncode
+        elif readable:
+            # It closed its output and goes on.
+            time.sleep(LOOK_S)
+        if time.monotonic() >= deadline:
             _end(process)
-            code = None
-        except BaseException:
-            _end(process)
-            raise
-        # A process that was left behind may hold the pipe open: do not wait for it.
-        reader.join(timeout=5)
-        return code, "".join(lines)
+            return None
 
 
-def _copy(process: "subprocess.Popen[str]", lines: list[str]) -> None:
-    if process.stdout is None:
-        return
-    with contextlib.suppress(ValueError):
-        for line in process.stdout:
-            lines.append(line)
-            print(line, end="", flush=True)
-
-
-def _end(process: "subprocess.Popen[str]") -> None:
+def _end(process: "subprocess.Popen[bytes]") -> None:
     """Let the layer clean up, then end it and its process group."""
     for number, wait_s in ((signal.SIGINT, GRACE_S), (signal.SIGKILL, GRACE_S)):
         with contextlib.suppress(ProcessLookupError):

@@ -29,6 +29,7 @@ GOOD_POSTGRESQL = PostgresqlFacts(
     version=ServerVersion(major=16, minor=9),
     data=DirectoryFacts(content=Content.MISSING),
     closed_parent=None,
+    closed_program_parent=None,
     passwords=None,
     setpriv=True,
 )

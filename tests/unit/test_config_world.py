@@ -253,6 +253,15 @@ def test_a_closed_directory_above_the_data_is_named() -> None:
     assert "chmod o+x /srv" in problem.remedy
 
 
+def test_programs_that_the_servers_user_cannot_reach_are_refused() -> None:
+    facts = postgresql_facts(closed_program_parent=Path("/root"))
+
+    problem = only(judged(facts))
+
+    assert problem.key == "postgresql.bin_dir"
+    assert "may not pass /root" in problem.problem
+
+
 @pytest.mark.parametrize(
     "raft",
     [

@@ -108,6 +108,11 @@ def _postgresql_facts(section: PostgresqlSection) -> PostgresqlFacts:
         closed_parent=(
             None if account is None else closed_parent(section.data_dir, account)
         ),
+        closed_program_parent=(
+            None
+            if account is None
+            else closed_parent(section.bin_dir / "postgres", account)
+        ),
         passwords=_password_facts(section.password_file),
         setpriv=shutil.which("setpriv") is not None,
     )

@@ -82,6 +82,8 @@ class PostgresqlFacts:
     data: DirectoryFacts
     closed_parent: Path | None
     """The first directory above the data that the server's user may not pass."""
+    closed_program_parent: Path | None
+    """The same above the programs."""
     passwords: FileFacts | None
     """None: no file is configured."""
     setpriv: bool

@@ -188,6 +188,14 @@ def _programs(section: PostgresqlSection, found: PostgresqlFacts) -> Iterator[Pr
             remedy="install the server's and the client's packages of one version, or "
             "name their directory",
         )
+    if found.closed_program_parent is not None:
+        yield Problem(
+            key="postgresql.bin_dir",
+            problem=f"{section.os_user} may not pass {found.closed_program_parent}, "
+            f"which lies above {section.bin_dir}",
+            remedy=f"chmod o+x {found.closed_program_parent}, or name programs that "
+            "every user can run",
+        )
 
 
 def _versions(
