@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -66,13 +67,17 @@ async def test_clients_leave_the_queue_in_the_order_in_which_they_came() -> None
         for number in range(20):
             client = await lab.connect()
             client.send(startup(application_name=str(number)))
-            await eventually(lambda n=number: lab.proxy.snapshot().held == n + 1)
+            await eventually(partial(_holds, lab, number + 1))
 
         lab.proxy.set_routes(lab.routes("n1"))
 
         await eventually(lambda: len(lab.servers["n1"].startups) == 20)
         names = [s["application_name"] for s in lab.servers["n1"].startups]
         assert names == [str(number) for number in range(20)]
+
+
+def _holds(lab: ProxyLab, clients: int) -> bool:
+    return lab.proxy.snapshot().held == clients
 
 
 async def test_an_expired_view_holds_where_the_routes_say_so() -> None:

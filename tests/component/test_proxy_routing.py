@@ -10,7 +10,7 @@ import pytest
 from pgbastion.errors import ProxyError
 from pgbastion.proxy.listener import Proxy
 from pgbastion.proxy.refusals import Refusal
-from pgbastion.proxy.routes import Limits
+from pgbastion.proxy.routes import Limits, Service
 from support.proxy_lab import (
     PRIMARY_PORT,
     REPLICA_PORT,
@@ -273,13 +273,15 @@ async def test_bytes_and_sessions_are_counted_for_each_server() -> None:
         await eventually(lambda: lab.proxy.snapshot().connections == 1)
         ended = {(t.service, t.node): t for t in lab.proxy.snapshot().traffic}
 
-        assert running["primary", "n1"].sessions == 1
-        assert running["primary", "n1"].bytes_to_server == len(query("rows 10 1000"))
-        assert running["primary", "n1"].bytes_to_client > 10_000
-        assert running["replica", "n2"].sessions == 1
-        assert ended["primary", "n1"].sessions == 0
-        assert ended["primary", "n1"].sessions_total == 1
+        assert running[Service.PRIMARY, "n1"].sessions == 1
+        assert running[Service.PRIMARY, "n1"].bytes_to_server == len(
+            query("rows 10 1000")
+        )
+        assert running[Service.PRIMARY, "n1"].bytes_to_client > 10_000
+        assert running[Service.REPLICA, "n2"].sessions == 1
+        assert ended[Service.PRIMARY, "n1"].sessions == 0
+        assert ended[Service.PRIMARY, "n1"].sessions_total == 1
         assert (
-            ended["primary", "n1"].bytes_to_client
-            == running["primary", "n1"].bytes_to_client
+            ended[Service.PRIMARY, "n1"].bytes_to_client
+            == running[Service.PRIMARY, "n1"].bytes_to_client
         )

@@ -1,0 +1,389 @@
+"""Real clients and a real server through both ports of the proxy."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import psycopg
+import pytest
+import uvloop
+from psycopg import errors, sql
+
+from pgbastion.bench.lab.servers import (
+    PlainServer,
+    as_os_user,
+    choose,
+    installed,
+    os_user,
+)
+from pgbastion.proxy.listener import Proxy
+from pgbastion.proxy.routes import Backend, Limits, Routes
+from support.lab_servers import lab_directory
+from support.proxy_lab import own_address, seconds_from_now
+
+pytestmark = pytest.mark.slow
+
+PASSWORD = "correct horse"
+SERVER_PORT = 15442
+PRIMARY_PORT = 15432
+REPLICA_PORT = 15433
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[tuple[Path, Path]]:
+    """A directory, and the programs of a server that was built with TLS."""
+    with_tls = [
+        major
+        for major, bin_dir in installed().items()
+        if bin_dir.is_relative_to("/usr/lib/postgresql")
+    ]
+    if not with_tls:
+        pytest.skip("no PostgreSQL of the distribution's, which has TLS")
+    with lab_directory() as directory:
+        yield directory, choose(str(max(with_tls)), directory / "programs")
+
+
+@pytest.fixture(scope="module")
+def server(programs: tuple[Path, Path]) -> Iterator[PlainServer]:
+    """A server that offers TLS and asks for SCRAM."""
+    directory, bin_dir = programs
+    server = PlainServer(
+        bin_dir, directory / "n1", own_address(), SERVER_PORT, PASSWORD
+    )
+    server.start()
+    try:
+        server.stop()
+        _offer_tls(server.data_dir)
+        server.start()
+        with connect(server.target.address, SERVER_PORT, sslmode="disable") as db:
+            db.execute("create table t (id int primary key, body text)")
+            db.execute(
+                "insert into t select n, repeat(md5(n::text), 30)"
+                " from generate_series(1, 20000) n"
+            )
+        yield server
+    finally:
+        server.stop()
+
+
+def _offer_tls(data_dir: Path) -> None:
+    key, certificate = data_dir / "server.key", data_dir / "server.crt"
+    subprocess.run(
+        ["openssl", "req", "-new", "-x509", "-days", "2", "-nodes", "-text",
+         "-subj", "/CN=proxy-test", "-newkey", "rsa:2048",
+         "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    key.chmod(0o600)
+    if os.geteuid() == 0:
+        for path in (key, certificate):
+            shutil.chown(path, os_user())
+    with (data_dir / "postgresql.conf").open("a") as conf:
+        conf.write("ssl = on\n")
+
+
+@dataclass
+class ThreadedProxy:
+    """A proxy with a loop of its own, so that blocking clients can use it."""
+
+    server: PlainServer
+    address: str = field(default_factory=own_address)
+    limits: Limits = field(default_factory=Limits)
+
+    def __enter__(self) -> Self:
+        started = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: uvloop.run(self._run(started.set)), daemon=True
+        )
+        self._thread.start()
+        assert started.wait(10)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(10)
+
+    async def _run(self, started: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self.proxy = Proxy(
+            bind=self.address,
+            primary_port=PRIMARY_PORT,
+            replica_port=REPLICA_PORT,
+            limits=self.limits,
+            on_event=lambda _name, _fields: None,
+        )
+        await self.proxy.start()
+        started()
+        await self._ended.wait()
+        await self.proxy.stop(0)
+
+    def lead_to(self, primary: str | None, *, epoch: int = 1, **more: object) -> None:
+        """Set routes; every node's server is the one that there is."""
+        target = self.server.target
+        backend = Backend(primary or "n0", target.address, target.port)
+        standby = Backend("standby", target.address, target.port)
+        routes = Routes(
+            revision=epoch,
+            epoch=epoch,
+            primary=backend if primary else None,
+            primary_reason="a switchover to n2 is under way",
+            replicas=(standby,),
+            replica_reason="it streams",
+            expires_ns=seconds_from_now(float(str(more.get("left_s", 60)))),
+            hold=bool(more.get("hold")),
+        )
+        done = threading.Event()
+        self._loop.call_soon_threadsafe(self.proxy.set_routes, routes)
+        self._loop.call_soon_threadsafe(done.set)
+        assert done.wait(5)
+
+
+@pytest.fixture
+def proxy(server: PlainServer) -> Iterator[ThreadedProxy]:
+    with ThreadedProxy(server) as proxy:
+        proxy.lead_to("n1")
+        yield proxy
+
+
+def connect(
+    address: str, port: int = PRIMARY_PORT, **parameters: str
+) -> psycopg.Connection[tuple[object, ...]]:
+    return psycopg.connect(
+        host=address,
+        port=port,
+        user="postgres",
+        password=PASSWORD,
+        dbname="postgres",
+        autocommit=True,
+        connect_timeout=10,
+        **parameters,  # type: ignore[arg-type]
+    )
+
+
+def program(
+    programs: tuple[Path, Path], name: str, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*as_os_user(), str(programs[1] / name), *arguments],
+        env={"PGPASSWORD": PASSWORD, "PGCONNECT_TIMEOUT": "10", **environment},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("port", [PRIMARY_PORT, REPLICA_PORT])
+@pytest.mark.parametrize("sslmode", ["disable", "require"])
+def test_psql_logs_in_with_scram_through_both_ports(
+    programs: tuple[Path, Path], proxy: ThreadedProxy, port: int, sslmode: str
+) -> None:
+    where = f"host={proxy.address} port={port} user=postgres sslmode={sslmode}"
+    asked = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
+    done = program(programs, "psql", "-XAt", "-d", where, "-c", asked)
+
+    assert (done.stdout.strip(), done.stderr) == (
+        "t" if sslmode == "require" else "f",
+        "",
+    )
+
+
+def test_channel_binding_holds_from_end_to_end(proxy: ThreadedProxy) -> None:
+    with connect(proxy.address, sslmode="require", channel_binding="require") as db:
+        assert db.execute("select 1").fetchone() == (1,)
+
+
+def test_a_wrong_password_is_the_servers_to_refuse(proxy: ThreadedProxy) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password authentication"):
+        psycopg.connect(
+            host=proxy.address, port=PRIMARY_PORT, user="postgres", password="wrong"
+        )
+
+
+@pytest.mark.parametrize("sslmode", ["disable", "prefer"])
+def test_psql_shows_why_it_is_refused(
+    programs: tuple[Path, Path], proxy: ThreadedProxy, sslmode: str
+) -> None:
+    proxy.lead_to(None)
+    where = f"host={proxy.address} port={PRIMARY_PORT} user=postgres sslmode={sslmode}"
+    done = program(programs, "psql", "-XAt", "-d", where, "-c", "select 1")
+
+    assert done.returncode == 2
+    assert "the cluster has no primary now" in done.stderr
+    assert "A switchover to n2 is under way." in done.stderr
+
+
+def test_an_expired_view_refuses(proxy: ThreadedProxy) -> None:
+    proxy.lead_to("n1", left_s=-1)
+
+    with pytest.raises(psycopg.OperationalError, match="lost contact"):
+        connect(proxy.address)
+
+
+def test_a_held_client_reaches_the_new_primary(proxy: ThreadedProxy) -> None:
+    proxy.lead_to(None, hold=True)
+    timer = threading.Timer(0.3, lambda: proxy.lead_to("n2", epoch=2))
+    timer.start()
+
+    begin = time.perf_counter()
+    with connect(proxy.address, sslmode="require") as db:
+        assert db.execute("select 1").fetchone() == (1,)
+    timer.join()
+    assert 0.25 < time.perf_counter() - begin < 2
+
+
+@pytest.mark.parametrize("asked", ["select 1", "select pg_sleep(20)"])
+def test_a_session_of_an_ex_primary_ends_within_100_ms(
+    proxy: ThreadedProxy, asked: str
+) -> None:
+    with connect(proxy.address, sslmode="disable") as db:
+        changed_s = 0.0
+
+        def change() -> None:
+            nonlocal changed_s
+            changed_s = time.perf_counter()
+            proxy.lead_to("n2", epoch=2)
+
+        timer = threading.Timer(0.3, change)
+        timer.start()
+        if asked == "select 1":
+            timer.join()
+        with pytest.raises(errors.AdminShutdown, match="n2 in epoch 2"):
+            db.execute(asked)
+        assert time.perf_counter() - changed_s < 0.1
+        timer.join()
+
+
+def test_an_encrypted_session_of_an_ex_primary_ends_without_words(
+    proxy: ThreadedProxy,
+) -> None:
+    with connect(proxy.address, sslmode="require") as db:
+        timer = threading.Timer(0.2, lambda: proxy.lead_to("n2", epoch=2))
+        timer.start()
+        with pytest.raises(psycopg.OperationalError):
+            db.execute("select pg_sleep(20)")
+        timer.join()
+
+
+@pytest.mark.parametrize("sslmode", ["disable", "require"])
+@pytest.mark.parametrize("port", [PRIMARY_PORT, REPLICA_PORT])
+def test_a_query_is_cancelled_through_the_proxy(
+    proxy: ThreadedProxy, sslmode: str, port: int
+) -> None:
+    """Psycopg's request is encrypted where its session is."""
+    with connect(proxy.address, port, sslmode=sslmode) as db:
+        timer = threading.Timer(0.3, db.cancel_safe)
+        timer.start()
+        begin = time.perf_counter()
+        with pytest.raises(errors.QueryCanceled):
+            db.execute("select pg_sleep(20)")
+        timer.join()
+        assert time.perf_counter() - begin < 5
+        assert db.execute("select 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("sslmode", ["disable", "require"])
+def test_control_c_in_psql_cancels_its_query(
+    programs: tuple[Path, Path], proxy: ThreadedProxy, sslmode: str
+) -> None:
+    """Psql's request is in the clear, also where its session is encrypted."""
+    where = f"host={proxy.address} port={PRIMARY_PORT} user=postgres sslmode={sslmode}"
+    with subprocess.Popen(
+        [str(programs[1] / "psql"), "-XAt", "-d", where, "-c", "select pg_sleep(20)"],
+        env={"PGPASSWORD": PASSWORD},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as psql:
+        time.sleep(0.5)
+        psql.send_signal(signal.SIGINT)
+        _, complaint = psql.communicate(timeout=5)
+
+    assert "canceling statement due to user request" in complaint
+
+
+def _copy_out(address: str, port: int, sslmode: str) -> str:
+    digest = hashlib.sha256()
+    with (
+        connect(address, port, sslmode=sslmode) as db,
+        db.cursor().copy("copy (select * from t order by id) to stdout") as copy,
+    ):
+        for block in copy:
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("sslmode", ["disable", "require"])
+def test_copy_is_exact_to_the_byte_in_both_directions(
+    server: PlainServer, proxy: ThreadedProxy, sslmode: str
+) -> None:
+    direct = _copy_out(server.target.address, SERVER_PORT, "disable")
+    assert _copy_out(proxy.address, PRIMARY_PORT, sslmode) == direct
+
+    table = sql.Identifier(f"copied_{sslmode}")
+    with (
+        connect(proxy.address, sslmode=sslmode) as source,
+        connect(proxy.address, sslmode=sslmode) as sink,
+    ):
+        sink.execute(sql.SQL("create table {} (like t)").format(table))
+        into = sql.SQL("copy {} from stdin").format(table)
+        with (
+            source.cursor().copy("copy t to stdout") as out,
+            sink.cursor().copy(into) as to,
+        ):
+            for block in out:
+                to.write(block)
+        differing = sql.SQL(
+            "select count(*) from t full join {} c using (id)"
+            " where t.body is distinct from c.body"
+        ).format(table)
+        assert sink.execute(differing).fetchone() == (0,)
+
+
+def test_pgbench_runs_through_both_ports(
+    programs: tuple[Path, Path], proxy: ThreadedProxy
+) -> None:
+    common = ["-h", proxy.address, "-U", "postgres"]
+    made = program(
+        programs, "pgbench", "-i", "-q", "-p", str(PRIMARY_PORT), *common, "postgres"
+    )
+    assert made.returncode == 0, made.stderr
+    for port, extra in (
+        (PRIMARY_PORT, ["-N", "-t", "200"]),
+        (REPLICA_PORT, ["-S", "-t", "500", "-M", "prepared"]),
+        (PRIMARY_PORT, ["-S", "-C", "-t", "15"]),
+    ):
+        done = program(
+            programs, "pgbench", "-n", "-c", "4", "-p", str(port), *common, *extra,
+            "postgres",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "number of failed transactions: 0" in done.stdout
+
+
+def test_pg_dump_sees_the_same_through_the_proxy(
+    programs: tuple[Path, Path], server: PlainServer, proxy: ThreadedProxy
+) -> None:
+    def dump(address: str, port: int) -> list[str]:
+        done = program(
+            programs, "pg_dump", "-h", address, "-p", str(port), "-U", "postgres",
+            "-t", "t", "postgres",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        # Newer versions put a random word into the dump's first and last line.
+        return [line for line in done.stdout.splitlines() if "restrict" not in line]
+
+    through = dump(proxy.address, REPLICA_PORT)
+    assert through == dump(server.target.address, SERVER_PORT)
+    assert len(through) > 20_000
