@@ -18,6 +18,8 @@ EXTENSION := $(VENV)/.extension
 NATIVE_SOURCES := $(shell find native -name target -prune -o -type f \
     \( -name '*.rs' -o -name 'Cargo.*' -o -name '*.proto' \) -print 2>/dev/null)
 
+# Where rustup puts cargo, for a shell that has not been opened anew since.
+export PATH := $(PATH):$(HOME)/.cargo/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export CARGO_BUILD_JOBS ?= 2
 
