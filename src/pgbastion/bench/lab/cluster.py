@@ -131,14 +131,23 @@ class Lab:
                 return int(answer["epoch"])
         raise LabError("no node answers")
 
-    def streaming(self, primary: str) -> dict[str, str]:
-        """Return the synchronous state of every standby that streams, by name."""
-        rows = self.node(primary).query(
-            "SELECT host(client_addr), sync_state FROM pg_stat_replication"
-            " WHERE state = 'streaming'"
+    def streaming(self, primary: str) -> list[str]:
+        """Return the standbys that stream from ``primary``."""
+        source = self.node(primary).address
+        query = (
+            "SELECT 1 FROM pg_stat_wal_receiver"
+            " WHERE status = 'streaming' AND sender_host = %s"
         )
-        names = {node.address: node.name for node in self.nodes.values()}
-        return {names[at]: state for at, state in rows or [] if at in names}
+        others = [node for node in self.servers() if node.name != primary]
+        return [node.name for node in others if node.query(query, source)]
+
+    def synchronous_count(self, primary: str) -> int:
+        """Return how many streaming standbys commits on ``primary`` may wait for."""
+        rows = self.node(primary).query(
+            "SELECT count(*) FROM pg_stat_replication"
+            " WHERE state = 'streaming' AND sync_state IN ('sync', 'quorum')"
+        )
+        return int(rows[0][0]) if rows else 0
 
     def wait_steady(self, within_s: float = waits.STEADY_S) -> None:
         """Wait until every standby streams and enough of them are synchronous."""
@@ -147,10 +156,8 @@ class Lab:
             primary = self.reported_primary()
             if primary is None:
                 return False
-            states = list(self.streaming(primary).values())
-            synchronous = sum(state in ("sync", "quorum") for state in states)
-            complete = len(states) == len(self.servers()) - 1
-            return complete and synchronous >= self._sync_count()
+            complete = len(self.streaming(primary)) == len(self.servers()) - 1
+            return complete and self.synchronous_count(primary) >= self._sync_count()
 
         self._wait("a primary and all its standbys", steady, within_s)
 
@@ -226,16 +233,17 @@ class Lab:
         self._stack.callback(self.network.close)
         self._stack.callback(_end_all_below, self.directory)
         self._secrets = Secrets.write(self.directory)
-        bin_dir = choose(self.plan.version, self.directory / "programs")
+        self.bin_dir = choose(self.plan.version, self.directory / "programs")
         for name in self.plan.names:
-            self._add_node(name, bin_dir)
+            self._add_node(name)
 
-    def _add_node(self, name: str, bin_dir: Path) -> None:
+    def _add_node(self, name: str) -> None:
         settings = render(
-            self.plan, name, self.network.addresses, bin_dir, self.directory
+            self.plan, name, self.network.addresses, self.bin_dir, self.directory
         )
         off_s = self.plan.clock_off_s.get(name, 0)
-        environment = wrong_clock(self.directory, off_s) if off_s else {}
+        clock = wrong_clock(self.directory, off_s) if off_s else {}
+        environment = {**self.plan.environment, **clock}
         node = Node(
             name, self.network, self.directory, self._secrets.password, environment
         )

@@ -22,6 +22,8 @@ class Plan:
     ``version`` is a major version of PostgreSQL, "newest" or "oldest". ``own_disk``
     names nodes whose files lie on a file system of their own, which can be frozen or
     filled. ``clock_off_s`` names nodes whose wall clock is wrong, by how many seconds.
+    ``bootstrap`` names the nodes whose file says so, default the first;
+    ``environment`` is given to every daemon.
     """
 
     postgres_nodes: int = 3
@@ -34,6 +36,8 @@ class Plan:
     own_disk: frozenset[str] = frozenset()
     parameters: Mapping[str, str | int] = field(default_factory=dict)
     clock_off_s: Mapping[str, int] = field(default_factory=dict)
+    bootstrap: frozenset[str] = frozenset({"n1"})
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -89,7 +93,7 @@ def render(
         },
         "raft": {
             "data_dir": str(own / "raft"),
-            "bootstrap": name == plan.names[0],
+            "bootstrap": name in plan.bootstrap,
             "tls_enabled": False,
         },
         "failover": {"profile": plan.profile},

@@ -133,7 +133,7 @@ def _wait_whole(lab: Lab, fault: Fault, victim: str) -> float:
 
 def _synchronous(lab: Lab, primary: str) -> str:
     """Return a standby that commits wait for."""
-    for name, state in sorted(lab.streaming(primary).items()):
-        if state in ("sync", "quorum"):
-            return name
-    raise CannotRun("no standby is synchronous")
+    standbys = lab.streaming(primary)
+    if not standbys or lab.synchronous_count(primary) != len(standbys):
+        raise CannotRun("not every standby is synchronous: none can be named")
+    return standbys[0]
