@@ -42,8 +42,9 @@ $(DEPENDENCIES): requirements/dev.txt | $(BIN)/python
 	    --requirement requirements/dev.txt
 	@touch $@
 
+# The locked packages are all there is: pip is asked for nothing more, and gets nothing.
 $(EXTENSION): $(NATIVE_SOURCES) pyproject.toml $(DEPENDENCIES) | prerequisites
-	env -u CONDA_PREFIX VIRTUAL_ENV="$(CURDIR)/$(VENV)" \
+	env -u CONDA_PREFIX VIRTUAL_ENV="$(CURDIR)/$(VENV)" PIP_NO_INDEX=1 PIP_QUIET=1 \
 	    $(BIN)/maturin develop --release --locked --quiet
 	@touch $@
 
