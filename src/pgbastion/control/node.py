@@ -19,10 +19,10 @@ from pgbastion.model.views import NodeView
 
 def decide_node(view: NodeView) -> Decision:
     """Decide what this node does next to fulfil its duty."""
-    if view.witness:
-        return Decision(Reason.WITNESS)
     if view.state.member(view.member_id) is None:
         return Decision(Reason.NOT_A_MEMBER)
+    if view.witness:
+        return _declaring(view, Decision(Reason.WITNESS))
     found = find(view)
     if view.job is not None and found in (Found.EMPTY, Found.STOPPED):
         return Decision(Reason.JOB_RUNNING, detail=view.job)
@@ -34,10 +34,14 @@ def decide_node(view: NodeView) -> Decision:
         raise InvariantError("the last step of each transition decides")
     if due is Duty.HOLD and found in (Found.PRIMARY, Found.PROMOTING):
         decision = replace(decision, wake_at_ms=_sooner(decision, watch_ms(view)))
-    if view.declaration is not None and not decision.actions:
-        declare = Propose(command=view.declaration)
-        decision = replace(decision, actions=(declare,))
-    return decision
+    return _declaring(view, decision)
+
+
+def _declaring(view: NodeView, decision: Decision) -> Decision:
+    """Also tell the cluster what this node is, where nothing else is to be done."""
+    if view.declaration is None or decision.actions:
+        return decision
+    return replace(decision, actions=(Propose(command=view.declaration),))
 
 
 def _sooner(decision: Decision, at_ms: int) -> int:

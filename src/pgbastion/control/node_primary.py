@@ -18,13 +18,11 @@ from pgbastion.control.sync_standbys import (
     next_sync_step,
 )
 from pgbastion.model.actions import (
-    AnnounceStart,
     ApplySyncSet,
     Arm,
     Checkpoint,
     Decision,
     EndEpoch,
-    HoldLease,
     KeepSlots,
     Propose,
     StartPrimary,
@@ -257,15 +255,9 @@ def restart(view: NodeView) -> Decision | None:
     """Start the crashed primary again, in its epoch and on its timeline."""
     held = held_by_this(view)
     if not has_lease(view):
-        # Without a running server there is no evidence; the guard's word that a
-        # start was asked for stands in for it, up to the limit for a start.
-        if not view.lease.asked_ms:
-            actions = (AnnounceStart(), HoldLease(epoch=held.epoch))
-            return Decision(Reason.RESTARTING_IN_PLACE, actions)
-        give_up_ms = view.lease.asked_ms + view.limits.start_max_ms
-        if view.now_ms >= give_up_ms:
-            return give_back(view, Reason.RELEASING)
-        return Decision(Reason.WAITING_FOR_LEASE, (), give_up_ms)
+        # Without a running server there is no evidence to renew it with. This node
+        # may get the next epoch without any wait, if nobody has more.
+        return give_back(view, Reason.RELEASING)
     start = StartPrimary(epoch=held.epoch)
     return Decision(Reason.RESTARTING_IN_PLACE, (Arm(epoch=held.epoch), start))
 

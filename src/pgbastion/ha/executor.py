@@ -98,6 +98,7 @@ class Executor:
         self._background: set[asyncio.Task[None]] = set()
         self._checkpointing = False
         self._answer_seen_ms = 0
+        self.sync_unsettled = False
         self.job = Job()
 
     async def perform(self, action: Action) -> bool:
@@ -114,7 +115,7 @@ class Executor:
                 return await self._bound(action)
             case act.StopPostgres():
                 return await self._stop(action)
-            case act.StartStandby() | act.AnnounceStart() | act.StartPrimary():
+            case act.StartStandby() | act.StartPrimary():
                 return await self._start(action)
             case act.Promote() | act.Follow() | act.ApplySyncSet() | act.KeepSlots():
                 async with asyncio.timeout(SQL_TIMEOUT_S):
@@ -127,7 +128,12 @@ class Executor:
     # The log and the lease
 
     async def _propose(self, action: act.Propose) -> bool:
+        is_set = action.command.kind == "set"
+        if is_set:
+            self.sync_unsettled = True
         outcome = await self._host.propose(action.command, timeout_s=PROPOSE_TIMEOUT_S)
+        if is_set and outcome is not None:
+            self.sync_unsettled = False
         if outcome is None:
             log.info("proposal_unknown", command=action.command.kind)
         return outcome in (Outcome.OK, Outcome.NO_CHANGE)
@@ -190,11 +196,8 @@ class Executor:
         return True
 
     async def _start(
-        self, action: act.StartStandby | act.AnnounceStart | act.StartPrimary
+        self, action: act.StartStandby | act.StartPrimary
     ) -> bool:
-        if isinstance(action, act.AnnounceStart):
-            await self._guard.ask()
-            return True
         if isinstance(action, act.StartPrimary):
             return await self._start_primary(action.epoch)
         upstream = None
@@ -203,8 +206,6 @@ class Executor:
         if self._guard.facts().armed_epoch:
             await self._guard.disarm()
         await self._database.prepare_standby(upstream, self._host.state.servers)
-        if action.for_promotion:
-            await self._guard.ask()
         await self._guard.start(
             self._database.command(), primary=False, epoch=action.epoch
         )
@@ -217,7 +218,6 @@ class Executor:
     async def _start_primary(self, epoch: Epoch) -> bool:
         opened = self._host.state.opened
         sync = opened.sync if opened is not None and opened.epoch == epoch else None
-        await self._guard.ask()
         await self._database.prepare_primary(sync)
         if not self._lease_held(epoch):
             return False
@@ -256,7 +256,7 @@ class Executor:
                 )
                 self._observer.data_changed_epoch = action.epoch
                 return False
-        await self._guard.ask()
+        await self._guard.ask(action.epoch)
         if not self._lease_held(action.epoch):
             return False
         pid = self._guard.facts().pid

@@ -265,8 +265,8 @@ class Guard(Protocol):
     async def end_epoch(self, epoch: Epoch) -> None:
         """Latch the end of this epoch and all before it."""
 
-    async def ask(self) -> None:
-        """Note that a start or promotion is asked for from now on."""
+    async def ask(self, epoch: Epoch) -> None:
+        """Note that a promotion in ``epoch`` is asked for from now on."""
 
     async def answered(self) -> None:
         """Note that what was asked for has happened."""

@@ -117,11 +117,6 @@ class StartStandby:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnnounceStart:
-    """Have the guard note that a start is asked for, so that the lease is renewed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StartPrimary:
     """Start a crashed primary again in its epoch and on its timeline."""
 
@@ -201,8 +196,7 @@ class Checkpoint:
 
 Action = (
     Propose | CloseLease | AskAges | Survey | ChangeMember | MoveLeadership | HoldLease
-    | LatchRelease | Arm | EndEpoch | StopPostgres | StartStandby | AnnounceStart
-    | StartPrimary | Promote | Follow | InitDb | Examine | Copy | Rewind | RecoverCrash
+    | LatchRelease | Arm | EndEpoch | StopPostgres | StartStandby | StartPrimary | Promote | Follow | InitDb | Examine | Copy | Rewind | RecoverCrash
     | ApplySyncSet | KeepSlots | Checkpoint
 )  # fmt: skip
 

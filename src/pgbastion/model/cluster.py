@@ -40,6 +40,8 @@ class Member:
     replica_port: int
     data_id: DataId | None = None
     """The data directory that the node last declared; None: it never had one."""
+    joined: bool = False
+    """Its id was handed out; False: announced by hand and not come yet."""
     nofailover: bool = False
     nosync: bool = False
     noloadbalance: bool = False

@@ -1,0 +1,235 @@
+"""How a node without an identity gets one: it founds a cluster or joins one.
+
+A node asks its peers first, always. One that may found a cluster does so only when
+no peer belongs to one and no other founder goes first: of founders that see each
+other, the lowest address founds, so that one cluster or none comes of it.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from pgbastion.clock import boottime_ms
+from pgbastion.control.apply import Outcome
+from pgbastion.ha.host import Host
+from pgbastion.ha.talk import (
+    Guest,
+    Kind,
+    Welcome,
+    decode_guest,
+    decode_welcome,
+    encode_guest,
+    encode_welcome,
+)
+from pgbastion.model.cluster import Member
+from pgbastion.model.commands import Declare, Join, Leave
+from pgbastion.model.ids import MemberId
+from pgbastion.observe.logging import get_logger
+
+ASK_AGAIN_S: Final = 0.5
+JOIN_TIMEOUT_S: Final = 3.0
+CONTENDER_MS: Final = 5_000
+
+log = get_logger("join")
+
+AskPeer = Callable[[str, Kind, bytes], Awaitable[bytes | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What a node needs to be a member."""
+
+    cluster_id: str
+    member_id: MemberId
+    peers: tuple[tuple[int, str], ...]
+    """The other members; empty for the founder."""
+
+
+class Joiner:
+    """Finds out which cluster this node belongs to.
+
+    Args:
+        own: This node's member record; its id is ignored.
+        cluster_name: The configured name.
+        peers: Raft addresses of the configured peers.
+        founding: Whether this node may found a cluster.
+        auto_join: Whether it asks to be let in.
+        ask: Asks one peer as a guest; None: it did not answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        own: Member,
+        cluster_name: str,
+        peers: Sequence[str],
+        founding: bool,
+        auto_join: bool,
+        ask: AskPeer,
+    ) -> None:
+        self._guest = Guest(
+            member=own,
+            cluster_name=cluster_name,
+            founding=founding,
+            auto_join=auto_join,
+        )
+        self._peers = tuple(peers)
+        self._ask = ask
+        self._contenders: dict[str, int] = {}
+        self.stage: Literal["waiting", "founding", "forming"] = (
+            "founding" if founding else "waiting"
+        )
+
+    async def run(self) -> Identity:
+        """Ask until this node has an identity."""
+        while True:
+            welcomes = await self._ask_all()
+            identity = await self._join_one(welcomes)
+            if identity is not None:
+                return identity
+            if self._may_form(welcomes):
+                # From here on every guest is told so: nobody forms beside us.
+                self.stage = "forming"
+                return Identity(
+                    cluster_id=secrets.token_hex(16), member_id=MemberId(1), peers=()
+                )
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _ask_all(self) -> tuple[Welcome, ...]:
+        question = encode_guest(self._guest)
+        answers = await asyncio.gather(
+            *(self._ask(peer, Kind.WHO, question) for peer in self._peers)
+        )
+        decoded = (decode_welcome(a) for a in answers if a is not None)
+        return tuple(w for w in decoded if w is not None)
+
+    async def _join_one(self, welcomes: tuple[Welcome, ...]) -> Identity | None:
+        for welcome in welcomes:
+            if welcome.state != "member":
+                continue
+            if welcome.cluster_name != self._guest.cluster_name:
+                log.state(
+                    "join",
+                    "other_cluster",
+                    peer=welcome.raft_address,
+                    name=welcome.cluster_name,
+                )
+                continue
+            data = await self._ask(
+                welcome.raft_address, Kind.JOIN, encode_guest(self._guest)
+            )
+            answer = None if data is None else decode_welcome(data)
+            if answer is None:
+                continue
+            if answer.member_id:
+                return Identity(
+                    cluster_id=answer.cluster_id,
+                    member_id=answer.member_id,
+                    peers=answer.peers,
+                )
+            log.state(
+                "join", "not_admitted", peer=answer.node, reason=answer.refused
+            )
+        return None
+
+    def _may_form(self, welcomes: tuple[Welcome, ...]) -> bool:
+        if not self._guest.founding:
+            return False
+        if any(w.state in ("member", "forming") for w in welcomes):
+            return False
+        own = self._guest.member.raft_address
+        now_ms = boottime_ms()
+        seen = {w.raft_address for w in welcomes if w.state == "founding"}
+        seen |= {a for a, at in self._contenders.items() if now_ms - at < CONTENDER_MS}
+        return all(own <= address for address in seen)
+
+    def answer(self, kind: int, payload: bytes) -> bytes:
+        """Answer a guest while this node is none's member itself."""
+        guest = decode_guest(payload) if kind in (Kind.WHO, Kind.JOIN) else None
+        if guest is not None and guest.founding:
+            self._contenders[guest.member.raft_address] = boottime_ms()
+        own = self._guest.member
+        return encode_welcome(
+            Welcome(
+                node=own.name,
+                state=self.stage,
+                raft_address=own.raft_address,
+                refused="this node is no member of a cluster itself",
+            )
+        )
+
+
+class Doorkeeper:
+    """Answers guests on behalf of the cluster.
+
+    Args:
+        host: The replicated state.
+        own: This node's name and Raft address.
+        timeout_s: How long a proposal may take.
+    """
+
+    def __init__(self, host: Host, own: Member, *, timeout_s: float) -> None:
+        self._host = host
+        self._own = own
+        self._timeout_s = timeout_s
+
+    async def answer(self, kind: int, payload: bytes) -> bytes:
+        """Answer who this cluster is, or let a node in."""
+        guest = decode_guest(payload)
+        state = self._host.state
+        welcome = Welcome(
+            node=self._own.name,
+            state="member" if state.cluster_id else "forming",
+            raft_address=self._own.raft_address,
+            cluster_id=state.cluster_id,
+            cluster_name=state.cluster_name,
+        )
+        if guest is None:
+            welcome = replace(welcome, refused="not understood")
+        elif kind == Kind.JOIN and state.cluster_id:
+            welcome = await self._admit(guest, welcome)
+        return encode_welcome(welcome)
+
+    async def _admit(self, guest: Guest, welcome: Welcome) -> Welcome:
+        if guest.cluster_name != self._host.state.cluster_name:
+            return replace(welcome, refused="this cluster has another name")
+        refused = await self._make_member(guest)
+        member = self._host.state.named(guest.member.name)
+        if refused or member is None:
+            return replace(welcome, refused=refused or "the outcome is unknown")
+        peers = tuple(
+            (int(m.member_id), m.raft_address)
+            for m in self._host.state.members
+            if m.member_id != member.member_id
+        )
+        return replace(welcome, member_id=member.member_id, peers=peers)
+
+    async def _make_member(self, guest: Guest) -> str:
+        """Make the guest a member; return why not, or nothing."""
+        new = replace(guest.member, joined=True)
+        known = self._host.state.named(new.name)
+        if known is None:
+            if guest.auto_join:
+                return await self._propose(Join(member=new))
+            return (
+                f"add it by hand: pgbastion add-node --name {new.name} "
+                f"--address {new.raft_address}"
+            )
+        if known.raft_address != new.raft_address:
+            return (
+                f"a node called {new.name} is a member at {known.raft_address}; "
+                "give this node another name, or remove that member first"
+            )
+        if not known.joined:
+            claimed = replace(new, member_id=known.member_id)
+            return await self._propose(Declare(member=claimed, system_identifier=None))
+        # It has no identity and stands where a member stood: that one's disk is
+        # lost (or the answer to it was), and a Raft id is never used again.
+        refused = await self._propose(Leave(member_id=known.member_id))
+        return refused or await self._propose(Join(member=new))
+
+    async def _propose(self, command: Join | Leave | Declare) -> str:
+        outcome = await self._host.propose(command, timeout_s=self._timeout_s)
+        return "" if outcome is Outcome.OK else f"not admitted: {outcome}"

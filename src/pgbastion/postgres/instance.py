@@ -1,0 +1,473 @@
+"""This node's PostgreSQL as decisions see it: the directory, the programs, the server.
+
+It joins the modules of this package behind ``ha.ports.Database`` and keeps one set of
+warm connections to the running server.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pgbastion.clock import boottime_ns
+from pgbastion.errors import PostgresError
+from pgbastion.ha.ports import DataFacts, ServerFacts, Upstream
+from pgbastion.model.cluster import NOBODY, Member, ReplicationMode, SyncSet
+from pgbastion.model.ids import Epoch, NodeId, Timeline
+from pgbastion.model.report import ReplicationRow
+from pgbastion.model.views import RejoinStep, RejoinView
+from pgbastion.model.wal import Lsn, WalEnd
+from pgbastion.postgres import rejoin, render
+from pgbastion.postgres.bootstrap import init_cluster
+from pgbastion.postgres.config_files import ConfigFiles, Secrets
+from pgbastion.postgres.connection import Address
+from pgbastion.postgres.disk import DiskWorker
+from pgbastion.postgres.files import Files
+from pgbastion.postgres.history import HistoryFiles
+from pgbastion.postgres.ladder import Ladder
+from pgbastion.postgres.layout import PgIdentity, PgPaths
+from pgbastion.postgres.mark import Mark, MarkFile, new_data_id
+from pgbastion.postgres.offline import Offline
+from pgbastion.postgres.primary import Primary
+from pgbastion.postgres.probe import Probe
+from pgbastion.postgres.programs import Programs
+from pgbastion.postgres.settings import Value
+from pgbastion.postgres.source import FromPrimary
+from pgbastion.postgres.standby import Standby, Unknown
+
+HISTORY_MAX: Final = 64
+SLOTS_EVERY_NS: Final = 2_000_000_000
+_SYNC: Final = re.compile(r"(?:ANY|FIRST) (\d+) \((.*)\)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How long things may take, in seconds."""
+
+    look_s: float
+    cut_s: float
+
+
+class Instance:
+    """One server and its directory.
+
+    Args:
+        paths: Where everything is.
+        identity: Name, addresses, port and roles.
+        secrets: Passwords by role.
+        parameters: The operator's settings.
+        hba: The operator's access rules.
+        bounds: Limits of the profile.
+    """
+
+    def __init__(  # noqa: PLR0913 - everything that a server is made of
+        self,
+        *,
+        paths: PgPaths,
+        identity: PgIdentity,
+        secrets: Secrets,
+        parameters: dict[str, Value],
+        hba: Sequence[str],
+        bounds: Bounds,
+        dbname: str = "postgres",
+    ) -> None:
+        self._paths = paths
+        self._identity = identity
+        self._secrets = secrets
+        self._bounds = bounds
+        self.files = Files(paths.account)
+        self.programs = Programs(paths)
+        self.config = ConfigFiles(
+            paths, identity, self.files, secrets=secrets, parameters=parameters, hba=hba
+        )
+        self.mark = MarkFile(paths.data_dir, self.files)
+        self.offline = Offline(paths, self.files, self.programs)
+        self._histories = HistoryFiles(paths, self.files)
+        roles = identity.roles
+        address = Address(
+            host=str(paths.socket_dir),
+            port=identity.port,
+            user=roles.superuser,
+            password=secrets.of(roles.superuser),
+            dbname=dbname,
+        )
+        self._disk = DiskWorker(paths, self.files)
+        self._probe = Probe(address, self._disk)
+        self._standby = Standby(paths, address, self.files, self.config, self.mark)
+        self._primary = Primary(address, self.config)
+        self._sync = _SyncSetting()
+        self._slots: tuple[NodeId, ...] | None = None
+        self._slots_ns = 0
+        self._timeline: Timeline | None = None
+        self._must_copy: str | None = None
+        source = FromPrimary(
+            paths, identity, self.files, self.programs, self.config
+        )
+        self._ladder = Ladder(paths, self.files, self.programs, self.offline, source)
+        self._address = address
+        self.mode = ReplicationMode.QUORUM
+        self.cluster_id = ""
+        self.nodes: tuple[NodeId, ...] = ()
+        """The other nodes that run PostgreSQL."""
+        self.progress = ""
+
+    def command(self) -> tuple[str, ...]:
+        """Return the argument list that starts the server in the foreground."""
+        return self._paths.server_command()
+
+    # The directory
+
+    async def inspect(self, *, running: bool) -> DataFacts:
+        """Look into the data directory."""
+        try:
+            return await self._inspect(running=running)
+        except (PostgresError, OSError) as exc:
+            # An error of reading is not emptiness.
+            return DataFacts(empty=False, ours=False, problem=str(exc))
+
+    async def _inspect(self, *, running: bool) -> DataFacts:
+        if await self.files.run("look into the data directory", self._is_empty):
+            return DataFacts(empty=True, ours=False)
+        mark = await self.mark.read()
+        if mark is None:
+            return DataFacts(empty=False, ours=False, problem=self._unmarked())
+        if self.cluster_id and mark.cluster_id != self.cluster_id:
+            return DataFacts(
+                empty=False,
+                ours=False,
+                problem=f"{self._paths.data_dir} belongs to the cluster "
+                f"{mark.cluster_id}, this node to {self.cluster_id}: move it away, or "
+                "correct postgresql.data_dir",
+            )
+        control = await self.offline.control()
+        return DataFacts(
+            empty=False,
+            ours=True,
+            data_id=mark.data_id,
+            epoch=mark.epoch,
+            promoted_epoch=mark.promoted_epoch,
+            cut_epoch=mark.cut_epoch,
+            was_standby=not running and control.state.is_standby,
+            system_identifier=str(control.system_identifier),
+        )
+
+    def _is_empty(self) -> bool:
+        data_dir = self._paths.data_dir
+        return not data_dir.exists() or not any(data_dir.iterdir())
+
+    def _unmarked(self) -> str:
+        data_dir = self._paths.data_dir
+        if (data_dir / "PG_VERSION").exists():
+            return f"{data_dir} holds a PostgreSQL that is not of this cluster"
+        return f"{data_dir} is not empty and holds no PostgreSQL"
+
+    async def initialise(self, cluster_id: str) -> None:
+        """Make the first data directory with its roles and its mark."""
+        mark = Mark(
+            cluster_id=cluster_id, data_id=new_data_id(), node=self._identity.node
+        )
+        settings = self.config.settings({})
+        limits = {
+            name: int(settings[name])
+            for name in ("max_connections", "max_worker_processes", "max_wal_senders")
+            if name in settings
+        }
+        await init_cluster(
+            self._paths,
+            self.files,
+            self.programs,
+            roles=self._identity.roles,
+            secrets=self._secrets,
+            mark=mark,
+            limits=limits,
+        )
+        await self.config.write_access((), fresh=True)
+
+    async def prepare_standby(
+        self, upstream: Upstream | None, servers: Sequence[Member]
+    ) -> None:
+        """Write all files so that the next start is one in recovery."""
+        await self._forget()
+        control = await self.offline.control()
+        await self.config.write_static(control.settings)
+        await self.config.write_access([m.host for m in servers])
+        if upstream is None:
+            mark = await self._own_mark()
+            await self.config.write_volatile(render.Volatile(), mark.data_id)
+        else:
+            await self._standby.follow_files(_source(upstream), upstream.epoch)
+        await self.config.sanitise()
+        await self.config.mark_standby()
+
+    async def prepare_primary(self, sync: SyncSet | None) -> None:
+        """Write all files so that the next start is one outside recovery."""
+        await self._forget()
+        mark = await self._own_mark()
+        await self.config.write_static({})
+        volatile = render.Volatile(mode=self.mode, sync=sync)
+        await self.config.write_volatile(volatile, mark.data_id)
+        await self.config.sanitise()
+        await self.config.mark_primary()
+
+    async def _own_mark(self) -> Mark:
+        mark = await self.mark.read()
+        if mark is None:
+            raise PostgresError(f"there is no mark in {self._paths.data_dir}")
+        return mark
+
+    async def _forget(self) -> None:
+        """Close what belongs to an earlier server: it must not tell old truth."""
+        await self._probe.close()
+        await self._standby.close()
+        await self._primary.close()
+        self._sync = _SyncSetting()
+        self._slots = self._timeline = None
+
+    # The running server
+
+    async def look(self) -> ServerFacts:
+        """Ask the running server and its disks."""
+        result = await self._probe.look(deadline_s=self._bounds.look_s)
+        facts = result.facts
+        if facts is None:
+            return ServerFacts(
+                sent_ns=result.sent_ns,
+                answered=False,
+                reason=result.reason,
+                evidence_ns=result.evidence_ns,
+            )
+        self._timeline = facts.timeline or self._timeline or facts.checkpoint_timeline
+        rows: tuple[ReplicationRow, ...] = ()
+        if facts.in_recovery:
+            lsn = max(facts.receive_lsn or Lsn(0), facts.replay_lsn or Lsn(0))
+            await self._warm()
+        else:
+            lsn = facts.flush_lsn or Lsn(0)
+            rows = await self._replication()
+        return ServerFacts(
+            sent_ns=result.sent_ns,
+            answered=True,
+            reason=result.reason,
+            evidence_ns=result.evidence_ns,
+            in_recovery=facts.in_recovery,
+            wal_end=WalEnd(timeline=self._timeline, lsn=lsn),
+            replay_lsn=facts.replay_lsn if facts.in_recovery else facts.flush_lsn,
+            streaming=facts.receiver is not None and facts.receiver.is_streaming,
+            checkpoint_timeline=facts.checkpoint_timeline,
+            replication=rows,
+            slots=self._slots,
+            sync_setting=parse_sync(facts.sync_names),
+        )
+
+    async def _warm(self) -> None:
+        """Keep the connections that a failover will use open."""
+        try:
+            async with asyncio.timeout(self._bounds.look_s):
+                await self._standby.warm()
+        except (PostgresError, TimeoutError):
+            return
+
+    async def _replication(self) -> tuple[ReplicationRow, ...]:
+        try:
+            async with asyncio.timeout(self._bounds.look_s):
+                senders = await self._primary.senders()
+                now_ns = boottime_ns()
+                if self._slots is None or now_ns - self._slots_ns > SLOTS_EVERY_NS:
+                    self._slots_ns = now_ns
+                    slots = await self._primary.slots.list()
+                    self._slots = self._nodes_of({s.name for s in slots if not s.lost})
+        except (PostgresError, TimeoutError):
+            return ()
+        return tuple(sender.row() for sender in senders)
+
+    def _nodes_of(self, slots: set[str]) -> tuple[NodeId, ...]:
+        return tuple(node for node in self.nodes if render.slot_name(node) in slots)
+
+    async def cut(self, epoch: Epoch) -> WalEnd | None:
+        """Cut the running standby off from ``epoch`` durably; return its end of WAL."""
+        end = await self._standby.cut(epoch, deadline_s=self._bounds.cut_s)
+        return None if isinstance(end, Unknown) else end
+
+    async def cut_stopped(self, epoch: Epoch) -> WalEnd | None:
+        """Cut the stopped server off from ``epoch`` durably; return its end of WAL."""
+        await self._standby.cut_files(epoch)
+        return await self.offline.wal_end(await self.offline.control())
+
+    async def timeline_begin(self, timeline: Timeline) -> Lsn | None:
+        """Return where a timeline forked off its parent; None: it is the first."""
+        known = (await self._histories.read_all()).get(timeline)
+        return None if known is None else known.begin
+
+    async def history(self, timeline: Timeline) -> tuple[tuple[Timeline, Lsn], ...]:
+        """Return a timeline's newest ancestors and where each was left."""
+        known = (await self._histories.read_all()).get(timeline)
+        forks = known.forks if known is not None else ()
+        return tuple((fork.parent, fork.lsn) for fork in forks[-HISTORY_MAX:])
+
+    async def follow(self, upstream: Upstream) -> None:
+        """Point the running standby at a primary."""
+        await self._standby.follow(_source(upstream), upstream.epoch)
+
+    async def wal_end(self) -> WalEnd | None:
+        """Return the running standby's end of WAL, read now."""
+        end = await self._standby.wal_end(deadline_s=self._bounds.cut_s)
+        return None if isinstance(end, Unknown) else end
+
+    async def promote(self, epoch: Epoch, timeline: Timeline) -> None:
+        """Ask for a promotion that takes ``timeline``; do not wait for its end."""
+        mark = await self._own_mark()
+        if mark.cut_epoch < epoch - 1:
+            # Nobody surveyed it, so it may still receive.
+            await self._standby.cut(Epoch(epoch - 1), deadline_s=self._bounds.cut_s)
+        await self._standby.promote(epoch, timeline)
+
+    async def apply_sync(self, sync: SyncSet) -> bool:
+        """Put the set into the setting; tell whether it is effective everywhere.
+
+        Effective: every walsender goes by it, and as many of its members as have to
+        confirm a commit have flushed what was written since.
+        """
+        state = self._sync
+        if state.sync != sync:
+            raised = state.sync is not None and sync.num_sync > state.sync.num_sync
+            mark = await self._own_mark()
+            await self._primary.set_sync(self.mode, sync, mark.data_id)
+            state = self._sync = _SyncSetting(sync=sync, ends_older=raised)
+        effect = await self._primary.sync_effect(self.mode, sync)
+        if not effect.effective:
+            return False
+        if state.ends_older:
+            # The number does not show in a walsender; a new one knows it.
+            await self._primary.end_older_walsenders(sync.names)
+            state.ends_older = False
+            return False
+        if sync.num_sync == 0:
+            return True
+        if state.position is None:
+            state.position = await self._primary.write_position()
+        position = state.position
+        flushed = {
+            sender.name
+            for sender in await self._primary.senders()
+            if sender.flush_lsn >= position
+        }
+        return len(flushed.intersection(sync.names)) >= sync.num_sync
+
+    async def keep_slots(self, nodes: Sequence[NodeId]) -> None:
+        """Have exactly these members' slots."""
+        await self._primary.open()
+        await self._primary.slots.keep(nodes)
+        self._slots = None
+
+    async def checkpoint(self) -> None:
+        """Write a checkpoint, however long it takes."""
+        await self._primary.checkpoint()
+
+    # From the primary's history to a standby of it
+
+    async def examine(self, upstream: Upstream) -> RejoinView:
+        """Compare the stopped directory with the primary's history.
+
+        Raises:
+            PostgresError: One of them cannot be looked at, or not yet.
+        """
+        if self._must_copy is not None:
+            step, detail = RejoinStep.COPY, self._must_copy
+            return RejoinView(step=step, detail=detail, epoch=upstream.epoch)
+        primary = replace(self._address, host=upstream.host, port=upstream.port)
+        found = await self._ladder.decide(primary)
+        if isinstance(found, rejoin.Wait):
+            raise PostgresError(found.reason)
+        step = _STEPS[type(found)]
+        return RejoinView(step=step, detail=found.reason, epoch=upstream.epoch)
+
+    async def copy(self, upstream: Upstream, cluster_id: str) -> None:
+        """Replace the data directory by a copy of the primary's."""
+        mark = Mark(
+            cluster_id=cluster_id, data_id=new_data_id(), node=self._identity.node
+        )
+        step = rejoin.Copy(reason=self._must_copy or "the data directory is empty")
+        await self._take(step, upstream, mark)
+        self._must_copy = None
+
+    async def rewind(self, upstream: Upstream) -> None:
+        """Rewind the stopped data directory to the primary's history.
+
+        Raises:
+            PostgresError: It failed; the next examination says what to do instead.
+        """
+        mark = replace(await self._own_mark(), data_id=new_data_id())
+        step = rejoin.Rewind(reason=f"to the history of {upstream.node}")
+        other = await self._take(step, upstream, mark)
+        if other is not None:
+            self._must_copy = other.reason
+            raise PostgresError(f"no rewind is possible: {other.reason}")
+
+    async def _take(
+        self, step: rejoin.Rewind | rejoin.Copy, upstream: Upstream, mark: Mark
+    ) -> rejoin.Copy | None:
+        try:
+            return await self._ladder.take(
+                step, _source(upstream), mark, progress=self._note_progress
+            )
+        finally:
+            self.progress = ""
+
+    def _note_progress(self, done: int, total: int) -> None:
+        self.progress = f"{done >> 20} of {total >> 20} MiB"
+
+    async def recover(self) -> None:
+        """Let the stopped, crashed server recover on its own."""
+        await self.offline.recover()
+
+    async def refresh_access(self, servers: Sequence[Member]) -> None:
+        """Let the members' servers in, and nobody who is no member any more."""
+        await self.config.write_access([m.host for m in servers])
+        await self._primary.reload()
+
+    async def close(self) -> None:
+        """Close connections; the server goes on."""
+        await self._forget()
+        await self._disk.close()
+        self.files.close()
+
+
+@dataclass(slots=True)
+class _SyncSetting:
+    """How far a change of the synchronous setting has come."""
+
+    sync: SyncSet | None = None
+    ends_older: bool = False
+    position: Lsn | None = None
+
+
+_STEPS: Final[Mapping[type[rejoin.Step], RejoinStep]] = {
+    rejoin.Follow: RejoinStep.FOLLOW,
+    rejoin.CrashRecover: RejoinStep.RECOVER,
+    rejoin.Rewind: RejoinStep.REWIND,
+    rejoin.Copy: RejoinStep.COPY,
+    rejoin.Refuse: RejoinStep.REFUSE,
+}
+
+
+def _source(upstream: Upstream) -> render.Upstream:
+    return render.Upstream(host=upstream.host, port=upstream.port)
+
+
+def parse_sync(names: str) -> SyncSet | None:
+    """Read ``synchronous_standby_names`` as we write it; None: it names nobody real.
+
+    A setting of another form is nobody's promise either: it is replaced.
+    """
+    if names == "":
+        return NOBODY
+    match = _SYNC.fullmatch(names)
+    if match is None:
+        return None
+    members = tuple(re.findall(r'"((?:[^"]|"")*)"', match[2]))
+    if not members or render.NOBODY_NAME in members:
+        return None
+    return SyncSet(names=members, num_sync=int(match[1]))
+
+
