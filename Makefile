@@ -14,7 +14,7 @@ RUST_LEAST := $(shell sed -n 's/^rust-version *= *"\([0-9.]*\)"/\1/p' \
 VENV := .venv
 BIN := $(VENV)/bin
 DEPENDENCIES := $(VENV)/.dependencies
-EXTENSION := $(VENV)/.extension
+EXTENSION := src/pgbastion/consensus/_engine.abi3.so
 NATIVE_SOURCES := $(shell find native -name target -prune -o -type f \
     \( -name '*.rs' -o -name 'Cargo.*' -o -name '*.proto' \) -print 2>/dev/null)
 
