@@ -10,6 +10,9 @@ settings.register_profile(
     "quick",
     deadline=None,
     max_examples=100,
+    # A failure prints what repeats it; nothing is kept in the tree.
+    database=None,
+    print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile(
