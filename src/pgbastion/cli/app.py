@@ -101,7 +101,7 @@ def version(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the version, the commit, the consensus engine and the Python."""
-    from pgbastion.cli.versions import versions
+    from pgbastion.version import versions
 
     found = versions()
     if as_json:

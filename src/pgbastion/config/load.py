@@ -33,6 +33,17 @@ class Report:
         chosen = self.problems if problems is None else problems
         return render_problems(chosen, self.source, line_of)
 
+    def usable(self) -> Config:
+        """Return the configuration.
+
+        Raises:
+            ConfigError: It cannot be used; the message has every error.
+        """
+        found = self.errors
+        if found or self.config is None:
+            raise ConfigError(self.render(found))
+        return self.config
+
     @property
     def errors(self) -> list[Problem]:
         """The problems with which the daemon does not start."""
@@ -53,11 +64,7 @@ def load_config(
         ConfigError: It cannot be used; the message has every error with its place and
             its remedy.
     """
-    report = examine(path, environment, world=world)
-    found = report.errors
-    if found or report.config is None:
-        raise ConfigError(report.render(found))
-    return report.config
+    return examine(path, environment, world=world).usable()
 
 
 def examine(

@@ -2,6 +2,14 @@
 
 import platform
 from importlib import import_module
+from typing import Final
+
+UNBUILT: Final = "unbuilt"
+
+
+def version_text() -> str:
+    """Return the version of this build; "unbuilt" in a tree that was never built."""
+    return versions()["pgbastion"]
 
 
 def versions() -> dict[str, str]:
@@ -9,8 +17,7 @@ def versions() -> dict[str, str]:
     try:
         build = import_module("pgbastion._build")
     except ModuleNotFoundError:
-        # A source tree that was never built.
-        return {"pgbastion": "unbuilt", "python": platform.python_version()}
+        return {"pgbastion": UNBUILT, "python": platform.python_version()}
     return {
         "pgbastion": build.VERSION,
         "commit": build.COMMIT,
