@@ -12,25 +12,31 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Final
 
-from pgbastion.model.ids import Epoch, NodeId
+from pgbastion.model.cluster import ReplicationMode, SyncSet
+from pgbastion.model.ids import DataId, Epoch, NodeId, standby_name
+from pgbastion.model.wal import Lsn, parse_lsn
 from pgbastion.postgres.bootstrap import init_cluster
 from pgbastion.postgres.config_files import ConfigFiles, Secrets
 from pgbastion.postgres.connection import Address, Connection
 from pgbastion.postgres.files import Files
+from pgbastion.postgres.ladder import Ladder
 from pgbastion.postgres.layout import PgIdentity, PgPaths, PgRoles, resolve_account
 from pgbastion.postgres.mark import Mark, MarkFile, new_data_id
 from pgbastion.postgres.offline import Offline
+from pgbastion.postgres.primary import Primary
 from pgbastion.postgres.programs import Programs, unprivileged
 from pgbastion.postgres.render import Upstream, Volatile
 from pgbastion.postgres.settings import limits
 from pgbastion.postgres.source import FromPrimary
+from pgbastion.postgres.standby import Standby
 
 ROLES: Final = PgRoles()
 PASSWORDS: Final = {
@@ -146,6 +152,13 @@ class Server:
         self.log = home / "log"
         self.process: subprocess.Popen[bytes] | None = None
         self.connection = Connection(self.address())
+        self.primary = Primary(self.address(), self.config)
+        self.standby = Standby(
+            self.paths, self.address(), self.files, self.config, self.mark_file
+        )
+        self.ladder = Ladder(
+            self.paths, self.files, self.programs, self.offline, self.source
+        )
 
     @property
     def upstream(self) -> Upstream:
@@ -159,6 +172,23 @@ class Server:
             password=PASSWORDS[ROLES.superuser],
             replication=replication,
         )
+
+    def replication_address(self) -> Address:
+        """How another node looks at this server."""
+        return Address(
+            host=self.host,
+            port=self.port,
+            user=ROLES.replication,
+            password=PASSWORDS[ROLES.replication],
+        )
+
+    def renewed(self, mark: Mark) -> Mark:
+        """Return the mark with a new data id."""
+        return replace(mark, data_id=new_data_id())
+
+    def ready_segments(self) -> list[Path]:
+        """Return the notes of segments that wait for the archive."""
+        return list((self.paths.wal_dir / "archive_status").glob("*.ready"))
 
     async def bootstrap(self, *hosts: str) -> None:
         """Make the first data directory, ready to start as a standby of nobody."""
@@ -214,9 +244,19 @@ class Server:
                     raise AssertionError(self.log.read_text()[-3000:]) from None
             await asyncio.sleep(0.02)
 
+    async def disconnect(self) -> None:
+        """Close every connection."""
+        await self.connection.close()
+        await self.primary.close()
+        await self.standby.close()
+
+    async def crash(self) -> None:
+        """End the server so that it has to recover at its next start."""
+        await self.stop(signal.SIGQUIT)
+
     async def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop the postmaster: SIGINT is a fast stop, SIGQUIT leaves a crashed server."""
-        await self.connection.close()
+        await self.disconnect()
         process, self.process = self.process, None
         if process is not None:
             process.send_signal(how)
@@ -226,6 +266,44 @@ class Server:
         """Run a statement as superuser."""
         await self.connection.open(deadline_s=5)
         return await self.connection.command(text, deadline_s=10)
+
+    async def client(self, text: str, *, deadline_s: float) -> None:
+        """Run a statement as a client does, with the server's own settings."""
+        connection = Connection(self.address())
+        await connection.open(deadline_s=5)
+        try:
+            await connection.command("RESET synchronous_commit", deadline_s=5)
+            await connection.command("SET synchronous_commit = on", deadline_s=5)
+            await connection.command(text, deadline_s=deadline_s)
+        finally:
+            await connection.close()
+
+    async def mark(self) -> Mark:
+        mark = await self.mark_file.read()
+        assert mark is not None
+        return mark
+
+    async def data_id(self) -> DataId:
+        return (await self.mark()).data_id
+
+    async def standby_name(self) -> str:
+        return standby_name(self.name, await self.data_id())
+
+    async def set_sync(
+        self, mode: ReplicationMode, num_sync: int, *standbys: "Server"
+    ) -> None:
+        """Have commits wait for these standbys, and wait until that is in force."""
+        names = tuple([await standby.standby_name() for standby in standbys])
+        sync = SyncSet(names=names, num_sync=num_sync)
+        await self.primary.set_sync(mode, sync, await self.data_id())
+        await until(lambda: self.in_force(mode, sync))
+
+    async def in_force(self, mode: ReplicationMode, sync: SyncSet) -> bool:
+        return (await self.primary.sync_effect(mode, sync)).effective
+
+    async def has_flushed(self, lsn: Lsn) -> bool:
+        text = await self.value("SELECT pg_last_wal_receive_lsn()::text")
+        return parse_lsn(str(text)) >= lsn
 
     async def value(self, text: str) -> object:
         """Return the first column of the first row."""
@@ -242,6 +320,15 @@ class Server:
                 self.process.wait(STOP_S)
             self.process = None
         self.files.close()
+
+
+async def until(
+    condition: Callable[[], Awaitable[bool]], *, deadline_s: float = 15
+) -> None:
+    """Wait until ``condition`` holds."""
+    async with asyncio.timeout(deadline_s):
+        while not await condition():
+            await asyncio.sleep(0.02)
 
 
 class Lab:
@@ -268,8 +355,8 @@ class Lab:
         return server
 
 
-@contextmanager
-def lab(bin_dir: Path) -> Iterator[Lab]:
+@asynccontextmanager
+async def lab(bin_dir: Path) -> AsyncIterator[Lab]:
     """Give a lab whose processes and files are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="pgbastion-lab-") as name:
         root = Path(name)
@@ -279,4 +366,5 @@ def lab(bin_dir: Path) -> Iterator[Lab]:
             yield one
         finally:
             for server in one.servers:
+                await server.disconnect()
                 server.discard()

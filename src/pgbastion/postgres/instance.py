@@ -101,11 +101,12 @@ class Instance:
         self._slots_ns = 0
         self._timeline: Timeline | None = None
         self._must_copy: str | None = None
-        source = FromPrimary(
-            paths, identity, self.files, self.programs, self.config
-        )
+        source = FromPrimary(paths, identity, self.files, self.programs, self.config)
         self._ladder = Ladder(paths, self.files, self.programs, self.offline, source)
         self._address = address
+        # Whom to follow and what to promise stand in one file: a cut that was
+        # answered to a survey must not be overwritten by what was begun before it.
+        self._writing = asyncio.Lock()
         self.mode = ReplicationMode.QUORUM
         self.cluster_id = ""
         self.nodes: tuple[NodeId, ...] = ()
@@ -188,27 +189,29 @@ class Instance:
         self, upstream: Upstream | None, servers: Sequence[Member]
     ) -> None:
         """Write all files so that the next start is one in recovery."""
-        await self._forget()
-        control = await self.offline.control()
-        await self.config.write_static(control.settings)
-        await self.config.write_access([m.host for m in servers])
-        if upstream is None:
-            mark = await self._own_mark()
-            await self.config.write_volatile(render.Volatile(), mark.data_id)
-        else:
-            await self._standby.follow_files(_source(upstream), upstream.epoch)
-        await self.config.sanitise()
-        await self.config.mark_standby()
+        async with self._writing:
+            await self._forget()
+            control = await self.offline.control()
+            await self.config.write_static(control.settings)
+            await self.config.write_access([m.host for m in servers])
+            if upstream is None:
+                mark = await self._own_mark()
+                await self.config.write_volatile(render.Volatile(), mark.data_id)
+            else:
+                await self._standby.follow_files(_source(upstream), upstream.epoch)
+            await self.config.sanitise()
+            await self.config.mark_standby()
 
     async def prepare_primary(self, sync: SyncSet | None) -> None:
         """Write all files so that the next start is one outside recovery."""
-        await self._forget()
-        mark = await self._own_mark()
-        await self.config.write_static({})
-        volatile = render.Volatile(mode=self.mode, sync=sync)
-        await self.config.write_volatile(volatile, mark.data_id)
-        await self.config.sanitise()
-        await self.config.mark_primary()
+        async with self._writing:
+            await self._forget()
+            mark = await self._own_mark()
+            await self.config.write_static({})
+            volatile = render.Volatile(mode=self.mode, sync=sync)
+            await self.config.write_volatile(volatile, mark.data_id)
+            await self.config.sanitise()
+            await self.config.mark_primary()
 
     async def _own_mark(self) -> Mark:
         mark = await self.mark.read()
@@ -286,13 +289,15 @@ class Instance:
 
     async def cut(self, epoch: Epoch) -> WalEnd | None:
         """Cut the running standby off from ``epoch`` durably; return its end of WAL."""
-        end = await self._standby.cut(epoch, deadline_s=self._bounds.cut_s)
-        return None if isinstance(end, Unknown) else end
+        async with self._writing:
+            end = await self._standby.cut(epoch, deadline_s=self._bounds.cut_s)
+            return None if isinstance(end, Unknown) else end
 
     async def cut_stopped(self, epoch: Epoch) -> WalEnd | None:
         """Cut the stopped server off from ``epoch`` durably; return its end of WAL."""
-        await self._standby.cut_files(epoch)
-        return await self.offline.wal_end(await self.offline.control())
+        async with self._writing:
+            await self._standby.cut_files(epoch)
+            return await self.offline.wal_end(await self.offline.control())
 
     async def timeline_begin(self, timeline: Timeline) -> Lsn | None:
         """Return where a timeline forked off its parent; None: it is the first."""
@@ -307,7 +312,8 @@ class Instance:
 
     async def follow(self, upstream: Upstream) -> None:
         """Point the running standby at a primary."""
-        await self._standby.follow(_source(upstream), upstream.epoch)
+        async with self._writing:
+            await self._standby.follow(_source(upstream), upstream.epoch)
 
     async def wal_end(self) -> WalEnd | None:
         """Return the running standby's end of WAL, read now."""
@@ -316,11 +322,12 @@ class Instance:
 
     async def promote(self, epoch: Epoch, timeline: Timeline) -> None:
         """Ask for a promotion that takes ``timeline``; do not wait for its end."""
-        mark = await self._own_mark()
-        if mark.cut_epoch < epoch - 1:
-            # Nobody surveyed it, so it may still receive.
-            await self._standby.cut(Epoch(epoch - 1), deadline_s=self._bounds.cut_s)
-        await self._standby.promote(epoch, timeline)
+        async with self._writing:
+            mark = await self._own_mark()
+            if mark.cut_epoch < epoch - 1:
+                # Nobody surveyed it, so it may still receive.
+                await self._standby.cut(Epoch(epoch - 1), deadline_s=self._bounds.cut_s)
+            await self._standby.promote(epoch, timeline)
 
     async def apply_sync(self, sync: SyncSet) -> bool:
         """Put the set into the setting; tell whether it is effective everywhere.
@@ -328,31 +335,32 @@ class Instance:
         Effective: every walsender goes by it, and as many of its members as have to
         confirm a commit have flushed what was written since.
         """
-        state = self._sync
-        if state.sync != sync:
-            raised = state.sync is not None and sync.num_sync > state.sync.num_sync
-            mark = await self._own_mark()
-            await self._primary.set_sync(self.mode, sync, mark.data_id)
-            state = self._sync = _SyncSetting(sync=sync, ends_older=raised)
-        effect = await self._primary.sync_effect(self.mode, sync)
-        if not effect.effective:
-            return False
-        if state.ends_older:
-            # The number does not show in a walsender; a new one knows it.
-            await self._primary.end_older_walsenders(sync.names)
-            state.ends_older = False
-            return False
-        if sync.num_sync == 0:
-            return True
-        if state.position is None:
-            state.position = await self._primary.write_position()
-        position = state.position
-        flushed = {
-            sender.name
-            for sender in await self._primary.senders()
-            if sender.flush_lsn >= position
-        }
-        return len(flushed.intersection(sync.names)) >= sync.num_sync
+        async with self._writing:
+            state = self._sync
+            if state.sync != sync:
+                raised = state.sync is not None and sync.num_sync > state.sync.num_sync
+                mark = await self._own_mark()
+                await self._primary.set_sync(self.mode, sync, mark.data_id)
+                state = self._sync = _SyncSetting(sync=sync, ends_older=raised)
+            effect = await self._primary.sync_effect(self.mode, sync)
+            if not effect.effective:
+                return False
+            if state.ends_older:
+                # The number does not show in a walsender; a new one knows it.
+                await self._primary.end_older_walsenders(sync.names)
+                state.ends_older = False
+                return False
+            if sync.num_sync == 0:
+                return True
+            if state.position is None:
+                state.position = await self._primary.write_position()
+            position = state.position
+            flushed = {
+                sender.name
+                for sender in await self._primary.senders()
+                if sender.flush_lsn >= position
+            }
+            return len(flushed.intersection(sync.names)) >= sync.num_sync
 
     async def keep_slots(self, nodes: Sequence[NodeId]) -> None:
         """Have exactly these members' slots."""
@@ -469,5 +477,3 @@ def parse_sync(names: str) -> SyncSet | None:
     if not members or render.NOBODY_NAME in members:
         return None
     return SyncSet(names=members, num_sync=int(match[1]))
-
-

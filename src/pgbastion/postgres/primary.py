@@ -117,6 +117,10 @@ class Primary:
         None names nobody who exists: commits wait. `sync_effect` tells when it holds.
         """
         await self._config.write_volatile(Volatile(mode=mode, sync=sync), data_id)
+        await self.reload()
+
+    async def reload(self) -> None:
+        """Have the server read its configuration files again."""
         await self.open()
         await self._connection.rows(
             "SELECT pg_catalog.pg_reload_conf()", deadline_s=DEADLINE_S

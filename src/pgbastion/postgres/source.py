@@ -21,6 +21,8 @@ COPY_DEADLINE_S: Final = 24 * 3600.0
 REWIND_DEADLINE_S: Final = 3600.0
 # The replaced directory stays while this part of the file system is free.
 ROOM_TO_KEEP: Final = 0.2
+# A copy may be this much larger than what it replaces.
+ROOM_FOR_COPY: Final = 1.1
 
 Progress = Callable[[int, int], None]
 """Is told (done, total) in bytes."""
@@ -65,6 +67,7 @@ class FromPrimary:
             PostgresError: The copy failed; the data directory is as it was.
         """
         staging = Staging(self._paths, self._files)
+        await self._make_room(staging)
         await staging.begin(replace=True)
         await self._config.write_passfile(upstream)
         try:
@@ -78,9 +81,27 @@ class FromPrimary:
         await staging.install(keep_old=keep)
         await self._files.remove(self._paths.work_flag)
 
-    async def make_room(self) -> None:
-        """Empty the data directory, where old and new do not fit beside each other."""
-        await Staging(self._paths, self._files).wipe()
+    async def _make_room(self, staging: Staging) -> None:
+        """Give up what was kept, then the directory itself, where both do not fit.
+
+        Its own size stands for that of the copy: they are of one cluster.
+        """
+        needed = await self._files.run("measure the data", self._needed_bytes)
+        if await self._free_bytes() < needed:
+            await staging.remove_old()
+        if await self._free_bytes() < needed:
+            log.warning("data_emptied_for_copy", directory=str(self._paths.data_dir))
+            await staging.wipe()
+
+    async def _free_bytes(self) -> int:
+        parent = self._paths.data_dir.parent
+        return await self._files.run(
+            "look for room", lambda: shutil.disk_usage(parent).free
+        )
+
+    def _needed_bytes(self) -> int:
+        sizes = (f.lstat().st_size for f in self._paths.data_dir.rglob("*"))
+        return int(sum(sizes) * ROOM_FOR_COPY)
 
     async def _base_backup(
         self, upstream: Upstream, target: str, progress: Progress | None

@@ -94,7 +94,8 @@ class Staging:
         sync_tree_root(self.path)
         _remove_tree(self.old)
         if self._beside:
-            self._data.rename(self.old)
+            if not is_empty(self._data):
+                self._data.rename(self.old)
             self.path.rename(self._data)
             sync_dir(self._data.parent)
             return

@@ -266,6 +266,7 @@ class Standby:
             await asyncio.sleep(ASK_EVERY_S)
 
     async def _position(self) -> Position:
+        await self._connection.open(deadline_s=QUERY_DEADLINE_S)
         # The order matters: what waits for WAL now has replayed what comes before.
         rows = await self._connection.rows(_WAITS_FOR_WAL, deadline_s=QUERY_DEADLINE_S)
         received, waits = rows[0]

@@ -1,0 +1,156 @@
+"""Look at a stopped server and at the primary, and take the steps of `rejoin`."""
+
+from dataclasses import replace
+from typing import Final
+
+from pgbastion.errors import PostgresError
+from pgbastion.model.ids import Timeline
+from pgbastion.model.wal import parse_lsn
+from pgbastion.observe.logging import get_logger
+from pgbastion.postgres import rejoin
+from pgbastion.postgres.connection import Address, Connection
+from pgbastion.postgres.files import Files
+from pgbastion.postgres.history import HistoryFiles
+from pgbastion.postgres.layout import PgPaths
+from pgbastion.postgres.mark import Mark
+from pgbastion.postgres.offline import Offline
+from pgbastion.postgres.parse import History, parse_history
+from pgbastion.postgres.programs import Programs
+from pgbastion.postgres.render import Upstream
+from pgbastion.postgres.source import FromPrimary, Progress
+from pgbastion.postgres.staging import is_unfinished
+
+DEADLINE_S: Final = 5.0
+
+_STATE: Final = """
+SELECT pg_catalog.pg_is_in_recovery(),
+       pg_catalog.current_setting('server_version_num')::int,
+       (SELECT c.timeline_id FROM pg_catalog.pg_control_checkpoint() AS c)
+"""
+
+log = get_logger("postgres")
+
+
+async def ask_primary(address: Address) -> rejoin.SourceState:
+    """Ask a server for its history and state, by the replication protocol.
+
+    Raises:
+        PostgresError: It does not answer, or not in time.
+    """
+    connection = Connection(replace(address, replication=True))
+    try:
+        await connection.open(deadline_s=DEADLINE_S)
+        state = (await connection.rows(_STATE, deadline_s=DEADLINE_S))[0]
+        system = (await connection.rows("IDENTIFY_SYSTEM", deadline_s=DEADLINE_S))[0]
+        timeline = Timeline(int(system[1]))
+        history = await _fetch_history(connection, timeline)
+    finally:
+        await connection.close()
+    return rejoin.SourceState(
+        system_identifier=str(system[0]),
+        major=state[1] // 10_000,
+        in_recovery=state[0],
+        history=history,
+        flushed=parse_lsn(system[2]),
+        checkpoint_timeline=Timeline(state[2]),
+    )
+
+
+async def _fetch_history(connection: Connection, timeline: Timeline) -> History:
+    if timeline == 1:
+        return History(timeline=timeline)
+    rows = await connection.command(
+        f"TIMELINE_HISTORY {timeline}", deadline_s=DEADLINE_S
+    )
+    content = rows[0][1]
+    text = content.decode() if isinstance(content, bytes) else str(content)
+    return parse_history(timeline, text)
+
+
+class Ladder:
+    """Brings the stopped server of one node back behind the primary, step by step."""
+
+    def __init__(
+        self,
+        paths: PgPaths,
+        files: Files,
+        programs: Programs,
+        offline: Offline,
+        source: FromPrimary,
+    ) -> None:
+        self._paths = paths
+        self._files = files
+        self._programs = programs
+        self._offline = offline
+        self._source = source
+        self._histories = HistoryFiles(paths, files)
+
+    async def decide(self, primary: Address) -> rejoin.Step:
+        """Return the next step, by what is found now on both sides.
+
+        Raises:
+            PostgresError: One of them cannot be looked at.
+        """
+        source = await ask_primary(primary)
+        return rejoin.decide_rejoin(await self.local_state(), source)
+
+    async def local_state(self) -> rejoin.LocalState:
+        """Look at the stopped server's files."""
+        control = await self._offline.control()
+        data_dir = self._paths.data_dir
+        version = await self._files.read(data_dir / "PG_VERSION")
+        label = await self._files.read(data_dir / "backup_label")
+        flag = await self._files.read(self._paths.work_flag)
+        moved = await self._files.run("look", lambda: is_unfinished(data_dir))
+        end = await self._offline.wal_end(control)
+        histories = await self._histories.read_all()
+        history = None
+        if end is not None:
+            first = History(timeline=end.timeline) if end.timeline == 1 else None
+            history = histories.get(end.timeline, first)
+        return rejoin.LocalState(
+            control=control,
+            major=_major(version),
+            programs_major=(await self._programs.version()).major,
+            wal_end=end,
+            history=history,
+            has_backup_label=label is not None,
+            unfinished=flag is not None or moved,
+        )
+
+    async def take(
+        self,
+        step: rejoin.CrashRecover | rejoin.Rewind | rejoin.Copy,
+        upstream: Upstream,
+        mark: Mark,
+        *,
+        progress: Progress | None = None,
+    ) -> rejoin.Copy | None:
+        """Take a step; decide again after it. ``mark`` has a new data id.
+
+        Returns:
+            None: it is done; the configuration files of a standby have to be written.
+            `Copy`: the rewind is impossible and has changed nothing.
+
+        Raises:
+            PostgresError: The step failed. A rewind that failed half-way leaves the
+                directory marked as unfinished: only a copy follows.
+        """
+        log.info("rejoin_step", step=type(step).__name__, reason=step.reason)
+        match step:
+            case rejoin.CrashRecover():
+                await self._offline.recover()
+            case rejoin.Rewind():
+                failed = await self._source.rewind(upstream, mark, progress=progress)
+                if failed is not None:
+                    return rejoin.Copy(reason=failed.reason)
+            case rejoin.Copy():
+                await self._source.copy(upstream, mark, progress=progress)
+        return None
+
+
+def _major(version: str | None) -> int:
+    try:
+        return int(version or "")
+    except ValueError as exc:
+        raise PostgresError("the data directory has no PG_VERSION") from exc

@@ -1,0 +1,184 @@
+"""How a stopped server becomes a standby of the primary again. Pure.
+
+Decided by histories, never by a guess: the end of valid WAL on the local disk against the
+timelines that lead to the primary's (SAFETY rules 39 and 45 to 50).
+"""
+
+from dataclasses import dataclass
+
+from pgbastion.model.ids import Timeline
+from pgbastion.model.wal import Lsn, WalEnd, format_lsn
+from pgbastion.postgres.parse import ControlData, History
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalState:
+    """What the files of the stopped server say."""
+
+    control: ControlData
+    major: int
+    """The version of PostgreSQL that made the directory."""
+    programs_major: int
+    """The version of the programs in ``bin_dir``."""
+    wal_end: WalEnd | None
+    """None: it cannot be told."""
+    history: History | None
+    """Of the timeline of ``wal_end``; None: its file is missing."""
+    has_backup_label: bool = False
+    """A base backup that was never started to the end."""
+    unfinished: bool = False
+    """A rewind or an exchange of directories was cut short."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceState:
+    """What the primary says about itself."""
+
+    system_identifier: str
+    major: int
+    in_recovery: bool
+    history: History
+    """Of the timeline on which it writes."""
+    flushed: Lsn
+    """How far it has flushed on that timeline."""
+    checkpoint_timeline: Timeline
+    """Where its latest checkpoint is: what pg_rewind believes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Follow:
+    """Start as standby: all that is here is in the primary's history."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrashRecover:
+    """Recover without clients first, then decide again: pg_rewind needs an orderly end."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewind:
+    """Take back what the primary does not have."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """Nothing less than a copy will do."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Decide again a little later: the primary is not ready to be followed."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    """Touch nothing: a human has to look."""
+
+    reason: str
+
+
+Step = Follow | CrashRecover | Rewind | Copy | Wait | Refuse
+
+
+def decide_rejoin(local: LocalState, source: SourceState) -> Step:
+    """Return the next step from a stopped data directory to a standby."""
+    refused = _refusal(local, source)
+    if refused is not None:
+        return refused
+    if source.in_recovery:
+        return Wait(reason="the primary is still in recovery")
+    if local.unfinished:
+        return Copy(reason="a rewind or copy was cut short")
+    if local.has_backup_label:
+        return Follow(reason="a base backup that has not been started yet")
+    if local.wal_end is None:
+        return Copy(reason="the local WAL cannot be read from the latest checkpoint on")
+    excess = find_excess(local.wal_end, source.history, source.flushed)
+    if excess is None:
+        return Follow(reason=f"{local.wal_end} is in the primary's history")
+    return _take_back(local, source, local.wal_end, excess)
+
+
+def find_excess(end: WalEnd, history: History, flushed: Lsn) -> str | None:
+    """Tell what a disk has that a history lacks, in words; None: nothing.
+
+    Args:
+        end: The end of valid WAL on the disk.
+        history: The history to compare with.
+        flushed: Where its own timeline ends by now.
+    """
+    if end.timeline == history.timeline:
+        if end.lsn <= flushed:
+            return None
+        return f"{end}, where the primary has only {format_lsn(flushed)}"
+    fork = history.end_of(end.timeline)
+    if fork is None:
+        return f"{end}, a timeline that leads not to timeline {history.timeline}"
+    if end.lsn <= fork:
+        return None
+    return f"{end}, which timeline {history.timeline} left at {format_lsn(fork)}"
+
+
+def _refusal(local: LocalState, source: SourceState) -> Refuse | None:
+    if local.major != local.programs_major:
+        return Refuse(
+            reason=f"the data directory is of PostgreSQL {local.major}, the programs are"
+            f" of {local.programs_major}"
+        )
+    if local.control.system_identifier != source.system_identifier:
+        return Refuse(
+            reason="the data directory belongs to another cluster: its system identifier"
+            f" is {local.control.system_identifier}, the primary's is"
+            f" {source.system_identifier}"
+        )
+    if source.major != local.programs_major:
+        return Refuse(
+            reason=f"the primary runs PostgreSQL {source.major}, the programs here are"
+            f" of {local.programs_major}"
+        )
+    return None
+
+
+def _take_back(
+    local: LocalState, source: SourceState, end: WalEnd, excess: str
+) -> Step:
+    obstacle = _obstacle(local, source, end)
+    if obstacle is not None:
+        return Copy(reason=f"{obstacle}; here is {excess}")
+    if not local.control.state.is_clean:
+        return CrashRecover(reason=f"it ended {local.control.state}; here is {excess}")
+    if source.checkpoint_timeline != source.history.timeline:
+        return Wait(reason="the primary has written no checkpoint on its timeline yet")
+    return Rewind(reason=f"here is {excess}")
+
+
+def _obstacle(local: LocalState, source: SourceState, end: WalEnd) -> str | None:
+    """Tell why pg_rewind cannot help."""
+    if not local.control.can_rewind:
+        return "neither checksums nor wal_log_hints were on"
+    if end.timeline == source.history.timeline:
+        return "it is on the primary's own timeline"
+    if local.control.backup_in_progress:
+        return "a base backup was not replayed to its end"
+    if local.history is None:
+        return f"the history of timeline {end.timeline} is missing"
+    if not _related(local.history, source.history):
+        return "the histories have no timeline in common"
+    return None
+
+
+def _related(one: History, other: History) -> bool:
+    return any(
+        other.contains(timeline)
+        for timeline in (one.timeline, *(fork.parent for fork in one.forks))
+    )

@@ -1,0 +1,42 @@
+"""Real servers for the tests in this folder."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from support.postgres import Lab, find_servers, lab, reachable_bin_dir
+
+SERVERS = find_servers()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session", params=sorted(SERVERS), ids=lambda v: f"pg{v}")
+def any_bin_dir(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Programs of each PostgreSQL that is here, one after the other."""
+    with reachable_bin_dir(SERVERS[request.param]) as bin_dir:
+        yield bin_dir
+
+
+@pytest.fixture(scope="session")
+def one_bin_dir() -> Iterator[Path]:
+    """Programs of one PostgreSQL."""
+    if not SERVERS:
+        pytest.skip("no PostgreSQL is installed here")
+    with reachable_bin_dir(SERVERS[min(SERVERS)]) as bin_dir:
+        yield bin_dir
+
+
+@pytest.fixture
+async def any_lab(any_bin_dir: Path) -> AsyncIterator[Lab]:
+    async with lab(any_bin_dir) as one:
+        yield one
+
+
+@pytest.fixture
+async def one_lab(one_bin_dir: Path) -> AsyncIterator[Lab]:
+    async with lab(one_bin_dir) as one:
+        yield one

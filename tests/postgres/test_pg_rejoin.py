@@ -1,0 +1,224 @@
+"""The ways back behind the primary: follow, crash recovery, rewind, copy."""
+
+import signal
+
+import pytest
+from pgbastion.errors import PostgresError
+from pgbastion.model.cluster import ReplicationMode, SyncSet
+from pgbastion.model.ids import Epoch, Timeline
+from pgbastion.model.wal import WalEnd
+from pgbastion.postgres import rejoin
+from pgbastion.postgres.ladder import ask_primary
+from pgbastion.postgres.parse import ControlState
+from support.postgres import Lab, Server, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+async def pair(lab: Lab, **parameters: str) -> tuple[Server, Server]:
+    """Give a primary with a table, and a standby that has it."""
+    n2 = lab.server("n2", **parameters)
+    n1 = await lab.primary("n1", n2, **parameters)
+    await n1.primary.open()
+    await n1.primary.slots.keep([n2.name])
+    await n2.copy_from(n1)
+    await n2.start()
+    await n1.rows("CREATE TABLE public.t (node text)")
+    await n1.rows("INSERT INTO public.t VALUES ('both')")
+    written = await n1.primary.write_position()
+    await until(lambda: n2.has_flushed(written))
+    return n1, n2
+
+
+async def fail_over(n1: Server, n2: Server, timeline: int, epoch: int = 2) -> None:
+    """Promote ``n2``; ``n1`` still runs and writes a row that nobody else has."""
+    end = await n2.standby.cut(Epoch(epoch - 1), deadline_s=5)
+    assert isinstance(end, WalEnd)
+    await n1.rows("INSERT INTO public.t VALUES ('n1 alone')")
+    await n2.standby.promote(Epoch(epoch), Timeline(timeline))
+    promoted = await n2.standby.promoted(deadline_s=10)
+    assert promoted is not None
+    assert promoted.timeline == timeline
+    await n2.standby.close()
+    await n2.primary.set_sync(ReplicationMode.QUORUM, SyncSet(), await n2.data_id())
+    await n2.primary.slots.keep([n1.name])
+    await n2.primary.checkpoint()
+    await n2.rows("INSERT INTO public.t VALUES ('n2')")
+
+
+async def return_to(server: Server, primary: Server, epoch: int = 2) -> None:
+    """Start ``server`` as a standby of ``primary`` and wait until it has its rows."""
+    await server.configure()
+    await server.standby.follow_files(primary.upstream, Epoch(epoch))
+    await server.start()
+    written = await primary.primary.write_position()
+    await until(lambda: server.has_flushed(written))
+    await until(lambda: agree(server, primary))
+
+
+async def agree(one: Server, other: Server) -> bool:
+    query = "SELECT array_agg(node ORDER BY node) FROM public.t"
+    return await one.value(query) == await other.value(query)
+
+
+async def test_a_crashed_primary_recovers_is_rewound_and_streams(any_lab: Lab) -> None:
+    n1, n2 = await pair(any_lab)
+    await fail_over(n1, n2, timeline=3)
+    await n1.crash()
+    old = await n1.mark()
+
+    step = await n1.ladder.decide(n2.replication_address())
+    assert isinstance(step, rejoin.CrashRecover)
+    new = n1.renewed(old)
+    assert await n1.ladder.take(step, n2.upstream, new) is None
+    control = await n1.offline.control()
+    assert control.state is ControlState.SHUT_DOWN
+    assert await n1.offline.recover() is False
+
+    step = await n1.ladder.decide(n2.replication_address())
+    assert isinstance(step, rejoin.Rewind)
+    seen: list[int] = []
+    done = await n1.ladder.take(
+        step, n2.upstream, new, progress=lambda now, _: seen.append(now)
+    )
+    assert done is None
+    assert seen
+    assert await n1.mark() == new
+    await return_to(n1, n2)
+    assert await n1.value("SELECT count(*) FROM public.t WHERE node = 'n1 alone'") == 0
+
+
+async def test_what_is_in_the_history_is_followed_without_a_rewind(
+    one_lab: Lab,
+) -> None:
+    n1, n2 = await pair(one_lab)
+    await n1.stop()
+    await n2.standby.cut(Epoch(1), deadline_s=5)
+    await n2.standby.promote(Epoch(2), Timeline(5))
+    assert await n2.standby.promoted(deadline_s=10) is not None
+    await n2.primary.set_sync(ReplicationMode.QUORUM, SyncSet(), await n2.data_id())
+    await n2.primary.slots.keep([n1.name])
+    step = await n1.ladder.decide(n2.replication_address())
+    assert isinstance(step, rejoin.Follow)
+    await return_to(n1, n2)
+
+
+async def test_orphans_of_two_promotions_never_share_a_timeline(one_lab: Lab) -> None:
+    """Both were promoted from one position; neither knew of the other."""
+    n1, n2 = await pair(one_lab)
+    n3 = one_lab.server("n3")
+    await n1.primary.slots.keep([n2.name, n3.name])
+    await n1.config.write_access([n1.host, n2.host, n3.host])
+    await n3.copy_from(n1)
+    await n3.start()
+    written = await n1.primary.write_position()
+    await until(lambda: n3.has_flushed(written))
+    await until(lambda: n2.has_flushed(written))
+    await n1.stop()
+    ends = [await s.standby.cut(Epoch(1), deadline_s=5) for s in (n2, n3)]
+    assert ends[0] == ends[1]
+
+    # The first is promoted and dies before anybody hears of it; the second is assigned
+    # an id above it.
+    await n2.standby.promote(Epoch(2), Timeline(3))
+    assert await n2.standby.promoted(deadline_s=10) is not None
+    await n2.crash()
+    await n3.standby.promote(Epoch(3), Timeline(4))
+    promoted = await n3.standby.promoted(deadline_s=10)
+    assert promoted is not None
+    assert promoted.timeline == 4
+    await n3.standby.close()
+    await n3.primary.set_sync(ReplicationMode.QUORUM, SyncSet(), await n3.data_id())
+    await n3.primary.slots.keep([n2.name, n1.name])
+    await n3.primary.checkpoint()
+    await n3.config.write_access([n1.host, n2.host, n3.host])
+
+    step = await n2.ladder.decide(n3.replication_address())
+    assert isinstance(step, rejoin.CrashRecover)
+    mark = n2.renewed(await n2.mark())
+    await n2.ladder.take(step, n3.upstream, mark)
+    step = await n2.ladder.decide(n3.replication_address())
+    assert isinstance(step, rejoin.Rewind)
+    assert await n2.ladder.take(step, n3.upstream, mark) is None
+    await return_to(n2, n3, epoch=3)
+    # The node that was away finds the history of every id in between.
+    step = await n1.ladder.decide(n3.replication_address())
+    assert isinstance(step, rejoin.Follow)
+    await return_to(n1, n3, epoch=3)
+
+
+async def test_a_rewind_waits_for_the_primarys_checkpoint(one_lab: Lab) -> None:
+    n1, n2 = await pair(one_lab, checkpoint_timeout="1h")
+    await n2.standby.cut(Epoch(1), deadline_s=5)
+    await n1.rows("INSERT INTO public.t VALUES ('n1 alone')")
+    await n1.stop()
+    await n2.standby.promote(Epoch(2), Timeline(3))
+    assert await n2.standby.promoted(deadline_s=10) is not None
+    source = await ask_primary(n2.replication_address())
+    step = rejoin.decide_rejoin(await n1.ladder.local_state(), source)
+    if source.checkpoint_timeline != 3:
+        assert isinstance(step, rejoin.Wait)
+    await n2.primary.checkpoint()
+    step = await n1.ladder.decide(n2.replication_address())
+    assert isinstance(step, rejoin.Rewind)
+
+
+async def test_a_copy_is_the_last_resort_and_leaves_the_old_directory(
+    one_lab: Lab,
+) -> None:
+    n1, n2 = await pair(one_lab)
+    await fail_over(n1, n2, timeline=3)
+    await n1.stop()
+    old = await n1.mark()
+    new = n1.renewed(old)
+    await n1.files.write(n1.paths.work_flag, "interrupted")
+    step = await n1.ladder.decide(n2.replication_address())
+    assert isinstance(step, rejoin.Copy)
+    assert await n1.ladder.take(step, n2.upstream, new) is None
+    assert await n1.mark() == new
+    assert not n1.paths.work_flag.exists()
+    kept = n1.paths.data_dir.with_name("data.pgbastion-old")
+    assert (kept / "PG_VERSION").exists()
+    await return_to(n1, n2)
+
+
+async def test_a_failed_copy_leaves_the_directory_as_it_was(one_lab: Lab) -> None:
+    n1, n2 = await pair(one_lab)
+    await n2.stop()
+    before = await n2.mark()
+    await n1.stop()
+    home = n2.paths.data_dir.parent
+    names = sorted(p.name for p in home.iterdir())
+    with pytest.raises(PostgresError, match="pg_basebackup failed"):
+        await n2.source.copy(n1.upstream, n2.renewed(before))
+    assert await n2.mark() == before
+    assert sorted(p.name for p in home.iterdir()) == names
+    await n2.start()
+
+
+async def test_another_cluster_is_refused(one_lab: Lab) -> None:
+    n1, _ = await pair(one_lab)
+    stranger = one_lab.server("stranger")
+    await stranger.bootstrap()
+    step = await stranger.ladder.decide(n1.replication_address())
+    assert isinstance(step, rejoin.Refuse)
+    assert "another cluster" in step.reason
+
+
+async def test_crash_recovery_keeps_segments_that_wait_for_the_archive(
+    one_lab: Lab,
+) -> None:
+    n1 = await one_lab.primary(
+        "n1", archive_mode="on", archive_command="false", wal_keep_size="0"
+    )
+    await n1.rows("CREATE TABLE public.t (i int)")
+    for _ in range(3):
+        await n1.rows("INSERT INTO public.t VALUES (1)")
+        await n1.rows("SELECT pg_switch_wal()")
+    waiting = {p.name for p in n1.ready_segments()}
+    assert waiting
+    await n1.stop(signal.SIGQUIT)
+    assert await n1.offline.recover()
+    kept = {p.name for p in n1.ready_segments()}
+    assert waiting <= kept
+    assert all((n1.paths.wal_dir / p.removesuffix(".ready")).exists() for p in waiting)

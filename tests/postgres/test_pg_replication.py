@@ -1,0 +1,162 @@
+"""Bootstrap, copy, stream, cut, promote, follow: on every PostgreSQL that is here."""
+
+import asyncio
+
+import pytest
+from pgbastion.errors import PostgresError
+from pgbastion.model.cluster import ReplicationMode, SyncSet
+from pgbastion.model.ids import DataId, Epoch, Timeline, standby_name
+from pgbastion.model.wal import WalEnd
+from support.postgres import Lab, Server, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+async def three(lab: Lab) -> tuple[Server, Server, Server]:
+    """Give a primary and two standbys that stream from it over their slots."""
+    n2, n3 = lab.server("n2"), lab.server("n3")
+    n1 = await lab.primary("n1", n2, n3)
+    await n1.primary.open()
+    await n1.primary.slots.keep([n2.name, n3.name])
+    for standby in (n2, n3):
+        await standby.copy_from(n1)
+        await standby.start()
+        await standby.primary.open()
+        others = {n1.name, n2.name, n3.name} - {standby.name}
+        await standby.primary.slots.keep(others)
+    await until(lambda: streams(n1, n2, n3))
+    return n1, n2, n3
+
+
+async def streams(primary: Server, *standbys: Server) -> bool:
+    rows = await primary.primary.senders()
+    names = {row.name for row in rows if row.state == "streaming"}
+    return names >= {await s.standby_name() for s in standbys}
+
+
+async def test_a_cluster_lives_on_the_promoted_standby(any_lab: Lab) -> None:
+    n1, n2, n3 = await three(any_lab)
+    await n1.set_sync(ReplicationMode.QUORUM, 1, n2, n3)
+    await n1.rows("CREATE TABLE public.t (i int)")
+    await n1.rows("INSERT INTO public.t SELECT generate_series(1, 1000)")
+    written = await n1.primary.write_position()
+    await until(lambda: n2.has_flushed(written))
+    await until(lambda: n3.has_flushed(written))
+    await n1.crash()
+
+    ends = [await s.standby.cut(Epoch(1), deadline_s=5) for s in (n2, n3)]
+    assert all(isinstance(end, WalEnd) and end.lsn >= written for end in ends)
+
+    await n2.standby.promote(Epoch(2), Timeline(7))
+    promoted = await n2.standby.promoted(deadline_s=10)
+    assert promoted is not None
+    assert promoted.timeline == 7
+    await n3.standby.follow(n2.upstream, Epoch(2))
+    await until(lambda: streams(n2, n3))
+    await n2.set_sync(ReplicationMode.QUORUM, 1, n3)
+    await n2.rows("INSERT INTO public.t VALUES (1001)")
+    assert await n2.value("SELECT count(*) FROM public.t") == 1001
+    assert (await n2.mark()).promoted_epoch == 2
+    assert (await n3.mark()).epoch == 2
+
+
+async def test_a_commit_waits_until_the_promoted_server_has_a_set(one_lab: Lab) -> None:
+    n1 = await one_lab.primary("n1")
+    with pytest.raises(PostgresError, match="no answer"):
+        await n1.client("CREATE TABLE public.t (i int)", deadline_s=0.5)
+    await n1.primary.set_sync(ReplicationMode.QUORUM, SyncSet(), await n1.data_id())
+    await n1.client("CREATE TABLE public.u (i int)", deadline_s=5)
+
+
+async def test_a_set_is_in_force_only_when_every_walsender_has_it(one_lab: Lab) -> None:
+    n1, n2, n3 = await three(one_lab)
+    mode = ReplicationMode.QUORUM
+    both = SyncSet(names=(await n2.standby_name(), await n3.standby_name()), num_sync=1)
+    assert not (await n1.primary.sync_effect(mode, both)).effective
+    await n1.set_sync(mode, 1, n2, n3)
+    assert (await n1.primary.sync_effect(mode, both)).effective
+
+    await n1.set_sync(mode, 1, n3)
+    assert not (await n1.primary.sync_effect(mode, both)).effective
+    priorities = {row.name: row.sync_priority for row in await n1.primary.senders()}
+    assert priorities == {await n2.standby_name(): 0, await n3.standby_name(): 1}
+
+
+async def test_names_of_another_data_directory_do_not_count(one_lab: Lab) -> None:
+    n1, n2, _ = await three(one_lab)
+    stranger = SyncSet(names=(standby_name(n2.name, DataId("0" * 32)),), num_sync=1)
+    await n1.primary.set_sync(ReplicationMode.SYNC, stranger, await n1.data_id())
+    await until(lambda: n1.in_force(ReplicationMode.SYNC, stranger))
+    with pytest.raises(PostgresError, match="no answer"):
+        await n1.client("CREATE TABLE public.t (i int)", deadline_s=0.5)
+
+
+async def test_older_walsenders_are_replaced_by_ones_that_know_the_set(
+    one_lab: Lab,
+) -> None:
+    n1, n2, n3 = await three(one_lab)
+    await n1.set_sync(ReplicationMode.QUORUM, 1, n2, n3)
+    old = {row.pid for row in await n1.primary.senders()}
+    await n1.set_sync(ReplicationMode.QUORUM, 2, n2, n3)
+    names = [await n2.standby_name(), await n3.standby_name()]
+    await n1.primary.end_older_walsenders(names)
+
+    async def replaced() -> bool:
+        new = {row.pid for row in await n1.primary.senders()}
+        return len(new) == 2 and not old & new
+
+    await until(replaced)
+
+
+async def test_a_cut_standby_receives_nothing_more(one_lab: Lab) -> None:
+    n1, n2, _ = await three(one_lab)
+    end = await n2.standby.cut(Epoch(1), deadline_s=5)
+    await n1.primary.write_position()
+    await asyncio.sleep(0.5)
+    assert await n2.standby.wal_end(deadline_s=2) == end
+    assert await n2.value("SELECT count(*) FROM pg_stat_wal_receiver") == 0
+
+    with pytest.raises(PostgresError, match="epoch 1 must not be followed"):
+        await n2.standby.follow(n1.upstream, Epoch(1))
+    await n2.stop()
+    await n2.start()
+    assert await n2.value("SHOW primary_conninfo") == ""
+    restarted = await n2.standby.wal_end(deadline_s=5)
+    assert isinstance(restarted, WalEnd)
+    assert isinstance(end, WalEnd)
+    assert restarted.timeline == end.timeline
+    # A message that was received only in part is of no use to anybody.
+    assert end.lsn - 8192 < restarted.lsn <= end.lsn
+
+
+async def test_an_end_read_from_files_is_the_one_that_the_server_tells(
+    one_lab: Lab,
+) -> None:
+    n1, n2, _ = await three(one_lab)
+    await n1.rows("SET synchronous_commit = local; CREATE TABLE public.t (i int)")
+    told = await n1.primary.write_position()
+    await until(lambda: n2.has_flushed(told))
+    end = await n2.standby.cut(Epoch(1), deadline_s=5)
+    await n2.crash()
+    assert await n2.offline.wal_end(await n2.offline.control()) == end
+
+
+async def test_what_was_told_to_shut_down_ends_with_the_shutdown_checkpoint(
+    one_lab: Lab,
+) -> None:
+    n1, n2, _ = await three(one_lab)
+    await n1.stop()
+    control = await n1.offline.control()
+    end = await n1.offline.shutdown_end(control)
+    assert end is not None
+    assert await n1.offline.wal_end(control) == WalEnd(timeline=Timeline(2), lsn=end)
+    answer = await n2.standby.cut(Epoch(1), deadline_s=5)
+    assert answer == WalEnd(timeline=Timeline(2), lsn=end)
+
+
+async def test_a_timeline_that_is_known_already_is_not_taken(one_lab: Lab) -> None:
+    _, n2, _ = await three(one_lab)
+    await n2.standby.cut(Epoch(1), deadline_s=5)
+    with pytest.raises(PostgresError, match="cannot be taken"):
+        await n2.standby.promote(Epoch(2), Timeline(2))
+    assert await n2.value("SELECT pg_is_in_recovery()") is True
