@@ -158,6 +158,8 @@ def test_a_listen_address_that_others_do_not_use_is_pointed_out() -> None:
         ({"postgresql": None}, ""),
         ({"cluster": {"peers": ["10.0.1.2"]}}, "cluster.peers"),
         ({"tags": {"failover_priority": 0}}, "tags.failover_priority"),
+        ({"tags": {"clonefrom": True}}, "tags.clonefrom"),
+        ({"proxy": {"drain_timeout": "5s"}}, "proxy.drain_timeout"),
         (
             {"postgresql": {"connect_dsn": "postgres://localhost/app"}},
             "postgresql.connect_dsn",

@@ -224,6 +224,8 @@ def test_all_problems_come_at_once() -> None:
         ("postgresql", {"parameters": {"application_name": "a\nb"}}),
         ("postgresql", {"hba": ["host all\nall"]}),
         ("postgresql", {"hba": "host all all all trust"}),
+        ("postgresql", {"connect_dsn": "postgres://u:hidden@h/db?nosuch=1"}),
+        ("postgresql", {"connect_dsn": "dbname"}),
         ("log", {"level": "verbose"}),
         ("tags", {"failover_priority": -1}),
     ],
@@ -232,6 +234,12 @@ def test_a_wrong_value_is_refused_at_its_key(
     section: str, given: dict[str, Any]
 ) -> None:
     assert list(refused(**{section: given})) == [f"{section}.{next(iter(given))}"]
+
+
+def test_a_refused_connection_string_is_not_shown() -> None:
+    problem = refused(postgresql={"connect_dsn": "postgres://u:hidden@h/db?nosuch=1"})
+
+    assert "hidden" not in str(problem)
 
 
 def test_values_of_parameters_become_text() -> None:

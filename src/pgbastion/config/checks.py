@@ -19,6 +19,11 @@ from pgbastion.postgres.settings import check_parameters
 SOCKET_DIR_BYTES_MAX: Final = 90
 RUN_DIR_BYTES_MAX: Final = 90
 VOTERS_MAX: Final = 5
+# Keys that are understood and whose part is not built yet.
+WITHOUT_EFFECT: Final = {
+    "proxy.drain_timeout": "planned changes of the primary come later",
+    "tags.clonefrom": "copies are taken from the primary",
+}
 
 
 def check_config(config: Config) -> list[Problem]:
@@ -241,4 +246,25 @@ def _exposure(config: Config) -> Iterator[Problem]:
         )
 
 
-_CHECKS: Final = (_ports, _reachable, _timings, _peers, _paths, _postgresql, _exposure)
+def _without_effect(config: Config) -> Iterator[Problem]:
+    for key, why in WITHOUT_EFFECT.items():
+        section, name = key.split(".")
+        if name in getattr(config, section).model_fields_set:
+            yield Problem(
+                key=key,
+                problem=f"has no effect in this version: {why}",
+                remedy="nothing has to be done",
+                severity=Severity.NOTE,
+            )
+
+
+_CHECKS: Final = (
+    _ports,
+    _reachable,
+    _timings,
+    _peers,
+    _paths,
+    _postgresql,
+    _exposure,
+    _without_effect,
+)

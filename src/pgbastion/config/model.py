@@ -17,6 +17,7 @@ from pgbastion.config.types import (
     RAFT_PORT,
     AbsolutePath,
     Address,
+    Conninfo,
     DurationMs,
     Lines,
     NodeName,
@@ -255,7 +256,7 @@ class PostgresqlSection(Section):
         "that it lacks get a password derived from the secret. Environment: "
         "PGBASTION_PASSWORD_<ROLE>.",
     )
-    connect_dsn: Text | None = Field(
+    connect_dsn: Conninfo | None = Field(
         None,
         repr=False,  # it may hold a password
         examples=["postgres://localhost/postgres"],

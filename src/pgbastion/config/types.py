@@ -182,6 +182,20 @@ def _setting(name: object, value: object) -> str:
     raise ValueError(f"{name}: has to be a number, a boolean or one line of text")
 
 
+def _conninfo(value: object) -> str:
+    # Loads libpq: only for files that have the key.
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    text = _text(value)
+    try:
+        conninfo_to_dict(text)
+    except ProgrammingError as exc:
+        # Its own message may repeat a password.
+        raise ValueError("is no connection string of PostgreSQL") from exc
+    return text
+
+
 def _sync_count(value: object) -> int | None:
     if value == "auto":
         return None
@@ -206,6 +220,7 @@ Address = Annotated[str, BeforeValidator(_address), Form("address")]
 OwnAddress = Annotated[str, BeforeValidator(_reachable_address), Form("address")]
 Port = Annotated[int, Field(ge=1, le=65_535), Form("port")]
 Peers = Annotated[tuple[Peer, ...], BeforeValidator(_peers), Form("peers")]
+Conninfo = Annotated[str, BeforeValidator(_conninfo), Form("connection string")]
 Lines = Annotated[tuple[str, ...], BeforeValidator(_lines), Form("lines")]
 Parameters = Annotated[
     Mapping[str, str], BeforeValidator(_parameters), Form("parameters")
