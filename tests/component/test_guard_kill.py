@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from pgbastion.guard import kill as recipe
+from pgbastion.guard import page as words
 from pgbastion.guard import privileges, procfs
 from pgbastion.guard.kill import Identity, Kill, describe, kill_by_directory
 from pgbastion.guard.launch import Launch, User
+from pgbastion.postgres.guard_client import GuardClient
 from pgbastion.postgres.guard_client import kill_by_directory as kill_from_loop
 from pgbastion.postgres.guard_messages import Exited, Gone, Killed, Stopped
 from support.guard_lab import (
@@ -348,12 +350,33 @@ def test_what_is_left_is_described_by_pid_state_and_wait_channel() -> None:
     process = subprocess.Popen(["sleep", "600"])
     try:
         time.sleep(0.05)
-        words = describe(process.pid).split()
-        assert words[:4] == ["not", "stopped:", str(process.pid), "S"]
-        assert words[4]
+        said = describe(process.pid).split()
+        assert said[:4] == ["not", "stopped:", str(process.pid), "S"]
+        assert said[4]
     finally:
         process.kill()
         process.wait()
+
+
+async def test_a_server_does_not_start_beside_its_predecessor_s_zombie(
+    lab: GuardLab,
+) -> None:
+    zombie = subprocess.Popen(["true"])  # noqa: ASYNC220 - nobody is to reap it
+    await until(lambda: not alive(zombie.pid))
+    lab.page[words.POSTMASTER_PID] = zombie.pid
+    os.kill(lab.client.guard_pid, signal.SIGKILL)
+    await lab.event(Gone)
+    await lab.client.close()
+    lab.client = await GuardClient.connect_or_spawn(
+        lab.run_dir, on_event=lab.events.append
+    )
+    await lab.client.hello(write=True)
+
+    with refused("unreaped"):
+        await lab.start()
+
+    zombie.wait()
+    await lab.start()
 
 
 # The parent-death signal

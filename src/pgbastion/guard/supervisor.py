@@ -87,6 +87,7 @@ class Supervisor:
     __slots__ = (
         "_deadline_ns",
         "_epoll",
+        "_former",
         "_haste_until_ns",
         "_is_reported",
         "_is_unproven",
@@ -122,6 +123,8 @@ class Supervisor:
         # A guard that ended while armed left a PostgreSQL of which nothing is known
         # but that it may have been a primary. A kill by directory settles it.
         self._is_unproven = latches.armed != 0
+        # Of the guard before: dead, but perhaps not reaped by whoever inherited it.
+        self._former = page[words.POSTMASTER_PID]
         page[words.POSTMASTER_PID] = 0
 
     @property
@@ -166,11 +169,13 @@ class Supervisor:
             now_ns: CLOCK_BOOTTIME.
 
         Raises:
-            Refused: ``running``, ``unproven``, ``occupied``, or a latch forbids it.
+            Refused: ``running``, ``unproven``, ``unreaped``, ``occupied``, or a latch
+                forbids it.
         """
         self._check_nothing_runs()
         if self._is_unproven:
             raise Refused("unproven", "an earlier PostgreSQL has to be killed first")
+        self._check_former()
         self._check_directory(launch.pgdata, launch.uid)
         if primary:
             self._latches.check_primary(epoch, now_ns)
@@ -370,6 +375,16 @@ class Supervisor:
         if self._postmaster is not None:
             pid = self._postmaster.identity.pid
             raise Refused("running", f"postmaster {pid} runs")
+
+    def _check_former(self) -> None:
+        # A server does not start while the pid in its lock file exists, also as a
+        # zombie.
+        found = procfs.stat(self._former) if self._former else None
+        if found is not None and found.is_dead:
+            raise Refused(
+                "unreaped",
+                f"process {found.parent} has not reaped postmaster {found.pid} yet",
+            )
 
     def _check_directory(self, pgdata: str, uid: int) -> None:
         for occupant in procfs.occupants(pgdata, uid):

@@ -189,7 +189,9 @@ class GuardClient:
             environment: Added to the server's environment.
 
         Raises:
-            GuardRefused: Something runs, or no primary of that epoch may start.
+            GuardRefused: Something runs, or no primary of that epoch may start. With
+                the reason ``unreaped``, ask again: the postmaster of a guard that was
+                killed is a zombie until the system's init has reaped it.
             GuardError: There is no such user.
         """
         # The guard compares with what the kernel says, where no link is left.
