@@ -278,6 +278,21 @@ async def test_both_sides_notice_a_dead_peer() -> None:
             assert timeout_ms == limits.user_timeout_ms
 
 
+async def test_a_reader_that_stalls_outlives_the_time_out_of_dead_peers() -> None:
+    """TCP_USER_TIMEOUT alone would end it although its kernel answers every probe."""
+    async with raw_pair(Limits(user_timeout_ms=900)) as pair:
+        data = bytes(16 << 20)
+        sending = asyncio.create_task(pair.loop.sock_sendall(pair.server, data))
+        await asyncio.sleep(3)
+
+        tcp = socket.IPPROTO_TCP
+        assert pair.relay.client.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 0
+        assert await pair.receive(pair.client, len(data)) == data
+        await sending
+        await asyncio.sleep(0.7)
+        assert pair.relay.client.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 900
+
+
 async def test_two_thousand_sessions_end_within_a_second() -> None:
     async with proxy_lab("n1", "n2") as lab:
         lab.proxy.set_routes(lab.routes("n1"))

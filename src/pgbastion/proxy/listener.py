@@ -6,13 +6,14 @@ import errno
 import socket
 from asyncio import AbstractEventLoop, Task
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
 from pgbastion.proxy import sockets
 from pgbastion.proxy.cancels import Canceller
 from pgbastion.proxy.opening import Opening
+from pgbastion.proxy.patience import Patience
 from pgbastion.proxy.refusals import Refusal, render_refusal
 from pgbastion.proxy.relay import Relay, RelayHost
 from pgbastion.proxy.routes import Limits, ProxySnapshot, Routes, Service, Traffic
@@ -67,6 +68,8 @@ class Proxy:
         self._refused: Counter[Refusal] = Counter()
         self._accepted = 0
         self._drained = asyncio.Event()
+        self._patience = Patience(self._connections, limits.user_timeout_ms)
+        self._watching: Task[None] | None = None
 
     async def start(self) -> None:
         """Listen on both ports.
@@ -82,6 +85,7 @@ class Proxy:
             raise
         for listener in self._listeners:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
+        self._watching = self._loop.create_task(self._patience.watch())
         ports = {service.value: port for service, port in self._ports.items()}
         self._on_event("proxy_listening", {"bind": self._bind, **ports})
 
@@ -130,6 +134,9 @@ class Proxy:
                 await self._until_no_relays()
         self._board.end_all()
         self._board.close()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         if self._openings:
             _, late = await asyncio.wait(self._openings.values(), timeout=_STOP_S)
             for task in late:
@@ -141,6 +148,11 @@ class Proxy:
         while self._relays:
             self._drained.clear()
             await self._drained.wait()
+
+    def _connections(self) -> Iterator[socket.socket]:
+        for relay in self._relays:
+            yield relay.client
+            yield relay.server
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:
