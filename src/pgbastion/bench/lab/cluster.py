@@ -92,7 +92,7 @@ class Lab:
             node.start()
         self.wait_steady(waits.CLUSTER_READY_S)
         with self.node(self.primary()).connect() as connection:
-            for statement in schema(self._secrets.password):
+            for statement in schema(self.password):
                 connection.execute(statement.encode())
 
     def node(self, name: str) -> Node:
@@ -149,6 +149,13 @@ class Lab:
         )
         return int(rows[0][0]) if rows else 0
 
+    def sync_count(self) -> int:
+        """Return how many standbys a commit has to reach by the plan."""
+        if self.plan.mode == "async":
+            return 0
+        wanted = self.plan.sync_count
+        return wanted if isinstance(wanted, int) else self.plan.postgres_nodes // 2
+
     def wait_steady(self, within_s: float = waits.STEADY_S) -> None:
         """Wait until every standby streams and enough of them are synchronous."""
 
@@ -157,7 +164,7 @@ class Lab:
             if primary is None:
                 return False
             complete = len(self.streaming(primary)) == len(self.servers()) - 1
-            return complete and self.synchronous_count(primary) >= self._sync_count()
+            return complete and self.synchronous_count(primary) >= self.sync_count()
 
         self._wait("a primary and all its standbys", steady, within_s)
 
@@ -207,8 +214,9 @@ class Lab:
             )
         return checks
 
+    @property
     def password(self) -> str:
-        """Return the password of every role in the cluster."""
+        """The password of every role in the cluster."""
         return self._secrets.password
 
     def keep_logs(self) -> Path | None:
@@ -237,18 +245,21 @@ class Lab:
         for name in self.plan.names:
             self._add_node(name)
 
-    def _add_node(self, name: str) -> None:
+    def _make_node(self, name: str) -> Node:
+        """Write the node's file and return the node."""
         settings = render(
             self.plan, name, self.network.addresses, self.bin_dir, self.directory
         )
         off_s = self.plan.clock_off_s.get(name, 0)
         clock = wrong_clock(self.directory, off_s) if off_s else {}
         environment = {**self.plan.environment, **clock}
-        node = Node(
-            name, self.network, self.directory, self._secrets.password, environment
-        )
+        node = Node(name, self.network, self.directory, self.password, environment)
         node.directory.mkdir()
         node.config.write_text(settings)
+        return node
+
+    def _add_node(self, name: str) -> None:
+        node = self._make_node(name)
         if name in self.plan.own_disk:
             self._mount_disk(node)
         self._stack.callback(node.remove_run_files)
@@ -275,15 +286,9 @@ class Lab:
     def _place(self, host: str) -> Place:
         return Place(
             prefix=tuple(self.network.command(host)),
-            password=self._secrets.password,
+            password=self.password,
             directory=self.directory,
         )
-
-    def _sync_count(self) -> int:
-        if self.plan.mode == "async":
-            return 0
-        wanted = self.plan.sync_count
-        return wanted if isinstance(wanted, int) else self.plan.postgres_nodes // 2
 
     def _wait(self, what: str, question: Callable[[], bool], within_s: float) -> None:
         try:

@@ -166,5 +166,7 @@ class Link:
             self._warned = True
 
     def _break(self) -> None:
-        self.failure = (self._pq.error_message or b"").decode(errors="replace").strip()
+        text = (self._pq.error_message or b"").decode(errors="replace").strip()
+        # The first line says what happened, the rest what it may mean.
+        self.failure = text.partition("\n")[0].rpartition("failed: ")[2]
         self.close()

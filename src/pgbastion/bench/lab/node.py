@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -63,8 +63,12 @@ class Node:
             raise LabError(f"the daemon of {self.name} runs already")
         program = Path(sys.executable).with_name("pgbastion")
         command = [str(program), "start", "--config", str(self.config)]
+        self._daemon = self.run(command)
+
+    def run(self, command: Sequence[str]) -> "subprocess.Popen[bytes]":
+        """Start a program on the node; what it says is appended to `log`."""
         with self.log.open("ab") as log:
-            self._daemon = subprocess.Popen(
+            return subprocess.Popen(
                 [*self.network.command(self.name), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -75,7 +79,7 @@ class Node:
                     **self.network.environment(self.name),
                     **self._environment,
                 },
-                # Ctrl-C is for the laboratory, which then ends the daemons itself.
+                # Ctrl-C is for the laboratory, which then ends its programs itself.
                 start_new_session=True,
             )
 
@@ -148,8 +152,12 @@ class Node:
 
     def get(self, path: str) -> Any:
         """Ask the API; return the parsed JSON, None if the node does not answer."""
+        return self.ask(path, API_PORT)
+
+    def ask(self, path: str, port: int) -> Any:
+        """Return the JSON that an HTTP server of the node gives, None: no answer."""
         connection = http.client.HTTPConnection(
-            self.address, API_PORT, timeout=waits.API_ANSWER_S
+            self.address, port, timeout=waits.API_ANSWER_S
         )
         with suppress(OSError, http.client.HTTPException, ValueError):
             with self.network.inside(WATCH):
