@@ -255,7 +255,7 @@ def _assign(state: ClusterState, command: Assign) -> ClusterState | Outcome:
         highest_timeline=command.timeline,
         later_timelines=(*state.later_timelines, command.timeline),
     )
-    changed = _note(changed, "assigned", command.cause, command.at)
+    changed = _note(changed, assignment, "assigned", cause=command.cause, at=command.at)
     if state.assignment is not None:
         return changed
     # The very first epoch counts as opened with nobody synchronous.
@@ -315,7 +315,7 @@ def _opened(state: ClusterState, command: Opened) -> ClusterState | Outcome:
     if not _sensible(command.sync):
         return Outcome.SENSELESS
     changed = replace(_open(state, held, command.sync), revision=_raised(state))
-    return _note(changed, "opened", "", command.at)
+    return _note(changed, held, "opened", cause="", at=command.at)
 
 
 def _set_sync(state: ClusterState, command: SetSync) -> ClusterState | Outcome:
@@ -349,7 +349,7 @@ def _release(state: ClusterState, command: Release) -> ClusterState | Outcome:
     changed = replace(
         state, revision=_raised(state), assignment=replace(held, released=True)
     )
-    return _note(changed, "released", command.cause, command.at)
+    return _note(changed, held, "released", cause=command.cause, at=command.at)
 
 
 def _revoke(state: ClusterState, command: Revoke) -> ClusterState | Outcome:
@@ -361,13 +361,12 @@ def _revoke(state: ClusterState, command: Revoke) -> ClusterState | Outcome:
     changed = replace(
         state, revision=_raised(state), assignment=replace(held, revoked=True)
     )
-    return _note(changed, "revoked", command.cause, command.at)
+    return _note(changed, held, "revoked", cause=command.cause, at=command.at)
 
 
-def _note(state: ClusterState, what: ChangeKind, cause: str, at: str) -> ClusterState:
-    held = state.assignment
-    if held is None:
-        return state
+def _note(
+    state: ClusterState, held: Assignment, what: ChangeKind, *, cause: str, at: str
+) -> ClusterState:
     change = Change(
         index=state.index,
         epoch=held.epoch,

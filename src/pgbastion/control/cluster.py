@@ -291,9 +291,7 @@ def _assign(
     best: SurveyAnswer,
     ends: Iterable[WalEnd | None],
 ) -> Decision:
-    member = view.state.named(best.node)
-    if member is None:
-        return Decision(Reason.NO_CANDIDATE)
+    member = next(m for m in view.state.servers if m.name == best.node)
     command = Assign(
         revision=view.state.revision,
         epoch=Epoch(held.epoch + 1),

@@ -1,6 +1,6 @@
 """The steps of a node that runs the primary, or did until a moment ago."""
 
-from typing import Final
+from typing import Final, assert_never
 
 from pgbastion.control.node_rules import (
     give_back,
@@ -153,6 +153,8 @@ def keep_sync(view: NodeView) -> Decision | None:
             wake = again_ms if wake_ms is None else min(wake_ms, again_ms)
             confirm = ApplySyncSet(sync=desired)
             return Decision(Reason.CONFIRMING_SYNC_SET, (confirm,), wake)
+        case _:
+            assert_never(step)
 
 
 def _promise(view: NodeView, sync: SyncSet) -> Decision:

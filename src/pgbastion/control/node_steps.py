@@ -5,7 +5,7 @@ or with the decision that brings it about (or waits for it).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, assert_never
 
 from pgbastion.control.history import diverged_from
 from pgbastion.control.node_primary import (
@@ -232,6 +232,8 @@ def rejoin(view: NodeView) -> Decision | None:
             return Decision(Reason.COPYING, (action,), detail=found.detail)
         case RejoinStep.REFUSE:
             return Decision(Reason.FOREIGN_DATA, detail=found.detail)
+        case _:
+            assert_never(found.step)
 
 
 def _rewind(view: NodeView, primary: NodeReport, detail: str) -> Decision:

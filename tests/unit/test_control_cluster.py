@@ -1,0 +1,598 @@
+"""What the Raft leader decides, one rule a test."""
+
+from dataclasses import replace
+
+import pytest
+
+from pgbastion.control.cluster import (
+    AGES_AGAIN_MS,
+    SURVEY_AGAIN_MS,
+    SURVEY_PATIENCE_MS,
+    VOTERS_MAX,
+    decide_cluster,
+)
+from pgbastion.model.actions import (
+    AskAges,
+    ChangeMember,
+    CloseLease,
+    Decision,
+    MemberChange,
+    MoveLeadership,
+    Propose,
+    Survey,
+)
+from pgbastion.model.cluster import ClusterState, ReplicationMode
+from pgbastion.model.commands import Assign, Revoke
+from pgbastion.model.ids import Epoch, MemberId, Timeline
+from pgbastion.model.reasons import Reason
+from pgbastion.model.report import PostgresState
+from pgbastion.model.views import AgeAnswer, ClusterView, SurveyAnswer, SurveyView
+from pgbastion.testing.views import (
+    NOW_MS,
+    answer,
+    any_of,
+    assignment,
+    cluster_state,
+    cluster_view,
+    data_id,
+    end,
+    member,
+    node_name,
+    opened,
+    primary_report,
+    raft_view,
+    received,
+    report,
+)
+
+LENGTH = 5_005
+
+
+def reason(view: ClusterView) -> Reason:
+    return decide_cluster(view).reason
+
+
+def assigned(decision: Decision) -> Assign:
+    """Return the command of a decision that assigns, closing the lease before."""
+    assert decision.reason in (Reason.FURTHEST_CHOSEN, Reason.FIRST_PRIMARY)
+    action = decision.actions[-1]
+    assert isinstance(action, Propose)
+    assert isinstance(action.command, Assign)
+    return action.command
+
+
+# Who decides
+
+
+def test_only_the_leader_decides() -> None:
+    view = cluster_view(raft=raft_view(is_leader=False))
+    assert decide_cluster(view) == Decision(Reason.NOT_LEADER)
+
+
+def test_a_leader_decides_after_its_own_first_entry() -> None:
+    """Until then its state may lack what an earlier leader committed."""
+    view = cluster_view(raft=raft_view(own_entry_applied=False))
+    assert decide_cluster(view) == Decision(Reason.TERM_NOT_STARTED)
+
+
+def test_nothing_is_decided_before_the_foundation() -> None:
+    assert reason(cluster_view(state=ClusterState())) is Reason.NOT_FOUNDED
+
+
+def test_nothing_is_decided_while_paused() -> None:
+    assert reason(cluster_view(state=cluster_state(paused=True))) is Reason.PAUSED
+
+
+# The first primary
+
+FRESH = cluster_state(
+    assignment=None, opened=None, highest_timeline=Timeline(0), sync_count=None
+)
+READY = report(1, state=PostgresState.STOPPED, wal_end=end(5, 1), streaming=False)
+
+
+def test_the_founder_gets_the_first_epoch() -> None:
+    command = assigned(
+        decide_cluster(cluster_view(state=FRESH, reports=received(READY)))
+    )
+
+    assert (command.epoch, command.node, command.data_id) == (1, "n1", "a1")
+    assert (command.timeline, command.surveyed) == (2, None)
+    assert command.revision == FRESH.revision
+
+
+def test_the_first_timeline_is_above_the_one_found() -> None:
+    ready = replace(READY, wal_end=end(5, 7))
+    view = cluster_view(state=FRESH, reports=received(ready))
+    assert assigned(decide_cluster(view)).timeline == 8
+    unknown = cluster_view(state=FRESH, reports=received(replace(READY, wal_end=None)))
+    assert assigned(decide_cluster(unknown)).timeline == 2
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        cluster_view(state=FRESH, reports={}),
+        cluster_view(
+            state=replace(FRESH, founder=MemberId(9)), reports=received(READY)
+        ),
+        cluster_view(
+            state=FRESH, reports=received(replace(READY, state=PostgresState.COPYING))
+        ),
+        cluster_view(state=FRESH, reports=received(replace(READY, data_id=data_id(2)))),
+        cluster_view(state=FRESH, reports=received(replace(READY, data_id=None))),
+    ],
+    ids=["silent", "gone", "busy", "undeclared", "empty"],
+)
+def test_the_first_epoch_waits_for_the_founders_data(view: ClusterView) -> None:
+    assert decide_cluster(view) == Decision(Reason.FIRST_PRIMARY_NOT_READY)
+
+
+# A live holder
+
+
+def test_a_holder_that_renews_is_left_alone() -> None:
+    decision = decide_cluster(cluster_view())
+
+    assert decision == Decision(Reason.PRIMARY_HAS_LEASE, (), NOW_MS - 200 + 2_500)
+
+
+def test_a_silent_holder_keeps_its_role_until_its_lease_has_surely_run_out() -> None:
+    last = NOW_MS - LENGTH + 1
+    view = cluster_view(raft=raft_view(last_answer_ms=last))
+
+    assert decide_cluster(view) == Decision(
+        Reason.LEASE_MAY_RUN, (), last + LENGTH, detail="n1"
+    )
+
+
+def revoke(reason: Reason) -> Propose:
+    return Propose(command=Revoke(epoch=Epoch(3), cause=reason, at=""))
+
+
+def test_a_holder_silent_for_a_lease_is_revoked_with_the_lease_closed_before() -> None:
+    view = cluster_view(raft=raft_view(last_answer_ms=NOW_MS - LENGTH))
+
+    assert decide_cluster(view) == Decision(
+        Reason.LEASE_RAN_OUT,
+        (CloseLease(epoch=Epoch(3)), revoke(Reason.LEASE_RAN_OUT)),
+        detail="n1",
+    )
+
+
+def test_a_fresh_holder_has_a_lease_to_come_forward_in() -> None:
+    view = cluster_view(
+        raft=raft_view(last_answer_ms=0), assigned_seen_ms=NOW_MS - 4_999
+    )
+
+    assert decide_cluster(view).wake_at_ms == NOW_MS + 1
+    assert reason(replace(view, assigned_seen_ms=NOW_MS - 5_000)) is (
+        Reason.LEASE_RAN_OUT
+    )
+
+
+# After an election
+
+ELECTED = raft_view(last_answer_ms=0, elected_ms=NOW_MS - 50)
+
+
+def ages(*voters: int, age_ms: int = 600, term: int = 5) -> tuple[AgeAnswer, ...]:
+    return tuple(
+        AgeAnswer(member_id=MemberId(v), term=term, age_ms=age_ms, receipt_ms=NOW_MS)
+        for v in voters
+    )
+
+
+def test_a_new_leader_asks_for_ages() -> None:
+    view = cluster_view(raft=ELECTED)
+
+    assert decide_cluster(view) == Decision(
+        Reason.AGES_UNKNOWN, (AskAges(),), NOW_MS + AGES_AGAIN_MS
+    )
+
+
+def test_ages_are_asked_for_again_after_a_while() -> None:
+    view = cluster_view(raft=ELECTED, ages_asked_ms=NOW_MS - AGES_AGAIN_MS + 1)
+    assert decide_cluster(view) == Decision(Reason.AGES_UNKNOWN, (), NOW_MS + 1)
+
+    view = replace(view, ages_asked_ms=NOW_MS - AGES_AGAIN_MS)
+    assert decide_cluster(view).actions == (AskAges(),)
+
+
+def test_ages_of_a_majority_are_enough_to_wait_with() -> None:
+    view = cluster_view(raft=ELECTED, ages=ages(1, 2))
+
+    assert decide_cluster(view) == Decision(
+        Reason.LEASE_MAY_RUN, (), NOW_MS - 600 + LENGTH, detail="n1"
+    )
+
+
+def test_ages_of_an_older_term_are_asked_for_again() -> None:
+    view = cluster_view(raft=ELECTED, ages=ages(1, 2, term=4))
+    assert reason(view) is Reason.AGES_UNKNOWN
+
+
+def test_ages_that_are_old_enough_end_the_wait() -> None:
+    view = cluster_view(raft=ELECTED, ages=ages(1, 2, age_ms=LENGTH))
+    assert reason(view) is Reason.LEASE_RAN_OUT
+
+
+# Succession
+
+GIVEN_BACK = cluster_state(assignment=assignment(released=True))
+REVOKED = cluster_state(assignment=assignment(revoked=True))
+BOTH = cluster_state(assignment=assignment(released=True, revoked=True))
+EVERYBODY = (node_name(1), node_name(2), node_name(3))
+
+
+def surveyed(*answers: SurveyAnswer, **changes: object) -> ClusterView:
+    """Return the view of a leader whose survey has these answers."""
+    made = cluster_view(
+        state=BOTH,
+        survey=SurveyView(
+            epoch=Epoch(3),
+            started_ms=NOW_MS - 200,
+            asked_ms=NOW_MS - 200,
+            answers=answers,
+        ),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_a_revoked_holder_may_still_have_its_lease() -> None:
+    view = surveyed(answer(2, 5), answer(3, 5), state=REVOKED, raft=raft_view())
+    assert reason(view) is Reason.LEASE_MAY_RUN
+
+
+def test_a_new_leader_asks_for_ages_of_a_revoked_epoch_too() -> None:
+    view = surveyed(answer(2, 5), answer(3, 5), state=REVOKED, raft=ELECTED)
+    assert reason(view) is Reason.AGES_UNKNOWN
+
+
+def test_a_release_needs_no_wait_but_a_revocation_and_a_survey() -> None:
+    """Without the former a frozen holder may wake up and renew or degrade."""
+    decision = decide_cluster(cluster_view(state=GIVEN_BACK, raft=ELECTED))
+
+    assert decision == Decision(
+        Reason.HOLDER_RELEASED,
+        (
+            CloseLease(epoch=Epoch(3)),
+            revoke(Reason.HOLDER_RELEASED),
+            Survey(epoch=Epoch(3), nodes=EVERYBODY),
+        ),
+        detail="n1",
+    )
+
+
+def test_every_server_is_surveyed() -> None:
+    state = replace(BOTH, members=(*BOTH.members, member(4, witness=True)))
+
+    assert decide_cluster(cluster_view(state=state)) == Decision(
+        Reason.SURVEYING,
+        (Survey(epoch=Epoch(3), nodes=EVERYBODY),),
+        NOW_MS + SURVEY_AGAIN_MS,
+    )
+
+
+def test_a_survey_of_another_epoch_does_not_count() -> None:
+    view = surveyed(answer(2, 5), answer(3, 5))
+    assert view.survey is not None
+    old = replace(view.survey, epoch=Epoch(2))
+    assert decide_cluster(replace(view, survey=old)).actions == (
+        Survey(epoch=Epoch(3), nodes=EVERYBODY),
+    )
+
+
+def test_the_furthest_is_assigned_on_a_new_timeline() -> None:
+    decision = decide_cluster(surveyed(answer(2, 5), answer(3, 6)))
+    command = assigned(decision)
+
+    assert decision.actions[0] == CloseLease(epoch=Epoch(3))
+    assert (command.epoch, command.node, command.data_id) == (4, "n3", "a3")
+    assert (command.timeline, command.surveyed) == (5, end(6))
+    assert command.revision == BOTH.revision
+    assert command.cause == Reason.HOLDER_RELEASED
+
+
+def test_the_cause_says_whether_the_lease_ran_out() -> None:
+    view = surveyed(
+        answer(2, 5),
+        answer(3, 6),
+        state=REVOKED,
+        raft=raft_view(last_answer_ms=NOW_MS - LENGTH),
+    )
+    assert assigned(decide_cluster(view)).cause == Reason.LEASE_RAN_OUT
+
+
+def test_the_new_timeline_is_above_every_one_surveyed() -> None:
+    stray = answer(1, 5, 9, holder_stopped=False)
+    command = assigned(decide_cluster(surveyed(stray, answer(2, 5), answer(3, 6))))
+    assert command.timeline == 10
+
+
+def test_nobody_is_assigned_while_commits_may_be_missing() -> None:
+    view = surveyed(answer(2, 5))
+    assert reason(view) is Reason.SURVEYING
+
+    assert view.survey is not None
+    later = replace(view.survey, started_ms=NOW_MS - SURVEY_AGAIN_MS)
+    decision = decide_cluster(replace(view, survey=later))
+
+    assert decision.reason is Reason.COMMITS_MAY_BE_MISSING
+    assert decision.wake_at_ms == NOW_MS - 200 + SURVEY_AGAIN_MS
+    assert decision.detail == "n2: 0/5 on timeline 4"
+
+
+def test_the_silent_and_those_who_could_not_tell_are_asked_again() -> None:
+    view = surveyed(answer(2, 5), answer(3, None))
+    assert view.survey is not None
+    late = replace(view.survey, asked_ms=NOW_MS - SURVEY_AGAIN_MS)
+
+    decision = decide_cluster(replace(view, survey=late))
+
+    assert decision.actions == (
+        Survey(epoch=Epoch(3), nodes=(node_name(1), node_name(3))),
+    )
+    assert decision.wake_at_ms == NOW_MS + SURVEY_AGAIN_MS
+    assert decide_cluster(view).actions == ()
+
+
+def test_a_survey_that_suffices_waits_a_moment_for_the_living() -> None:
+    """A node that is further may be about to answer."""
+    state = replace(BOTH, opened=opened(1, 3, any_of(2, 2, 3)))
+    view = surveyed(answer(2, 5), state=state)
+    assert view.survey is not None
+    young = replace(view.survey, started_ms=NOW_MS - SURVEY_PATIENCE_MS + 1)
+
+    waiting = decide_cluster(replace(view, survey=young))
+
+    assert (waiting.reason, waiting.wake_at_ms) == (Reason.SURVEYING, NOW_MS + 1)
+    assert assigned(decide_cluster(view)).node == "n2"
+
+
+@pytest.mark.parametrize(
+    "reports",
+    [
+        {},
+        received(primary_report()),
+        received(report(3), at_ms=NOW_MS - 1_000),
+        received(report(2)),
+    ],
+    ids=["nobody", "former_holder", "old_news", "who_answered"],
+)
+def test_a_survey_that_suffices_waits_for_no_other(
+    reports: dict[str, object],
+) -> None:
+    state = replace(BOTH, opened=opened(1, 3, any_of(2, 2, 3)))
+    view = surveyed(answer(2, 5), state=state, reports=reports)
+    assert view.survey is not None
+    young = replace(view.survey, started_ms=NOW_MS)
+
+    assert reason(replace(view, survey=young)) is Reason.FURTHEST_CHOSEN
+
+
+def with_members(
+    view: ClusterView, *numbers_and_tags: tuple[int, dict[str, object]]
+) -> ClusterView:
+    members = tuple(member(n, **tags) for n, tags in numbers_and_tags)  # type: ignore[arg-type]
+    return replace(view, state=replace(view.state, members=members))
+
+
+def test_a_higher_priority_wins_among_equals() -> None:
+    view = with_members(
+        surveyed(answer(2, 5), answer(3, 5)),
+        (1, {}),
+        (2, {"failover_priority": 9}),
+        (3, {}),
+    )
+    assert assigned(decide_cluster(view)).node == "n2"
+
+
+def test_the_former_holder_comes_last_among_equals() -> None:
+    view = with_members(
+        surveyed(answer(1, 5), answer(2, 5)), (1, {"failover_priority": 9}), (2, {})
+    )
+    assert assigned(decide_cluster(view)).node == "n2"
+    assert assigned(decide_cluster(surveyed(answer(1, 5)))).node == "n1"
+
+
+def test_who_may_not_be_promoted_is_not_assigned() -> None:
+    view = with_members(surveyed(answer(1, 5)), (1, {"nofailover": True}), (2, {}))
+
+    decision = decide_cluster(view)
+
+    assert decision.reason is Reason.NO_CANDIDATE
+    assert decision.detail == "n1: 0/5 on timeline 4"
+
+
+def test_who_is_no_member_any_more_is_not_assigned() -> None:
+    view = with_members(surveyed(answer(1, 5)), (2, {}), (3, {}))
+    assert reason(view) is Reason.NO_CANDIDATE
+
+
+# Without a survey
+
+
+def asynchronous(**changes: object) -> ClusterView:
+    state = replace(GIVEN_BACK, mode=ReplicationMode.ASYNC)
+    made = cluster_view(
+        state=state,
+        reports=received(
+            primary_report(wal_end=end(120)),
+            report(2, wal_end=end(110)),
+            report(3, wal_end=end(115)),
+        ),
+        lag_max_bytes=10,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_in_async_the_most_advanced_is_assigned_without_a_survey() -> None:
+    command = assigned(decide_cluster(asynchronous()))
+    assert (command.node, command.surveyed, command.timeline) == ("n3", end(115), 5)
+
+
+def test_in_async_too_far_behind_is_not_assigned() -> None:
+    view = asynchronous(lag_max_bytes=4)
+
+    assert decide_cluster(view) == Decision(
+        Reason.LAG_TOO_LARGE, (), NOW_MS + SURVEY_AGAIN_MS, detail="5 bytes"
+    )
+
+
+@pytest.mark.parametrize(
+    "former", [primary_report(wal_end=end(999, 3)), primary_report(wal_end=None), None]
+)
+def test_in_async_lag_is_not_compared_across_timelines(former: object) -> None:
+    reports = received(report(2, wal_end=end(110)))
+    if former is not None:
+        reports |= received(former)  # type: ignore[arg-type]
+    assert reason(asynchronous(reports=reports)) is Reason.FURTHEST_CHOSEN
+
+
+@pytest.mark.parametrize(
+    "reports",
+    [
+        {},
+        received(report(2), at_ms=NOW_MS - 1_001),
+        received(report(2, state=PostgresState.COPYING)),
+        received(report(2, wal_end=None)),
+        received(report(2, data_id=None)),
+    ],
+    ids=["silent", "old_news", "copying", "unknown", "empty"],
+)
+def test_in_async_only_standbys_that_answer_are_assigned(
+    reports: dict[str, object],
+) -> None:
+    assert decide_cluster(asynchronous(reports=reports)) == Decision(
+        Reason.NO_CANDIDATE, (), NOW_MS + SURVEY_AGAIN_MS
+    )
+
+
+def test_in_async_a_stopped_former_primary_may_be_assigned() -> None:
+    stopped = report(1, state=PostgresState.STOPPED, wal_end=end(120))
+    view = asynchronous(reports=received(stopped))
+    assert assigned(decide_cluster(view)).node == "n1"
+
+
+def test_in_async_who_may_not_be_promoted_is_not_assigned() -> None:
+    view = with_members(asynchronous(), (2, {"nofailover": True}))
+    assert reason(view) is Reason.NO_CANDIDATE
+
+
+def test_in_async_a_silent_holder_is_waited_out() -> None:
+    state = replace(REVOKED, mode=ReplicationMode.ASYNC)
+    assert reason(asynchronous(state=state, raft=raft_view())) is Reason.LEASE_MAY_RUN
+
+
+# Membership
+
+
+def change(view: ClusterView) -> ChangeMember | MoveLeadership | None:
+    actions = decide_cluster(view).actions
+    assert len(actions) < 2
+    action = actions[0] if actions else None
+    assert action is None or isinstance(action, ChangeMember | MoveLeadership)
+    return action
+
+
+def test_a_member_without_a_vote_becomes_a_learner() -> None:
+    view = cluster_view(raft=raft_view(voters=(1, 2)))
+
+    assert change(view) == ChangeMember(
+        change=MemberChange.ADD_LEARNER,
+        member_id=MemberId(3),
+        address="127.0.0.3:8300",
+    )
+
+
+LEARNING = raft_view(voters=(1, 2), learners=(MemberId(3),), caught_up=(MemberId(3),))
+
+
+def test_a_learner_that_caught_up_becomes_a_voter() -> None:
+    assert change(cluster_view(raft=LEARNING)) == ChangeMember(
+        change=MemberChange.PROMOTE, member_id=MemberId(3)
+    )
+
+
+def test_a_learner_that_lags_waits() -> None:
+    assert change(cluster_view(raft=replace(LEARNING, caught_up=()))) is None
+
+
+def test_there_are_at_most_five_voters() -> None:
+    voters = tuple(range(1, VOTERS_MAX + 1))
+    learner = MemberId(VOTERS_MAX + 1)
+    raft = raft_view(voters=voters, learners=(learner,), caught_up=(learner,))
+    view = cluster_view(state=cluster_state(servers=VOTERS_MAX + 1), raft=raft)
+    assert change(view) is None
+
+
+@pytest.mark.parametrize("kind", ["voters", "learners"])
+def test_who_left_the_state_leaves_the_group(kind: str) -> None:
+    raft = raft_view()
+    more = {kind: (*getattr(raft, kind), MemberId(9))}
+    raft = replace(raft, **more)  # type: ignore[arg-type]
+
+    assert change(cluster_view(raft=raft)) == ChangeMember(
+        change=MemberChange.REMOVE, member_id=MemberId(9)
+    )
+
+
+def test_a_leader_does_not_remove_itself() -> None:
+    raft = raft_view(member_id=MemberId(9), voters=(1, 2, 3, 9))
+    assert not isinstance(change(cluster_view(raft=raft)), ChangeMember)
+
+
+def test_one_change_at_a_time() -> None:
+    assert change(cluster_view(raft=replace(LEARNING, change_pending=True))) is None
+
+
+def test_no_change_before_the_wait_for_older_grants_is_over() -> None:
+    """The ages speak of the configurations that the leader has had."""
+    young = replace(LEARNING, elected_ms=NOW_MS - 100)
+    view = cluster_view(raft=young)
+    assert reason(view) is Reason.PRIMARY_HAS_LEASE
+
+    view = replace(view, ages=ages(1, 2, age_ms=LENGTH))
+    assert reason(view) is Reason.PROMOTING_LEARNER
+
+
+def test_members_change_at_once_before_the_first_epoch() -> None:
+    view = cluster_view(
+        state=FRESH, reports={}, raft=replace(LEARNING, elected_ms=NOW_MS)
+    )
+    assert reason(view) is Reason.PROMOTING_LEARNER
+
+
+def elsewhere(**changes: object) -> ClusterView:
+    made = cluster_view(raft=raft_view(member_id=MemberId(2)))
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_leadership_moves_to_the_accepting_primary() -> None:
+    assert change(elsewhere()) == MoveLeadership(member_id=MemberId(1))
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        cluster_view(),
+        elsewhere(reports={}),
+        elsewhere(reports=received(primary_report(accepting=False))),
+        elsewhere(state=cluster_state(assignment=assignment(opened=False))),
+        elsewhere(
+            raft=raft_view(
+                member_id=MemberId(2), voters=(2, 3), learners=(1,), caught_up=()
+            )
+        ),
+        elsewhere(raft=raft_view(member_id=MemberId(2), caught_up=(2, 3))),
+    ],
+    ids=["already", "silent", "closed", "opening", "no_voter", "lagging"],
+)
+def test_leadership_stays_otherwise(view: ClusterView) -> None:
+    assert change(view) is None
+    assert reason(view) is Reason.PRIMARY_HAS_LEASE
+
+
+def test_leadership_stays_before_the_first_epoch() -> None:
+    assert change(elsewhere(state=FRESH, reports={})) is None
