@@ -6,17 +6,18 @@ the moment in which it is done.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome
-from pgbastion.errors import PgBastionError
+from pgbastion.errors import InvariantError, PgBastionError
 from pgbastion.ha.host import Host
 from pgbastion.ha.observer import Observer
 from pgbastion.ha.ports import Database, Guard, RaftEngine, Upstream
 from pgbastion.model import actions as act
 from pgbastion.model.actions import Action
-from pgbastion.model.ids import Epoch, Incarnation, NodeId
+from pgbastion.model.ids import Epoch, NodeId
 from pgbastion.observe.logging import get_logger
 
 PROPOSE_TIMEOUT_S: Final = 1.0
@@ -66,40 +67,70 @@ class Job:
             await asyncio.wait([self._task])
 
 
-class Executor:
-    """Performs the actions of a node's and of the cluster's decisions."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """What a node with a PostgreSQL acts on."""
 
-    def __init__(  # noqa: PLR0913 - it joins all ports
+    database: Database
+    guard: Guard
+    observer: Observer
+
+
+class Executor:
+    """Performs the actions of a node's and of the cluster's decisions.
+
+    Args:
+        host: The replicated state.
+        engine: The consensus engine.
+        server: This node's PostgreSQL; None: a witness.
+        job: Where long steps run.
+        stop_ms: The stop budget of the profile.
+        latch_release: Writes the latch of a release into the shared page.
+        lease_held: The permit: whether this epoch's lease lasts long enough now.
+        hold: Has the engine renew an epoch's lease; 0: none.
+    """
+
+    def __init__(
         self,
         *,
         host: Host,
         engine: RaftEngine,
-        database: Database,
-        guard: Guard,
-        observer: Observer,
-        node: NodeId,
-        incarnation: Incarnation,
+        server: Server | None,
+        job: Job,
         stop_ms: int,
         latch_release: Callable[[Epoch], None],
         lease_held: Callable[[Epoch], bool],
-        on_hold: Callable[[Epoch], None],
+        hold: Callable[[Epoch], None],
     ) -> None:
         self._host = host
         self._engine = engine
-        self._database = database
-        self._guard = guard
-        self._observer = observer
-        self._node = node
-        self._incarnation = incarnation
+        self._server = server
         self._stop_ms = stop_ms
         self._latch_release = latch_release
         self._lease_held = lease_held
-        self._on_hold = on_hold
+        self._hold = hold
         self._background: set[asyncio.Task[None]] = set()
         self._checkpointing = False
         self._answer_seen_ms = 0
         self.sync_unsettled = False
-        self.job = Job()
+        self.job = job
+
+    @property
+    def _database(self) -> Database:
+        return self._own().database
+
+    @property
+    def _guard(self) -> Guard:
+        return self._own().guard
+
+    @property
+    def _observer(self) -> Observer:
+        return self._own().observer
+
+    def _own(self) -> Server:
+        if self._server is None:
+            raise InvariantError("a witness has no PostgreSQL to act on")
+        return self._server
 
     async def perform(self, action: Action) -> bool:
         """Perform one action; False: the rest of its decision must not follow."""
@@ -109,7 +140,9 @@ class Executor:
                 return await self._propose(action)
             case act.CloseLease(epoch=epoch):
                 return self._close_lease(epoch)
-            case act.AskAges() | act.Survey() | act.ChangeMember() | act.MoveLeadership():
+            case (
+                act.AskAges() | act.Survey() | act.ChangeMember() | act.MoveLeadership()
+            ):
                 return await self._lead(action)
             case act.HoldLease() | act.LatchRelease() | act.Arm() | act.EndEpoch():
                 return await self._bound(action)
@@ -172,12 +205,10 @@ class Executor:
     ) -> bool:
         match action:
             case act.HoldLease(epoch=epoch):
-                self._engine.hold(epoch, self._incarnation)
-                self._on_hold(epoch)
+                self._hold(epoch)
             case act.LatchRelease(epoch=epoch):
                 self._latch_release(epoch)
-                self._engine.hold(0, 0)
-                self._on_hold(Epoch(0))
+                self._hold(Epoch(0))
             case act.Arm(epoch=epoch):
                 await self._guard.arm(epoch)
             case act.EndEpoch(epoch=epoch):
@@ -195,9 +226,7 @@ class Executor:
         await self._observer.inspect()
         return True
 
-    async def _start(
-        self, action: act.StartStandby | act.StartPrimary
-    ) -> bool:
+    async def _start(self, action: act.StartStandby | act.StartPrimary) -> bool:
         if isinstance(action, act.StartPrimary):
             return await self._start_primary(action.epoch)
         upstream = None

@@ -13,9 +13,10 @@ from typing import Final
 
 from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Applied, Outcome, apply
+from pgbastion.errors import ConsensusError
 from pgbastion.ha.ports import Cutter, RaftEngine
 from pgbastion.ha.talk import Kind, decode_answer, encode_cut
-from pgbastion.model.cluster import ClusterState
+from pgbastion.model.cluster import ClusterState, decode_state
 from pgbastion.model.commands import Command, encode_command
 from pgbastion.model.ids import Epoch, MemberId, NodeId
 from pgbastion.model.report import NodeReport, decode_report, encode_report
@@ -94,6 +95,20 @@ class Host:
         self._tell_lease()
         # The engine answers a renewal only when its state is applied that far, so
         # the new holder has to be known to it first.
+        self._engine.applied(index)
+        self._on_change()
+
+    def on_snapshot(self, index: int, data: bytes) -> None:
+        """Take the state that the leader sent instead of entries.
+
+        Raises:
+            ConsensusError: It is no state of a version that this release knows.
+        """
+        state = decode_state(data)
+        if state is None:
+            raise ConsensusError("the snapshot is no state that this release knows")
+        self.state = state
+        self._tell_lease()
         self._engine.applied(index)
         self._on_change()
 
@@ -213,7 +228,7 @@ class Host:
 
     async def _ask(self, survey: _Survey, node: NodeId) -> None:
         if node == self._node:
-            answer = await self._cutter.cut(survey.epoch)
+            answer = await self.cut(survey.epoch)
         else:
             member = self.state.named(node)
             if member is None:
@@ -230,6 +245,10 @@ class Host:
         log.info("surveyed", node=node, epoch=survey.epoch, end=str(answer.wal_end))
         survey.answers[node] = answer
         self._on_change()
+
+    async def cut(self, epoch: Epoch) -> SurveyAnswer | None:
+        """Answer a survey for this node."""
+        return await self._cutter.cut(epoch)
 
     # Views
 

@@ -129,9 +129,7 @@ class Joiner:
                     member_id=answer.member_id,
                     peers=answer.peers,
                 )
-            log.state(
-                "join", "not_admitted", peer=answer.node, reason=answer.refused
-            )
+            log.state("join", "not_admitted", peer=answer.node, reason=answer.refused)
         return None
 
     def _may_form(self, welcomes: tuple[Welcome, ...]) -> bool:

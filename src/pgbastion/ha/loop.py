@@ -63,12 +63,12 @@ class Loop:
             the knowledge that it rests on may be used.
     """
 
-    def __init__(  # noqa: PLR0913 - it joins all ports
+    def __init__(
         self,
         *,
         host: Host,
         engine: RaftEngine,
-        guard: Guard,
+        guard: Guard | None,
         observer: Observer | None,
         executor: Executor,
         own: Member,
@@ -232,7 +232,7 @@ class Loop:
 
     def _lease_view(self) -> LeaseView:
         words = self._words()
-        facts = self._guard.facts() if self._observer is not None else None
+        facts = self._guard.facts() if self._guard is not None else None
         return LeaseView(
             epoch=Epoch(words.epoch),
             expiry_ms=words.expiry_ns // NS_PER_MS,

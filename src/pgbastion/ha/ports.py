@@ -55,9 +55,7 @@ class RaftEngine(Protocol):
     def applied(self, index: int) -> None:
         """Say that the state machine has applied everything up to ``index``."""
 
-    def lease(
-        self, member_id: int, epoch: int, incarnation: int, lease_ms: int
-    ) -> int:
+    def lease(self, member_id: int, epoch: int, incarnation: int, lease_ms: int) -> int:
         """Say whose renewals may be answered (0: nobody's).
 
         Returns the instant of the last answer in nanoseconds; 0: none.
@@ -90,9 +88,6 @@ class RaftEngine(Protocol):
 
     async def ages(self, timeout_s: float) -> tuple[AgeAnswer, ...]:
         """Ask all voters how long ago they last confirmed an older leader."""
-
-    def hold(self, epoch: int, incarnation: int) -> None:
-        """Renew the lease of this epoch from now on; 0: stop renewing."""
 
 
 class Cutter(Protocol):

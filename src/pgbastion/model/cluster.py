@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from pgbastion.model.ids import (
     DataId,
@@ -190,3 +192,27 @@ class ClusterState:
     def servers(self) -> tuple[Member, ...]:
         """The members that run PostgreSQL."""
         return tuple(m for m in self.members if m.postgres_port is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Snapshot:
+    v: int
+    state: ClusterState
+
+
+STATE_VERSION: Final = 1
+_SNAPSHOT: Final = TypeAdapter(_Snapshot)
+
+
+def encode_state(state: ClusterState) -> bytes:
+    """Return the state's bytes, for a snapshot of the log."""
+    return _SNAPSHOT.dump_json(_Snapshot(v=STATE_VERSION, state=state))
+
+
+def decode_state(data: bytes) -> ClusterState | None:
+    """Read a state; None if it is none of a version that we know."""
+    try:
+        snapshot = _SNAPSHOT.validate_json(data)
+    except ValidationError:
+        return None
+    return snapshot.state if snapshot.v == STATE_VERSION else None

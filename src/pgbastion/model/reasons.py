@@ -58,6 +58,7 @@ class Reason(StrEnum):
     RELEASING = "releasing"
     RELEASED = "released"
     FENCING = "fencing"
+    STOPPED_BY_OPERATOR = "stopped_by_operator"
     INITIALISING = "initialising"
     WAITING_FOR_ASSIGNMENT = "waiting_for_assignment"
     NO_PRIMARY_TO_FOLLOW = "no_primary_to_follow"
@@ -125,6 +126,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.STOPPING_AS_REVOKED: "the epoch was revoked",
     Reason.RELEASING: "PostgreSQL is stopped, the epoch is given back",
     Reason.RELEASED: "the epoch was given back",
+    Reason.STOPPED_BY_OPERATOR: "the daemon was told to stop, and stopped PostgreSQL",
     Reason.FENCING: "PostgreSQL runs as a primary and this node has no lease",
     Reason.INITIALISING: "the first data directory is made",
     Reason.WAITING_FOR_ASSIGNMENT: "the data directory is ready, no role is assigned",

@@ -6,6 +6,7 @@ All instants are milliseconds on this node's CLOCK_BOOTTIME.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from pgbastion.model.cluster import ClusterState, SyncSet
 from pgbastion.model.commands import Declare
@@ -19,6 +20,9 @@ from pgbastion.model.ids import (
 )
 from pgbastion.model.report import NodeReport, ReplicationRow
 from pgbastion.model.wal import Lsn, WalEnd
+
+START_MAX_MS: Final = 60_000
+"""How long a server may take from its start, or a promotion, to its first answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +212,7 @@ class Limits:
     margin_ms: int
     evidence_max_ms: int
     sync_silent_ms: int
-    start_max_ms: int = 60_000
+    start_max_ms: int = START_MAX_MS
     retry_ms: int = 1_000
 
 

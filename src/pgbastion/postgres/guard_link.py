@@ -59,7 +59,6 @@ class GuardLink:
         self._idle = asyncio.Event()
         self._renewing: asyncio.Task[None] | None = None
         self.generation = 0
-        self.on_generation: Callable[[int], None] = lambda _: None
 
     async def connect(self) -> None:
         """Connect to the node's guard, started if there is none, and take office.
@@ -210,6 +209,5 @@ class GuardLink:
                 log.error("no_guard", error=str(exc))
                 await asyncio.sleep(1)
         self._renewing = None
-        self.on_generation(self.generation)
         if self._idle.is_set():
             self._on_stopped()

@@ -18,7 +18,7 @@ from pgbastion.model.ids import Epoch, NodeId, Timeline
 from pgbastion.model.report import ReplicationRow
 from pgbastion.model.views import RejoinStep, RejoinView
 from pgbastion.model.wal import Lsn, WalEnd
-from pgbastion.postgres import rejoin, render
+from pgbastion.postgres import rejoin, render, staging
 from pgbastion.postgres.bootstrap import init_cluster
 from pgbastion.postgres.config_files import ConfigFiles, Secrets
 from pgbastion.postgres.connection import Address
@@ -32,7 +32,7 @@ from pgbastion.postgres.offline import Offline
 from pgbastion.postgres.primary import Primary
 from pgbastion.postgres.probe import Probe
 from pgbastion.postgres.programs import Programs
-from pgbastion.postgres.settings import Value
+from pgbastion.postgres.settings import Value, limits
 from pgbastion.postgres.source import FromPrimary
 from pgbastion.postgres.standby import Standby, Unknown
 
@@ -61,7 +61,7 @@ class Instance:
         bounds: Limits of the profile.
     """
 
-    def __init__(  # noqa: PLR0913 - everything that a server is made of
+    def __init__(
         self,
         *,
         paths: PgPaths,
@@ -128,6 +128,8 @@ class Instance:
             return DataFacts(empty=False, ours=False, problem=str(exc))
 
     async def _inspect(self, *, running: bool) -> DataFacts:
+        if not running:
+            await staging.repair(self._paths, self.files)
         if await self.files.run("look into the data directory", self._is_empty):
             return DataFacts(empty=True, ours=False)
         mark = await self.mark.read()
@@ -168,12 +170,6 @@ class Instance:
         mark = Mark(
             cluster_id=cluster_id, data_id=new_data_id(), node=self._identity.node
         )
-        settings = self.config.settings({})
-        limits = {
-            name: int(settings[name])
-            for name in ("max_connections", "max_worker_processes", "max_wal_senders")
-            if name in settings
-        }
         await init_cluster(
             self._paths,
             self.files,
@@ -181,7 +177,7 @@ class Instance:
             roles=self._identity.roles,
             secrets=self._secrets,
             mark=mark,
-            limits=limits,
+            limits=limits(self.config.settings({})),
         )
         await self.config.write_access((), fresh=True)
 

@@ -1,0 +1,1 @@
+"""Consensus: the embedded Raft engine and its interface to the rest."""

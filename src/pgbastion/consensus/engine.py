@@ -1,0 +1,310 @@
+"""The native engine in an asyncio program.
+
+One thread waits for the engine's events without the interpreter's lock and hands
+them to the loop. Heartbeats, elections, renewals and grants need nothing of this.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+from pgbastion.consensus import _engine
+from pgbastion.consensus.interface import (
+    Committed,
+    Denied,
+    Event,
+    Granted,
+    LeaderChanged,
+    Logged,
+    MembersChanged,
+    Request,
+    SnapshotTaken,
+)
+from pgbastion.errors import ConsensusError
+from pgbastion.ha.ports import PeerStatus, RaftStatus
+from pgbastion.model.ids import MemberId
+from pgbastion.model.views import AgeAnswer
+
+EVENTS_MOST: Final = 256
+EVENTS_WAIT_MS: Final = 1_000
+NS_PER_MS: Final = 1_000_000
+
+
+async def ask_as_guest(
+    address: str, secret: bytes, kind: int, payload: bytes, timeout_s: float
+) -> bytes | None:
+    """Ask the node at ``address`` one question as a guest; None: no answer."""
+    try:
+        answer: bytes = await asyncio.to_thread(
+            _engine.guest_request,
+            address,
+            secret,
+            kind,
+            payload,
+            round(timeout_s * 1_000),
+        )
+    except _engine.EngineError:
+        return None
+    return answer
+
+
+class Engine:
+    """This node's consensus engine; fulfils ``ha.ports.RaftEngine``.
+
+    Args:
+        directory: The Raft directory; this process locks it.
+        listen: ``HOST:PORT`` to listen on.
+        secret: The cluster's secret.
+        heartbeat_ms: Between heartbeats of a leader.
+        election_ms: An election time-out is drawn from [t, 2t).
+        page: The shared page.
+        generation: This process's generation as the page's writer.
+
+    Raises:
+        ConsensusError: The directory or the address cannot be had.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        listen: str,
+        secret: bytes,
+        heartbeat_ms: int,
+        election_ms: int,
+        page: Path,
+        generation: int,
+    ) -> None:
+        try:
+            self._node = _engine.Node(
+                dir=str(directory),
+                listen=listen,
+                secret=secret,
+                tick_ms=heartbeat_ms,
+                heartbeat_ticks=1,
+                election_ticks=max(election_ms // heartbeat_ms, 2),
+                page_path=str(page),
+                generation=generation,
+            )
+        except _engine.EngineError as exc:
+            raise ConsensusError(str(exc)) from exc
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[int, asyncio.Future[tuple[str, Any]]] = {}
+        self._early: dict[int, tuple[str, Any]] = {}
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._stopping = False
+        self._thread = threading.Thread(
+            target=self._read, name="raft-events", daemon=True
+        )
+        self._thread.start()
+
+    # Events
+
+    def _read(self) -> None:
+        while not self._stopping:
+            events = self._node.events(EVENTS_WAIT_MS, EVENTS_MOST)
+            if events:
+                try:
+                    self._loop.call_soon_threadsafe(self._take, events)
+                except RuntimeError:
+                    return
+
+    def _take(self, events: list[tuple[Any, ...]]) -> None:
+        for event in events:
+            if event[0] == "done":
+                self._settle(event[1], event[2], event[3])
+            else:
+                self._events.put_nowait(_event(event))
+
+    def _settle(self, token: int, status: str, payload: Any) -> None:
+        future = self._waiting.pop(token, None)
+        if future is None:
+            self._early[token] = (status, payload)
+        elif not future.done():
+            future.set_result((status, payload))
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Yield what the engine tells, in its order."""
+        while True:
+            yield await self._events.get()
+
+    async def _outcome(self, token: int) -> tuple[str, Any]:
+        early = self._early.pop(token, None)
+        if early is not None:
+            return early
+        future: asyncio.Future[tuple[str, Any]] = self._loop.create_future()
+        self._waiting[token] = future
+        try:
+            return await future
+        finally:
+            self._waiting.pop(token, None)
+
+    # Identity
+
+    def identity(self) -> tuple[str, int] | None:
+        """Return cluster id and member id; None: this node has none yet."""
+        known = self._node.identity()
+        return None if known is None else (known[0].hex(), known[1])
+
+    def form(self, cluster_id: str, member_id: int, address: str) -> None:
+        """Become the first voter of a new cluster."""
+        self._node.form(bytes.fromhex(cluster_id), member_id, address)
+
+    def join(
+        self, cluster_id: str, member_id: int, peers: list[tuple[int, str]]
+    ) -> None:
+        """Take this identity; the leader of the cluster does the rest."""
+        self._node.join(bytes.fromhex(cluster_id), member_id, peers)
+
+    # Commands
+
+    async def propose(self, data: bytes, timeout_s: float) -> int | None:
+        """Return the index at which ``data`` was applied here; None: unknown."""
+        token = self._node.propose(data, _ms(timeout_s))
+        status, payload = await self._outcome(token)
+        return payload[0] if status == "ok" else None
+
+    async def read_index(self, timeout_s: float) -> int | None:
+        """Wait until all that was committed is applied; return when it was asked."""
+        token = self._node.read_index(_ms(timeout_s))
+        status, payload = await self._outcome(token)
+        return payload[1] if status == "ok" else None
+
+    async def change(
+        self, change: str, member_id: int, address: str, timeout_s: float
+    ) -> str:
+        """Change the membership; return ``ok`` or why not."""
+        token = self._node.change(change, member_id, address, _ms(timeout_s))
+        status, payload = await self._outcome(token)
+        return f"{status}: {payload}" if status == "refused" else status
+
+    async def transfer(self, member_id: int, timeout_s: float) -> bool:
+        """Hand leadership to a member; tell whether it has it."""
+        token = self._node.transfer(member_id, _ms(timeout_s))
+        status, _ = await self._outcome(token)
+        return status == "ok"
+
+    async def request(
+        self, member_id: int, kind: int, payload: bytes, timeout_s: float
+    ) -> bytes | None:
+        """Ask a member; None: no answer in time, or an empty one."""
+        token = self._node.request(member_id, kind, payload, _ms(timeout_s))
+        status, answer = await self._outcome(token)
+        return answer if status == "ok" and answer else None
+
+    def broadcast(self, kind: int, payload: bytes) -> None:
+        """Tell all other members; it may be lost."""
+        self._node.broadcast(kind, payload)
+
+    def answer(self, request_id: int, payload: bytes) -> None:
+        """Answer a request."""
+        if request_id:
+            self._node.answer(request_id, payload)
+
+    async def ages(self, timeout_s: float) -> tuple[AgeAnswer, ...]:
+        """Ask all voters how long ago they last confirmed an older leader."""
+        status, answers = await self._outcome(self._node.ages(_ms(timeout_s)))
+        if status != "ok":
+            return ()
+        # Rounded so that a wait only becomes longer.
+        return tuple(
+            AgeAnswer(
+                member_id=MemberId(member_id),
+                term=term,
+                age_ms=age_ns // NS_PER_MS,
+                receipt_ms=-(-receipt_ns // NS_PER_MS),
+            )
+            for member_id, term, age_ns, receipt_ns in answers
+        )
+
+    # What the host says
+
+    def applied(self, index: int) -> None:
+        """Say that everything up to ``index`` is applied."""
+        self._node.applied(index)
+
+    def lease(self, member_id: int, epoch: int, incarnation: int, lease_ms: int) -> int:
+        """Say whose renewals may be answered; return the last answer's instant (ns)."""
+        answered: int = self._node.lease(member_id, epoch, incarnation, lease_ms)
+        return answered
+
+    def hold(
+        self,
+        epoch: int,
+        incarnation: int,
+        *,
+        renew_ms: int,
+        deadline_ms: int,
+        evidence_max_ms: int,
+        asked_max_ms: int,
+    ) -> None:
+        """Renew this epoch's lease from now on; epoch 0: none."""
+        self._node.hold(
+            epoch,
+            incarnation,
+            renew_ms=renew_ms,
+            deadline_ms=deadline_ms,
+            evidence_max_ms=evidence_max_ms,
+            asked_max_ms=asked_max_ms,
+        )
+
+    def status(self) -> RaftStatus:
+        """Return what the engine knows now."""
+        raw: dict[str, Any] = self._node.status()
+        return RaftStatus(
+            member_id=raw["member_id"],
+            role=raw["role"],
+            term=raw["term"],
+            leader=raw["leader"],
+            committed=raw["committed"],
+            applied=raw["applied"],
+            last_index=raw["last_index"],
+            voters=tuple(raw["voters"]),
+            learners=tuple(raw["learners"]),
+            configurations=tuple(tuple(c) for c in raw["configurations"]),
+            own_entry_applied=raw["own_entry_applied"],
+            elected_ns=raw["elected_ns"],
+            last_answer_ns=raw["last_answer_ns"],
+            pending_change=bool(raw["pending_change"]),
+            peers={
+                member_id: PeerStatus(address=peer["address"], matched=peer["matched"])
+                for member_id, peer in raw["peers"].items()
+            },
+        )
+
+    def stop(self) -> None:
+        """Stop the engine's threads; what was acknowledged is on disk."""
+        self._stopping = True
+        self._node.stop()
+
+
+def _ms(seconds: float) -> int:
+    return max(round(seconds * 1_000), 1)
+
+
+def _event(raw: tuple[Any, ...]) -> Event:
+    match raw:
+        case ("committed", index, term, proposal_id, data):
+            return Committed(index=index, term=term, proposal_id=proposal_id, data=data)
+        case ("members", index, voters, learners, _):
+            return MembersChanged(
+                index=index, voters=tuple(voters), learners=tuple(learners)
+            )
+        case ("snapshot", index, data):
+            return SnapshotTaken(index=index, data=data)
+        case ("leader", term, leader):
+            return LeaderChanged(term=term, leader=leader)
+        case ("request", request_id, member_id, kind, payload):
+            return Request(
+                request_id=request_id, member_id=member_id, kind=kind, payload=payload
+            )
+        case ("granted", epoch, expiry_ns):
+            return Granted(epoch=epoch, expiry_ns=expiry_ns)
+        case ("denied", epoch, reason):
+            return Denied(epoch=epoch, reason=reason)
+        case ("log", level, event, fields):
+            return Logged(level=level, event=event, fields=dict(fields))
+        case _:
+            raise ConsensusError(f"the engine said {raw[0]!r}, which is not understood")

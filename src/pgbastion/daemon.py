@@ -1,0 +1,123 @@
+"""The daemon: prepares the machine, runs one node until it is told to stop.
+
+Who outlives whom when it stops: the table in docs/explanation/processes.md.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from pgbastion.config.load import load_config
+from pgbastion.config.model import Config
+from pgbastion.config.rundir import make_run_directory
+from pgbastion.config.secrets import Secrets, load_secrets
+from pgbastion.errors import ConfigError
+from pgbastion.node import Node, build_node
+from pgbastion.observe.logging import configure_logging, get_logger
+from pgbastion.postgres.layout import resolve_account
+
+STOP_DEADLINE_S: Final = 5.0
+
+log = get_logger("daemon")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the daemon is to end."""
+
+    leaves_postgres: bool
+    """SIGUSR2: another daemon takes over, PostgreSQL goes on."""
+
+
+def run(path: Path) -> int:
+    """Run the daemon with the configuration at ``path``; return the exit code.
+
+    Raises:
+        ConfigError: The configuration or the machine does not allow a start.
+        PgBastionError: A part could not be built.
+    """
+    config = load_config(path)
+    configure_logging(level=config.log.level, form=config.log.format)
+    os.umask(0o077)
+    secrets = load_secrets(config, os.environ)
+    _prepare_directories(config)
+    log.info("starting", node=config.node.name, run_dir=str(config.run_dir))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_main(config, secrets))
+
+
+def _prepare_directories(config: Config) -> None:
+    """Make the run directory and the Raft directory."""
+    section = config.postgresql
+    gid = None
+    if section is not None and os.geteuid() == 0:
+        gid = resolve_account(section.os_user).gid
+    make_run_directory(config.run_dir, gid)
+    try:
+        config.raft.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError(f"cannot make raft.data_dir {config.raft.data_dir}") from exc
+
+
+async def _main(config: Config, secrets: Secrets) -> int:
+    ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+    _take_signals(ending)
+    async with _running_node(config, secrets) as node:
+        work = asyncio.create_task(node.run())
+        waiting: set[asyncio.Future[None] | asyncio.Future[Ending]] = {work, ending}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            # Nothing in there returns by itself: this raises what went wrong.
+            await work
+            return 1
+        log.info("stopping", leaves_postgres=ending.result().leaves_postgres)
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+        if not ending.result().leaves_postgres:
+            await node.stop_postgres()
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def _running_node(config: Config, secrets: Secrets) -> AsyncIterator[Node]:
+    node = await build_node(config, secrets, on_ready=_tell_service_manager)
+    try:
+        yield node
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_DEADLINE_S):
+                await node.close()
+
+
+def _take_signals(ending: asyncio.Future[Ending]) -> None:
+    def end(*, leaves_postgres: bool) -> None:
+        if not ending.done():
+            ending.set_result(Ending(leaves_postgres=leaves_postgres))
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: end(leaves_postgres=False))
+    loop.add_signal_handler(signal.SIGUSR2, lambda: end(leaves_postgres=True))
+
+
+def _tell_service_manager() -> None:
+    """Tell systemd that this node has its role (sd_notify(3): one datagram)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.sendto(b"READY=1", address)
+        except OSError as exc:
+            log.warning("service_manager_not_told", error=str(exc))

@@ -1,0 +1,66 @@
+"""Answers a survey: cuts this node off from an epoch, then says what it has."""
+
+from pgbastion.errors import PgBastionError
+from pgbastion.ha.executor import Job, Server
+from pgbastion.model.ids import Epoch, NodeId
+from pgbastion.model.views import SurveyAnswer
+from pgbastion.model.wal import WalEnd
+from pgbastion.observe.logging import get_logger
+
+log = get_logger("survey")
+
+
+class NodeCutter:
+    """The cutter of a node with a PostgreSQL.
+
+    A node that cannot prove what it has does not answer: silence never counts.
+    """
+
+    def __init__(self, *, node: NodeId, server: Server, job: Job) -> None:
+        self._node = node
+        self._database = server.database
+        self._guard = server.guard
+        self._observer = server.observer
+        self._job = job
+
+    async def cut(self, epoch: Epoch) -> SurveyAnswer | None:
+        """Return what this node has after it was cut off; None: it cannot tell."""
+        data = self._observer.data
+        facts = self._guard.facts()
+        if not data.ours or data.data_id is None or self._job.name is not None:
+            return None
+        if data.epoch > epoch or facts.started_as_primary:
+            # It follows a later epoch, or its own server may still write.
+            return None
+        try:
+            # A former holder that crashed must not be started as a primary of this
+            # epoch after it was surveyed, by anybody.
+            await self._guard.end_epoch(epoch)
+            end = await self._cut(epoch, running=facts.running)
+            begin = None
+            if end is not None:
+                begin = await self._database.timeline_begin(end.timeline)
+        except (PgBastionError, TimeoutError, OSError) as exc:
+            log.warning("not_cut", epoch=epoch, error=str(exc))
+            return None
+        self._observer.following = None
+        self._observer.note_mark(cut_epoch=epoch)
+        if self._observer.data.data_id != data.data_id:
+            return None
+        return SurveyAnswer(
+            node=self._node, data_id=data.data_id, wal_end=end, timeline_begin=begin
+        )
+
+    async def _cut(self, epoch: Epoch, *, running: bool) -> WalEnd | None:
+        if running:
+            return await self._database.cut(epoch)
+        return await self._database.cut_stopped(epoch)
+
+
+class WitnessCutter:
+    """A witness has nothing to say in a survey."""
+
+    async def cut(self, epoch: Epoch) -> SurveyAnswer | None:
+        """Return None: there is no data here."""
+        del epoch
+        return None
