@@ -4,11 +4,13 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from pgbastion.cli.document import render_commands
 from pgbastion.config.document import render_example, render_reference
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCUMENTS: Final = {
     "config/pgbastion.yaml.example": render_example,
+    "docs/reference/commands.md": render_commands,
     "docs/reference/configuration.md": render_reference,
 }
 

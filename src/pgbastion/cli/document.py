@@ -1,0 +1,51 @@
+"""The reference of the commands, generated from the commands themselves."""
+
+import inspect
+from enum import Enum
+from typing import Final
+
+import typer.main
+from typer.core import TyperOption
+
+from pgbastion.cli.app import app
+from pgbastion.cli.exits import Exit
+
+EXIT_MEANINGS: Final = {
+    Exit.OK: "done, and the answer is yes",
+    Exit.NO: "the answer is no (no primary, rows lost), or an action failed",
+    Exit.USAGE: "the command line is wrong",
+    Exit.UNREACHABLE: "the daemon does not answer",
+    Exit.CONFIG: "the configuration cannot be used",
+}
+
+
+def render_commands() -> str:
+    """Return the reference of all commands and exit codes, in Markdown."""
+    lines = [
+        "# Commands",
+        "",
+        "Generated from the program. `--help` says the same.",
+        "",
+    ]
+    group = typer.main.get_group(app)
+    for name, command in sorted(group.commands.items()):
+        lines += [f"## pgbastion {name}", "", inspect.cleandoc(command.help or ""), ""]
+        rows = [_row(o) for o in command.params if isinstance(o, TyperOption)]
+        if rows:
+            lines += ["| option | default | meaning |", "|---|---|---|", *rows, ""]
+    lines += ["## Exit codes", "", "| code | meaning |", "|---|---|"]
+    lines += [f"| {code.value} | {EXIT_MEANINGS[code]} |" for code in Exit]
+    return "\n".join([*lines, ""])
+
+
+def _row(option: TyperOption) -> str:
+    names = ", ".join(f"`{name}`" for name in option.opts)
+    if isinstance(option.default, Enum):
+        names += " " + " \\| ".join(_plain(choice) for choice in type(option.default))
+    default = "" if option.default in (None, False) else f"`{_plain(option.default)}`"
+    variable = f" Environment: {option.envvar}." if option.envvar else ""
+    return f"| {names} | {default} | {option.help or ''}{variable} |"
+
+
+def _plain(value: object) -> str:
+    return str(getattr(value, "value", value))
