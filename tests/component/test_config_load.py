@@ -268,6 +268,15 @@ def test_an_empty_directory_is_not_a_missing_one(tmp_path: Path) -> None:
     assert directory_facts(tmp_path / "f").content is Content.NO_DIRECTORY
 
 
+def test_the_cluster_of_marked_data_is_known(tmp_path: Path) -> None:
+    mark = tmp_path / "pgbastion.cluster"
+    mark.write_text('{"version": 1, "cluster_id": "c1"}')
+    assert directory_facts(tmp_path).cluster_id == "c1"
+    mark.write_text("[")
+    assert directory_facts(tmp_path).cluster_id is None
+    assert directory_facts(tmp_path).marked
+
+
 def test_everybody_may_pass_the_root_directory() -> None:
     account = pwd.getpwnam(_server_user())
 

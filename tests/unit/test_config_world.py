@@ -238,10 +238,26 @@ def test_a_directory_that_cannot_be_used_is_refused(content: Content) -> None:
 def test_an_empty_directory_on_a_node_that_had_a_cluster_is_pointed_out() -> None:
     facts = replace(
         postgresql_facts(data=data(Content.EMPTY)),
-        raft=DirectoryFacts(content=Content.OTHER, uid=0),
+        raft=DirectoryFacts(content=Content.OTHER, uid=0, cluster_id="aa"),
     )
 
     assert "mount" in only(judged(facts), Severity.WARNING).problem
+
+
+def test_data_of_another_cluster_is_refused() -> None:
+    raft = DirectoryFacts(content=Content.OTHER, uid=0, cluster_id="aa")
+    facts = [
+        replace(
+            postgresql_facts(
+                data=data(Content.POSTGRESQL, major=16, marked=True, cluster_id=whose)
+            ),
+            raft=raft,
+        )
+        for whose in ("aa", "bb")
+    ]
+
+    assert judged(facts[0]) == []
+    assert "belongs to cluster bb" in only(judged(facts[1])).problem
 
 
 def test_a_closed_directory_above_the_data_is_named() -> None:

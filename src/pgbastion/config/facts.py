@@ -3,12 +3,17 @@
 Nothing is changed. What cannot be read is a fact of its own, never taken for absent.
 """
 
+import json
 import os
 import pwd
 import shutil
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 from pgbastion.config.discovery import server_version
 from pgbastion.config.machine import (
@@ -28,6 +33,9 @@ from pgbastion.config.secrets import (
     strip_line_end,
 )
 
+# Native, and not there in a tree that was never built.
+ENGINE: Final = "pgbastion.consensus._engine"
+
 
 def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
     """Look at everything on this machine that ``config`` names."""
@@ -43,7 +51,7 @@ def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
         secret=_file_facts(config.cluster.secret_file),
         auth_token=_optional_file(config.api.auth_token_file),
         read_token=_optional_file(config.api.read_token_file),
-        raft=directory_facts(config.raft.data_dir),
+        raft=_raft_facts(config.raft.data_dir),
         postgresql=None if section is None else _postgresql_facts(section),
     )
 
@@ -77,7 +85,30 @@ def directory_facts(path: Path) -> DirectoryFacts:
         mode=mode,
         major=major,
         marked=MARK_NAME in names,
+        cluster_id=_marked_cluster(path / MARK_NAME) if MARK_NAME in names else None,
     )
+
+
+def _marked_cluster(mark: Path) -> str | None:
+    """Return whose the data is; the daemon judges a damaged mark when it starts."""
+    try:
+        fields = json.loads(mark.read_bytes())
+        return str(fields["cluster_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _raft_facts(path: Path) -> DirectoryFacts:
+    facts = directory_facts(path)
+    if facts.content is not Content.OTHER or find_spec(ENGINE) is None:
+        return facts
+    engine = import_module(ENGINE)
+    try:
+        identity = engine.inspect(str(path))
+    except engine.EngineError:
+        # The daemon says what is wrong with its log when it opens it.
+        return facts
+    return facts if identity is None else replace(facts, cluster_id=identity[0].hex())
 
 
 def _content(names: set[str]) -> Content:

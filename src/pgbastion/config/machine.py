@@ -67,6 +67,8 @@ class DirectoryFacts:
     """The PostgreSQL version whose data it holds."""
     marked: bool = False
     """It carries the mark of a pgbastion cluster."""
+    cluster_id: str | None = None
+    """Of which cluster it is, by its mark or its log; None: of none, or unreadable."""
     fault: str = ""
 
 

@@ -289,12 +289,13 @@ def _data_dir(
             remedy=f"chmod 700 {path}",
         )
     yield from _lost_data(section, facts, data)
+    yield from _foreign_data(section, facts, data)
 
 
 def _lost_data(
     section: PostgresqlSection, facts: Facts, data: DirectoryFacts
 ) -> Iterator[Problem]:
-    if data.content is Content.EMPTY and facts.raft.content is Content.OTHER:
+    if data.content is Content.EMPTY and facts.raft.cluster_id is not None:
         yield Problem(
             key="postgresql.data_dir",
             problem=f"{section.data_dir} is empty, though this node has belonged to a "
@@ -302,6 +303,20 @@ def _lost_data(
             remedy="mount it before the start; the daemon neither makes nor copies a "
             "database here if the node had one",
             severity=Severity.WARNING,
+        )
+
+
+def _foreign_data(
+    section: PostgresqlSection, facts: Facts, data: DirectoryFacts
+) -> Iterator[Problem]:
+    own = facts.raft.cluster_id
+    if None not in (own, data.cluster_id) and data.cluster_id != own:
+        yield Problem(
+            key="postgresql.data_dir",
+            problem=f"{section.data_dir} belongs to cluster {data.cluster_id}, this "
+            f"node's raft.data_dir to cluster {own}",
+            remedy="name the data directory of this cluster, or an empty one for a new "
+            "copy; pgbastion overwrites no other cluster's data",
         )
 
 
