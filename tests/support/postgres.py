@@ -164,13 +164,12 @@ class Server:
     def upstream(self) -> Upstream:
         return Upstream(host=self.host, port=self.port)
 
-    def address(self, *, replication: bool = False) -> Address:
+    def address(self, *, password: str | None = None) -> Address:
         return Address(
             host=str(self.paths.socket_dir),
             port=self.port,
             user=ROLES.superuser,
-            password=PASSWORDS[ROLES.superuser],
-            replication=replication,
+            password=password or PASSWORDS[ROLES.superuser],
         )
 
     def replication_address(self) -> Address:

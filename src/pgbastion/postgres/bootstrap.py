@@ -57,7 +57,7 @@ async def init_cluster(
         PostgresError: Something failed, or the data directory is not empty; nothing of
             it is in the data directory then.
     """
-    staging = Staging(paths, files)
+    staging = await Staging.of(paths, files)
     await staging.begin(replace=False)
     # "reject" is what initdb writes where no password is given; our own pg_hba.conf
     # replaces it before the first start.

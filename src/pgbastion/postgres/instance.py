@@ -156,8 +156,7 @@ class Instance:
         )
 
     def _is_empty(self) -> bool:
-        data_dir = self._paths.data_dir
-        return not data_dir.exists() or not any(data_dir.iterdir())
+        return staging.is_empty(self._paths.data_dir)
 
     def _unmarked(self) -> str:
         data_dir = self._paths.data_dir
@@ -278,7 +277,8 @@ class Instance:
                     self._slots = self._nodes_of({s.name for s in slots if not s.lost})
         except (PostgresError, TimeoutError):
             return ()
-        return tuple(sender.row() for sender in senders)
+        # Our own connections that speak the replication protocol show up there too.
+        return tuple(s.row() for s in senders if s.name != self._address.application_name)
 
     def _nodes_of(self, slots: set[str]) -> tuple[NodeId, ...]:
         return tuple(node for node in self.nodes if render.slot_name(node) in slots)

@@ -66,7 +66,7 @@ class FromPrimary:
         Raises:
             PostgresError: The copy failed; the data directory is as it was.
         """
-        staging = Staging(self._paths, self._files)
+        staging = await Staging.of(self._paths, self._files)
         await self._make_room(staging)
         await staging.begin(replace=True)
         await self._config.write_passfile(upstream)

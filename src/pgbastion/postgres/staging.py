@@ -1,43 +1,60 @@
 """Build a data directory beside the old one, then put it in its place.
 
-Where the data directory can be renamed, the new one is built next to it and two renames
-exchange them. Where it cannot (a mount point, or a parent that is not ours), the new one
-is built in a directory inside and its entries are moved up, ``global`` last: without
-pg_control a server does not start. Either way an interrupted attempt is recognised, and
-the old directory is untouched until the new one is complete.
+Where the data directory can be renamed, the new one is built next to it and one atomic
+exchange of names swaps them. Where it cannot (a mount point, or a parent that is not
+ours), the new one is built in a directory inside and its entries are moved up, ``global``
+last: without pg_control a server does not start. A list of the new entries, durable
+before the first move, lets `Staging.repair` finish what was cut short.
 """
 
+import ctypes
+import json
 import os
 import shutil
 from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import PostgresError
-from pgbastion.postgres.files import Files, make_dir, sync_dir
+from pgbastion.postgres.files import Files, make_dir, sync_dir, write_durably
 from pgbastion.postgres.layout import PgPaths
 
 NEW_SUFFIX: Final = ".pgbastion-new"
 OLD_SUFFIX: Final = ".pgbastion-old"
 INSIDE_NEW: Final = "pgbastion.new"
 INSIDE_OLD: Final = "pgbastion.old"
-_HARMLESS: Final = frozenset({"lost+found"})
+_OTHERS: Final = frozenset({"lost+found", INSIDE_NEW, INSIDE_OLD})
 LAST: Final = "global"
+COMPLETE: Final = "pgbastion.complete"
+"""Inside the staging directory: the names of its entries, once all of them are there."""
+
+# linux/fcntl.h, linux/fs.h
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
 
 
 class Staging:
     """One attempt to replace (or make) the data directory of a stopped server."""
 
-    def __init__(self, paths: PgPaths, files: Files) -> None:
+    def __init__(self, paths: PgPaths, files: Files, *, beside: bool) -> None:
         self._paths = paths
         self._files = files
         self._data = paths.data_dir
-        self._beside = can_rename(paths.data_dir)
-        if self._beside:
+        self._beside = beside
+        if beside:
             self.path = self._data.with_name(self._data.name + NEW_SUFFIX)
             self.old = self._data.with_name(self._data.name + OLD_SUFFIX)
         else:
             self.path = self._data / INSIDE_NEW
             self.old = self._data / INSIDE_OLD
+
+    @classmethod
+    async def of(cls, paths: PgPaths, files: Files) -> "Staging":
+        """Choose the place for a new directory by what the file system can do."""
+        data_dir = paths.data_dir
+        beside = await files.run(
+            f"look at {data_dir.parent}", lambda: can_rename(data_dir)
+        )
+        return cls(paths, files, beside=beside)
 
     async def begin(self, *, replace: bool) -> None:
         """Make an empty staging directory; leftovers of an earlier attempt go.
@@ -61,10 +78,6 @@ class Staging:
         if not (keep_old and self._beside):
             await self.remove_old()
 
-    async def repair(self) -> None:
-        """Undo an exchange that was cut short between its two renames."""
-        await self._files.run(f"repair {self._data}", self._repair)
-
     async def wipe(self) -> None:
         """Remove the content of the data directory, for want of room for two."""
         await self._files.run(f"empty {self._data}", lambda: _wipe(self._data))
@@ -78,40 +91,92 @@ class Staging:
         await self._files.run(f"remove {self.old}", lambda: _remove_tree(self.old))
 
     def _begin(self, replace: bool) -> None:  # noqa: FBT001 - a thread's entry
-        self._repair()
+        if not self._beside:
+            self.repair()
         _remove_tree(self.path)
         make_dir(self._data, self._paths.account)
         if not replace and not is_empty(self._data):
             raise PostgresError(f"{self._data} is not empty")
         make_dir(self.path, self._paths.account)
 
-    def _repair(self) -> None:
-        if self._beside and not self._data.exists() and self.old.exists():
-            self.old.rename(self._data)
-            sync_dir(self._data.parent)
+    def repair(self) -> None:
+        """Finish an installation inside the directory that was cut short; in a thread."""
+        if (self.path / COMPLETE).exists():
+            self._move_in()
 
     def _install(self) -> None:
-        sync_tree_root(self.path)
+        sync_dir(self.path)
         _remove_tree(self.old)
         if self._beside:
-            if not is_empty(self._data):
-                self._data.rename(self.old)
-            self.path.rename(self._data)
+            exchange(self.path, self._data)
+            if is_empty(self.path):
+                self.path.rmdir()
+            else:
+                self.path.rename(self.old)
             sync_dir(self._data.parent)
             return
+        names = json.dumps(sorted(os.listdir(self.path)))  # noqa: PTH208
+        write_durably(self.path / COMPLETE, names, self._paths.account)
+        self._move_in()
+
+    def _move_in(self) -> None:
+        """Move the old entries out and the new ones in; may be begun again at any point."""
+        new = frozenset(json.loads((self.path / COMPLETE).read_text(encoding="utf-8")))
         make_dir(self.old, self._paths.account)
-        _move_entries(self._data, self.old, first=LAST)
+        present = set(os.listdir(self._data))  # noqa: PTH208
+        for name in sorted(present - _OTHERS, key=lambda n: (n != LAST, n)):
+            if name not in new or (self.path / name).exists():
+                (self._data / name).rename(self.old / name)
         sync_dir(self._data)
-        _move_entries(self.path, self._data, last=LAST)
+        for name in sorted(new, key=lambda n: (n == LAST, n)):
+            if (self.path / name).exists():
+                (self.path / name).rename(self._data / name)
         sync_dir(self._data)
-        self.path.rmdir()
+        shutil.rmtree(self.path)
+
+
+async def repair(paths: PgPaths, files: Files) -> None:
+    """Finish an installation inside the data directory that was cut short."""
+    staging = Staging(paths, files, beside=False)
+    await files.run(f"repair {paths.data_dir}", staging.repair)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Swap the names of two directories in one step.
+
+    Raises:
+        OSError: The file system cannot, or refused.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = libc.renameat2(
+        _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE
+    )
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def can_rename(data_dir: Path) -> bool:
     """Tell whether the directory itself can be exchanged by a rename."""
     if data_dir.is_symlink() or data_dir.is_mount():
         return False
-    return os.access(data_dir.parent, os.W_OK | os.X_OK)
+    return os.access(data_dir.parent, os.W_OK | os.X_OK) and _can_exchange(data_dir)
+
+
+def _can_exchange(data_dir: Path) -> bool:
+    """Try it: some file systems do not know how to swap names."""
+    trials = [data_dir.with_name(f"{data_dir.name}.pgbastion-{n}") for n in "ab"]
+    try:
+        for trial in trials:
+            trial.mkdir(exist_ok=True)
+        exchange(*trials)
+    except OSError:
+        return False
+    finally:
+        for trial in trials:
+            if trial.exists():
+                trial.rmdir()
+    return True
 
 
 def is_empty(data_dir: Path) -> bool:
@@ -124,27 +189,12 @@ def is_empty(data_dir: Path) -> bool:
         names = set(os.listdir(data_dir))  # noqa: PTH208 - only the names
     except FileNotFoundError:
         return True
-    return not names - _HARMLESS - {INSIDE_NEW, INSIDE_OLD}
+    return not names - _OTHERS
 
 
 def is_unfinished(data_dir: Path) -> bool:
-    """Tell whether an attempt inside the directory was cut short while moving."""
+    """Tell whether a copy was cut short after the directory had been emptied for it."""
     return (data_dir / INSIDE_NEW).exists() and not (data_dir / LAST).exists()
-
-
-def sync_tree_root(path: Path) -> None:
-    """Make a finished tree durable: initdb and pg_basebackup have synced its files."""
-    sync_dir(path)
-    sync_dir(path.parent)
-
-
-def _move_entries(
-    source: Path, target: Path, *, first: str = "", last: str = ""
-) -> None:
-    skipped = _HARMLESS | {INSIDE_NEW, INSIDE_OLD}
-    names = [name for name in os.listdir(source) if name not in skipped]  # noqa: PTH208
-    for name in sorted(names, key=lambda n: (n != first, n == last, n)):
-        (source / name).rename(target / name)
 
 
 def _wipe(data_dir: Path) -> None:
@@ -152,7 +202,7 @@ def _wipe(data_dir: Path) -> None:
     _remove_tree(data_dir / LAST)
     sync_dir(data_dir)
     for entry in sorted(data_dir.iterdir()):
-        if entry.name in _HARMLESS:
+        if entry.name in _OTHERS:
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
