@@ -196,8 +196,9 @@ class Checkpoint:
 
 Action = (
     Propose | CloseLease | AskAges | Survey | ChangeMember | MoveLeadership | HoldLease
-    | LatchRelease | Arm | EndEpoch | StopPostgres | StartStandby | StartPrimary | Promote | Follow | InitDb | Examine | Copy | Rewind | RecoverCrash
-    | ApplySyncSet | KeepSlots | Checkpoint
+    | LatchRelease | Arm | EndEpoch | StopPostgres | StartStandby | StartPrimary
+    | Promote | Follow | InitDb | Examine | Copy | Rewind | RecoverCrash | ApplySyncSet
+    | KeepSlots | Checkpoint
 )  # fmt: skip
 
 
