@@ -43,10 +43,25 @@ class Fault(StrEnum):
 
 
 @app.command()
-def start(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def start(
+    config: ConfigOption = DEFAULT_CONFIG,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Take over from the daemon that runs here; PostgreSQL goes on.",
+        ),
+    ] = False,
+) -> None:
     """Run the daemon in the foreground; it logs to standard error."""
     from pgbastion import daemon
 
+    if replace:
+        from pgbastion.cli.replacing import end_running_daemon
+        from pgbastion.config.load import load_config
+
+        # A file that cannot be used must not cost the daemon that runs.
+        end_running_daemon(load_config(config).run_dir)
     raise typer.Exit(daemon.run(config))
 
 
