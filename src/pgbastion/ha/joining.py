@@ -9,11 +9,10 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome
-from pgbastion.ha.host import Host
 from pgbastion.ha.talk import (
     Guest,
     Kind,
@@ -23,8 +22,8 @@ from pgbastion.ha.talk import (
     encode_guest,
     encode_welcome,
 )
-from pgbastion.model.cluster import Member
-from pgbastion.model.commands import Declare, Join, Leave
+from pgbastion.model.cluster import ClusterState, Member
+from pgbastion.model.commands import Command, Declare, Join, Leave
 from pgbastion.model.ids import MemberId
 from pgbastion.observe.logging import get_logger
 
@@ -159,6 +158,15 @@ class Joiner:
         )
 
 
+class StateMachine(Protocol):
+    """The replicated state and the way to change it."""
+
+    state: ClusterState
+
+    async def propose(self, command: Command, *, timeout_s: float) -> Outcome | None:
+        """Return what became of a command; None: nobody knows."""
+
+
 class Doorkeeper:
     """Answers guests on behalf of the cluster.
 
@@ -168,7 +176,7 @@ class Doorkeeper:
         timeout_s: How long a proposal may take.
     """
 
-    def __init__(self, host: Host, own: Member, *, timeout_s: float) -> None:
+    def __init__(self, host: StateMachine, own: Member, *, timeout_s: float) -> None:
         self._host = host
         self._own = own
         self._timeout_s = timeout_s

@@ -1,0 +1,198 @@
+"""How a node without an identity gets one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from pgbastion.control.apply import Outcome, apply
+from pgbastion.ha import joining
+from pgbastion.ha.joining import Doorkeeper, Identity, Joiner
+from pgbastion.ha.talk import Guest, Kind, Welcome, decode_welcome, encode_guest
+from pgbastion.model.cluster import ClusterState, Member, Policy, ReplicationMode
+from pgbastion.model.commands import Command, Found, encode_command
+from pgbastion.model.ids import MemberId, NodeId
+
+pytestmark = pytest.mark.timeout(10)
+
+
+def member(number: int) -> Member:
+    return Member(
+        member_id=MemberId(0),
+        name=NodeId(f"n{number}"),
+        host=f"10.0.0.{number}",
+        raft_port=8300,
+        postgres_port=5442,
+        api_port=8080,
+        primary_port=5432,
+        replica_port=5433,
+    )
+
+
+class StateHost:
+    """A host whose proposals are applied at once."""
+
+    def __init__(self) -> None:
+        self.state = ClusterState()
+
+    async def propose(self, command: Command, *, timeout_s: float) -> Outcome:
+        del timeout_s
+        applied = apply(self.state, self.state.index + 1, "", encode_command(command))
+        self.state = applied.state
+        return applied.outcome
+
+    def found(self) -> None:
+        asyncio.run(
+            self.propose(
+                Found(
+                    cluster_name="main",
+                    cluster_id="c1",
+                    member=replace(member(1), member_id=MemberId(1), joined=True),
+                    policy=Policy(lease_ms=5_000, drift_ppm=1_000, margin_ms=500),
+                    mode=ReplicationMode.QUORUM,
+                    sync_count=None,
+                    strict=False,
+                ),
+                timeout_s=1,
+            )
+        )
+
+
+def guest(number: int, *, auto_join: bool = True) -> Guest:
+    return Guest(
+        member=member(number), cluster_name="main", founding=False, auto_join=auto_join
+    )
+
+
+def ask_in(door: Doorkeeper, who: Guest, kind: Kind = Kind.JOIN) -> Welcome:
+    answer = decode_welcome(asyncio.run(door.answer(kind, encode_guest(who))))
+    assert answer is not None
+    return answer
+
+
+@pytest.fixture
+def host() -> StateHost:
+    founded = StateHost()
+    founded.found()
+    return founded
+
+
+@pytest.fixture
+def door(host: StateHost) -> Doorkeeper:
+    return Doorkeeper(host, member(1), timeout_s=1)
+
+
+def test_a_guest_gets_the_next_id_and_the_addresses_of_the_members(
+    door: Doorkeeper,
+) -> None:
+    welcome = ask_in(door, guest(2))
+
+    assert welcome.member_id == 2
+    assert welcome.peers == ((1, "10.0.0.1:8300"),)
+
+
+def test_who_lets_nobody_in(door: Doorkeeper, host: StateHost) -> None:
+    assert ask_in(door, guest(2), Kind.WHO).member_id == 0
+    assert host.state.named(NodeId("n2")) is None
+
+
+def test_a_member_that_lost_its_disk_gets_a_new_id(door: Doorkeeper) -> None:
+    first = ask_in(door, guest(2))
+    second = ask_in(door, guest(2))
+
+    assert second.member_id == first.member_id + 1
+
+
+def test_a_second_node_of_one_name_is_refused(door: Doorkeeper) -> None:
+    ask_in(door, guest(2))
+    impostor = replace(guest(2), member=replace(member(3), name=NodeId("n2")))
+
+    welcome = ask_in(door, impostor)
+
+    assert welcome.member_id == 0
+    assert "n2" in welcome.refused
+
+
+def test_without_auto_join_only_an_announced_node_comes_in(door: Doorkeeper) -> None:
+    welcome = ask_in(door, guest(2, auto_join=False))
+
+    assert welcome.member_id == 0
+    assert "add-node" in welcome.refused
+
+
+def test_a_node_of_another_cluster_name_is_refused(door: Doorkeeper) -> None:
+    welcome = ask_in(door, replace(guest(2), cluster_name="other"))
+
+    assert welcome.member_id == 0
+
+
+class Lan:
+    """Nodes that answer each other's questions; a missing one is silent."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Callable[[int, bytes], bytes]] = {}
+        self.slow: dict[str, float] = {}
+
+    async def ask(self, address: str, kind: Kind, payload: bytes) -> bytes | None:
+        await asyncio.sleep(self.slow.get(address, 0))
+        node = self.nodes.get(address)
+        return None if node is None else node(kind, payload)
+
+
+def founder(lan: Lan, number: int, others: list[int]) -> Joiner:
+    joiner = Joiner(
+        own=member(number),
+        cluster_name="main",
+        peers=[member(other).raft_address for other in others],
+        founding=True,
+        auto_join=True,
+        ask=lan.ask,
+    )
+    lan.nodes[member(number).raft_address] = joiner.answer
+    return joiner
+
+
+async def within(wait: Awaitable[Identity], seconds: float) -> Identity | None:
+    try:
+        async with asyncio.timeout(seconds):
+            return await wait
+    except TimeoutError:
+        return None
+
+
+def test_a_node_alone_founds_a_cluster() -> None:
+    identity = asyncio.run(within(founder(Lan(), 1, [2, 3]).run(), 1))
+
+    assert identity is not None
+    assert identity.member_id == 1
+    assert identity.peers == ()
+
+
+def test_of_founders_that_see_each_other_only_the_first_founds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(joining, "ASK_AGAIN_S", 0.01)
+    lan = Lan()
+    joiners = [founder(lan, n, [m for m in (1, 2, 3) if m != n]) for n in (1, 2, 3)]
+
+    async def all_at_once() -> list[Identity | None]:
+        return await asyncio.gather(*(within(j.run(), 0.3) for j in joiners))
+
+    formed = asyncio.run(all_at_once())
+
+    assert [identity is not None for identity in formed] == [True, False, False]
+
+
+def test_a_founder_that_was_asked_by_an_earlier_one_does_not_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The other way round it heard nothing: its question was lost.
+    monkeypatch.setattr(joining, "ASK_AGAIN_S", 0.01)
+    joiner = founder(Lan(), 2, [1])
+    earlier = Guest(
+        member=member(1), cluster_name="main", founding=True, auto_join=True
+    )
+    joiner.answer(Kind.WHO, encode_guest(earlier))
+
+    assert asyncio.run(within(joiner.run(), 0.2)) is None
