@@ -48,6 +48,11 @@ class DiskWorker:
         self._pending: asyncio.Task[DiskAnswer] | None = None
         self._sent_ns = 0
 
+    @property
+    def pid(self) -> int | None:
+        """The process that waits for the disks; None before the first check."""
+        return None if self._process is None else self._process.pid
+
     async def check(self, *, deadline_s: float) -> DiskAnswer:
         """Return the answer of the fsync that is under way, or of a new one."""
         if self._pending is None:
