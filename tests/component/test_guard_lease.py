@@ -330,7 +330,7 @@ async def test_a_guard_that_ended_unarmed_leaves_nothing_to_prove(
 ) -> None:
     pid = await lab.start()
     await successor(lab)
-    await until(lambda: not alive(pid))
+    await until(lambda: procfs.stat(pid) is None)
 
     await lab.start()
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -139,8 +140,7 @@ async def test_what_is_frozen_is_killed(lab: ServerLab) -> None:
     await lab.start()
     writers = Writers(lab, WRITERS)
     await writers.begin()
-    for pid in lab.below():
-        os.kill(pid, signal.SIGSTOP)
+    stop_all(lab.below())
 
     rows = await kill_and_restart(lab)
     await writers.join()
@@ -254,8 +254,7 @@ async def test_a_frozen_server_without_guard_ends_by_directory(
 ) -> None:
     await lab.start()
     below = lab.below()
-    for pid in below:
-        os.kill(pid, signal.SIGSTOP)
+    stop_all(below)
     os.kill(lab.client.guard_pid, signal.SIGKILL)
     await lab.guard.event(Gone)
     assert any(map(alive, below))
@@ -348,6 +347,12 @@ async def test_a_server_s_program_cannot_read_the_daemon_s_secrets(
     log = (lab.guard.run_dir / "server.log").read_text()
 
     assert log.count("Permission denied") >= 2
+
+
+def stop_all(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):  # a session that did not last
+            os.kill(pid, signal.SIGSTOP)
 
 
 def busy(lab: ServerLab, like: str) -> bool:

@@ -104,7 +104,9 @@ class Kill:
         self._spare = spare | {os.getpid()}
         self._began_ns = now_ns
         self._is_frozen = False
-        self._seen: set[int] = set()
+        # Descendants of the postmaster and when they were started. Those of an
+        # adopted one are nobody's children here, so that ECHILD says nothing of them.
+        self._seen: dict[int, int] = {}
 
     def step(self, now_ns: int) -> bool:
         """Do what can be done now; tell whether PostgreSQL is "stopped"."""
@@ -117,11 +119,11 @@ class Kill:
         self._kill_children()
         if not self._reap():
             return False
-        return self._kill_occupants()
+        return self._kill_occupants() and self._kill_seen()
 
     def left(self) -> list[str]:
         """Describe every process that is not dead yet: pid, state and wait channel."""
-        own = set(procfs.descendants(os.getpid()))
+        own = {*procfs.descendants(os.getpid()), *self._seen_alive()}
         doubtful = set()
         for occupant in procfs.occupants(self.pgdata, self.uid):
             if occupant.pid not in self._spare:
@@ -159,11 +161,26 @@ class Kill:
             if not new:
                 send(postmaster.pid, signal.SIGKILL, _has_start(postmaster.start))
                 return True
-            # Children before parents: the death of one hands its children on.
-            for pid in reversed(new):
-                send(pid, signal.SIGKILL, _is_below(postmaster.pid))
-            self._seen.update(new)
+            for pid in new:
+                start = procfs.start_ticks(pid)
+                is_ours = procfs.is_descendant(pid, postmaster.pid)
+                self._seen[pid] = start if is_ours else 0
+            self._kill_seen()
         return False
+
+    def _seen_alive(self) -> list[int]:
+        return [
+            pid
+            for pid, start in self._seen.items()
+            if start and procfs.start_ticks(pid) == start
+        ]
+
+    def _kill_seen(self) -> bool:
+        """Kill the postmaster's descendants; tell whether all are dead."""
+        alive = self._seen_alive()
+        for pid in alive:
+            send(pid, signal.SIGKILL, _has_start(self._seen[pid]))
+        return not alive
 
     def _kill_children(self) -> None:
         # Orphans of PostgreSQL are children of this process, their subreaper.
