@@ -19,7 +19,7 @@ from pgbastion.config.load import load_config
 from pgbastion.config.model import Config
 from pgbastion.config.rundir import make_run_directory
 from pgbastion.config.secrets import Secrets, load_secrets
-from pgbastion.errors import ConfigError
+from pgbastion.errors import ConfigError, PgBastionError
 from pgbastion.node import Node, build_node
 from pgbastion.observe.logging import configure_logging, get_logger
 from pgbastion.postgres.layout import resolve_account
@@ -71,6 +71,7 @@ async def _main(config: Config, secrets: Secrets) -> int:
     ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
     _take_signals(ending)
     async with _running_node(config, secrets) as node:
+        _reload_on_hangup(node)
         work = asyncio.create_task(node.run())
         waiting: set[asyncio.Future[None] | asyncio.Future[Ending]] = {work, ending}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -107,6 +108,23 @@ def _take_signals(ending: asyncio.Future[Ending]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: end(leaves_postgres=False))
     loop.add_signal_handler(signal.SIGUSR2, lambda: end(leaves_postgres=True))
+
+
+def _reload_on_hangup(node: Node) -> None:
+    reloading: set[asyncio.Task[None]] = set()
+
+    async def reload() -> None:
+        try:
+            await node.reload()
+        except PgBastionError as exc:
+            log.error("not_reloaded", error=str(exc))
+
+    def start() -> None:
+        task = asyncio.create_task(reload())
+        reloading.add(task)
+        task.add_done_callback(reloading.discard)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, start)
 
 
 def _tell_service_manager() -> None:

@@ -9,7 +9,9 @@ from typing import Final
 
 from pgbastion._build import VERSION
 from pgbastion.clock import boottime_ns
+from pgbastion.config.load import load_config
 from pgbastion.config.model import Config, PostgresqlSection
+from pgbastion.config.reload import what_changes
 from pgbastion.config.secrets import Secrets
 from pgbastion.consensus.engine import Engine, ask_as_guest
 from pgbastion.consensus.interface import (
@@ -37,7 +39,8 @@ from pgbastion.model.commands import Found, Release
 from pgbastion.model.ids import Epoch, Incarnation, MemberId, NodeId
 from pgbastion.model.reasons import Reason
 from pgbastion.model.views import START_MAX_MS, Limits
-from pgbastion.observe.logging import get_logger
+from pgbastion.node_api import NodeCommands, Snapshots
+from pgbastion.observe.logging import configure_logging, get_logger
 from pgbastion.postgres.config_files import Secrets as Passwords
 from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.postgres.instance import Bounds, Instance
@@ -203,6 +206,15 @@ class Node:
             ),
             on_event=lambda event, fields: log.debug(event, **fields),
         )
+        self.snapshots = Snapshots(
+            host=self.host,
+            engine=self.engine,
+            loop=self.loop,
+            proxy=self.proxy,
+            own=self.own,
+            report_max_ms=3 * timings.probe_ms,
+        )
+        self.commands = NodeCommands(host=self.host, own=self.own, reload=self.reload)
 
     def wake(self) -> None:
         """Have a pass soon."""
@@ -213,6 +225,7 @@ class Node:
         await self.proxy.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._take_events(), name="events")
+            group.create_task(self.snapshots.lag.run(), name="loop-lag")
             await self._get_identity()
             if self.observer is not None:
                 await self.observer.inspect()
@@ -387,6 +400,7 @@ class Node:
     # Where clients go
 
     def _route(self, routing: Routing, expires_ns: int) -> None:
+        self.snapshots.routing = routing
         primary = _backend(routing.primary) if routing.primary else None
         routes = Routes(
             revision=self._revision,
@@ -406,6 +420,35 @@ class Node:
         if not self._is_ready and primary is not None:
             self._is_ready = True
             self._on_ready()
+
+    # A changed configuration
+
+    async def reload(self) -> str:
+        """Read the configuration again; return what came of it, in words.
+
+        Raises:
+            ConfigError: It cannot be used; nothing has changed.
+        """
+        new = load_config(self.config.source)
+        changes = what_changes(self.config, new)
+        self.config = new
+        configure_logging(level=new.log.level, form=new.log.format)
+        self.own = own_member(new)
+        self.loop.set_own(self.own)
+        if self.instance is not None and new.postgresql is not None:
+            self.instance.config.reconfigure(
+                dict(new.postgresql.parameters), new.postgresql.hba
+            )
+            if self.guard is not None and self.guard.facts().pid:
+                await self.instance.reload(self.host.state.servers)
+        told = (
+            f"applied: {', '.join(changes.applied) or 'nothing'}; needs a restart: "
+            f"{', '.join(changes.needs_restart) or 'nothing'}; the cluster's own "
+            f"values count for: {', '.join(changes.held_by_cluster) or 'nothing'}"
+        )
+        log.info("reloaded", result=told)
+        self.loop.wake()
+        return told
 
     # The end
 

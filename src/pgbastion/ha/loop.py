@@ -105,6 +105,10 @@ class Loop:
         self.node_decision = Decision(Reason.NOT_A_MEMBER)
         self.cluster_decision = Decision(Reason.NOT_LEADER)
 
+    def set_own(self, own: Member) -> None:
+        """Take another member record for this node: its tags have changed."""
+        self._own = own
+
     def wake(self) -> None:
         """Have a pass soon: something changed."""
         self._changed.set()
@@ -262,6 +266,10 @@ class Loop:
         if own == known and not missing:
             return None
         return Declare(member=own, system_identifier=identifier)
+
+    def lease_epoch(self) -> int:
+        """Return the epoch that the shared page's lease belongs to."""
+        return self._words().epoch
 
     def lease_left_ms(self) -> int:
         """Return how long this node's lease still lasts; 0: it has none."""

@@ -1,8 +1,8 @@
 """The server's configuration files: ours are written whole, others' are kept.
 
 ``postgresql.conf`` includes ``pgbastion.conf`` as its last line, which includes
-``pgbastion.recovery.conf``. Both includes are strict: a server that lost the second file
-does not start, where it would otherwise acknowledge commits alone.
+``pgbastion.recovery.conf``. Both includes are strict: a server that lost the second
+file does not start, where it would otherwise acknowledge commits alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,6 +68,11 @@ class ConfigFiles:
         self._parameters = dict(parameters)
         self._hba = tuple(hba)
 
+    def reconfigure(self, parameters: Mapping[str, Value], hba: Sequence[str]) -> None:
+        """Take other settings and access rules; the next writing has them."""
+        self._parameters = dict(parameters)
+        self._hba = tuple(hba)
+
     def settings(self, floors: Mapping[str, int]) -> dict[str, Value]:
         """Return what ``pgbastion.conf`` is to hold."""
         return static_settings(
@@ -128,7 +133,7 @@ class ConfigFiles:
         await self._files.write(self._paths.passfile, text)
 
     async def sanitise(self) -> tuple[str, ...]:
-        """Remove from ``postgresql.auto.conf`` what would override us; return its names.
+        """Remove from ``postgresql.auto.conf`` what overrides us; return its names.
 
         ALTER SYSTEM writes there, and the file is read after all others.
         """
@@ -148,7 +153,7 @@ class ConfigFiles:
         await self._files.remove(self._paths.data_dir / "recovery.signal")
 
     async def mark_primary(self) -> None:
-        """Make the next start one outside recovery. Only for the holder of the lease."""
+        """Make the next start one outside recovery: for the lease's holder only."""
         await self._files.remove(self._paths.data_dir / "recovery.signal")
         await self._files.remove(self._paths.data_dir / "standby.signal")
 

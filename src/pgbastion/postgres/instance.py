@@ -278,7 +278,9 @@ class Instance:
         except (PostgresError, TimeoutError):
             return ()
         # Our own connections that speak the replication protocol show up there too.
-        return tuple(s.row() for s in senders if s.name != self._address.application_name)
+        return tuple(
+            s.row() for s in senders if s.name != self._address.application_name
+        )
 
     def _nodes_of(self, slots: set[str]) -> tuple[NodeId, ...]:
         return tuple(node for node in self.nodes if render.slot_name(node) in slots)
@@ -429,6 +431,12 @@ class Instance:
         """Let the members' servers in, and nobody who is no member any more."""
         await self.config.write_access([m.host for m in servers])
         await self._primary.reload()
+
+    async def reload(self, servers: Sequence[Member]) -> None:
+        """Write settings and access rules anew; the running server takes them up."""
+        control = await self.offline.control()
+        await self.config.write_static(control.settings)
+        await self.refresh_access(servers)
 
     async def close(self) -> None:
         """Close connections; the server goes on."""

@@ -1,0 +1,225 @@
+"""What a running node tells its API, and what it lets the API change."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Final
+
+from pgbastion._build import COMMIT, VERSION
+from pgbastion.api.ports import Done, Outcome, Refused, Unknown
+from pgbastion.clock import NS_PER_MS, boottime_ms
+from pgbastion.control.apply import Outcome as Applied
+from pgbastion.control.routing import Routing
+from pgbastion.ha.host import Host
+from pgbastion.ha.loop import Loop
+from pgbastion.ha.ports import RaftEngine
+from pgbastion.model.actions import Decision
+from pgbastion.model.cluster import Member, join_host_port
+from pgbastion.model.commands import Join
+from pgbastion.model.ids import Epoch, MemberId, NodeId
+from pgbastion.model.snapshot import (
+    BackendTraffic,
+    DecisionSnapshot,
+    LeaseSnapshot,
+    NodeSnapshot,
+    ProxyCounts,
+    RaftPeer,
+    RaftSnapshot,
+    RouteSnapshot,
+)
+from pgbastion.observe.logging import get_logger
+from pgbastion.proxy.listener import Proxy
+
+LAG_EVERY_S: Final = 0.5
+PROPOSE_TIMEOUT_S: Final = 2.0
+
+log = get_logger("api")
+
+
+class LoopLag:
+    """Measures how late the event loop is."""
+
+    def __init__(self) -> None:
+        self.ms = 0.0
+
+    async def run(self) -> None:
+        """Measure for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_EVERY_S
+            await asyncio.sleep(LAG_EVERY_S)
+            self.ms = max((loop.time() - due) * 1_000, 0.0)
+
+
+class Snapshots:
+    """Takes snapshots of one node."""
+
+    def __init__(
+        self,
+        *,
+        host: Host,
+        engine: RaftEngine,
+        loop: Loop,
+        proxy: Proxy,
+        own: Member,
+        report_max_ms: int,
+    ) -> None:
+        self._host = host
+        self._engine = engine
+        self._loop = loop
+        self._proxy = proxy
+        self._own = own
+        self._report_max_ms = report_max_ms
+        self.lag = LoopLag()
+        self.routing: Routing | None = None
+
+    def take(self) -> NodeSnapshot:
+        """Return what the node knows now."""
+        now_ms = boottime_ms()
+        state = self._host.state
+        status = self._engine.status()
+        fresh_ms = self._loop.view_fresh_until_ns // NS_PER_MS
+        routing = self.routing
+        return NodeSnapshot(
+            now_ms=now_ms,
+            node=self._own.name,
+            member_id=MemberId(status.member_id),
+            witness=self._own.postgres_port is None,
+            state=state,
+            reports=self._host.reports,
+            report_max_ms=self._report_max_ms,
+            raft=self._raft(),
+            lease=LeaseSnapshot(
+                epoch=Epoch(self._loop.lease_epoch()),
+                left_ms=self._loop.lease_left_ms(),
+            ),
+            view_left_ms=max(fresh_ms - now_ms, 0),
+            node_decision=_decision(self._loop.node_decision),
+            cluster_decision=_decision(self._loop.cluster_decision),
+            routes=RouteSnapshot()
+            if routing is None
+            else RouteSnapshot(
+                primary=routing.primary,
+                primary_reason=routing.primary_reason,
+                replicas=routing.replicas,
+                replica_reason=routing.replica_reason,
+            ),
+            proxy=self._proxy_counts(),
+            version=VERSION,
+            commit=COMMIT,
+            loop_lag_ms=self.lag.ms,
+        )
+
+    def _raft(self) -> RaftSnapshot:
+        status = self._engine.status()
+        leads = status.role == "leader"
+        return RaftSnapshot(
+            role=status.role,
+            term=status.term,
+            leader=MemberId(status.leader),
+            voters=tuple(MemberId(m) for m in status.voters),
+            learners=tuple(MemberId(m) for m in status.learners),
+            committed=status.committed,
+            applied=status.applied,
+            last_index=status.last_index,
+            peers=tuple(
+                RaftPeer(
+                    member_id=MemberId(member_id),
+                    address=peer.address,
+                    matched=peer.matched if leads else None,
+                )
+                for member_id, peer in status.peers.items()
+            ),
+        )
+
+    def _proxy_counts(self) -> ProxyCounts:
+        snapshot = self._proxy.snapshot()
+        return ProxyCounts(
+            connections=snapshot.connections,
+            opening=snapshot.opening,
+            held=snapshot.held,
+            held_total=snapshot.held_total,
+            accepted_total=snapshot.accepted_total,
+            superseded_total=snapshot.superseded_total,
+            cancels_total=snapshot.cancels_total,
+            cancels_dropped_total=snapshot.cancels_dropped_total,
+            refused_total={
+                refusal.value: count
+                for refusal, count in snapshot.refused_total.items()
+            },
+            traffic=tuple(
+                BackendTraffic(
+                    service=traffic.service,
+                    node=traffic.node,
+                    sessions=traffic.sessions,
+                    sessions_total=traffic.sessions_total,
+                    bytes_to_server=traffic.bytes_to_server,
+                    bytes_to_client=traffic.bytes_to_client,
+                    failures_total=traffic.failures_total,
+                )
+                for traffic in snapshot.traffic
+            ),
+        )
+
+
+def _decision(decision: Decision) -> DecisionSnapshot:
+    return DecisionSnapshot(reason=decision.reason, detail=decision.detail)
+
+
+class NodeCommands:
+    """What the API may change on this node; fulfils ``api.ports.Commands``."""
+
+    def __init__(
+        self, *, host: Host, own: Member, reload: Callable[[], Awaitable[str]]
+    ) -> None:
+        self._host = host
+        self._own = own
+        self._reload = reload
+
+    async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:
+        """Announce a node, so that it is let in when it comes."""
+        state = self._host.state
+        known = state.named(name)
+        address = join_host_port(host, raft_port)
+        if known is not None and known.raft_address == address:
+            return Done(facts={"id": name, "member_id": int(known.member_id)})
+        if known is not None:
+            return Refused(
+                code="name_taken",
+                message=f"{name} is a member at {known.raft_address}",
+                remedy="choose another name, or remove that member first",
+            )
+        # Where its other parts listen, it says itself when it comes.
+        announced = replace(
+            self._own,
+            name=name,
+            host=host,
+            raft_port=raft_port,
+            joined=False,
+            data_id=None,
+        )
+        outcome = await self._host.propose(
+            Join(member=announced), timeout_s=PROPOSE_TIMEOUT_S
+        )
+        return self._answer(outcome, name, address)
+
+    def _answer(self, outcome: Applied | None, name: NodeId, address: str) -> Outcome:
+        if outcome is None:
+            return Unknown(
+                message=f"nobody can tell yet whether {name} was added",
+                remedy="look at /raft/peers, then repeat",
+            )
+        member = self._host.state.named(name)
+        if outcome is not Applied.OK or member is None:
+            return Refused(
+                code=str(outcome),
+                message=f"{name} at {address} was not added: {outcome}",
+                remedy="look at /raft/peers",
+            )
+        log.info("peer_announced", node=name, address=address)
+        return Done(facts={"id": name, "member_id": int(member.member_id)})
+
+    async def reload(self) -> Outcome:
+        """Read the configuration again and look at everything anew."""
+        return Done(facts={"applied": await self._reload(), "pid": os.getpid()})
