@@ -1,0 +1,90 @@
+"""Who may ask what: the tokens."""
+
+import hmac
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pgbastion.api.checks import CHECKS
+from pgbastion.api.ports import Tokens
+from pgbastion.api.problems import Problem
+
+READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+# What load balancers and service managers ask; it names no secret.
+ALWAYS_OPEN: Final = frozenset(CHECKS) | {"/health"}
+_SCHEME: Final = "bearer"
+
+
+class Access:
+    """Lets a request pass, or answers why not.
+
+    Args:
+        app: What the request is for.
+        tokens: Returns the tokens that count now; they may change at a reload.
+    """
+
+    def __init__(self, app: ASGIApp, *, tokens: Callable[[], Tokens]) -> None:
+        self._app = app
+        self._tokens = tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "http":
+            problem = _judge(scope, self._tokens())
+            if problem is not None:
+                headers = {}
+                if problem.status is HTTPStatus.UNAUTHORIZED:
+                    headers = {"WWW_Authenticate": "Bearer"}
+                await problem.response(**headers)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _judge(scope: Scope, tokens: Tokens) -> Problem | None:
+    reading = scope["method"] in READING
+    if reading and (tokens.read is None or scope["path"] in ALWAYS_OPEN):
+        return None
+    given = _given(Headers(scope=scope))
+    if _equal(given, tokens.write):
+        return None
+    may_read = tokens.read is not None and _equal(given, tokens.read)
+    if may_read and reading:
+        return None
+    if may_read:
+        return Problem(
+            status=HTTPStatus.FORBIDDEN,
+            code="read_only_token",
+            message="this token is for reading only",
+            remedy=_line(scope, tokens),
+        )
+    return Problem(
+        status=HTTPStatus.UNAUTHORIZED,
+        code="token_wrong" if given else "token_missing",
+        message="the token is wrong" if given else "this request needs a token",
+        remedy=_line(scope, tokens),
+    )
+
+
+def _given(headers: Headers) -> str:
+    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+    return token.strip() if scheme.lower() == _SCHEME else ""
+
+
+def _equal(given: str, wanted: str) -> bool:
+    # In constant time, so that the answer's delay tells nothing of the token.
+    return hmac.compare_digest(given.encode(), wanted.encode())
+
+
+def _line(scope: Scope, tokens: Tokens) -> str:
+    host = Headers(scope=scope).get("host") or "NODE:PORT"
+    # The client's own words come back to it: only those of a host and a path.
+    host = "".join(char for char in host if char.isalnum() or char in ".:-[]")
+    path = "".join(c for c in scope["path"] if c.isalnum() or c in "/-_.")
+    method = scope["method"] if scope["method"].isalpha() else "GET"
+    return (
+        f"the token is in {tokens.place}; use: curl -X {method} "
+        f'-H "Authorization: Bearer TOKEN" {scope["scheme"]}://{host}{path}'
+    )

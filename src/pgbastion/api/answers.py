@@ -1,0 +1,280 @@
+"""The answers of the read endpoints: plain values made from one snapshot.
+
+Where Patroni's tools read a field, it carries Patroni's word.
+"""
+
+from typing import Any, Final
+
+from pgbastion.model.cluster import Member
+from pgbastion.model.ids import standby_name
+from pgbastion.model.report import NodeReport, PostgresState
+from pgbastion.model.snapshot import DecisionSnapshot, NodeSnapshot
+from pgbastion.model.wal import WalEnd, format_lsn
+
+Json = dict[str, Any]
+
+UNKNOWN: Final = "unknown"
+_STATES: Final = {
+    PostgresState.NONE: "running",
+    PostgresState.EMPTY: "stopped",
+    PostgresState.STOPPED: "stopped",
+    PostgresState.STARTING: "starting",
+    PostgresState.STANDBY: "running",
+    PostgresState.PRIMARY: "running",
+    PostgresState.COPYING: "creating replica",
+    PostgresState.FAILED: "start failed",
+}
+
+
+def health(snapshot: NodeSnapshot) -> Json:
+    """Answer ``GET /health``."""
+    report = snapshot.report
+    return {
+        "node": snapshot.node,
+        "role": snapshot.role,
+        "state": state_word(report) if report else "starting",
+        "vip": snapshot.vip,
+        "leader": snapshot.leader_name,
+        "term": snapshot.raft.term,
+        "epoch": snapshot.state.epoch,
+        "timeline": _timeline(report),
+        "lease_left_ms": snapshot.lease.left_ms,
+        "paused": snapshot.state.paused,
+        "version": snapshot.version,
+    }
+
+
+def cluster(snapshot: NodeSnapshot) -> Json:
+    """Answer ``GET /cluster``: the members and where clients are sent."""
+    primary = snapshot.primary
+    return {
+        "scope": snapshot.state.cluster_name,
+        "members": [_member(snapshot, m) for m in snapshot.state.members],
+        "primary": primary.name if primary else None,
+        "epoch": snapshot.state.epoch,
+        "backends": {
+            "primary": [_backend(primary)] if primary else [],
+            "replica": [_backend(m) for m in snapshot.routes.replicas],
+        },
+    }
+
+
+def cluster_state(snapshot: NodeSnapshot) -> Json:
+    """Answer ``GET /cluster/state``: where this node's state machine stands."""
+    state, held, report = snapshot.state, snapshot.state.assignment, snapshot.report
+    sync = state.opened.sync if state.opened else None
+    return {
+        "node": snapshot.node,
+        "role": snapshot.role,
+        "state": report.state if report else "starting",
+        "decision": _decision(snapshot.node_decision),
+        "cluster_decision": _decision(snapshot.cluster_decision),
+        "view_left_ms": snapshot.view_left_ms,
+        "lease": {
+            "epoch": snapshot.lease.epoch,
+            "left_ms": snapshot.lease.left_ms,
+        },
+        "assignment": None
+        if held is None
+        else {
+            "epoch": held.epoch,
+            "node": held.node,
+            "timeline": held.timeline,
+            "opened": held.opened,
+            "revoked": held.revoked,
+            "released": held.released,
+        },
+        "synchronous": {
+            "mode": state.mode,
+            "epoch": state.opened.epoch if state.opened else 0,
+            "names": list(sync.names) if sync else [],
+            "num_sync": sync.num_sync if sync else 0,
+            "strict": state.strict,
+        },
+        "paused": state.paused,
+        "log_index": state.index,
+        "system_identifier": state.system_identifier,
+        "routes": {
+            "primary": snapshot.primary.name if snapshot.primary else None,
+            "primary_reason": _primary_reason(snapshot),
+            "replicas": [m.name for m in snapshot.routes.replicas],
+            "replica_reason": snapshot.routes.replica_reason,
+        },
+    }
+
+
+def raft_state(snapshot: NodeSnapshot) -> Json:
+    """Answer ``GET /raft/state``."""
+    raft = snapshot.raft
+    return {
+        "node": snapshot.node,
+        "member_id": snapshot.member_id,
+        "role": raft.role,
+        "term": raft.term,
+        "leader": snapshot.leader_name,
+        "leader_id": raft.leader,
+        "voters": list(raft.voters),
+        "learners": list(raft.learners),
+        "quorum": raft.quorum,
+        "committed_index": raft.committed,
+        "applied_index": raft.applied,
+        "last_index": raft.last_index,
+    }
+
+
+def raft_peers(snapshot: NodeSnapshot) -> Json:
+    """Answer ``GET /raft/peers``: every member, this node included."""
+    raft = snapshot.raft
+    matched = {peer.member_id: peer.matched for peer in raft.peers}
+    return {
+        "peers": [
+            {
+                "id": member.name,
+                "member_id": member.member_id,
+                "address": member.raft_address,
+                "suffrage": _suffrage(snapshot, member),
+                "leader": member.member_id == raft.leader,
+                "self": member.member_id == snapshot.member_id,
+                "witness": member.postgres_port is None,
+                "matched_index": matched.get(member.member_id),
+            }
+            for member in snapshot.state.members
+        ]
+    }
+
+
+def connections(snapshot: NodeSnapshot) -> Json:
+    """Answer ``GET /connections``: what this node's proxy carries."""
+    counts = snapshot.proxy
+    return {
+        "node": snapshot.node,
+        "connections": counts.connections,
+        "opening": counts.opening,
+        "held": counts.held,
+        "accepted_total": counts.accepted_total,
+        "refused_total": dict(counts.refused_total),
+        "backends": [
+            {
+                "port": traffic.service,
+                "node": traffic.node,
+                "sessions": traffic.sessions,
+                "sessions_total": traffic.sessions_total,
+                "bytes_to_server": traffic.bytes_to_server,
+                "bytes_to_client": traffic.bytes_to_client,
+                "failures_total": traffic.failures_total,
+            }
+            for traffic in counts.traffic
+        ],
+    }
+
+
+def replication(snapshot: NodeSnapshot) -> Json:
+    """Answer ``GET /cluster/replication``: each standby against the primary."""
+    held = snapshot.state.assignment
+    source = snapshot.reports.get(held.node) if held else None
+    rows = {row.name: row for row in source.report.replication} if source else {}
+    standbys = []
+    for member in snapshot.state.servers:
+        if held is not None and held.live and held.member_id == member.member_id:
+            continue
+        report = snapshot.fresh_report(member.name)
+        data_id = member.data_id
+        row = rows.get(standby_name(member.name, data_id)) if data_id else None
+        standbys.append(
+            {
+                "node": member.name,
+                "state": state_word(report) if report else UNKNOWN,
+                "sync_role": snapshot.sync_role(member),
+                "following": report.following if report else None,
+                "wal_end": _lsn(report.wal_end) if report else None,
+                "flush_lsn": format_lsn(row.flush_lsn) if row else None,
+                "replay_lsn": format_lsn(report.replay_lsn)
+                if report and report.replay_lsn is not None
+                else None,
+                "lag_bytes": snapshot.lag_bytes(member.name),
+                "progress": report.progress if report else None,
+            }
+        )
+    return {
+        "primary": held.node if held and held.live else None,
+        "wal_end": _lsn(source.report.wal_end) if source else None,
+        "timeline": held.timeline if held else None,
+        "standbys": standbys,
+    }
+
+
+def state_word(report: NodeReport) -> str:
+    """Return what PostgreSQL does, in the words that Patroni's tools know."""
+    if report.state is PostgresState.STANDBY and report.streaming:
+        return "streaming"
+    return _STATES[report.state]
+
+
+def _member(snapshot: NodeSnapshot, member: Member) -> Json:
+    report = snapshot.fresh_report(member.name)
+    lag = snapshot.lag_bytes(member.name)
+    return {
+        "name": member.name,
+        "role": _member_role(snapshot, member),
+        "state": _member_state(snapshot, member, report),
+        "host": member.host,
+        "port": member.postgres_port,
+        "api_url": member.api_url,
+        "timeline": _timeline(report),
+        "lag": UNKNOWN if lag is None else lag,
+    }
+
+
+def _member_role(snapshot: NodeSnapshot, member: Member) -> str:
+    if member.postgres_port is None:
+        return "witness"
+    if _is_holder(snapshot, member):
+        return "leader"
+    return snapshot.sync_role(member)
+
+
+def _member_state(
+    snapshot: NodeSnapshot, member: Member, report: NodeReport | None
+) -> str:
+    if report is None:
+        return UNKNOWN
+    if report.state is PostgresState.PRIMARY and not _is_holder(snapshot, member):
+        return "stopping"
+    return state_word(report)
+
+
+def _is_holder(snapshot: NodeSnapshot, member: Member) -> bool:
+    held = snapshot.state.assignment
+    return held is not None and held.live and held.member_id == member.member_id
+
+
+def _suffrage(snapshot: NodeSnapshot, member: Member) -> str:
+    if member.member_id in snapshot.raft.voters:
+        return "voter"
+    return "learner" if member.member_id in snapshot.raft.learners else "none"
+
+
+def _primary_reason(snapshot: NodeSnapshot) -> str:
+    if snapshot.routes.primary is not None and snapshot.view_left_ms <= 0:
+        return "this node has not heard from the cluster for longer than the lease"
+    return snapshot.routes.primary_reason
+
+
+def _backend(member: Member) -> Json:
+    return {"node": member.name, "host": member.host, "port": member.postgres_port}
+
+
+def _decision(decision: DecisionSnapshot) -> Json:
+    return {
+        "reason": decision.reason,
+        "sentence": decision.sentence,
+        "detail": decision.detail,
+    }
+
+
+def _timeline(report: NodeReport | None) -> int | None:
+    return report.wal_end.timeline if report and report.wal_end else None
+
+
+def _lsn(end: WalEnd | None) -> str | None:
+    return format_lsn(end.lsn) if end else None

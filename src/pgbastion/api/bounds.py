@@ -1,0 +1,74 @@
+"""What one client may hold of the server: a connection, a time, a size.
+
+uvicorn bounds the size of a request's head and an idle connection, but not how slowly
+a head, a body or the reading of an answer may trickle.
+"""
+
+import asyncio
+from email.utils import formatdate
+from typing import Any, Final
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_BYTES_MAX: Final = 16 * 1024
+CONNECTIONS_MAX: Final = 512
+KEEP_ALIVE_S: Final = 5
+# From the first byte that is awaited until the answer has been taken over.
+EXCHANGE_S: Final = 10.0
+
+
+class BoundedProtocol(H11Protocol):
+    """One connection that is ended when an exchange takes too long."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take what uvicorn gives."""
+        super().__init__(*args, **kwargs)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._since = self.loop.time()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether no request is being answered here."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection in; at the bound one gives way."""
+        super().connection_made(transport)
+        self._begin_exchange()
+        if len(self.connections) > CONNECTIONS_MAX:
+            self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        super().connection_lost(exc)
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of a request."""
+        # uvicorn's own loop would renew the date ten times a second for nobody.
+        date = formatdate(usegmt=True).encode()
+        self.server_state.default_headers = [(b"date", date)]
+        super().data_received(data)
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request."""
+        self._begin_exchange()
+        super().on_response_complete()
+
+    def _begin_exchange(self) -> None:
+        self._since = self.loop.time()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        # Also after a close, which waits for a client that does not read.
+        self._deadline = self.loop.call_later(EXCHANGE_S, self.transport.abort)
+
+    def _make_room(self) -> None:
+        """End the connection that has been waiting longest, so that checks get in."""
+        waiting = [
+            each
+            for each in self.connections
+            if isinstance(each, BoundedProtocol) and each is not self and each.waiting
+        ]
+        longest = min(waiting, key=lambda each: each._since, default=self)  # noqa: SLF001
+        longest.transport.abort()

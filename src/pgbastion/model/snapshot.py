@@ -1,0 +1,266 @@
+"""What a node knows at one instant, for those who ask it: API, metrics, commands.
+
+Taken from memory in microseconds; nothing in it waits for PostgreSQL, a disk or
+another node. Instants are milliseconds on this node's CLOCK_BOOTTIME.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pgbastion.model.cluster import ClusterState, Member, ReplicationMode
+from pgbastion.model.ids import Epoch, MemberId, NodeId, standby_name
+from pgbastion.model.reasons import SENTENCES, Reason
+from pgbastion.model.report import NodeReport, PostgresState
+from pgbastion.model.views import Received
+
+
+class NodeRole(StrEnum):
+    """What a node is at this instant; the words of ``GET /health``."""
+
+    PRIMARY = "primary"
+    """It holds the primary role, runs as such, and its lease has not run out."""
+    STANDBY = "standby"
+    WITNESS = "witness"
+    FENCED = "fenced"
+    """It is, or just was, a primary that may not take writes any more."""
+    STARTING = "starting"
+    """None of the others yet: joining, copying, recovering, or stopped."""
+
+
+class SyncRole(StrEnum):
+    """Whether commits wait for a standby; Patroni's words."""
+
+    SYNC = "sync_standby"
+    QUORUM = "quorum_standby"
+    ASYNC = "replica"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaftPeer:
+    """Another member of the Raft group, as the engine knows it."""
+
+    member_id: MemberId
+    address: str
+    matched: int | None
+    """The newest log index that it is known to have; only a leader knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaftSnapshot:
+    """What the consensus engine says about itself."""
+
+    role: str
+    """``leader``, ``follower``, ``candidate``, ``precandidate`` or ``learner``."""
+    term: int
+    leader: MemberId
+    """0: no leader is known."""
+    voters: tuple[MemberId, ...]
+    learners: tuple[MemberId, ...]
+    committed: int
+    applied: int
+    last_index: int
+    peers: tuple[RaftPeer, ...] = ()
+
+    @property
+    def quorum(self) -> int:
+        """How many voters have to agree."""
+        return len(self.voters) // 2 + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseSnapshot:
+    """This node's lease on the primary role."""
+
+    epoch: Epoch = Epoch(0)
+    left_ms: int = 0
+    """How long it lasts; 0: it has none, or it has run out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionSnapshot:
+    """The newest decision and what made it concrete."""
+
+    reason: Reason
+    detail: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """The reason as a clause for people."""
+        return SENTENCES[self.reason]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSnapshot:
+    """Where this node's proxy sends clients, and why nowhere if so."""
+
+    primary: Member | None = None
+    primary_reason: str = ""
+    replicas: tuple[Member, ...] = ()
+    replica_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendTraffic:
+    """Sessions and bytes of one server through one port since the proxy's start."""
+
+    service: str
+    """``primary`` or ``replica``: the port."""
+    node: str
+    sessions: int
+    sessions_total: int
+    bytes_to_server: int
+    bytes_to_client: int
+    failures_total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyCounts:
+    """The proxy's counters at one instant."""
+
+    connections: int = 0
+    opening: int = 0
+    """Clients that have not finished their first packet."""
+    held: int = 0
+    """Clients that wait for a primary."""
+    held_total: int = 0
+    accepted_total: int = 0
+    superseded_total: int = 0
+    """Sessions closed because their primary is none any more."""
+    cancels_total: int = 0
+    cancels_dropped_total: int = 0
+    refused_total: Mapping[str, int] = field(default_factory=dict)
+    """Clients that got no session, by reason."""
+    traffic: tuple[BackendTraffic, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSnapshot:
+    """Everything that a node answers questions from."""
+
+    now_ms: int
+    node: NodeId
+    member_id: MemberId
+    """0: this node is no member yet."""
+    witness: bool
+    state: ClusterState
+    reports: Mapping[NodeId, Received]
+    """The newest report of each member, this node included."""
+    report_max_ms: int
+    """An older report says nothing about now."""
+    raft: RaftSnapshot
+    lease: LeaseSnapshot
+    view_left_ms: int
+    """For how long this node's knowledge may still be acted on; 0: it is too old."""
+    node_decision: DecisionSnapshot
+    cluster_decision: DecisionSnapshot
+    routes: RouteSnapshot
+    proxy: ProxyCounts
+    version: str
+    commit: str
+    vip: bool = False
+    """Whether the virtual address is on this node."""
+    loop_lag_ms: float = 0.0
+    """How late the event loop was at its last measurement."""
+
+    # This node
+
+    @property
+    def report(self) -> NodeReport | None:
+        """This node's own newest report; None before it is a member."""
+        received = self.reports.get(self.node)
+        return received.report if received else None
+
+    @property
+    def holds_primary(self) -> bool:
+        """Whether this node is the primary by its own view, and its lease still runs.
+
+        Nobody else can say so: an older view of another node may name a holder whose
+        lease has run out.
+        """
+        held, report = self.state.assignment, self.report
+        return (
+            held is not None
+            and held.live
+            and held.member_id == self.member_id
+            and report is not None
+            and report.promoted
+            and report.epoch == held.epoch
+            and self.lease.epoch == held.epoch
+            and self.lease.left_ms > 0
+        )
+
+    @property
+    def takes_writes(self) -> bool:
+        """Whether clients may write to this node's PostgreSQL now."""
+        report = self.report
+        return self.holds_primary and report is not None and report.accepting
+
+    @property
+    def role(self) -> NodeRole:
+        """What this node is."""
+        report = self.report
+        if report is None:
+            return NodeRole.STARTING
+        if self.witness:
+            return NodeRole.WITNESS
+        if self.holds_primary:
+            return NodeRole.PRIMARY
+        if report.state is PostgresState.STANDBY:
+            return NodeRole.STANDBY
+        held = self.state.assignment
+        lost = held is not None and held.member_id == self.member_id and not held.live
+        if report.state is PostgresState.PRIMARY or lost:
+            return NodeRole.FENCED
+        return NodeRole.STARTING
+
+    # The others
+
+    @property
+    def leader_name(self) -> str | None:
+        """The Raft leader's name; None: none is known."""
+        member = self.state.member(self.raft.leader)
+        return member.name if member else None
+
+    @property
+    def primary(self) -> Member | None:
+        """Whom clients may write to, by a view that is fresh; else None."""
+        return self.routes.primary if self.view_left_ms > 0 else None
+
+    def fresh_report(self, node: NodeId) -> NodeReport | None:
+        """Return what a node says of itself; None: it is silent."""
+        received = self.reports.get(node)
+        if received is None or self.now_ms - received.at_ms > self.report_max_ms:
+            return None
+        return received.report
+
+    def lag_bytes(self, node: NodeId) -> int | None:
+        """Return how much WAL of the primary a standby has not replayed yet.
+
+        Measured against the newest end of WAL that is known of the assigned node, also
+        while that one is silent. None: it cannot be told.
+        """
+        held = self.state.assignment
+        own = self.reports.get(node)
+        if held is None or own is None:
+            return None
+        if held.node == node:
+            return 0
+        primary = self.reports.get(held.node)
+        end = primary.report.wal_end if primary else None
+        replayed = own.report.replay_lsn
+        if end is None or replayed is None:
+            return None
+        return max(end.lsn - replayed, 0)
+
+    def sync_role(self, member: Member) -> SyncRole:
+        """Return whether commits wait for this member, by the declared set."""
+        opened, held = self.state.opened, self.state.assignment
+        if opened is None or held is None or opened.epoch != held.epoch:
+            return SyncRole.ASYNC
+        if member.data_id is None or opened.sync.num_sync == 0:
+            return SyncRole.ASYNC
+        if standby_name(member.name, member.data_id) not in opened.sync.names:
+            return SyncRole.ASYNC
+        quorum = self.state.mode is ReplicationMode.QUORUM
+        return SyncRole.QUORUM if quorum else SyncRole.SYNC
