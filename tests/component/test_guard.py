@@ -354,7 +354,8 @@ async def test_a_server_inherits_three_descriptors_and_no_secret(
 
     environment = content(f"/proc/{pid}/environ")
     names = {line.partition(b"=")[0] for line in environment.split(b"\0") if line}
-    assert entries(f"/proc/{pid}/fd") == {"0", "1", "2"}
+    # A program that has just begun still has its libraries open.
+    await until(lambda: entries(f"/proc/{pid}/fd") == {"0", "1", "2"})
     assert b"PGDATA=" + os.fsencode(lab.pgdata) in environment
     assert names <= {
         *(b"PATH HOME USER LOGNAME PGDATA PWD OLDPWD SHLVL _ LANG LANGUAGE TZ").split(),
@@ -550,3 +551,53 @@ async def test_stopped_follows_a_kill(lab: GuardLab) -> None:
     assert (await lab.event(Exited)).signal == signal.SIGKILL
     assert (await lab.event(Stopped)).pgdata == str(lab.pgdata)
     assert lab.page[words.POSTMASTER_PID] == 0
+
+
+# The client
+
+
+async def test_a_callback_that_fails_does_not_deafen_the_client(
+    lab: GuardLab,
+) -> None:
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: failures.append(context["exception"])
+    )
+    calls: list[object] = []
+
+    def failing(event: object) -> None:
+        calls.append(event)
+        raise LookupError
+
+    client = await GuardClient.connect(lab.run_dir, on_event=failing)
+    lab.clients.append(client)
+    await client.hello(write=False)
+    await lab.start()
+    await lab.client.kill()
+    await until(lambda: len(calls) == 2)
+
+    assert (await client.status()).state == "idle"
+    assert [type(failure) for failure in failures] == [LookupError, LookupError]
+
+
+async def test_what_waits_for_an_answer_fails_when_the_guard_dies(
+    lab: GuardLab,
+) -> None:
+    os.kill(lab.client.guard_pid, signal.SIGSTOP)
+    asking = asyncio.create_task(lab.client.status())
+    await asyncio.sleep(0.05)
+    os.kill(lab.client.guard_pid, signal.SIGKILL)
+
+    with pytest.raises(GuardError, match="ended"):
+        await asking
+    assert await lab.event(Gone) == Gone(is_dead=True)
+    with pytest.raises(GuardError, match="no connection"):
+        await lab.client.status()
+
+
+async def test_a_guard_that_cannot_start_says_why() -> None:
+    with lab_directories() as (run_dir, _):
+        (run_dir / "page").write_bytes(bytes(12))
+
+        with pytest.raises(GuardError, match="12 bytes, not 4096"):
+            await GuardClient.connect_or_spawn(run_dir, on_event=lambda _: None)

@@ -73,8 +73,7 @@ class GuardClient:
         self._kill_waiters: set[asyncio.Future[KillOutcome]] = set()
         self._vacant = asyncio.Event()
         self._dead = asyncio.Event()
-        self._is_gone = False
-        self._is_closed = False
+        self._is_over = False
         asyncio.get_running_loop().add_reader(pidfd, self._note_death)
         self._reading = asyncio.create_task(self._read(), name="guard-client")
 
@@ -313,20 +312,15 @@ class GuardClient:
         await self._ask("quit")
 
     async def close(self) -> None:
-        """Close the connection; the guard goes on."""
-        if self._is_closed:
+        """Close the connection; the guard goes on. After `Gone` nothing is left."""
+        if self._is_over:
             return
-        self._is_closed = True
-        if not self._dead.is_set():
-            asyncio.get_running_loop().remove_reader(self._pidfd)
+        self._end("the connection is closed")
         self._reading.cancel()
         await asyncio.wait([self._reading])
-        self._writer.close()
-        self._fail("the connection is closed")
-        os.close(self._pidfd)
 
     async def _ask(self, name: str, **fields: object) -> dict[str, Any]:
-        if self._is_gone or self._is_closed:
+        if self._is_over:
             raise GuardError(f"{name}: there is no connection to the guard")
         number = self._next_id
         self._next_id += 1
@@ -352,7 +346,7 @@ class GuardClient:
         try:
             while line := await self._reader.readline():
                 self._take(json.loads(line))
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError, TypeError):
             # A broken stream and a broken line are the same to us: no guard there.
             pass
         try:
@@ -362,6 +356,8 @@ class GuardClient:
             self._leave(is_dead=False)
 
     def _take(self, message: dict[str, Any]) -> None:
+        if self._is_over:
+            return
         self.latest = parse_status(message["status"])
         if "event" not in message:
             answered = self._waiting.pop(message["id"], None)
@@ -376,7 +372,7 @@ class GuardClient:
         elif isinstance(event, Vacant):
             self._vacant.set()
         if event is not None:
-            self._on_event(event)
+            self._tell(event)
 
     def _settle_kill(self, outcome: KillOutcome) -> None:
         for waiter in self._kill_waiters:
@@ -384,17 +380,27 @@ class GuardClient:
                 waiter.set_result(outcome)
 
     def _note_death(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._pidfd)
         reap(self.guard_pid)
         self._dead.set()
         self._leave(is_dead=True)
 
     def _leave(self, *, is_dead: bool) -> None:
-        if self._is_gone or self._is_closed:
+        if self._is_over:
             return
-        self._is_gone = True
-        self._fail("the guard has ended" if is_dead else "the connection ended")
-        self._on_event(Gone(is_dead=is_dead))
+        self._end("the guard has ended" if is_dead else "the connection ended")
+        self._tell(Gone(is_dead=is_dead))
+
+    def _tell(self, event: GuardEvent) -> None:
+        # A callback that fails is the loop's to report, and must not end the reading.
+        asyncio.get_running_loop().call_soon(self._on_event, event)
+
+    def _end(self, why: str) -> None:
+        """Let go of everything but the task that reads, which ends by itself."""
+        self._is_over = True
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._writer.close()
+        self._fail(why)
 
     def _fail(self, why: str) -> None:
         waiters: list[asyncio.Future[Any]]
