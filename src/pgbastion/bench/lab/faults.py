@@ -36,6 +36,7 @@ class Outcome(StrEnum):
 
     NEW_PRIMARY = "new primary"
     SAME_PRIMARY = "same primary"
+    NEW_SERVER = "new primary, or the same with a server that was started again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from pgbastion.bench.lab.checker import Gap, ServerCheck, longest_gap
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun
 from pgbastion.bench.lab.faults import Fault, Outcome, Victim
+from pgbastion.bench.lab.processes import Process
 from pgbastion.bench.lab.workload import SamplerReport, Writers
 from pgbastion.clock import boottime_ns
 
@@ -83,7 +84,7 @@ def run_trial(lab: Lab, fault: Fault) -> Trial:
         time.sleep(_LEAD_IN_S)
         fault_ns = boottime_ns()
         with fault.inject(lab, victim):
-            _wait_out(lab, fault, victim, writers)
+            _wait_out(lab, fault, victim, before, writers)
         rejoin_s = _wait_whole(lab, fault, victim)
         writers.wait_for_write(boottime_ns(), waits.WRITES_AGAIN_S[lab.plan.profile])
         time.sleep(_LEAD_OUT_S)
@@ -106,17 +107,22 @@ def run_trial(lab: Lab, fault: Fault) -> Trial:
     )
 
 
-def _wait_out(lab: Lab, fault: Fault, victim: str, writers: Writers) -> None:
+def _wait_out(
+    lab: Lab, fault: Fault, victim: str, before: Process | None, writers: Writers
+) -> None:
     """Wait as long as the fault lasts, and until writes are accepted again."""
     began = time.monotonic()
     bound_s = waits.WRITES_AGAIN_S[lab.plan.profile]
-    if fault.outcome is Outcome.NEW_PRIMARY:
-        survivors = [node for node in lab.nodes.values() if node.name != victim]
-        waits.wait_for(
-            f"another primary than {victim}",
-            lambda: lab.reported_primary(survivors) not in (None, victim),
-            bound_s,
-        )
+    survivors = [node for node in lab.nodes.values() if node.name != victim]
+
+    def succeeded() -> bool:
+        primary = lab.reported_primary(survivors)
+        if primary == victim and fault.outcome is Outcome.NEW_SERVER:
+            return lab.node(victim).postmaster() not in (None, before)
+        return primary not in (None, victim)
+
+    if fault.outcome is not Outcome.SAME_PRIMARY:
+        waits.wait_for(f"a successor of {victim}", succeeded, bound_s)
         writers.wait_for_write(boottime_ns(), bound_s)
     left_s = fault.lasts_s(lab.plan.profile) - (time.monotonic() - began)
     time.sleep(max(left_s, 0.0))
@@ -125,7 +131,8 @@ def _wait_out(lab: Lab, fault: Fault, victim: str, writers: Writers) -> None:
 def _wait_whole(lab: Lab, fault: Fault, victim: str) -> float:
     """Wait until the cluster is complete again; return how long that took, seconds."""
     began = time.monotonic()
-    if fault.outcome is Outcome.NEW_PRIMARY or fault.victim is Victim.STANDBY:
+    hit_standby = fault.victim is Victim.STANDBY
+    if hit_standby or lab.primary() != victim:
         lab.wait_standby(victim)
     lab.wait_steady()
     return time.monotonic() - began
