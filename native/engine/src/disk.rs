@@ -1,0 +1,362 @@
+//! The log on disk: segment files of checksummed frames, one frame a write.
+//!
+//! A frame is on disk (fdatasync) before the next one is written. So a damaged frame
+//! that a whole one follows was damaged *after* it had counted, and the log refuses to
+//! open; a damaged frame that nothing follows is a write that never counted: it is cut.
+//!
+//! A segment is made under another name, reserved and written, and appears by a rename.
+//! One that starts with a base needs nothing before it: older segments go.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::bytes::{Put, Take};
+use crate::records::{stands_alone, Recovered};
+
+const MAGIC: &[u8; 8] = b"pgbraft\n";
+const VERSION: u32 = 1;
+const STANDS_ALONE: u32 = 1;
+const HEADER: u64 = 40;
+const FRAME_MAGIC: u32 = 0x6672_6d31;
+const FRAME_HEADER: u64 = 24;
+/// Reserved for a segment; one whose first frame is longer gets more.
+pub const SEGMENT_BYTES: u64 = 4 << 20;
+const SPARE: &str = "spare.tmp";
+const NEXT: &str = "next.tmp";
+
+/// The log of one member, open for appending.
+pub struct DiskLog {
+    dir: PathBuf,
+    file: File,
+    number: u64,
+    offset: u64,
+    capacity: u64,
+    sequence: u64,
+}
+
+/// What opening found worth telling.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Cut {
+    pub file: PathBuf,
+    pub offset: u64,
+}
+
+impl DiskLog {
+    /// Make the first segment; `records` begin with a base.
+    pub fn create(dir: &Path, records: &[u8]) -> Result<DiskLog, String> {
+        for old in segments(dir)? {
+            remove(&old.1)?;
+        }
+        let (file, offset, capacity) = make_segment(dir, 1, 1, records)
+            .map_err(|e| format!("{}: cannot create the log: {e}", dir.display()))?;
+        let mut log =
+            DiskLog { dir: dir.into(), file, number: 1, offset, capacity, sequence: 2 };
+        log.reserve().map_err(|e| cannot_reserve(dir, &e))?;
+        Ok(log)
+    }
+
+    /// Read the log back, cut a torn tail, and go on after it.
+    ///
+    /// # Errors
+    ///
+    /// The message names file and offset of what is damaged or missing.
+    pub fn open(dir: &Path) -> Result<(DiskLog, Recovered, Option<Cut>), String> {
+        let mut pieces = Vec::new();
+        for (number, path) in segments(dir)? {
+            pieces.push(Segment::read(number, path)?);
+        }
+        let first = pieces.iter().rposition(|piece| piece.alone);
+        let Some(first) = first else {
+            return Err(format!("{}: the beginning of the log is missing", dir.display()));
+        };
+        for old in pieces.drain(..first) {
+            remove(&old.path)?;
+        }
+        let mut recovered = Recovered::default();
+        let mut expected = (pieces[0].number, pieces[0].first_sequence);
+        let mut end = HEADER;
+        for (position, piece) in pieces.iter().enumerate() {
+            if (piece.number, piece.first_sequence) != expected {
+                let at = pieces[position.saturating_sub(1)].path.display();
+                return Err(format!("{at}: damaged at offset {end}: what follows is missing"));
+            }
+            let read = piece.frames(&mut recovered)?;
+            end = read.end;
+            expected = (piece.number + 1, read.sequence);
+        }
+        if recovered.hard_state.commit > recovered.last_index() {
+            return Err(format!("{}: the log ends before what was committed", dir.display()));
+        }
+        let last = pieces.last().expect("the first piece is there");
+        let (log, cut) = DiskLog::reopen(dir, last, end, expected.1)?;
+        Ok((log, recovered, cut))
+    }
+
+    fn reopen(
+        dir: &Path,
+        last: &Segment,
+        end: u64,
+        sequence: u64,
+    ) -> Result<(DiskLog, Option<Cut>), String> {
+        let path = &last.path;
+        let failed = |e: io::Error| format!("{}: cannot open for writing: {e}", path.display());
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+        let capacity = (last.bytes.len() as u64).max(SEGMENT_BYTES);
+        let torn = last.bytes[end as usize..].iter().any(|byte| *byte != 0);
+        if torn || (last.bytes.len() as u64) < capacity {
+            file.set_len(end).map_err(failed)?;
+            reserve_space(&file, capacity).map_err(|e| cannot_reserve(dir, &e))?;
+            file.sync_all().map_err(failed)?;
+        }
+        let cut = torn.then(|| Cut { file: path.clone(), offset: end });
+        let number = last.number;
+        let mut log =
+            DiskLog { dir: dir.into(), file, number, offset: end, capacity, sequence };
+        log.reserve().map_err(|e| cannot_reserve(dir, &e))?;
+        Ok((log, cut))
+    }
+
+    /// Put records on disk; they are there when this returns.
+    ///
+    /// # Errors
+    ///
+    /// A failed write or sync. The log must not be used again after it.
+    pub fn append(&mut self, records: &[u8]) -> io::Result<()> {
+        let frame = frame(self.sequence, records);
+        let alone = stands_alone(records);
+        if alone || self.offset + frame.len() as u64 > self.capacity {
+            self.roll(records)?;
+            if alone {
+                self.forget_older()?;
+            }
+            return Ok(());
+        }
+        self.file.write_all_at(&frame, self.offset)?;
+        self.file.sync_data()?;
+        self.offset += frame.len() as u64;
+        self.sequence += 1;
+        Ok(())
+    }
+
+    fn roll(&mut self, records: &[u8]) -> io::Result<()> {
+        let number = self.number + 1;
+        let (file, offset, capacity) =
+            make_segment(&self.dir, number, self.sequence, records)?;
+        self.file = file;
+        self.number = number;
+        self.offset = offset;
+        self.capacity = capacity;
+        self.sequence += 1;
+        // Without a reserve the log goes on until this segment is full; whoever writes
+        // the one after it hears of the full disk.
+        let _ = self.reserve();
+        Ok(())
+    }
+
+    fn forget_older(&self) -> io::Result<()> {
+        let older = segments(&self.dir).map_err(io::Error::other)?;
+        for (_, path) in older.into_iter().filter(|(number, _)| *number < self.number) {
+            fs::remove_file(path)?;
+        }
+        Ok(())
+    }
+
+    /// Reserve the space of the next segment before it is needed.
+    fn reserve(&mut self) -> io::Result<()> {
+        let path = self.dir.join(SPARE);
+        let file = open_new(&path)?;
+        reserve_space(&file, SEGMENT_BYTES)?;
+        file.sync_all()
+    }
+}
+
+fn cannot_reserve(dir: &Path, error: &io::Error) -> String {
+    format!("{}: cannot reserve {SEGMENT_BYTES} bytes for the log: {error}", dir.display())
+}
+
+fn remove(path: &Path) -> Result<(), String> {
+    fs::remove_file(path).map_err(|e| format!("{}: cannot remove: {e}", path.display()))
+}
+
+fn open_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+fn reserve_space(file: &File, bytes: u64) -> io::Result<()> {
+    // SAFETY: the descriptor is open for as long as `file` lives.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) } {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// Make a segment with its first frame, durably, and then let it appear.
+fn make_segment(
+    dir: &Path,
+    number: u64,
+    sequence: u64,
+    records: &[u8],
+) -> io::Result<(File, u64, u64)> {
+    let mut bytes = header(number, sequence, stands_alone(records));
+    bytes.extend_from_slice(&frame(sequence, records));
+    let end = bytes.len() as u64;
+    let capacity = end.max(SEGMENT_BYTES);
+    let next = dir.join(NEXT);
+    let spare = dir.join(SPARE);
+    let file = if capacity == SEGMENT_BYTES && spare.exists() {
+        fs::rename(&spare, &next)?;
+        OpenOptions::new().read(true).write(true).open(&next)?
+    } else {
+        open_new(&next)?
+    };
+    reserve_space(&file, capacity)?;
+    file.write_all_at(&bytes, 0)?;
+    file.sync_all()?;
+    fs::rename(&next, dir.join(format!("{number:016x}.log")))?;
+    sync_dir(dir)?;
+    Ok((file, end, capacity))
+}
+
+/// Make names in a directory durable.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn header(number: u64, sequence: u64, alone: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEADER as usize);
+    out.extend_from_slice(MAGIC);
+    out.put_u32(VERSION);
+    out.put_u32(if alone { STANDS_ALONE } else { 0 });
+    out.put_u64(number);
+    out.put_u64(sequence);
+    out.put_u32(crc32fast::hash(&out));
+    out.put_u32(0);
+    out
+}
+
+fn frame(sequence: u64, records: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(records.len() + 32);
+    let length = u32::try_from(records.len()).expect("one write is far below 4 GiB");
+    out.put_u32(FRAME_MAGIC);
+    out.put_u32(length);
+    out.put_u64(sequence);
+    out.put_u32(checksum(length, sequence, records));
+    out.put_u32(0);
+    out.extend_from_slice(records);
+    out.resize(out.len().next_multiple_of(8), 0);
+    out
+}
+
+fn checksum(length: u32, sequence: u64, records: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&length.to_le_bytes());
+    hasher.update(&sequence.to_le_bytes());
+    hasher.update(records);
+    hasher.finalize()
+}
+
+/// The segment files of a directory in the order of their numbers.
+fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, String> {
+    let failed = |e: io::Error| format!("{}: cannot read: {e}", dir.display());
+    let mut found = Vec::new();
+    for item in fs::read_dir(dir).map_err(failed)? {
+        let path = item.map_err(failed)?.path();
+        if path.extension() != Some(OsStr::new("log")) {
+            continue;
+        }
+        let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+        let number = u64::from_str_radix(stem, 16)
+            .map_err(|_| format!("{}: not a file of the log", path.display()))?;
+        found.push((number, path));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A segment file read into memory.
+struct Segment {
+    path: PathBuf,
+    number: u64,
+    first_sequence: u64,
+    alone: bool,
+    bytes: Vec<u8>,
+}
+
+struct FramesRead {
+    end: u64,
+    sequence: u64,
+}
+
+impl Segment {
+    fn read(number: u64, path: PathBuf) -> Result<Segment, String> {
+        let name = path.display().to_string();
+        let bytes = fs::read(&path).map_err(|e| format!("{name}: cannot read: {e}"))?;
+        let mut take = Take(&bytes);
+        let mut fields = || -> Result<(u32, u32, u64, u64, bool), crate::bytes::Malformed> {
+            let magic = take.array::<8>()? == *MAGIC;
+            let (version, flags) = (take.u32()?, take.u32()?);
+            let (number, sequence) = (take.u64()?, take.u64()?);
+            let whole = take.u32()? == crc32fast::hash(&bytes[..32]);
+            Ok((version, flags, number, sequence, magic && whole))
+        };
+        let Ok((version, flags, inside, first_sequence, true)) = fields() else {
+            return Err(format!("{name}: damaged at offset 0: no header of a log"));
+        };
+        if version != VERSION {
+            return Err(format!("{name}: format {version} of the log; this program reads {VERSION}"));
+        }
+        if inside != number {
+            return Err(format!("{name}: the file says that it is number {inside:016x}"));
+        }
+        let alone = flags & STANDS_ALONE != 0;
+        Ok(Segment { path, number, first_sequence, alone, bytes })
+    }
+
+    /// Read the frames up to the first that is not whole.
+    fn frames(&self, recovered: &mut Recovered) -> Result<FramesRead, String> {
+        let (mut end, mut sequence) = (HEADER, self.first_sequence);
+        while let Some((found, records, next)) = self.frame_at(end) {
+            if found != sequence {
+                break;
+            }
+            recovered.read(records).map_err(|_| {
+                format!("{}: senseless record at offset {end}", self.path.display())
+            })?;
+            end = next;
+            sequence += 1;
+        }
+        match self.whole_frame_after(end, sequence) {
+            Some(later) => Err(format!(
+                "{}: damaged at offset {end}: a whole record follows at offset {later}",
+                self.path.display()
+            )),
+            None => Ok(FramesRead { end, sequence }),
+        }
+    }
+
+    /// Return sequence, records and end of a whole frame at `offset`.
+    fn frame_at(&self, offset: u64) -> Option<(u64, &[u8], u64)> {
+        let mut take = Take(self.bytes.get(offset as usize..)?);
+        if take.u32().ok()? != FRAME_MAGIC {
+            return None;
+        }
+        let (length, sequence) = (take.u32().ok()?, take.u64().ok()?);
+        let (sum, _) = (take.u32().ok()?, take.u32().ok()?);
+        let records = take.bytes(length as usize).ok()?;
+        if checksum(length, sequence, records) != sum {
+            return None;
+        }
+        let end = (offset + FRAME_HEADER + u64::from(length)).next_multiple_of(8);
+        Some((sequence, records, end))
+    }
+
+    fn whole_frame_after(&self, from: u64, sequence: u64) -> Option<u64> {
+        (from..self.bytes.len() as u64)
+            .step_by(8)
+            .find(|offset| self.frame_at(*offset).is_some_and(|frame| frame.0 >= sequence))
+    }
+}

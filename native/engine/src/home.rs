@@ -1,0 +1,146 @@
+//! The directory of a member: exclusive lock, identity, log.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::bytes::{Malformed, Put, Take};
+use crate::clock::boottime_ns;
+use crate::disk::{sync_dir, Cut, DiskLog};
+use crate::records::Recovered;
+
+const MAGIC: &[u8; 8] = b"pgbid\0\0\x01";
+const IDENTITY: &str = "identity";
+/// Longest id of a cluster, in bytes.
+pub const CLUSTER_ID_MAX: usize = 64;
+
+/// Who this member is. It appears after its log, so that a half-made one is nobody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub cluster: Vec<u8>,
+    pub member: u64,
+    /// Members to dial before the log has told of them.
+    pub peers: Vec<(u64, String)>,
+}
+
+impl Identity {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        out.put_u64(self.member);
+        out.put_blob(&self.cluster);
+        out.put_u32(self.peers.len() as u32);
+        for (id, address) in &self.peers {
+            out.put_u64(*id);
+            out.put_blob(address.as_bytes());
+        }
+        out.put_u32(crc32fast::hash(&out));
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Identity, Malformed> {
+        let (body, sum) = bytes.split_last_chunk::<4>().ok_or(Malformed)?;
+        let mut take = Take(body);
+        let magic = take.array::<8>()?;
+        if magic != *MAGIC || crc32fast::hash(body) != u32::from_le_bytes(*sum) {
+            return Err(Malformed);
+        }
+        let (member, cluster) = (take.u64()?, take.blob()?.to_vec());
+        let count = take.u32()?;
+        let peers = (0..count)
+            .map(|_| Ok((take.u64()?, take.text()?)))
+            .collect::<Result<_, Malformed>>()?;
+        take.end()?;
+        Ok(Identity { cluster, member, peers })
+    }
+
+    /// Read who the member of this directory is; `None`: nobody yet.
+    pub fn read(dir: &Path) -> Result<Option<Identity>, String> {
+        let path = dir.join(IDENTITY);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(format!("{}: cannot read: {e}", path.display())),
+        };
+        Identity::decode(&bytes)
+            .map(Some)
+            .map_err(|_| format!("{}: damaged, or of another version", path.display()))
+    }
+
+    fn write(&self, dir: &Path) -> io::Result<()> {
+        let scratch = dir.join("identity.tmp");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&scratch)?;
+        file.write_all(&self.encode())?;
+        file.sync_all()?;
+        fs::rename(&scratch, dir.join(IDENTITY))?;
+        sync_dir(dir)
+    }
+}
+
+/// A locked directory.
+pub struct Home {
+    dir: PathBuf,
+    /// When the exclusive lock was taken: no other process of this member has spoken
+    /// since.
+    pub lock_ns: i64,
+    _lock: File,
+}
+
+impl Home {
+    /// Take the directory, made first if it is absent, for this process alone.
+    pub fn lock(dir: &Path) -> Result<Home, String> {
+        let name = dir.display();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|e| format!("{name}: cannot make the directory of the log: {e}"))?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(dir.join("lock"))
+            .map_err(|e| format!("{name}: cannot open the lock: {e}"))?;
+        // SAFETY: the descriptor is open for as long as `lock` lives.
+        if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::WouldBlock {
+                return Err(format!("{name}: another process is using this Raft directory"));
+            }
+            return Err(format!("{name}: cannot lock: {error}"));
+        }
+        Ok(Home { dir: dir.into(), lock_ns: boottime_ns(), _lock: lock })
+    }
+
+    /// Who the member is, and its log; `None`: nobody yet.
+    #[allow(clippy::type_complexity)]
+    pub fn open(&self) -> Result<Option<(Identity, DiskLog, Recovered, Option<Cut>)>, String> {
+        let Some(identity) = Identity::read(&self.dir)? else {
+            return Ok(None);
+        };
+        let (log, recovered, cut) = DiskLog::open(&self.dir)?;
+        Ok(Some((identity, log, recovered, cut)))
+    }
+
+    /// Become a member with this first log.
+    pub fn settle(
+        &self,
+        identity: &Identity,
+        records: &[u8],
+    ) -> Result<(DiskLog, Recovered), String> {
+        let log = DiskLog::create(&self.dir, records)?;
+        let mut recovered = Recovered::default();
+        recovered.read(records).expect("records of our own making follow the format");
+        identity
+            .write(&self.dir)
+            .map_err(|e| format!("{}: cannot write the identity: {e}", self.dir.display()))?;
+        Ok((log, recovered))
+    }
+}

@@ -1,0 +1,228 @@
+//! Sockets: how they are opened, and how a frame goes over one.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+
+use crate::handshake::{
+    cluster_digest, fresh_nonce, Direction, Hello, Refusal, Session, Tags, CHALLENGE_BYTES,
+    NONCE_BYTES, TAG_BYTES, WELCOME_BYTES,
+};
+use crate::wire::Class;
+
+/// How long a connection may take to open, and each step of a handshake.
+pub const OPEN_MAX: Duration = Duration::from_millis(1_000);
+/// How long sent bytes may stay unacknowledged, or a write blocked.
+pub const SILENCE_MAX: Duration = Duration::from_millis(2_000);
+
+/// Something that a poll can wait on and another thread can set off.
+pub struct Bell {
+    fd: OwnedFd,
+}
+
+impl Bell {
+    pub fn new() -> io::Result<Bell> {
+        // SAFETY: the call takes no pointers; its descriptor is owned by the result.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a descriptor that nobody else has.
+        Ok(Bell { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    pub fn ring(&self) {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: eight bytes of ours. It fails only when it is rung already.
+        let _ = unsafe { libc::write(self.fd.as_raw_fd(), one.as_ptr().cast(), 8) };
+    }
+
+    pub fn hush(&self) {
+        let mut count = [0u8; 8];
+        // SAFETY: eight bytes of ours. It fails only when it was not rung.
+        let _ = unsafe { libc::read(self.fd.as_raw_fd(), count.as_mut_ptr().cast(), 8) };
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// Wait until one of the descriptors can be read or is gone; tell which.
+pub fn readable(fds: &[RawFd], wait: Option<Duration>) -> io::Result<Vec<bool>> {
+    let mut polled: Vec<libc::pollfd> = fds
+        .iter()
+        .map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 })
+        .collect();
+    let millis = wait.map_or(-1, |wait| wait.as_millis().clamp(1, 60_000) as i32);
+    // SAFETY: the array lives across the call and its length is its own.
+    let found = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, millis) };
+    if found < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    Ok(polled.iter().map(|one| found > 0 && one.revents != 0).collect())
+}
+
+pub fn resolve(address: &str) -> io::Result<SocketAddr> {
+    address
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+}
+
+/// Listen on an address.
+pub fn listen(address: &str) -> io::Result<Socket> {
+    let address = resolve(address)?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(128)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Connect from `source`, when it is an address of ours of the same family.
+pub fn connect(address: &str, source: Option<SocketAddr>) -> io::Result<TcpStream> {
+    let target = resolve(address)?;
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
+    if let Some(mut source) = source {
+        if !source.ip().is_unspecified() && source.is_ipv4() == target.is_ipv4() {
+            source.set_port(0);
+            socket.bind(&SockAddr::from(source))?;
+        }
+    }
+    socket.connect_timeout(&target.into(), OPEN_MAX)?;
+    prepare(&socket)?;
+    Ok(socket.into())
+}
+
+/// No delay for small frames; a silent other side is noticed.
+pub fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_nonblocking(false)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(SILENCE_MAX))?;
+    socket.set_write_timeout(Some(SILENCE_MAX))?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(Duration::from_secs(3))
+            .with_interval(Duration::from_secs(1))
+            .with_retries(3),
+    )
+}
+
+/// Why a call did not get through.
+#[derive(Debug)]
+pub enum CallError {
+    Io(io::Error),
+    Refused(Refusal),
+    /// The listener does not know the secret.
+    Impostor,
+}
+
+impl From<io::Error> for CallError {
+    fn from(error: io::Error) -> Self {
+        CallError::Io(error)
+    }
+}
+
+impl std::fmt::Display for CallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            CallError::Io(error) => write!(f, "{error}"),
+            CallError::Refused(refusal) => write!(f, "refused: {}", refusal.word()),
+            CallError::Impostor => write!(f, "the other side does not know the secret"),
+        }
+    }
+}
+
+/// Who calls whom.
+#[derive(Clone)]
+pub struct Call<'a> {
+    pub class: Class,
+    pub secret: &'a [u8],
+    pub cluster: Option<&'a [u8]>,
+    pub from: u64,
+    pub to: u64,
+}
+
+/// The tags of both directions of a connection.
+pub struct Keys {
+    pub from_caller: Tags,
+    pub from_listener: Tags,
+}
+
+impl Call<'_> {
+    /// Prove each other's knowledge of the secret on a fresh connection.
+    pub fn shake_hands(&self, stream: &mut TcpStream) -> Result<Keys, CallError> {
+        stream.set_read_timeout(Some(OPEN_MAX))?;
+        let hello = Hello {
+            class: self.class,
+            cluster: self.cluster.map_or([0; 32], cluster_digest),
+            from: self.from,
+            to: self.to,
+            nonce: fresh_nonce(),
+        };
+        stream.write_all(&hello.encode())?;
+        let challenge: [u8; CHALLENGE_BYTES] = answer(stream)?;
+        let nonce: [u8; NONCE_BYTES] = challenge[1..].try_into().expect("it has this size");
+        let session = Session { secret: self.secret, hello: &hello, challenge: &nonce };
+        stream.write_all(&session.caller_proof())?;
+        let welcome: [u8; WELCOME_BYTES] = answer(stream)?;
+        if !session.listener_proved(&welcome[1..]) {
+            return Err(CallError::Impostor);
+        }
+        stream.set_read_timeout(None)?;
+        Ok(Keys {
+            from_caller: session.tags(Direction::FromCaller),
+            from_listener: session.tags(Direction::FromListener),
+        })
+    }
+}
+
+/// Read an answer whose first byte is the reason of a refusal, or 0.
+fn answer<const N: usize>(stream: &mut TcpStream) -> Result<[u8; N], CallError> {
+    let mut bytes = [0; N];
+    stream.read_exact(&mut bytes[..1])?;
+    if bytes[0] != 0 {
+        let refusal = Refusal::of(bytes[0]).unwrap_or(Refusal::Version);
+        return Err(CallError::Refused(refusal));
+    }
+    stream.read_exact(&mut bytes[1..])?;
+    Ok(bytes)
+}
+
+/// Send a frame: its length, its tag, itself.
+pub fn write_frame(stream: &mut TcpStream, tags: &mut Tags, frame: &[u8]) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(frame.len() + 4 + TAG_BYTES);
+    bytes.extend_from_slice(&(frame.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&tags.sign(frame));
+    bytes.extend_from_slice(frame);
+    stream.write_all(&bytes)
+}
+
+/// Receive a frame of at most `most` bytes.
+pub fn read_frame(stream: &mut TcpStream, tags: &mut Tags, most: usize) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > most {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
+    }
+    let mut tag = [0; TAG_BYTES];
+    stream.read_exact(&mut tag)?;
+    let mut frame = vec![0; length];
+    stream.read_exact(&mut frame)?;
+    if !tags.verify(&frame, &tag) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame not of the caller"));
+    }
+    Ok(frame)
+}

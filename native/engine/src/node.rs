@@ -1,0 +1,288 @@
+//! A member as the host holds it: commands go in, outcomes come out as events.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{sync_channel, SyncSender};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use pgbastion_lease::{Granter, Hold, Leased, NS_PER_MS};
+
+use crate::clock::boottime_ns;
+use crate::core::{Change, CoreStatus};
+use crate::driver::Driver;
+use crate::event::{Event, Level};
+use crate::guest::decode_question;
+use crate::handshake::Refusal;
+use crate::home::{Home, Identity, CLUSTER_ID_MAX};
+use crate::inbox::{Inbox, Received};
+use crate::link::Notice;
+use crate::listener::{Doorplate, Host, Listener, Visitor};
+use crate::loud;
+use crate::net::{read_frame, write_frame};
+use crate::outbox::Outbox;
+use crate::page::Page;
+use crate::records::{founding, joining};
+use crate::talk::{Asker, Askers};
+use crate::wire::{Class, Packet, GUEST_MAX};
+
+/// How long a guest is kept waiting for the host's answer.
+const GUEST_WAIT: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    pub dir: PathBuf,
+    pub listen: String,
+    pub secret: Vec<u8>,
+    pub tick_ms: u64,
+    pub heartbeat_ticks: usize,
+    pub election_ticks: usize,
+    /// Empty: a node without PostgreSQL, which never holds the lease.
+    pub page_path: String,
+    pub generation: i64,
+    /// 0: drawn from the system.
+    pub seed: u64,
+}
+
+/// What the host, or a thread of the engine, asks of the Raft thread.
+pub enum Command {
+    Settle { identity: Identity, records: Vec<u8>, reply: SyncSender<Result<(), String>> },
+    Propose { token: u64, data: Vec<u8>, deadline_ns: i64 },
+    ReadIndex { token: u64, deadline_ns: i64 },
+    Change { token: u64, change: Change, member: u64, address: String, deadline_ns: i64 },
+    Transfer { token: u64, member: u64, deadline_ns: i64 },
+    Request { token: u64, member: u64, kind: u32, payload: Vec<u8>, deadline_ns: i64 },
+    Broadcast { kind: u32, payload: Vec<u8> },
+    Answer { id: u64, payload: Vec<u8> },
+    Ages { token: u64, deadline_ns: i64 },
+    Applied { index: u64 },
+    Hold { hold: Option<Hold> },
+    Compact { index: u64, data: Vec<u8> },
+    GuestAsks { id: u64, kind: u32, payload: Vec<u8> },
+    Link { member: u64, class: Class, notice: Notice },
+    Refused { address: SocketAddr, member: u64, refusal: Refusal },
+    Stop,
+}
+
+/// What the Raft thread and everybody else share.
+#[derive(Default)]
+pub struct Shared {
+    pub inbox: Inbox<Command>,
+    pub outbox: Outbox,
+    pub askers: Askers,
+    pub status: Mutex<Option<CoreStatus>>,
+    pub identity: Mutex<Option<(Vec<u8>, u64)>>,
+    pub granter: Mutex<Option<Arc<Mutex<Granter>>>>,
+    tokens: AtomicU64,
+}
+
+/// A member, or a node that may become one.
+pub struct Node {
+    shared: Arc<Shared>,
+    pub address: SocketAddr,
+    pub lock_ns: i64,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Node {
+    /// Take the directory, open the log, listen, and run Raft if there is an identity.
+    pub fn start(settings: NodeSettings) -> Result<Node, String> {
+        if settings.heartbeat_ticks == 0 || settings.election_ticks <= settings.heartbeat_ticks {
+            return Err("election_ticks must be more than heartbeat_ticks".into());
+        }
+        if settings.tick_ms == 0 || settings.secret.is_empty() {
+            return Err("tick_ms and secret must not be empty".into());
+        }
+        let home = Home::lock(&settings.dir)?;
+        let lock_ns = home.lock_ns;
+        let member = home.open()?;
+        let page = match settings.page_path.as_str() {
+            "" => None,
+            path => Some(Page::open(path, settings.generation)?),
+        };
+        let shared = Arc::new(Shared::default());
+        let doorplate = Arc::new(Mutex::new(Doorplate::default()));
+        let secret = Arc::new(settings.secret.clone());
+        let desk = Desk { shared: Arc::clone(&shared) };
+        let listener =
+            Listener::start(&settings.listen, Arc::clone(&secret), Arc::clone(&doorplate), desk)
+                .map_err(|e| format!("cannot listen on {}: {e}", settings.listen))?;
+        let address = listener.address;
+        let ours = Arc::clone(&shared);
+        let mut driver = Driver::new(settings, home, page, ours, doorplate, listener, secret);
+        if let Some((identity, log, recovered, cut)) = member {
+            if let Some(cut) = cut {
+                driver.log_was_cut(&cut);
+            }
+            driver.become_member(identity, log, recovered)?;
+        }
+        let thread = loud::spawn("raft", move || driver.run())
+            .map_err(|e| format!("cannot start the Raft thread: {e}"))?;
+        Ok(Node { shared, address, lock_ns, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub fn identity(&self) -> Option<(Vec<u8>, u64)> {
+        self.shared.identity.lock().expect("no holder panics").clone()
+    }
+
+    /// Found a cluster of one.
+    pub fn form(&self, cluster: &[u8], member: u64, address: &str) -> Result<(), String> {
+        let records = founding(&[(member, address.to_owned())]);
+        self.settle(cluster, member, Vec::new(), records)
+    }
+
+    /// Become the member that a cluster has admitted; `peers` are its others.
+    pub fn join(
+        &self,
+        cluster: &[u8],
+        member: u64,
+        peers: Vec<(u64, String)>,
+    ) -> Result<(), String> {
+        self.settle(cluster, member, peers, joining())
+    }
+
+    fn settle(
+        &self,
+        cluster: &[u8],
+        member: u64,
+        peers: Vec<(u64, String)>,
+        records: Vec<u8>,
+    ) -> Result<(), String> {
+        if cluster.is_empty() || cluster.len() > CLUSTER_ID_MAX || member == 0 {
+            return Err(format!("a cluster id has 1 to {CLUSTER_ID_MAX} bytes, ids start at 1"));
+        }
+        let identity = Identity { cluster: cluster.to_vec(), member, peers };
+        let (reply, answer) = sync_channel(1);
+        self.shared.inbox.command(Command::Settle { identity, records, reply });
+        answer.recv().map_err(|_| "the engine was stopped".to_owned())?
+    }
+
+    /// Put a command into the inbox; return the token of its outcome.
+    pub fn ask(&self, command: impl FnOnce(u64) -> Command) -> u64 {
+        let token = self.shared.tokens.fetch_add(1, Ordering::Relaxed) + 1;
+        self.shared.inbox.command(command(token));
+        token
+    }
+
+    pub fn tell(&self, command: Command) {
+        self.shared.inbox.command(command);
+    }
+
+    /// Set whose renewals are answered, at once; return the last answer's instant.
+    pub fn lease(&self, leased: Option<Leased>) -> i64 {
+        let granter = self.shared.granter.lock().expect("no holder panics");
+        granter.as_ref().map_or(0, |granter| {
+            granter.lock().expect("no holder panics").lease(leased)
+        })
+    }
+
+    pub fn status(&self) -> Option<CoreStatus> {
+        let mut status = self.shared.status.lock().expect("no holder panics").clone()?;
+        let granter = self.shared.granter.lock().expect("no holder panics");
+        if let Some(granter) = granter.as_ref() {
+            status.last_answer_ns = granter.lock().expect("no holder panics").last_answer_ns();
+        }
+        Some(status)
+    }
+
+    pub fn events(&self, wait: Duration, most: usize) -> Vec<Event> {
+        self.shared.outbox.take(wait, most)
+    }
+
+    /// End the threads, close the sockets, give the directory back.
+    pub fn stop(&self) {
+        self.shared.inbox.command(Command::Stop);
+        if let Some(thread) = self.thread.lock().expect("no holder panics").take() {
+            // A panic in it has ended the process already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Takes what comes in through the listener.
+pub struct Desk {
+    shared: Arc<Shared>,
+}
+
+impl Desk {
+    fn serve_member(&self, visitor: &mut Visitor) {
+        let (from, class) = (visitor.hello.from, visitor.hello.class);
+        while let Ok(frame) = read_frame(
+            &mut visitor.stream,
+            &mut visitor.keys.from_caller,
+            class.frame_max(),
+        ) {
+            let Ok(packet) = Packet::decode(&frame) else {
+                return self.log_senseless(from);
+            };
+            if packet.class() != class {
+                return self.log_senseless(from);
+            }
+            if !self.shared.inbox.receive(Received { from, packet }) {
+                return;
+            }
+        }
+    }
+
+    fn log_senseless(&self, from: u64) {
+        self.shared.outbox.push(Event::Log {
+            level: Level::Warning,
+            event: "frame_senseless",
+            fields: vec![("member", from.to_string())],
+        });
+    }
+
+    fn serve_guest(&self, visitor: &mut Visitor) {
+        let most = Class::Guest.frame_max();
+        let _ = visitor.stream.set_read_timeout(Some(crate::net::OPEN_MAX));
+        let Ok(frame) = read_frame(&mut visitor.stream, &mut visitor.keys.from_caller, most)
+        else {
+            return;
+        };
+        let Ok((kind, payload)) = decode_question(&frame) else { return };
+        let (answer, answered) = sync_channel(1);
+        let id = self.shared.askers.add(Asker::Guest(answer));
+        self.shared.inbox.command(Command::GuestAsks { id, kind, payload });
+        if let Ok(answer) = answered.recv_timeout(GUEST_WAIT) {
+            if answer.len() <= GUEST_MAX {
+                let tags = &mut visitor.keys.from_listener;
+                // A guest that is gone asks again.
+                let _ = write_frame(&mut visitor.stream, tags, &answer);
+            }
+        }
+        self.shared.askers.take(id);
+    }
+}
+
+impl Host for Desk {
+    fn serve(&self, visitor: &mut Visitor) {
+        if visitor.hello.class == Class::Guest {
+            self.serve_guest(visitor);
+        } else {
+            self.serve_member(visitor);
+        }
+    }
+
+    fn refused(&self, address: SocketAddr, member: u64, refusal: Refusal) {
+        self.shared.inbox.command(Command::Refused { address, member, refusal });
+    }
+}
+
+/// The instant at which a command that may take so long is over.
+pub fn deadline_ns(timeout_ms: u64) -> i64 {
+    boottime_ns() + i64::try_from(timeout_ms).unwrap_or(i64::MAX / 2 / NS_PER_MS) * NS_PER_MS
+}
+
+/// The addresses that an identity knows.
+pub fn hearsay(identity: &Identity) -> BTreeMap<u64, String> {
+    identity.peers.iter().cloned().collect()
+}
