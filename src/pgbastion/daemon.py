@@ -80,11 +80,12 @@ async def _main(config: Config, secrets: Secrets) -> int:
             await work
             return 1
         log.info("stopping", leaves_postgres=ending.result().leaves_postgres)
+        await node.halt()
+        if not ending.result().leaves_postgres:
+            await node.stop_postgres()
         work.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await work
-        if not ending.result().leaves_postgres:
-            await node.stop_postgres()
     return 0
 
 

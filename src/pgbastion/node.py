@@ -46,7 +46,7 @@ from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.postgres.instance import Bounds, Instance
 from pgbastion.postgres.layout import PgIdentity, PgPaths, PgRoles, resolve_account
 from pgbastion.proxy.listener import Proxy
-from pgbastion.proxy.routes import Backend, Routes
+from pgbastion.proxy.routes import Backend, DataPath, Routes
 from pgbastion.proxy.routes import Limits as ProxyLimits
 
 GUEST_TIMEOUT_S: Final = 1.0
@@ -205,6 +205,7 @@ class Node:
                 hold_max=proxy.max_hold,
             ),
             on_event=lambda event, fields: log.debug(event, **fields),
+            data_path=DataPath.USERSPACE,
         )
         self.snapshots = Snapshots(
             host=self.host,
@@ -452,6 +453,11 @@ class Node:
 
     # The end
 
+    async def halt(self) -> None:
+        """Decide nothing any more; log and lease go on."""
+        await self.loop.halt()
+        await self.executor.stop()
+
     async def stop_postgres(self) -> None:
         """Stop PostgreSQL in order; a primary gives its epoch back first."""
         if self.guard is None:
@@ -482,8 +488,7 @@ class Node:
 
     async def close(self) -> None:
         """Close everything that this process holds; PostgreSQL and guard go on."""
-        await self.loop.stop()
-        await self.executor.stop()
+        await self.halt()
         await self.host.stop()
         await self.proxy.stop(0)
         if self.instance is not None:

@@ -101,6 +101,7 @@ class Loop:
         self._reported: NodeReport | None = None
         self._reported_ms = 0
         self._confirmed_ns = 0
+        self._halted = False
         self.renewing = Epoch(0)
         self.node_decision = Decision(Reason.NOT_A_MEMBER)
         self.cluster_decision = Decision(Reason.NOT_LEADER)
@@ -114,9 +115,12 @@ class Loop:
         self._changed.set()
 
     async def run(self) -> None:
-        """Pass after pass, for ever."""
-        while True:
+        """Pass after pass, until told to halt."""
+        while not self._halted:
             self._changed.clear()
+            for runner in (self._node_runner, self._cluster_runner):
+                if runner.broken is not None:
+                    raise runner.broken
             wake_ms = self._pass()
             pause_s = max(wake_ms - boottime_ms(), 0) / 1_000
             try:
@@ -352,8 +356,9 @@ class Loop:
         )
         self._on_routing(routing, self.view_fresh_until_ns)
 
-    async def stop(self) -> None:
-        """Interrupt what is being carried out."""
+    async def halt(self) -> None:
+        """Decide nothing any more and interrupt what is being carried out."""
+        self._halted = True
         await self._node_runner.stop()
         await self._cluster_runner.stop()
 

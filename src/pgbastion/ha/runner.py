@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from pgbastion.errors import OutcomeUnknown, PgBastionError
 from pgbastion.model.actions import Action, StopPostgres
 from pgbastion.observe.logging import EventLog
+
+FAILURE_PAUSE_S: Final = 0.1
 
 Perform = Callable[[Action], Awaitable[bool]]
 
@@ -31,6 +34,7 @@ class Runner:
         self._log = log
         self._actions: tuple[Action, ...] = ()
         self._task: asyncio.Task[None] | None = None
+        self.broken: Exception | None = None
 
     @property
     def busy(self) -> bool:
@@ -63,6 +67,9 @@ class Runner:
             # What is wanted is decided again from what is seen then; a pause keeps a
             # failure that lasts from filling log and processor.
             await asyncio.sleep(FAILURE_PAUSE_S)
+        except Exception as exc:  # noqa: BLE001 - the top of a task
+            # A bug, not the world: the pass that follows ends the daemon with it.
+            self.broken = exc
         finally:
             if self._task is asyncio.current_task():
                 self._task = None
@@ -75,9 +82,6 @@ class Runner:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
-
-
-FAILURE_PAUSE_S = 0.1
 
 
 def _stops(actions: tuple[Action, ...]) -> bool:

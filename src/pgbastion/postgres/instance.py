@@ -97,6 +97,8 @@ class Instance:
         self._standby = Standby(paths, address, self.files, self.config, self.mark)
         self._primary = Primary(address, self.config)
         self._sync = _SyncSetting()
+        self._rows: tuple[ReplicationRow, ...] = ()
+        self._access: tuple[str, ...] | None = None
         self._slots: tuple[NodeId, ...] | None = None
         self._slots_ns = 0
         self._timeline: Timeline | None = None
@@ -188,7 +190,7 @@ class Instance:
             await self._forget()
             control = await self.offline.control()
             await self.config.write_static(control.settings)
-            await self.config.write_access([m.host for m in servers])
+            await self._write_access(servers)
             if upstream is None:
                 mark = await self._own_mark()
                 await self.config.write_volatile(render.Volatile(), mark.data_id)
@@ -221,6 +223,7 @@ class Instance:
         await self._primary.close()
         self._sync = _SyncSetting()
         self._slots = self._timeline = None
+        self._rows = ()
 
     # The running server
 
@@ -267,6 +270,7 @@ class Instance:
             return
 
     async def _replication(self) -> tuple[ReplicationRow, ...]:
+        """Return who streams; what cannot be asked now is as it was a moment ago."""
         try:
             async with asyncio.timeout(self._bounds.look_s):
                 senders = await self._primary.senders()
@@ -276,11 +280,11 @@ class Instance:
                     slots = await self._primary.slots.list()
                     self._slots = self._nodes_of({s.name for s in slots if not s.lost})
         except (PostgresError, TimeoutError):
-            return ()
+            return self._rows
         # Our own connections that speak the replication protocol show up there too.
-        return tuple(
-            s.row() for s in senders if s.name != self._address.application_name
-        )
+        own = self._address.application_name
+        self._rows = tuple(s.row() for s in senders if s.name != own)
+        return self._rows
 
     def _nodes_of(self, slots: set[str]) -> tuple[NodeId, ...]:
         return tuple(node for node in self.nodes if render.slot_name(node) in slots)
@@ -429,14 +433,21 @@ class Instance:
 
     async def refresh_access(self, servers: Sequence[Member]) -> None:
         """Let the members' servers in, and nobody who is no member any more."""
-        await self.config.write_access([m.host for m in servers])
-        await self._primary.reload()
+        if self._access != tuple(m.host for m in servers):
+            await self._write_access(servers)
+            await self._primary.reload()
+
+    async def _write_access(self, servers: Sequence[Member]) -> None:
+        hosts = tuple(m.host for m in servers)
+        await self.config.write_access(hosts)
+        self._access = hosts
 
     async def reload(self, servers: Sequence[Member]) -> None:
         """Write settings and access rules anew; the running server takes them up."""
         control = await self.offline.control()
         await self.config.write_static(control.settings)
-        await self.refresh_access(servers)
+        await self._write_access(servers)
+        await self._primary.reload()
 
     async def close(self) -> None:
         """Close connections; the server goes on."""

@@ -141,7 +141,7 @@ def unprivileged(account: Account) -> tuple[str, ...]:
 
 
 def fixed_environment(account: Account) -> dict[str, str]:
-    """Return the variables of every program: messages untranslated, no libpq defaults."""
+    """Return every program's variables: no translations, no defaults of libpq."""
     kept = {k: v for k in ("PATH", "LD_LIBRARY_PATH", "TZ") if (v := os.environ.get(k))}
     return {
         "PATH": os.defpath,
@@ -187,10 +187,11 @@ async def _converse(
 
 
 async def _feed(stream: asyncio.StreamWriter, text: str) -> None:
-    with suppress(BrokenPipeError, ConnectionResetError):
+    # RuntimeError: uvloop's word for a pipe whose reader has ended already.
+    with suppress(BrokenPipeError, ConnectionResetError, RuntimeError):
         stream.write(text.encode())
         await stream.drain()
-    with suppress(BrokenPipeError, ConnectionResetError):
+    with suppress(BrokenPipeError, ConnectionResetError, RuntimeError):
         stream.close()
         await stream.wait_closed()
 
