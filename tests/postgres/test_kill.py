@@ -271,7 +271,7 @@ async def main():
     run_dir, pgdata, program, user = sys.argv[1:]
     client = await GuardClient.connect_or_spawn(Path(run_dir), on_event=print)
     await client.take_office(5)
-    pid = await client.start([program], user=user, pgdata=Path(pgdata),
+    pid = await client.start([program, "-D", pgdata], user=user, pgdata=Path(pgdata),
                              log=Path(run_dir) / "log", primary_epoch=None)
     print(client.guard_pid, pid, flush=True)
     await asyncio.sleep(600)

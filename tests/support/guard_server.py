@@ -126,7 +126,7 @@ class ServerLab:
         while True:
             try:
                 return await self.client.start(
-                    [str(self.bin_dir / "postgres")],
+                    [str(self.bin_dir / "postgres"), "-D", str(self.pgdata)],
                     user=self.guard.account.pw_name,
                     pgdata=self.pgdata,
                     log=self.guard.run_dir / "server.log",

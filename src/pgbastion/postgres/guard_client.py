@@ -178,8 +178,8 @@ class GuardClient:
         """Start PostgreSQL as the guard's child; return the postmaster's pid.
 
         Args:
-            argv: The server's program, an absolute path, and its arguments. PGDATA
-                comes by the environment: ``-D`` is not needed.
+            argv: The server's program, an absolute path, and its arguments. A ``-D``
+                that names ``pgdata`` is left out: the server has it as PGDATA.
             user: As whom; only root may name another than its own.
             pgdata: The data directory.
             log: For standard output and error; not on the data directory's disk.
@@ -195,10 +195,11 @@ class GuardClient:
         """
         # The guard compares with what the kernel says, where no link is left.
         resolved = await asyncio.to_thread(os.path.realpath, pgdata)
+        command = await asyncio.to_thread(_without_directory, argv, resolved)
         entry = await asyncio.to_thread(_account, user)
         answer = await self._ask(
             "start",
-            argv=list(argv),
+            argv=command,
             user=user,
             uid=entry.pw_uid,
             gid=entry.pw_gid,
@@ -430,6 +431,18 @@ async def kill_by_directory(
         kill.kill_by_directory, pgdata, uid, deadline_ns=deadline_ns
     )
     return tuple(left)
+
+
+def _without_directory(argv: Sequence[str], pgdata: str) -> list[str]:
+    # `pkill -9 -f` with this program's name, which is a part of many data directories'
+    # names, is to end daemon and guard, and by the guard's death the server. It must
+    # not hit the postmaster: its backends would go on.
+    command = list(argv)
+    for at in range(1, len(command) - 1):
+        if command[at] == "-D" and os.path.realpath(command[at + 1]) == pgdata:
+            del command[at : at + 2]
+            break
+    return command
 
 
 def _account(user: str) -> pwd.struct_passwd:
