@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from support.postgres import Lab, find_servers, lab, reachable_bin_dir
+
+from support.postgres import Lab, data_template, find_servers, lab, reachable_bin_dir
 
 SERVERS = find_servers()
 
@@ -30,13 +31,25 @@ def one_bin_dir() -> Iterator[Path]:
         yield bin_dir
 
 
+@pytest.fixture(scope="session")
+def any_template(any_bin_dir: Path) -> Iterator[Path]:
+    with data_template(any_bin_dir) as template:
+        yield template
+
+
+@pytest.fixture(scope="session")
+def one_template(one_bin_dir: Path) -> Iterator[Path]:
+    with data_template(one_bin_dir) as template:
+        yield template
+
+
 @pytest.fixture
-async def any_lab(any_bin_dir: Path) -> AsyncIterator[Lab]:
-    async with lab(any_bin_dir) as one:
+async def any_lab(any_bin_dir: Path, any_template: Path) -> AsyncIterator[Lab]:
+    async with lab(any_bin_dir, any_template) as one:
         yield one
 
 
 @pytest.fixture
-async def one_lab(one_bin_dir: Path) -> AsyncIterator[Lab]:
-    async with lab(one_bin_dir) as one:
+async def one_lab(one_bin_dir: Path, one_template: Path) -> AsyncIterator[Lab]:
+    async with lab(one_bin_dir, one_template) as one:
         yield one

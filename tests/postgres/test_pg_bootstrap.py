@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from pgbastion.errors import PostgresError
 from pgbastion.model.ids import Epoch
 from pgbastion.postgres import scram, staging
@@ -16,7 +17,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 async def test_the_server_never_opens_without_passwords(any_lab: Lab) -> None:
-    n1 = await any_lab.primary("n1")
+    n1 = await any_lab.primary("n1", initdb=True)
     rows = await n1.rows(
         "SELECT rolname, rolpassword, rolsuper, rolreplication FROM pg_authid"
         " WHERE rolcanlogin ORDER BY rolname"
@@ -36,7 +37,7 @@ async def test_the_server_never_opens_without_passwords(any_lab: Lab) -> None:
 
 
 async def test_the_programs_leave_no_secret_in_log_or_directory(one_lab: Lab) -> None:
-    n1 = await one_lab.primary("n1")
+    n1 = await one_lab.primary("n1", initdb=True)
     await n1.stop()
     for path in [n1.log, *n1.paths.data_dir.glob("*.conf")]:
         text = path.read_text()
@@ -100,7 +101,7 @@ async def test_a_directory_with_anything_in_it_is_not_initialised(
     n1.paths.data_dir.mkdir()
     (n1.paths.data_dir / "precious").write_text("user's")
     with pytest.raises(PostgresError, match="is not empty"):
-        await n1.bootstrap()
+        await n1.bootstrap(initdb=True)
     assert [p.name for p in n1.paths.data_dir.iterdir()] == ["precious"]
 
 

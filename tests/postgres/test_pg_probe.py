@@ -1,4 +1,4 @@
-"""The probe: alive, alive with a reason, silent; and it never waits longer than told."""
+"""The probe: alive, alive with a reason, silent; it never waits longer than told."""
 
 import asyncio
 import os
@@ -6,8 +6,10 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+
 from pgbastion.clock import boottime_ns
 from pgbastion.postgres.connection import (
     Connection,
@@ -17,7 +19,7 @@ from pgbastion.postgres.connection import (
 from pgbastion.postgres.disk import DiskWorker
 from pgbastion.postgres.hello import hello
 from pgbastion.postgres.probe import Probe
-from support.postgres import Lab, Server
+from support.postgres import Lab, Server, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -59,9 +61,7 @@ async def test_a_standby_tells_what_it_receives(one_lab: Lab) -> None:
     await n2.copy_from(n1)
     await n2.start()
     written = await n1.primary.write_position()
-    async with asyncio.timeout(10):
-        while not await n2.has_flushed(written):
-            await asyncio.sleep(0.02)
+    await until(lambda: n2.has_flushed(written))
     async with probing(n2) as probe:
         facts = (await probe.look(deadline_s=5)).facts
     assert facts is not None
@@ -99,8 +99,8 @@ class frozen:  # noqa: N801 - reads as a statement
         assert server.process is not None
         postmaster = server.process.pid
         children = f"/proc/{postmaster}/task/{postmaster}/children"
-        with open(children, encoding="utf-8") as file:
-            self._pids = [postmaster, *map(int, file.read().split())]
+        text = Path(children).read_text(encoding="utf-8")
+        self._pids = [postmaster, *map(int, text.split())]
 
     def __enter__(self) -> None:
         for pid in self._pids:

@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+
 from pgbastion.errors import PostgresError
 from pgbastion.model.cluster import ReplicationMode, SyncSet
 from pgbastion.model.ids import Epoch, Timeline
@@ -199,7 +200,7 @@ async def test_a_failed_copy_leaves_the_directory_as_it_was(one_lab: Lab) -> Non
 async def test_another_cluster_is_refused(one_lab: Lab) -> None:
     n1, _ = await pair(one_lab)
     stranger = one_lab.server("stranger")
-    await stranger.bootstrap()
+    await stranger.bootstrap(initdb=True)
     step = await stranger.ladder.decide(n1.replication_address())
     assert isinstance(step, rejoin.Refuse)
     assert "another cluster" in step.reason

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from pgbastion.errors import PostgresError
 from pgbastion.model.cluster import ReplicationMode, SyncSet
 from pgbastion.model.ids import DataId, Epoch, Timeline, standby_name

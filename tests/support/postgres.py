@@ -20,6 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
+from pgbastion.errors import PostgresError
 from pgbastion.model.cluster import ReplicationMode, SyncSet
 from pgbastion.model.ids import DataId, Epoch, NodeId, standby_name
 from pgbastion.model.wal import Lsn, parse_lsn
@@ -44,6 +45,11 @@ PASSWORDS: Final = {
     ROLES.replication: "replication:secret\\",
     ROLES.rewind: "rewind secret",
 }
+SMALL: Final[Mapping[str, str | int]] = {
+    "shared_buffers": "16MB",
+    "max_connections": 30,
+}
+LIMITS: Final = {"max_connections": 30, "max_wal_senders": 16}
 START_S: Final = 30.0
 STOP_S: Final = 30.0
 NETWORK: Final = "127.34"
@@ -109,7 +115,9 @@ class Server:
         *,
         parameters: Mapping[str, str | int] | None = None,
         port: int = 5442,
+        template: Path | None = None,
     ) -> None:
+        self.template = template
         self.name = NodeId(name)
         self.host = next_host()
         self.port = port
@@ -137,13 +145,12 @@ class Server:
         self.programs = Programs(self.paths)
         self.mark_file = MarkFile(self.paths.data_dir, self.files)
         self.offline = Offline(self.paths, self.files, self.programs)
-        small: dict[str, str | int] = {"shared_buffers": "16MB", "max_connections": 30}
         self.config = ConfigFiles(
             self.paths,
             self.identity,
             self.files,
             secrets=self.secrets,
-            parameters={**small, **(parameters or {})},
+            parameters={**SMALL, **(parameters or {})},
             hba=["host all all all scram-sha-256"],
         )
         self.source = FromPrimary(
@@ -189,9 +196,20 @@ class Server:
         """Return the notes of segments that wait for the archive."""
         return list((self.paths.wal_dir / "archive_status").glob("*.ready"))
 
-    async def bootstrap(self, *hosts: str) -> None:
+    async def bootstrap(self, *hosts: str, initdb: bool = False) -> None:
         """Make the first data directory, ready to start as a standby of nobody."""
         mark = Mark(cluster_id="test", data_id=new_data_id(), node=self.name)
+        wanted = limits(self.config.settings({}))
+        if self.template is not None and wanted == LIMITS and not initdb:
+            await asyncio.to_thread(_clone, self.template, self.paths.data_dir)
+            await self.mark_file.write(mark)
+        else:
+            await self.initialise(mark)
+        await self.config.write_access([self.host, *hosts], fresh=True)
+        await self.configure()
+
+    async def initialise(self, mark: Mark) -> None:
+        """Make the data directory with initdb."""
         await init_cluster(
             self.paths,
             self.files,
@@ -201,8 +219,6 @@ class Server:
             mark=mark,
             limits=limits(self.config.settings({})),
         )
-        await self.config.write_access([self.host, *hosts], fresh=True)
-        await self.configure()
 
     async def copy_from(self, primary: "Server") -> None:
         """Become a standby of ``primary`` by a copy."""
@@ -224,8 +240,20 @@ class Server:
 
     async def start(self) -> None:
         """Start the postmaster and wait until it answers queries."""
+        self.process = self._launch()
+        until = time.monotonic() + START_S
+        while True:
+            try:
+                await self.connection.open(deadline_s=2)
+                return
+            except PostgresError:
+                if self.process.poll() is not None or time.monotonic() > until:
+                    raise AssertionError(self.log.read_text()[-3000:]) from None
+            await asyncio.sleep(0.02)
+
+    def _launch(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            return subprocess.Popen(
                 [*unprivileged(self.paths.account), *self.paths.server_command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -233,15 +261,6 @@ class Server:
                 start_new_session=True,
                 cwd="/",
             )
-        until = time.monotonic() + START_S
-        while True:
-            try:
-                await self.connection.open(deadline_s=2)
-                return
-            except Exception:
-                if self.process.poll() is not None or time.monotonic() > until:
-                    raise AssertionError(self.log.read_text()[-3000:]) from None
-            await asyncio.sleep(0.02)
 
     async def disconnect(self) -> None:
         """Close every connection."""
@@ -254,7 +273,7 @@ class Server:
         await self.stop(signal.SIGQUIT)
 
     async def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop the postmaster: SIGINT is a fast stop, SIGQUIT leaves a crashed server."""
+        """Stop the postmaster: SIGINT is a fast stop, SIGQUIT a crash."""
         await self.disconnect()
         process, self.process = self.process, None
         if process is not None:
@@ -326,41 +345,77 @@ async def until(
 ) -> None:
     """Wait until ``condition`` holds."""
     async with asyncio.timeout(deadline_s):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - a server announces nothing
             await asyncio.sleep(0.02)
 
 
 class Lab:
     """Servers of one test."""
 
-    def __init__(self, root: Path, bin_dir: Path) -> None:
+    def __init__(self, root: Path, bin_dir: Path, template: Path | None = None) -> None:
         self.root = root
         self.bin_dir = bin_dir
+        self.template = template
         self.servers: list[Server] = []
 
     def server(self, name: str, **parameters: str | int) -> Server:
         """Add a node that has no data yet."""
-        server = Server(self.root, name, self.bin_dir, parameters=parameters)
+        server = Server(
+            self.root,
+            name,
+            self.bin_dir,
+            parameters=parameters,
+            template=self.template,
+        )
         self.servers.append(server)
         return server
 
-    async def primary(self, name: str, *others: Server, **parameters: str) -> Server:
+    async def primary(
+        self, name: str, *others: Server, initdb: bool = False, **parameters: str
+    ) -> Server:
         """Add the first node, promoted."""
         server = self.server(name, **parameters)
-        await server.bootstrap(*(other.host for other in others))
+        hosts = [other.host for other in others]
+        await server.bootstrap(*hosts, initdb=initdb)
         await server.start()
         await server.mark_file.update(promoted=Epoch(1))
         await server.rows("SELECT pg_promote()")
         return server
 
 
-@asynccontextmanager
-async def lab(bin_dir: Path) -> AsyncIterator[Lab]:
-    """Give a lab whose processes and files are gone afterwards."""
+def _clone(template: Path, target: Path) -> None:
+    subprocess.run(["cp", "--archive", "--reflink=auto", template, target], check=True)
+
+
+@contextmanager
+def _open_directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="pgbastion-lab-") as name:
-        root = Path(name)
-        root.chmod(0o755)
-        one = Lab(root, bin_dir)
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@contextmanager
+def data_template(bin_dir: Path) -> Iterator[Path]:
+    """Give a data directory that `Server.bootstrap` copies instead of an initdb."""
+
+    async def make(root: Path) -> Path:
+        async with lab(bin_dir) as one:
+            server = one.server("template")
+            mark = Mark(cluster_id="test", data_id=new_data_id(), node=server.name)
+            await server.initialise(mark)
+            target = root / "data"
+            await asyncio.to_thread(_clone, server.paths.data_dir, target)
+            return target
+
+    with tempfile.TemporaryDirectory(prefix="pgbastion-template-") as name:
+        yield asyncio.run(make(Path(name)))
+
+
+@asynccontextmanager
+async def lab(bin_dir: Path, template: Path | None = None) -> AsyncIterator[Lab]:
+    """Give a lab whose processes and files are gone afterwards."""
+    with _open_directory() as root:
+        one = Lab(root, bin_dir, template)
         try:
             yield one
         finally:

@@ -1,7 +1,7 @@
 """One connection to a server, which can always be given up.
 
-A frozen server answers nothing, not even a cancel request. So a query that is late is not
-cancelled: its socket is shut down, which ends the wait at once.
+A frozen server answers nothing, not even a cancel request. So a query that is late is
+not cancelled: its socket is shut down, which ends the wait at once.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ class ServerSilentError(PostgresError):
 
 
 class ServerAnsweredError(PostgresError):
-    """The server answered with an error: it is alive, with a reason (SAFETY rule 76)."""
+    """The server answered with an error: alive, with a reason (safety rule 76)."""
 
     def __init__(self, message: str, sqlstate: str) -> None:
         super().__init__(message)

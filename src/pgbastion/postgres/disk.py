@@ -128,7 +128,7 @@ class DiskWorker:
         )
 
     def _directories(self) -> list[str]:
-        """Return the data directory, and that of the WAL where it is on another disk."""
+        """Return the data directory, and that of WAL if it is on another disk."""
         data, wal = self._paths.data_dir, self._paths.wal_dir.resolve()
         if wal.stat().st_dev == data.stat().st_dev:
             return [str(data)]

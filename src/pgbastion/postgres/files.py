@@ -114,7 +114,7 @@ def write_durably(
 
 
 def remove_durably(path: Path) -> None:
-    """Remove ``path`` if it is there, so that a power failure does not bring it back."""
+    """Remove ``path`` if it is there; a power failure does not bring it back."""
     try:
         path.unlink()
     except FileNotFoundError:
@@ -132,7 +132,7 @@ def sync_dir(path: Path) -> None:
 
 
 def make_dir(path: Path, account: Account, mode: int = DIR_MODE) -> None:
-    """Make the directory ``path`` for ``account``; one that exists keeps its content."""
+    """Make the directory ``path`` for ``account``, or give it one that exists."""
     path.mkdir(mode=mode, exist_ok=True)
     found = path.stat()
     if stat.S_IMODE(found.st_mode) != mode:

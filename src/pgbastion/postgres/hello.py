@@ -1,9 +1,9 @@
 """Ask a postmaster for a sign of life with a new connection, without logging in.
 
 libpq hides the SQLSTATE of a refused connection, and messages are translated. So the
-first exchange is spoken here: a start-up packet, then the first answer, which is either a
-request for a password (a new backend lives) or an ErrorResponse with its SQLSTATE
-(PostgreSQL, "Frontend/Backend Protocol", message formats).
+first exchange is spoken here: a start-up packet, then the first answer, which is
+either a request for a password (a new backend lives) or an ErrorResponse with its
+SQLSTATE (PostgreSQL, "Frontend/Backend Protocol", message formats).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class Hello:
     """The first answer of a new connection."""
 
     sqlstate: str | None = None
-    """Why the server will not serve now; None: it asks for a password, or lets us in."""
+    """Why the server will not serve now; None: it asks for a password."""
     message: str = ""
 
 

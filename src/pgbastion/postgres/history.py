@@ -1,8 +1,8 @@
 """Timeline history files of one server.
 
 PostgreSQL takes the next timeline id for which it finds no history file. So before a
-promotion that must take a certain id, files for all lower ids are put there: true ones for
-ancestors, and a line that leads nowhere for ids that are to stay unused (LEASE.md, 5.6).
+promotion that must take a certain id, files for all lower ids are put there: true ones
+for ancestors, and a line that leads nowhere for ids that are to stay unused.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Our mark in a data directory: whose it is, and in which epochs it took part.
 
 The data id stands for the content: it is replaced, durably, *before* a rewind or a copy
-touches the directory, so that nobody takes the new content for the old (LEASE.md, the
-words). Copying programs bring the source's mark along; ours is written again after them.
+touches the directory, so that nobody takes the new content for the old. Copying
+programs bring the source's mark along; ours is written again after them.
 """
 
 import json

@@ -13,7 +13,7 @@ from pgbastion.model.wal import Lsn, WalEnd, format_lsn, parse_lsn
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class ServerVersion:
-    """A release of PostgreSQL, such as 15.18; a beta or development build has minor 0."""
+    """A release of PostgreSQL, such as 15.18; a beta has minor 0."""
 
     major: int
     minor: int
@@ -301,7 +301,7 @@ _PROGRESS: Final = re.compile(r"(\d+)/(\d+) kB")
 
 
 def parse_progress(text: str) -> tuple[int, int] | None:
-    """Return (done, total) in bytes from pg_basebackup's or pg_rewind's progress line."""
+    """Return (done, total) in bytes from a progress line of a copying program."""
     matches = _PROGRESS.findall(text)
     if not matches:
         return None

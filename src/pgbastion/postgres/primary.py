@@ -1,4 +1,4 @@
-"""What is done to a running primary: its synchronous set, slots, roles, a checkpoint."""
+"""What is done to a running primary: its synchronous set, slots, a checkpoint."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -74,7 +74,7 @@ class SyncEffect:
 def judge_effect(
     wanted: str, current: str, members: Collection[str], senders: Collection[WalSender]
 ) -> SyncEffect:
-    """Tell whether a setting is in force in every walsender (LEASE.md, 5.5).
+    """Tell whether a setting is in force in every walsender.
 
     Args:
         wanted: The setting as it was written.

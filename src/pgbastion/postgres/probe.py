@@ -80,7 +80,7 @@ class ServerFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """One probe. ``evidence_ns`` is the instant at which server and disks still lived."""
+    """One probe; ``evidence_ns`` is when server and disks surely lived still."""
 
     sent_ns: int
     answered_ns: int

@@ -1,7 +1,7 @@
 """How a stopped server becomes a standby of the primary again. Pure.
 
-Decided by histories, never by a guess: the end of valid WAL on the local disk against the
-timelines that lead to the primary's (SAFETY rules 39 and 45 to 50).
+Decided by histories, never by a guess: the end of valid WAL on the local disk against
+the timelines that lead to the primary's (safety rules 39 and 45 to 50).
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class Follow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrashRecover:
-    """Recover without clients first, then decide again: pg_rewind needs an orderly end."""
+    """Recover without clients first: pg_rewind needs an orderly end."""
 
     reason: str
 
@@ -132,13 +132,13 @@ def find_excess(end: WalEnd, history: History, flushed: Lsn) -> str | None:
 def _refusal(local: LocalState, source: SourceState) -> Refuse | None:
     if local.major != local.programs_major:
         return Refuse(
-            reason=f"the data directory is of PostgreSQL {local.major}, the programs are"
-            f" of {local.programs_major}"
+            reason=f"the data directory is of PostgreSQL {local.major}, the programs"
+            f" are of {local.programs_major}"
         )
     if local.control.system_identifier != source.system_identifier:
         return Refuse(
-            reason="the data directory belongs to another cluster: its system identifier"
-            f" is {local.control.system_identifier}, the primary's is"
+            reason="the data directory belongs to another cluster: its system"
+            f" identifier is {local.control.system_identifier}, the primary's is"
             f" {source.system_identifier}"
         )
     if source.major != local.programs_major:

@@ -206,7 +206,7 @@ def hba_block(roles: PgRoles, members: Sequence[str], configured: Sequence[str])
 
 
 def hba_address(member: str) -> str:
-    """Return how pg_hba.conf names one host: an address as a network of one, else as is."""
+    """Return how pg_hba.conf names one host: an address as a network of one."""
     try:
         address = ipaddress.ip_address(member)
     except ValueError:
@@ -215,7 +215,7 @@ def hba_address(member: str) -> str:
 
 
 def _loopback_source(members: Sequence[str]) -> tuple[str, ...]:
-    """Return where nodes on loopback connect from: Linux chooses 127.0.0.1 for them all."""
+    """Return where nodes on loopback connect from: Linux chooses 127.0.0.1."""
     with_dots = [member for member in members if member.startswith("127.")]
     return ("127.0.0.1",) if with_dots else ()
 
@@ -258,7 +258,7 @@ _INCLUDE: Final = re.compile(r"\s*include\w*\s*=?\s*'pgbastion\.conf'.*")
 
 def include_last(text: str) -> str:
     """Return postgresql.conf with our include as its last line, and only there."""
-    kept = [line for line in text.splitlines() if not _INCLUDE.fullmatch(line)]
+    kept = [line for line in text.split("\n") if not _INCLUDE.fullmatch(line)]
     while kept and not kept[-1].strip():
         kept.pop()
     return "\n".join([*kept, "", INCLUDE_LINE]) + "\n"
@@ -268,10 +268,10 @@ _SETTING_LINE: Final = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.]*)\s*(?:=|\s)")
 
 
 def without_settings(text: str, owned: frozenset[str]) -> tuple[str, tuple[str, ...]]:
-    """Return postgresql.auto.conf without the settings that are ours, and their names."""
+    """Return postgresql.auto.conf without settings that are ours, and their names."""
     kept: list[str] = []
     removed: list[str] = []
-    for line in text.splitlines(keepends=True):
+    for line in re.split(r"(?<=\n)", text):
         match = _SETTING_LINE.match(line)
         name = match[1].lower() if match else ""
         if name in owned:

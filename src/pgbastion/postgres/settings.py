@@ -43,7 +43,7 @@ _SAFETY: Final[Mapping[str, str]] = {
 }
 OWNED: Final[Mapping[str, str]] = {**VOLATILE, **_PLACES, **_SAFETY}
 
-# A standby must not have less than its primary (SAFETY rule 43).
+# A standby must not have less than its primary (safety rule 43).
 FLOOR_NAMES: Final = tuple(FLOORS)
 
 _DEFAULTS: Final[Mapping[str, Value]] = {
@@ -70,8 +70,7 @@ _CHOICES: Final[Mapping[str, tuple[frozenset[str], str]]] = {
     ),
     "synchronous_commit": (
         frozenset({"on", "remote_apply", "true", "yes", "1"}),
-        "below 'on' a commit is acknowledged that a failover loses; a session that"
-        " accepts this can set it for itself",
+        "below 'on' a failover loses acknowledged commits; a session may set it",
     ),
 }
 _LEAST: Final[Mapping[str, tuple[int, str]]] = {

@@ -74,7 +74,7 @@ class Slots:
             )
 
     async def advance(self, positions: Mapping[NodeId, Lsn]) -> None:
-        """On a standby: let go of WAL that the slots' nodes have confirmed elsewhere."""
+        """On a standby: let go of WAL that the slots' nodes have confirmed."""
         found = {slot.name: slot for slot in await self.list()}
         for node, lsn in positions.items():
             slot = found.get(slot_name(node))

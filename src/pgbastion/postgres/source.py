@@ -167,7 +167,7 @@ class FromPrimary:
             name=f"pgbastion rewind of {self._identity.node}",
             dbname="postgres",
         )
-        # pg_rewind reads the new history from pg_control, so only a real primary will do.
+        # pg_rewind reads the new history from pg_control: only a real primary will do.
         await self._programs.run(
             "pg_rewind",
             f"--target-pgdata={self._paths.data_dir}",

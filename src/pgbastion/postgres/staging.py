@@ -2,9 +2,9 @@
 
 Where the data directory can be renamed, the new one is built next to it and one atomic
 exchange of names swaps them. Where it cannot (a mount point, or a parent that is not
-ours), the new one is built in a directory inside and its entries are moved up, ``global``
-last: without pg_control a server does not start. A list of the new entries, durable
-before the first move, lets `Staging.repair` finish what was cut short.
+ours), the new one is built in a directory inside and its entries are moved up,
+``global`` last: without pg_control a server does not start. A list of the new entries,
+durable before the first move, lets `repair` finish what was cut short.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ INSIDE_OLD: Final = "pgbastion.old"
 _OTHERS: Final = frozenset({"lost+found", INSIDE_NEW, INSIDE_OLD})
 LAST: Final = "global"
 COMPLETE: Final = "pgbastion.complete"
-"""Inside the staging directory: the names of its entries, once all of them are there."""
+"""In the staging directory: the names of its entries, once all are there."""
 
 # linux/fcntl.h, linux/fs.h
 _AT_FDCWD: Final = -100
@@ -100,7 +100,7 @@ class Staging:
         make_dir(self.path, self._paths.account)
 
     def repair(self) -> None:
-        """Finish an installation inside the directory that was cut short; in a thread."""
+        """Finish an installation that was cut short; runs in a thread."""
         if (self.path / COMPLETE).exists():
             self._move_in()
 
@@ -120,7 +120,7 @@ class Staging:
         self._move_in()
 
     def _move_in(self) -> None:
-        """Move the old entries out and the new ones in; may be begun again at any point."""
+        """Move old entries out and new ones in; can be begun again at any point."""
         new = frozenset(json.loads((self.path / COMPLETE).read_text(encoding="utf-8")))
         make_dir(self.old, self._paths.account)
         present = set(os.listdir(self._data))  # noqa: PTH208
@@ -183,7 +183,7 @@ def is_empty(data_dir: Path) -> bool:
     """Tell whether a directory holds nothing of anybody; an absent one is empty.
 
     Raises:
-        OSError: It cannot be read, which is not the same as empty (SAFETY rule 42).
+        OSError: It cannot be read, which is not the same as empty (safety rule 42).
     """
     try:
         names = set(os.listdir(data_dir))  # noqa: PTH208 - only the names

@@ -30,7 +30,7 @@ QUERY_DEADLINE_S: Final = 2.0
 ASK_EVERY_S: Final = 0.003
 
 _RECEIVER: Final = "SELECT r.pid FROM pg_catalog.pg_stat_wal_receiver AS r"
-# The start-up process waits in one of these once it has replayed all that is on the disk.
+# The start-up process waits in one of these once it has replayed all on the disk.
 _WAITS_FOR_WAL: Final = """
 SELECT pg_catalog.pg_last_wal_receive_lsn()::text,
        EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS a
