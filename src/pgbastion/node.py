@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pgbastion._build import VERSION
+from pgbastion.api.app import build_api, build_metrics_api
+from pgbastion.api.ports import Tokens
+from pgbastion.api.server import ApiServer
 from pgbastion.clock import boottime_ns
 from pgbastion.config.load import load_config
 from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.reload import what_changes
-from pgbastion.config.secrets import Secrets
-from pgbastion.consensus.engine import Engine, ask_as_guest
+from pgbastion.config.secrets import TOKEN_FILE_NAME, Secrets
+from pgbastion.consensus.engine import Engine, ask_as_guest, is_member
 from pgbastion.consensus.interface import (
     Committed,
     Event,
@@ -41,6 +44,7 @@ from pgbastion.model.reasons import Reason
 from pgbastion.model.views import START_MAX_MS, Limits
 from pgbastion.node_api import NodeCommands, Snapshots
 from pgbastion.observe.logging import configure_logging, get_logger
+from pgbastion.observe.metrics import Metrics
 from pgbastion.postgres.config_files import Secrets as Passwords
 from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.postgres.instance import Bounds, Instance
@@ -215,7 +219,38 @@ class Node:
             own=self.own,
             report_max_ms=3 * timings.probe_ms,
         )
-        self.commands = NodeCommands(host=self.host, own=self.own, reload=self.reload)
+        commands = NodeCommands(host=self.host, own=self.own, reload=self.reload)
+        metrics = Metrics()
+        self._servers = [
+            ApiServer(
+                build_api(
+                    self.snapshots.take,
+                    commands,
+                    tokens=self._tokens,
+                    render_metrics=metrics.render,
+                ),
+                host=config.api.bind_address,
+                port=config.api.port,
+            ),
+            ApiServer(
+                build_metrics_api(
+                    self.snapshots.take,
+                    tokens=self._tokens,
+                    render_metrics=metrics.render,
+                ),
+                host=config.metrics.bind_address,
+                port=config.metrics.port,
+            ),
+        ]
+
+    def _tokens(self) -> Tokens:
+        config = self.config
+        place = config.api.auth_token_file or config.raft.data_dir / TOKEN_FILE_NAME
+        return Tokens(
+            write=self.secrets.write_token,
+            read=self.secrets.read_token,
+            place=str(place),
+        )
 
     def wake(self) -> None:
         """Have a pass soon."""
@@ -224,6 +259,8 @@ class Node:
     async def run(self) -> None:
         """Run until cancelled, or until a part fails."""
         await self.proxy.start()
+        for server in self._servers:
+            await server.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._take_events(), name="events")
             group.create_task(self.snapshots.lag.run(), name="loop-lag")
@@ -491,6 +528,8 @@ class Node:
         await self.halt()
         await self.host.stop()
         await self.proxy.stop(0)
+        for server in self._servers:
+            await server.stop()
         if self.instance is not None:
             await self.instance.close()
         if self.guard is not None:
@@ -552,6 +591,8 @@ async def build_node(
             on_stopped=on_stopped,
             on_event=on_event,
         )
+        if not is_member(config.raft.data_dir):
+            await guard.start_afresh()
         await guard.connect()
         page = Page(str(page_path))
     else:

@@ -50,6 +50,18 @@ async def ask_as_guest(
     return answer
 
 
+def is_member(directory: Path) -> bool:
+    """Tell whether the Raft directory has the identity of a member.
+
+    Raises:
+        ConsensusError: It cannot be read, which is not the same as none.
+    """
+    try:
+        return _engine.inspect(str(directory)) is not None
+    except _engine.EngineError as exc:
+        raise ConsensusError(str(exc)) from exc
+
+
 class Engine:
     """This node's consensus engine; fulfils ``ha.ports.RaftEngine``.
 

@@ -22,6 +22,7 @@ from pgbastion.postgres.guard_messages import Exited, Gone, GuardEvent, Killed
 
 KILL_DEADLINE_S: Final = 2.0
 OFFICE_DEADLINE_S: Final = 10.0
+PAGE_NAME: Final = "page"
 SERVER_LOG: Final = "postgres.log"
 _TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
@@ -59,6 +60,36 @@ class GuardLink:
         self._idle = asyncio.Event()
         self._renewing: asyncio.Task[None] | None = None
         self.generation = 0
+
+    async def start_afresh(self) -> None:
+        """Forget the latches of an earlier life, where nothing runs any more.
+
+        For a node without an identity: what was latched for the epochs of a cluster
+        that it no longer belongs to says nothing about the next one's.
+
+        Raises:
+            GuardError: There is no guard to ask, and none can be started.
+        """
+        page = self._run_dir / PAGE_NAME
+        if not page.exists():
+            return
+        gone = asyncio.Event()
+        client = await GuardClient.connect_or_spawn(
+            self._run_dir,
+            on_event=lambda event: gone.set() if isinstance(event, Gone) else None,
+            python=sys.executable,
+        )
+        try:
+            status = await client.status()
+            if status.state != "idle":
+                return
+            await client.quit()
+            async with asyncio.timeout(OFFICE_DEADLINE_S):
+                await gone.wait()
+            page.unlink(missing_ok=True)
+            log.info("page_made_anew", reason="this node has no identity")
+        finally:
+            await client.close()
 
     async def connect(self) -> None:
         """Connect to the node's guard, started if there is none, and take office.

@@ -266,6 +266,7 @@ class Instance:
         try:
             async with asyncio.timeout(self._bounds.look_s):
                 await self._standby.warm()
+                await self._primary.open()
         except (PostgresError, TimeoutError):
             return
 
