@@ -48,9 +48,6 @@ pub struct Cut {
 impl DiskLog {
     /// Make the first segment; `records` begin with a base.
     pub fn create(dir: &Path, records: &[u8]) -> Result<DiskLog, String> {
-        for old in segments(dir)? {
-            remove(&old.1)?;
-        }
         let (file, offset, capacity) = make_segment(dir, 1, 1, records)
             .map_err(|e| format!("{}: cannot create the log: {e}", dir.display()))?;
         let mut log =
@@ -172,6 +169,11 @@ impl DiskLog {
         reserve_space(&file, SEGMENT_BYTES)?;
         file.sync_all()
     }
+}
+
+/// Tell whether there is any file of a log.
+pub fn has_log(dir: &Path) -> Result<bool, String> {
+    Ok(!segments(dir)?.is_empty())
 }
 
 fn cannot_reserve(dir: &Path, error: &io::Error) -> String {

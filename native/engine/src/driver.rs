@@ -382,23 +382,27 @@ impl Driver {
         }
     }
 
-    /// Do what the core wants done, in its order, until it wants nothing more.
+    /// Do what the core wants done, in its order, until it wants nothing more. Who
+    /// hears of an event finds a status that is at least as new.
     fn carry_out(&mut self) {
-        loop {
-            let Some(member) = &mut self.member else { return };
+        let mut events = Vec::new();
+        while let Some(member) = &mut self.member {
             let outputs = member.core.outputs();
             if outputs.is_empty() {
                 let status = member.core.status();
                 *self.shared.status.lock().expect("no holder panics") = Some(status);
-                return;
+                break;
             }
             for output in outputs {
-                self.carry_out_one(output);
+                self.carry_out_one(output, &mut events);
             }
+        }
+        for event in events {
+            self.shared.outbox.push(event);
         }
     }
 
-    fn carry_out_one(&mut self, output: Output) {
+    fn carry_out_one(&mut self, output: Output, events: &mut Vec<Event>) {
         let Some(member) = &mut self.member else { return };
         match output {
             Output::Send { to, class, frame } => {
@@ -419,7 +423,7 @@ impl Driver {
                 }
             }
             Output::Peers(members) => self.follow(members),
-            Output::Event(event) => self.shared.outbox.push(event),
+            Output::Event(event) => events.push(event),
         }
     }
 

@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 
 use crate::bytes::{Malformed, Put, Take};
 use crate::clock::boottime_ns;
-use crate::disk::{sync_dir, Cut, DiskLog};
+use crate::disk::{has_log, sync_dir, Cut, DiskLog};
 use crate::records::Recovered;
 
 const MAGIC: &[u8; 8] = b"pgbid\0\0\x01";
 const IDENTITY: &str = "identity";
+const DRAFT: &str = "identity.tmp";
 /// Longest id of a cluster, in bytes.
 pub const CLUSTER_ID_MAX: usize = 64;
 
-/// Who this member is. It appears after its log, so that a half-made one is nobody.
+/// Who this member is. It is drafted before the log, and gets its name after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub cluster: Vec<u8>,
@@ -56,9 +57,24 @@ impl Identity {
     }
 
     /// Read who the member of this directory is; `None`: nobody yet.
+    ///
+    /// A crash may have come between the log and the identity's name: then the draft
+    /// counts. A log without either is somebody's, and nobody may write over it.
     pub fn read(dir: &Path) -> Result<Option<Identity>, String> {
-        let path = dir.join(IDENTITY);
-        let bytes = match fs::read(&path) {
+        if let Some(identity) = Identity::read_file(&dir.join(IDENTITY))? {
+            return Ok(Some(identity));
+        }
+        if !dir.exists() || !has_log(dir)? {
+            return Ok(None);
+        }
+        match Identity::read_file(&dir.join(DRAFT))? {
+            Some(identity) => Ok(Some(identity)),
+            None => Err(format!("{}: there is a log, but no {IDENTITY}", dir.display())),
+        }
+    }
+
+    fn read_file(path: &Path) -> Result<Option<Identity>, String> {
+        let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(format!("{}: cannot read: {e}", path.display())),
@@ -68,17 +84,20 @@ impl Identity {
             .map_err(|_| format!("{}: damaged, or of another version", path.display()))
     }
 
-    fn write(&self, dir: &Path) -> io::Result<()> {
-        let scratch = dir.join("identity.tmp");
+    fn draft(&self, dir: &Path) -> io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
-            .open(&scratch)?;
+            .open(dir.join(DRAFT))?;
         file.write_all(&self.encode())?;
         file.sync_all()?;
-        fs::rename(&scratch, dir.join(IDENTITY))?;
+        sync_dir(dir)
+    }
+
+    fn publish(dir: &Path) -> io::Result<()> {
+        fs::rename(dir.join(DRAFT), dir.join(IDENTITY))?;
         sync_dir(dir)
     }
 }
@@ -125,6 +144,9 @@ impl Home {
         let Some(identity) = Identity::read(&self.dir)? else {
             return Ok(None);
         };
+        if !self.dir.join(IDENTITY).exists() {
+            Identity::publish(&self.dir).map_err(|e| self.cannot_write(&e))?;
+        }
         let (log, recovered, cut) = DiskLog::open(&self.dir)?;
         Ok(Some((identity, log, recovered, cut)))
     }
@@ -135,12 +157,18 @@ impl Home {
         identity: &Identity,
         records: &[u8],
     ) -> Result<(DiskLog, Recovered), String> {
+        if has_log(&self.dir)? {
+            return Err(format!("{}: there is a log already", self.dir.display()));
+        }
+        identity.draft(&self.dir).map_err(|e| self.cannot_write(&e))?;
         let log = DiskLog::create(&self.dir, records)?;
         let mut recovered = Recovered::default();
         recovered.read(records).expect("records of our own making follow the format");
-        identity
-            .write(&self.dir)
-            .map_err(|e| format!("{}: cannot write the identity: {e}", self.dir.display()))?;
+        Identity::publish(&self.dir).map_err(|e| self.cannot_write(&e))?;
         Ok((log, recovered))
+    }
+
+    fn cannot_write(&self, error: &io::Error) -> String {
+        format!("{}: cannot write the identity: {error}", self.dir.display())
     }
 }

@@ -25,6 +25,7 @@ pub enum Notice {
     Lost,
     /// Nobody answered, or the other side refused, for the reason given.
     Failed(String),
+    /// A snapshot has gone out.
     Written,
 }
 
@@ -194,7 +195,9 @@ impl<T: Fn(Notice)> Dialer<T> {
                     if sent.is_err() {
                         break;
                     }
-                    (self.tell)(Notice::Written);
+                    if self.on_demand() {
+                        (self.tell)(Notice::Written);
+                    }
                 }
                 None if self.on_demand() => return,
                 None => {

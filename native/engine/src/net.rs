@@ -13,7 +13,10 @@ use crate::handshake::{
 };
 use crate::wire::Class;
 
-/// How long a connection may take to open, and each step of a handshake.
+/// How long a connection may take to open: a lost packet is better sent anew by another
+/// attempt than by the kernel a second later.
+const CONNECT_MAX: Duration = Duration::from_millis(500);
+/// How long a handshake may take.
 pub const OPEN_MAX: Duration = Duration::from_millis(1_000);
 /// How long sent bytes may stay unacknowledged, or a write blocked.
 pub const SILENCE_MAX: Duration = Duration::from_millis(2_000);
@@ -100,7 +103,7 @@ pub fn connect(address: &str, source: Option<SocketAddr>) -> io::Result<TcpStrea
             socket.bind(&SockAddr::from(source))?;
         }
     }
-    socket.connect_timeout(&target.into(), OPEN_MAX)?;
+    socket.connect_timeout(&target.into(), CONNECT_MAX)?;
     prepare(&socket)?;
     Ok(socket.into())
 }

@@ -77,6 +77,8 @@ pub struct Shared {
     pub identity: Mutex<Option<(Vec<u8>, u64)>>,
     pub granter: Mutex<Option<Arc<Mutex<Granter>>>>,
     tokens: AtomicU64,
+    /// What the host has said that it has applied, before the thread hears of it.
+    host_applied: AtomicU64,
 }
 
 /// A member, or a node that may become one.
@@ -171,6 +173,12 @@ impl Node {
         self.shared.inbox.command(command);
     }
 
+    /// The host's state has everything up to `index`.
+    pub fn applied(&self, index: u64) {
+        self.shared.host_applied.fetch_max(index, Ordering::AcqRel);
+        self.shared.inbox.command(Command::Applied { index });
+    }
+
     /// Set whose renewals are answered, at once; return the last answer's instant.
     pub fn lease(&self, leased: Option<Leased>) -> i64 {
         let granter = self.shared.granter.lock().expect("no holder panics");
@@ -182,6 +190,9 @@ impl Node {
     pub fn status(&self) -> Option<CoreStatus> {
         let mut status = self.shared.status.lock().expect("no holder panics").clone()?;
         let granter = self.shared.granter.lock().expect("no holder panics");
+        // The host may look before the thread has heard of its last word.
+        let applied = self.shared.host_applied.load(Ordering::Acquire);
+        status.applied = status.applied.max(applied.min(status.committed));
         if let Some(granter) = granter.as_ref() {
             status.last_answer_ns = granter.lock().expect("no holder panics").last_answer_ns();
         }

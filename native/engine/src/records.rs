@@ -127,19 +127,16 @@ impl Recovered {
 
 fn read_hard_state(body: &[u8]) -> Result<HardState, Malformed> {
     let mut take = Take(body);
-    let mut state = HardState::default();
-    state.term = take.u64()?;
-    state.vote = take.u64()?;
-    state.commit = take.u64()?;
+    let (term, vote, commit) = (take.u64()?, take.u64()?, take.u64()?);
+    let state = HardState { term, vote, commit, ..HardState::default() };
     take.end()?;
     Ok(state)
 }
 
 fn read_entry(body: &[u8]) -> Result<Entry, Malformed> {
     let mut take = Take(body);
-    let mut entry = Entry::default();
-    entry.index = take.u64()?;
-    entry.term = take.u64()?;
+    let (index, term) = (take.u64()?, take.u64()?);
+    let mut entry = Entry { index, term, ..Entry::default() };
     entry.set_entry_type(match take.u8()? {
         0 => EntryType::EntryNormal,
         1 => EntryType::EntryConfChange,
@@ -167,16 +164,14 @@ pub fn founding(voters: &[(u64, String)]) -> Vec<u8> {
     put_base(&mut out, &Base::default());
     for (position, (id, address)) in voters.iter().enumerate() {
         let change = conf_change(ConfChangeType::AddNode, *id, address);
-        let mut entry = Entry::default();
-        entry.index = position as u64 + 1;
-        entry.term = 1;
+        let index = position as u64 + 1;
+        let mut entry = Entry { index, term: 1, ..Entry::default() };
         entry.set_entry_type(EntryType::EntryConfChange);
         entry.data = change.write_to_bytes().expect("a change has no required field").into();
         put_entry(&mut out, &entry);
     }
-    let mut state = HardState::default();
-    state.term = 1;
-    state.commit = voters.len() as u64;
+    let commit = voters.len() as u64;
+    let state = HardState { term: 1, commit, ..HardState::default() };
     put_hard_state(&mut out, &state);
     out
 }

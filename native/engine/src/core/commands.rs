@@ -1,6 +1,6 @@
 //! Proposals, changes of members and transfers: from the host's word to its outcome.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use raft::eraftpb::ConfChangeType;
 use raft::StateRole;
@@ -24,6 +24,20 @@ struct Proposal {
     due: bool,
 }
 
+/// A change of members on its way.
+struct PendingChange {
+    id: u64,
+    token: u64,
+    deadline_ns: i64,
+}
+
+/// An entry of ours that the host has been told of.
+struct Handed {
+    index: u64,
+    token: u64,
+    deadline_ns: i64,
+}
+
 struct Transfer {
     token: u64,
     to: u64,
@@ -35,17 +49,21 @@ struct Transfer {
 #[derive(Default)]
 pub(super) struct Commands {
     proposals: BTreeMap<u64, Proposal>,
-    change: Option<(u64, u64, i64)>,
+    change: Option<PendingChange>,
     transfer: Option<Transfer>,
+    handed: VecDeque<Handed>,
 }
 
 impl Commands {
-    /// The entry with this id is applied: return the token that waits for it.
-    pub(super) fn applied(&mut self, id: u64) -> Option<u64> {
-        if let Some((_, token, _)) = self.change.take_if(|(change, ..)| *change == id) {
-            return Some(token);
+    /// The host has been told of the entry with this id.
+    pub(super) fn handed(&mut self, id: u64, index: u64) {
+        let change = self.change.take_if(|change| change.id == id);
+        let waiting = change.map(|change| (change.token, change.deadline_ns)).or_else(|| {
+            self.proposals.remove(&id).map(|proposal| (proposal.token, proposal.deadline_ns))
+        });
+        if let Some((token, deadline_ns)) = waiting {
+            self.handed.push_back(Handed { index, token, deadline_ns });
         }
-        self.proposals.remove(&id).map(|proposal| proposal.token)
     }
 
     pub(super) fn change_pending(&self) -> bool {
@@ -81,7 +99,7 @@ impl Change {
 }
 
 impl Core {
-    /// Put `data` into the log. Done when the host is told of the entry here; while no
+    /// Put `data` into the log. Done when the host has applied the entry here; while no
     /// leader is known it waits. It is sent anew, under the same id, when it may be lost;
     /// once it was sent, its outcome may stay unknown.
     pub fn propose(&mut self, token: u64, data: Vec<u8>, deadline_ns: i64, now_ns: i64) {
@@ -109,7 +127,7 @@ impl Core {
         if self.node.raft.state != StateRole::Leader {
             return self.done(token, Status::NotLeader, Payload::Nothing);
         }
-        if let Some(reason) = self.change_refused(change, member, address) {
+        if let Some(reason) = self.change_refused(change, member, address, now_ns) {
             return self.done(token, Status::Refused, Payload::Reason(reason));
         }
         let kind = match change {
@@ -121,11 +139,17 @@ impl Core {
         if self.node.propose_conf_change(id, conf_change(kind, member, address)).is_err() {
             return self.done(token, Status::Refused, Payload::Reason("busy"));
         }
-        self.commands.change = Some((counter, token, deadline_ns));
+        self.commands.change = Some(PendingChange { id: counter, token, deadline_ns });
         self.turn(now_ns);
     }
 
-    fn change_refused(&self, change: Change, member: u64, address: &str) -> Option<&'static str> {
+    fn change_refused(
+        &self,
+        change: Change,
+        member: u64,
+        address: &str,
+        now_ns: i64,
+    ) -> Option<&'static str> {
         let members = &self.members;
         // A change before the leader's own entry is committed could meet one of an
         // older leader half-way: Ongaro, "bug in single-server membership changes".
@@ -139,7 +163,7 @@ impl Core {
             Change::AddLearner if member == 0 => "id",
             Change::AddLearner if address.is_empty() || address.len() > ADDRESS_MAX => "address",
             Change::Promote if !members.learners.contains(&member) => "not_learner",
-            Change::Promote if !self.caught_up(member) => "behind",
+            Change::Promote if !self.caught_up(member, now_ns) => "behind",
             Change::Remove if !members.contains(member) => "not_member",
             Change::Remove if member == self.settings.member => "leader",
             _ => return None,
@@ -147,12 +171,15 @@ impl Core {
         Some(reason)
     }
 
-    fn caught_up(&self, member: u64) -> bool {
+    /// A voter that does not answer could cost the majority: it has written something
+    /// of the log, nearly all of it, and was heard of just now.
+    fn caught_up(&self, member: u64, now_ns: i64) -> bool {
         let raft = &self.node.raft;
-        raft.prs().get(member).is_some_and(|progress| {
-            progress.recent_active
-                && progress.matched + CAUGHT_UP_ENTRIES >= raft.raft_log.last_index()
-        })
+        let matched = raft.prs().get(member).map_or(0, |progress| progress.matched);
+        let heard_ns = self.heard_ns.get(&member).copied().unwrap_or(i64::MIN / 2);
+        matched > 0
+            && matched + CAUGHT_UP_ENTRIES >= raft.raft_log.last_index()
+            && now_ns - heard_ns <= self.ticks_ns(self.settings.election_ticks)
     }
 
     /// Hand leadership to a voter.
@@ -196,6 +223,15 @@ impl Core {
         self.commands.transfer = Some(transfer);
     }
 
+    /// End the commands whose entries the host has applied.
+    pub(super) fn complete_commands(&mut self) {
+        let applied = self.host_applied;
+        while self.commands.handed.front().is_some_and(|handed| handed.index <= applied) {
+            let handed = self.commands.handed.pop_front().expect("it was there");
+            self.done(handed.token, Status::Ok, Payload::Index(handed.index));
+        }
+    }
+
     /// End what is past its deadline.
     pub(super) fn expire(&mut self, now_ns: i64) {
         let mut ended = Vec::new();
@@ -207,9 +243,16 @@ impl Core {
             }
             !over
         });
-        if let Some((_, token, _)) = self.commands.change.take_if(|c| c.2 <= now_ns) {
-            ended.push((token, false));
+        if let Some(change) = self.commands.change.take_if(|c| c.deadline_ns <= now_ns) {
+            ended.push((change.token, false));
         }
+        self.commands.handed.retain(|handed| {
+            let over = handed.deadline_ns <= now_ns;
+            if over {
+                ended.push((handed.token, false));
+            }
+            !over
+        });
         if let Some(transfer) = self.commands.transfer.take_if(|t| t.deadline_ns <= now_ns) {
             ended.push((transfer.token, !transfer.asked));
         }

@@ -324,6 +324,7 @@ impl Core {
         }
         self.start_compaction();
         self.hand_out();
+        self.complete_commands();
         self.complete_reads();
         self.answer_renewals(now_ns);
         self.answer_ages(now_ns);

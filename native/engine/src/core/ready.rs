@@ -7,7 +7,7 @@ use raft::Storage as _;
 use protobuf::Message as _;
 
 use super::{Core, Output, HANDED_MAX};
-use crate::event::{Event, Payload, Status};
+use crate::event::Event;
 use crate::members::Members;
 use crate::records::{put_base, put_entry, put_hard_state, Base};
 use crate::wire::Packet;
@@ -180,8 +180,8 @@ impl Core {
             if let Some(members) = self.history.get(&index).cloned() {
                 self.event(Event::Members { index, members });
             }
-            if let Some(token) = self.own_id(&id).and_then(|id| self.commands.applied(id)) {
-                self.done(token, Status::Ok, Payload::Index(index));
+            if let Some(id) = self.own_id(&id) {
+                self.commands.handed(id, index);
             }
         }
     }

@@ -28,8 +28,8 @@ pub struct CoreStatus {
     pub voters: Vec<u64>,
     pub learners: Vec<u64>,
     pub configurations: Vec<Vec<u64>>,
-    /// The host has applied the first entry of this leadership.
-    pub own_entry_applied: bool,
+    /// Index of the first entry of this leadership.
+    pub own_index: Option<u64>,
     pub lock_ns: i64,
     pub elected_ns: i64,
     pub last_answer_ns: i64,
@@ -53,7 +53,7 @@ impl Core {
             voters: self.members.voters.clone(),
             learners: self.members.learners.clone(),
             configurations: leadership.map_or(Vec::new(), |l| l.configurations.clone()),
-            own_entry_applied: leadership.is_some_and(|l| self.host_applied >= l.own_index),
+            own_index: leadership.map(|l| l.own_index),
             lock_ns: self.settings.lock_ns,
             elected_ns: leadership.map_or(0, |l| l.elected_ns),
             last_answer_ns: self.granter.lock().expect("no holder panics").last_answer_ns(),

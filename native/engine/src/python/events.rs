@@ -82,7 +82,8 @@ pub fn status(
     said.set_item("voters", status.voters)?;
     said.set_item("learners", status.learners)?;
     said.set_item("configurations", status.configurations)?;
-    said.set_item("own_entry_applied", status.own_entry_applied)?;
+    let own_entry_applied = status.own_index.is_some_and(|index| status.applied >= index);
+    said.set_item("own_entry_applied", own_entry_applied)?;
     said.set_item("lock_ns", status.lock_ns)?;
     said.set_item("elected_ns", status.elected_ns)?;
     said.set_item("last_answer_ns", status.last_answer_ns)?;

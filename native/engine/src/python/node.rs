@@ -167,7 +167,7 @@ impl Node {
     }
 
     fn applied(&self, index: u64) {
-        self.inner.tell(Command::Applied { index });
+        self.inner.applied(index);
     }
 
     /// It takes effect before it returns.
