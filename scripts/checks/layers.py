@@ -127,7 +127,7 @@ def _tests(name: str, *, full: bool) -> Layer:
         name=name,
         kind=Kind.PYTEST,
         command=(
-            *_WRAPPERS.get(name, ()),
+            *_wrapper(name),
             str(BIN / "python"),
             "-m",
             "pytest",
@@ -163,13 +163,26 @@ def _namespaces() -> str | None:
         return "network namespaces need root"
     if shutil.which("ip") is None:
         return "the program ip is missing (package iproute2)"
+    return _refused_namespaces("--net", "--mount")
+
+
+def _refused_namespaces(*kinds: str) -> str | None:
+    """Return why this machine gives us no namespaces of ``kinds``; None: it does."""
     tried = subprocess.run(
-        ["unshare", "--net", "true"], capture_output=True, text=True, check=False
+        ["unshare", *kinds, "true"], capture_output=True, text=True, check=False
     )
     if tried.returncode != 0:
-        return f"this machine allows no network namespaces: {tried.stderr.strip()}"
+        return f"this machine allows no namespaces: {tried.stderr.strip()}"
     return None
 
 
+def _wrapper(name: str) -> tuple[str, ...]:
+    """Return what gives a layer with servers or namespaces mounts of its own."""
+    if name not in _WITH_SERVERS or os.geteuid() != 0:
+        return ()
+    private = _refused_namespaces("--mount") is None
+    return ("scripts/in_private_mounts",) if private else ()
+
+
+_WITH_SERVERS: Final = frozenset({"component", "postgres", "netns", "chaos"})
 _NEEDS: Final = {"netns": (_namespaces,), "chaos": (_namespaces,)}
-_WRAPPERS: Final = dict.fromkeys(("netns", "chaos"), ("scripts/private_namespaces",))
