@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -211,6 +212,26 @@ async def test_a_kill_without_a_known_server_takes_the_directory(
         assert not any(map(alive, stranger.below))
     finally:
         stranger.end()
+
+
+async def test_a_kill_that_cannot_look_is_no_stop_and_goes_on_when_it_can(
+    lab: GuardLab,
+) -> None:
+    pid = await lab.start(STUBBORN)
+    below = procfs.descendants(pid)
+    guard = lab.client.guard_pid
+    limit = resource.prlimit(guard, resource.RLIMIT_NOFILE)
+    # No descriptor is free: neither a process can be looked at nor a pidfd opened.
+    resource.prlimit(guard, resource.RLIMIT_NOFILE, (3, limit[1]))
+
+    outcome = await lab.client.kill(deadline_s=0.2)
+    assert not outcome.stopped
+    assert "cannot be told" in outcome.left[0]
+    assert (await lab.client.status()).tainted
+
+    resource.prlimit(guard, resource.RLIMIT_NOFILE, limit)
+    await lab.event(Stopped)
+    assert not any(map(alive, (pid, *below)))
 
 
 async def test_a_kill_of_another_directory_than_the_server_s_is_refused(

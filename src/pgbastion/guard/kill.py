@@ -20,6 +20,9 @@ FREEZE_NS_MAX = 100 * NS_PER_MS
 # Each pass over the descendants takes well under a millisecond; a program that forks
 # without end must not hold the guard's loop.
 PASSES_PER_STEP = 20
+# A look at all processes is no instant: one may begin behind it while its parent ends
+# before it. The second look finds that one.
+LOOKS_THAT_PROVE = 2
 STOPPED_STATES = "Tt"
 UNINTERRUPTIBLE = "D"
 
@@ -125,11 +128,10 @@ class Kill:
         """Describe every process that is not dead yet: pid, state and wait channel."""
         own = {*procfs.descendants(os.getpid()), *self._seen_alive()}
         doubtful = set()
-        for occupant in procfs.occupants(self.pgdata, self.uid):
-            if occupant.pid not in self._spare:
-                own.add(occupant.pid)
-                if not occupant.is_certain:
-                    doubtful.add(occupant.pid)
+        for occupant in self._occupants():
+            own.add(occupant.pid)
+            if not occupant.is_certain:
+                doubtful.add(occupant.pid)
         alive = [pid for pid in sorted(own) if procfs.start_ticks(pid)]
         return [describe(pid, is_certain=pid not in doubtful) for pid in alive]
 
@@ -189,14 +191,17 @@ class Kill:
             send(pid, signal.SIGKILL, _is_below(own))
 
     def _kill_occupants(self) -> bool:
-        is_empty = True
-        for occupant in procfs.occupants(self.pgdata, self.uid):
-            if occupant.pid in self._spare:
-                continue
-            is_empty = False
+        found = self._occupants()
+        for occupant in found:
             if occupant.is_certain:
                 _kill_occupant(occupant, self.pgdata, self.uid)
-        return is_empty
+        return not found and not any(
+            self._occupants() for _ in range(LOOKS_THAT_PROVE - 1)
+        )
+
+    def _occupants(self) -> list[procfs.Occupant]:
+        found = procfs.occupants(self.pgdata, self.uid)
+        return [occupant for occupant in found if occupant.pid not in self._spare]
 
 
 def kill_by_directory(
@@ -218,10 +223,12 @@ def kill_by_directory(
     """
     spared = spare | {os.getpid()}
     pause_s = 0.001
+    empty_looks = 0
     while True:
         found = procfs.occupants(pgdata, uid)
         here = [occupant for occupant in found if occupant.pid not in spared]
-        if not here:
+        empty_looks = 0 if here else empty_looks + 1
+        if empty_looks == LOOKS_THAT_PROVE:
             return []
         if time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= deadline_ns:
             return [describe(one.pid, is_certain=one.is_certain) for one in here]

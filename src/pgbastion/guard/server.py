@@ -65,7 +65,12 @@ class Guard:
         self._latches = Latches(page)
         self._office = Office(page)
         self._supervisor = Supervisor(
-            page, self._latches, self._epoll, spare=self._spare, tell=self._tell
+            page,
+            self._latches,
+            self._epoll,
+            spare=self._spare,
+            tell=self._tell,
+            log=log,
         )
         self._commands = Commands(
             self._supervisor, self._latches, self._office, watch=self._watch
@@ -139,7 +144,8 @@ class Guard:
             return
         try:
             client = Connection(sock)
-        except Closed as exc:
+        except (Closed, OSError) as exc:
+            sock.close()
             self._log(f"refused: {exc}")
             return
         self._clients[client.fd] = client

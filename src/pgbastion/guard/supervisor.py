@@ -21,6 +21,8 @@ KILL_STEP_MS = 1
 # What is not dead by then waits in the kernel: looking more often does not help.
 KILL_HASTE_NS = 200 * NS_PER_MS
 KILL_STEP_SLOW_MS = 20
+# After the deadline; the end of a child wakes the loop all the same.
+KILL_STEP_IDLE_MS = 200
 KILL_DEADLINE_MS = 1000
 
 
@@ -82,6 +84,7 @@ class Supervisor:
         epoll: Wakes the loop when an adopted postmaster ends.
         spare: Answers with processes that are never killed for sitting in PGDATA.
         tell: Sends an event to the clients and writes it to the log.
+        log: Writes a line.
     """
 
     __slots__ = (
@@ -94,6 +97,7 @@ class Supervisor:
         "_kill",
         "_latches",
         "_left",
+        "_log",
         "_page",
         "_postmaster",
         "_spare",
@@ -108,12 +112,14 @@ class Supervisor:
         *,
         spare: "Callable[[], frozenset[int]]",
         tell: "Callable[[Message], None]",
+        log: "Callable[[str], None]",
     ) -> None:
         self._page = page
         self._latches = latches
         self._epoll = epoll
         self._spare = spare
         self._tell = tell
+        self._log = log
         self._postmaster: Postmaster | None = None
         self._kill: Kill | None = None
         self._deadline_ns = 0
@@ -180,7 +186,11 @@ class Supervisor:
         if primary:
             self._latches.check_primary(epoch, now_ns)
         self._latches.ask(now_ns)
-        pid = launch.start()
+        try:
+            pid = launch.start()
+        except OSError:
+            self._latches.answer()
+            raise
         found = procfs.stat(pid)
         self._settle(
             Postmaster(
@@ -326,7 +336,7 @@ class Supervisor:
         if not self.may_hold_primary:
             latches.disarm()
         elif self._kill is None and self._postmaster is not None:
-            self._begin_kill(now_ns, KILL_DEADLINE_MS).step(now_ns)
+            self._step(self._begin_kill(now_ns, KILL_DEADLINE_MS), now_ns)
             self._tell({"event": "killed", "epoch": epoch})
 
     def advance(self, now_ns: int) -> None:
@@ -339,12 +349,10 @@ class Supervisor:
             self._begin_kill(now_ns, KILL_DEADLINE_MS)
         if self._kill is None:
             return
-        if self._kill.step(now_ns):
+        if self._step(self._kill, now_ns):
             self._finish()
         elif now_ns >= self._deadline_ns and not self._is_reported:
-            self._is_reported = True
-            self._left = self._kill.left()
-            self._tell_exited(is_stopped=False)
+            self._report_left(self._kill)
 
     def reap(self) -> bool:
         """Reap every child that has ended; tell whether there is no child left."""
@@ -363,7 +371,26 @@ class Supervisor:
         """Return how soon `advance` is wanted; None: when a child ends."""
         if self._kill is None:
             return None
-        return KILL_STEP_MS if now_ns < self._haste_until_ns else KILL_STEP_SLOW_MS
+        if now_ns < self._haste_until_ns:
+            return KILL_STEP_MS
+        return KILL_STEP_IDLE_MS if self._is_reported else KILL_STEP_SLOW_MS
+
+    def _step(self, kill: Kill, now_ns: int) -> bool:
+        try:
+            return kill.step(now_ns)
+        except (OSError, MemoryError) as exc:
+            # No descriptor, no memory: nobody can tell, so nothing is stopped. The
+            # next step may find more.
+            self._log(f"kill: {exc!r}")
+            return False
+
+    def _report_left(self, kill: Kill) -> None:
+        try:
+            self._left = kill.left()
+        except (OSError, MemoryError) as exc:
+            self._left = [f"not stopped: who is left cannot be told: {exc!r}"]
+        self._is_reported = True
+        self._tell_exited(is_stopped=False)
 
     def _settle(self, postmaster: Postmaster) -> None:
         self._postmaster = postmaster

@@ -65,7 +65,6 @@ class Connection:
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         uid = int.from_bytes(credentials[4:8], sys.byteorder)
         if uid not in (0, os.geteuid()):
-            sock.close()
             raise Closed(f"user {uid} is not allowed here")
         self._sock = sock
         self.fd = sock.fileno()

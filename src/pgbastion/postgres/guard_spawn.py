@@ -20,9 +20,10 @@ ENVIRONMENT_KEPT: Final = (
     "TZ",
     "LD_LIBRARY_PATH",
 )
-# Without site (-S) an installed package is not on the path: it is put there.
+# Without site (-S) an installed package is not on the path: it is put there, at the
+# end, so that nothing installed beside it stands in for the standard library.
 GUARD_CODE: Final = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "import sys; sys.path.append(sys.argv[1]); "
     "from pgbastion.guard.main import main; sys.exit(main(sys.argv[2]))"
 )
 
