@@ -10,12 +10,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from pgbastion.proxy.relay import Relay
-from pgbastion.proxy.routes import Limits
-from pgbastion.testing.stand_in_server import number_pattern, row
+from pgbastion.proxy.routes import DataPath, Limits
+from pgbastion.testing.stand_in_server import READY, number_pattern, row
 from support.proxy_lab import (
     PRIMARY_PORT,
     SSL_REQUEST,
@@ -32,9 +33,25 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 LINGER_RESET = struct.pack("ii", 1, 0)
 
 
-@pytest.fixture(params=[True, False], ids=["uvloop", "asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": request.param}
+KERNEL = "uvloop, kernel"
+
+
+@pytest.fixture(params=["uvloop", "asyncio", KERNEL])
+def way(request: pytest.FixtureRequest) -> str:
+    """The event loop, and what moves the bytes."""
+    if request.param == KERNEL and not kernel_path_is_possible():
+        pytest.skip("the kernel data path needs CAP_BPF and CAP_NET_ADMIN")
+    return str(request.param)
+
+
+@pytest.fixture
+def anyio_backend(way: str) -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": way != "asyncio"}
+
+
+@pytest.fixture
+def data_path(way: str) -> DataPath:
+    return DataPath.KERNEL if way == KERNEL else DataPath.USERSPACE
 
 
 @dataclass
@@ -50,6 +67,22 @@ class RawPair:
     def relay(self) -> Relay:
         (relay,) = self.lab.proxy._relays
         return relay
+
+    async def until_in_kernel(self) -> None:
+        """Exchange messages until the kernel moves both directions."""
+        async with asyncio.timeout(WAIT_S):
+            while not all(self.kernel_share):
+                await self.loop.sock_sendall(self.client, b"ping")
+                assert await self.receive(self.server, 4) == b"ping"
+                await self.loop.sock_sendall(self.server, READY)
+                assert await self.receive(self.client, len(READY)) == READY
+                await asyncio.sleep(0.001)
+
+    @property
+    def kernel_share(self) -> tuple[int, int]:
+        """How many bytes the kernel moved up and down."""
+        up, down = self.relay.up, self.relay.down
+        return up.total - up.moved, down.total - down.moved
 
     async def receive(self, at: socket.socket, size: int) -> bytes:
         received = bytearray()
@@ -68,11 +101,21 @@ class RawPair:
         return bytes(received)
 
 
+def kernel_path_is_possible() -> bool:
+    """Tell whether this process may load programs into this kernel."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.split("CapEff:")[1].split()[0], 16)
+    cap_net_admin, cap_bpf = 1 << 12, 1 << 39
+    return bool(effective & cap_net_admin and effective & cap_bpf)
+
+
 @asynccontextmanager
-async def raw_pair(limits: Limits | None = None) -> AsyncIterator[RawPair]:
+async def raw_pair(
+    data_path: DataPath, limits: Limits | None = None
+) -> AsyncIterator[RawPair]:
     """Connect a client through the proxy to a server socket of the test."""
     loop = asyncio.get_running_loop()
-    async with proxy_lab("n1", limits=limits) as lab:
+    async with proxy_lab("n1", limits=limits, data_path=data_path) as lab:
         await lab.servers["n1"].stop()
         with socket.create_server((lab.servers["n1"].host, 0)) as listener:
             listener.setblocking(False)
@@ -88,6 +131,8 @@ async def raw_pair(limits: Limits | None = None) -> AsyncIterator[RawPair]:
             assert await pair.receive(server, len(startup())) == startup()
             await loop.sock_sendall(server, b"R\0\0\0\x08\0\0\0\0")
             await pair.receive(client, 9)
+            if data_path is DataPath.KERNEL:
+                await pair.until_in_kernel()
             yield pair
         finally:
             client.close()
@@ -119,8 +164,10 @@ async def receive_in_pieces(
     return bytes(received)
 
 
-async def test_bytes_arrive_as_they_were_sent_in_both_directions_at_once() -> None:
-    async with raw_pair() as pair:
+async def test_bytes_arrive_as_they_were_sent_in_both_directions_at_once(
+    data_path: DataPath,
+) -> None:
+    async with raw_pair(data_path) as pair:
         rng = random.Random(35)
         up, down = rng.randbytes(6_000_000), rng.randbytes(7_000_000)
         async with asyncio.timeout(30):
@@ -135,9 +182,9 @@ async def test_bytes_arrive_as_they_were_sent_in_both_directions_at_once() -> No
         assert hashlib.sha256(got_down).digest() == hashlib.sha256(down).digest()
 
 
-async def test_a_reader_that_stalls_stops_the_sender() -> None:
+async def test_a_reader_that_stalls_stops_the_sender(data_path: DataPath) -> None:
     """What piles up is the kernel's buffers and one chunk, not the whole stream."""
-    async with raw_pair() as pair:
+    async with raw_pair(data_path) as pair:
         block = bytes(1 << 20)
         sent = 0
         with contextlib.suppress(TimeoutError):
@@ -146,7 +193,7 @@ async def test_a_reader_that_stalls_stops_the_sender() -> None:
                     await pair.loop.sock_sendall(pair.server, block)
                 sent += len(block)
         assert sent < 64 << 20
-        assert len(pair.relay._down.waiting) <= Limits().chunk_bytes
+        assert len(pair.relay.down.waiting) <= Limits().chunk_bytes
 
         # The other direction is not affected, and the stalled one goes on.
         await pair.loop.sock_sendall(pair.client, b"still here")
@@ -154,8 +201,10 @@ async def test_a_reader_that_stalls_stops_the_sender() -> None:
         assert await pair.receive(pair.client, sent) == bytes(sent)
 
 
-async def test_a_client_that_closes_its_sending_side_still_gets_the_answer() -> None:
-    async with raw_pair() as pair:
+async def test_a_client_that_closes_its_sending_side_still_gets_the_answer(
+    data_path: DataPath,
+) -> None:
+    async with raw_pair(data_path) as pair:
         pair.client.shutdown(socket.SHUT_WR)
         assert await pair.end_of(pair.server) == b""
 
@@ -167,8 +216,10 @@ async def test_a_client_that_closes_its_sending_side_still_gets_the_answer() -> 
         await eventually(lambda: pair.lab.proxy.snapshot().connections == 0)
 
 
-async def test_a_server_that_closes_its_sending_side_still_hears_the_client() -> None:
-    async with raw_pair() as pair:
+async def test_a_server_that_closes_its_sending_side_still_hears_the_client(
+    data_path: DataPath,
+) -> None:
+    async with raw_pair(data_path) as pair:
         await pair.loop.sock_sendall(pair.server, b"last words")
         pair.server.shutdown(socket.SHUT_WR)
         assert await pair.end_of(pair.client) == b"last words"
@@ -177,17 +228,19 @@ async def test_a_server_that_closes_its_sending_side_still_hears_the_client() ->
         assert await pair.receive(pair.server, 6) == b"thanks"
 
 
-async def test_a_half_open_client_is_closed_after_a_while() -> None:
-    async with raw_pair(Limits(half_open_s=0.2)) as pair:
+async def test_a_half_open_client_is_closed_after_a_while(data_path: DataPath) -> None:
+    async with raw_pair(data_path, Limits(half_open_s=0.2)) as pair:
         pair.server.close()
         assert await pair.end_of(pair.client) == b""
 
         await eventually(lambda: pair.lab.proxy.snapshot().connections == 0)
 
 
-async def test_the_last_words_of_a_server_arrive_before_the_end() -> None:
+async def test_the_last_words_of_a_server_arrive_before_the_end(
+    data_path: DataPath,
+) -> None:
     """Also when the reader is slow and the server is gone long before."""
-    async with raw_pair() as pair:
+    async with raw_pair(data_path) as pair:
         data = b"".join(number_pattern(n, 1000) for n in range(20_000))
         sending = asyncio.create_task(pair.loop.sock_sendall(pair.server, data))
         sending.add_done_callback(lambda _: pair.server.close())
@@ -197,8 +250,10 @@ async def test_the_last_words_of_a_server_arrive_before_the_end() -> None:
         await sending
 
 
-async def test_a_reset_of_the_server_ends_the_client_after_what_was_sent() -> None:
-    async with raw_pair() as pair:
+async def test_a_reset_of_the_server_ends_the_client_after_what_was_sent(
+    data_path: DataPath,
+) -> None:
+    async with raw_pair(data_path) as pair:
         await pair.loop.sock_sendall(pair.server, b"before")
         assert await pair.receive(pair.client, 6) == b"before"
         pair.server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
@@ -207,8 +262,8 @@ async def test_a_reset_of_the_server_ends_the_client_after_what_was_sent() -> No
         assert await pair.end_of(pair.client) == b""
 
 
-async def test_a_reset_of_the_client_resets_the_server() -> None:
-    async with raw_pair() as pair:
+async def test_a_reset_of_the_client_resets_the_server(data_path: DataPath) -> None:
+    async with raw_pair(data_path) as pair:
         pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         pair.client.close()
 
@@ -217,8 +272,10 @@ async def test_a_reset_of_the_client_resets_the_server() -> None:
         await eventually(lambda: pair.lab.proxy.snapshot().connections == 0)
 
 
-async def test_a_client_that_goes_while_it_is_owed_much_ends_the_server() -> None:
-    async with raw_pair() as pair:
+async def test_a_client_that_goes_while_it_is_owed_much_ends_the_server(
+    data_path: DataPath,
+) -> None:
+    async with raw_pair(data_path) as pair:
         sending = asyncio.create_task(
             pair.loop.sock_sendall(pair.server, bytes(64 << 20))
         )
@@ -230,10 +287,10 @@ async def test_a_client_that_goes_while_it_is_owed_much_ends_the_server() -> Non
         await eventually(lambda: pair.lab.proxy.snapshot().connections == 0)
 
 
-async def test_a_server_that_goes_while_it_is_owed_much_does_not_end_the_answer() -> (
-    None
-):
-    async with raw_pair() as pair:
+async def test_a_server_that_goes_while_it_is_owed_much_does_not_end_the_answer(
+    data_path: DataPath,
+) -> None:
+    async with raw_pair(data_path) as pair:
         sending = asyncio.create_task(
             pair.loop.sock_sendall(pair.client, bytes(64 << 20))
         )
@@ -249,8 +306,10 @@ async def test_a_server_that_goes_while_it_is_owed_much_does_not_end_the_answer(
             await sending
 
 
-async def test_a_session_with_a_stalled_reader_is_superseded_at_once() -> None:
-    async with raw_pair() as pair:
+async def test_a_session_with_a_stalled_reader_is_superseded_at_once(
+    data_path: DataPath,
+) -> None:
+    async with raw_pair(data_path) as pair:
         sending = asyncio.create_task(
             pair.loop.sock_sendall(pair.server, row(bytes(1 << 20)) * 64)
         )
@@ -264,9 +323,9 @@ async def test_a_session_with_a_stalled_reader_is_superseded_at_once() -> None:
         assert b"57P01" not in received
 
 
-async def test_both_sides_notice_a_dead_peer() -> None:
+async def test_both_sides_notice_a_dead_peer(data_path: DataPath) -> None:
     """Keepalive and TCP_USER_TIMEOUT are on, and small messages are not delayed."""
-    async with raw_pair() as pair:
+    async with raw_pair(data_path) as pair:
         limits = Limits()
         for side in (pair.relay.client, pair.relay.server):
             tcp = socket.IPPROTO_TCP
@@ -278,9 +337,11 @@ async def test_both_sides_notice_a_dead_peer() -> None:
             assert timeout_ms == limits.user_timeout_ms
 
 
-async def test_a_reader_that_stalls_outlives_the_time_out_of_dead_peers() -> None:
+async def test_a_reader_that_stalls_outlives_the_time_out_of_dead_peers(
+    data_path: DataPath,
+) -> None:
     """TCP_USER_TIMEOUT alone would end it although its kernel answers every probe."""
-    async with raw_pair(Limits(user_timeout_ms=900)) as pair:
+    async with raw_pair(data_path, Limits(user_timeout_ms=900)) as pair:
         data = bytes(16 << 20)
         sending = asyncio.create_task(pair.loop.sock_sendall(pair.server, data))
         await asyncio.sleep(3)
@@ -293,8 +354,8 @@ async def test_a_reader_that_stalls_outlives_the_time_out_of_dead_peers() -> Non
         assert pair.relay.client.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 900
 
 
-async def test_two_thousand_sessions_end_within_a_second() -> None:
-    async with proxy_lab("n1", "n2") as lab:
+async def test_two_thousand_sessions_end_within_a_second(data_path: DataPath) -> None:
+    async with proxy_lab("n1", "n2", data_path=data_path) as lab:
         lab.proxy.set_routes(lab.routes("n1"))
         clients = []
         for _ in range(20):
@@ -306,14 +367,16 @@ async def test_two_thousand_sessions_end_within_a_second() -> None:
 
         begin = time.perf_counter()
         lab.proxy.set_routes(lab.routes("n2", epoch=2))
-        errors = await asyncio.gather(*(client.error() for client in clients))
 
+        # By now every server's side has been reset and every client's side sent to.
         assert time.perf_counter() - begin < 1.0
+        assert lab.proxy.snapshot().connections == 0
+        errors = await asyncio.gather(*(client.error() for client in clients))
         assert {error["C"] for error in errors} == {"57P01"}
 
 
-async def test_rows_of_many_sizes_arrive_whole() -> None:
-    async with proxy_lab("n1") as lab:
+async def test_rows_of_many_sizes_arrive_whole(data_path: DataPath) -> None:
+    async with proxy_lab("n1", data_path=data_path) as lab:
         lab.proxy.set_routes(lab.routes("n1"))
         client = await lab.session()
         for count, size in ((5000, 3), (300, 10_000), (3, 5_000_000)):
@@ -321,8 +384,10 @@ async def test_rows_of_many_sizes_arrive_whole() -> None:
             assert rows == [number_pattern(n, size) for n in range(count)]
 
 
-async def test_opaque_sessions_are_relayed_in_many_small_messages() -> None:
-    async with proxy_lab("n1") as lab:
+async def test_opaque_sessions_are_relayed_in_many_small_messages(
+    data_path: DataPath,
+) -> None:
+    async with proxy_lab("n1", data_path=data_path) as lab:
         lab.servers["n1"].tls = True
         lab.proxy.set_routes(lab.routes("n1"))
         client = await lab.connect()

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from pgbastion.clock import boottime_ns
-from pgbastion.proxy.listener import Proxy
-from pgbastion.proxy.routes import Backend, Limits, Routes
+from pgbastion.proxy.listener import OnUnknownCancel, Proxy
+from pgbastion.proxy.routes import Backend, DataPath, Limits, Routes
 from pgbastion.testing.stand_in_server import StandInServer
 
 PRIMARY_PORT = 15432
@@ -88,7 +88,10 @@ class ProxyLab:
 
 @asynccontextmanager
 async def proxy_lab(
-    *nodes: str, limits: Limits | None = None, **options: object
+    *nodes: str,
+    limits: Limits | None = None,
+    data_path: DataPath = DataPath.USERSPACE,
+    on_unknown_cancel: OnUnknownCancel | None = None,
 ) -> AsyncIterator[ProxyLab]:
     """Run a proxy with one stand-in server a node, and end everything afterwards."""
     address = own_address()
@@ -100,7 +103,8 @@ async def proxy_lab(
         replica_port=REPLICA_PORT,
         limits=replace(limits or Limits(), farewell_s=0.2),
         on_event=lambda name, fields: events.append((name, dict(fields))),
-        **options,  # type: ignore[arg-type]
+        on_unknown_cancel=on_unknown_cancel,
+        data_path=data_path,
     )
     lab = ProxyLab(proxy, address, servers, events)
     try:

@@ -10,13 +10,23 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
+from pgbastion.errors import ProxyError
 from pgbastion.proxy import sockets
 from pgbastion.proxy.cancels import Canceller
+from pgbastion.proxy.kernel.path import KernelPath
+from pgbastion.proxy.kernel.self_test import prove
 from pgbastion.proxy.opening import Opening
 from pgbastion.proxy.patience import Patience
 from pgbastion.proxy.refusals import Refusal, render_refusal
 from pgbastion.proxy.relay import Relay, RelayHost
-from pgbastion.proxy.routes import Limits, ProxySnapshot, Routes, Service, Traffic
+from pgbastion.proxy.routes import (
+    DataPath,
+    Limits,
+    ProxySnapshot,
+    Routes,
+    Service,
+    Traffic,
+)
 from pgbastion.proxy.switchboard import OnEvent, Switchboard
 from pgbastion.proxy.wire import CancelKey
 
@@ -48,6 +58,7 @@ class Proxy:
         limits: Limits,
         on_event: OnEvent,
         on_unknown_cancel: OnUnknownCancel | None = None,
+        data_path: DataPath = DataPath.AUTO,
     ) -> None:
         self._bind = bind
         self._ports = {Service.PRIMARY: primary_port, Service.REPLICA: replica_port}
@@ -70,6 +81,9 @@ class Proxy:
         self._drained = asyncio.Event()
         self._patience = Patience(self._connections, limits.user_timeout_ms)
         self._watching: Task[None] | None = None
+        self._data_path = data_path
+        self._data_path_reason = "configured"
+        self._kernel: KernelPath | None = None
 
     async def start(self) -> None:
         """Listen on both ports.
@@ -83,6 +97,7 @@ class Proxy:
         except BaseException:
             self._close_listeners()
             raise
+        await self._choose_data_path()
         for listener in self._listeners:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
         self._watching = self._loop.create_task(self._patience.watch())
@@ -107,10 +122,14 @@ class Proxy:
 
     def snapshot(self) -> ProxySnapshot:
         """Return what the proxy does now."""
-        routes = self._board.routes
+        routes, kernel = self._board.routes, self._kernel
         return ProxySnapshot(
             revision=routes.revision,
             epoch=routes.epoch,
+            data_path=self._data_path,
+            data_path_reason=self._data_path_reason,
+            in_kernel=kernel.adopted if kernel is not None else 0,
+            kernel_refused_total=kernel.refused_total if kernel is not None else 0,
             primary_usable=self._board.primary_usable(),
             connections=len(self._openings) + len(self._relays),
             opening=len(self._openings),
@@ -143,6 +162,36 @@ class Proxy:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._host.farewells.finish(_STOP_S)
+        self._close_kernel_path()
+
+    async def _choose_data_path(self) -> None:
+        """Use the kernel if it is wanted and proves itself."""
+        if self._data_path is not DataPath.USERSPACE:
+            wanted = self._data_path
+            self._data_path = DataPath.USERSPACE
+            try:
+                self._kernel = KernelPath(self._loop, self._limits.connections_max)
+                await prove(self._kernel, self._limits)
+            except ProxyError as exc:
+                self._data_path_reason = str(exc)
+                self._close_kernel_path()
+                if wanted is DataPath.KERNEL:
+                    self._on_event("proxy_kernel_path_failed", {"reason": str(exc)})
+            else:
+                self._data_path = DataPath.KERNEL
+                self._data_path_reason = "the self-test passed"
+                self._board.mirror_lease(self._kernel.primary_lease_word)
+                self._host.on_warm = self._kernel.on_warm
+        self._on_event(
+            "proxy_data_path",
+            {"path": self._data_path.value, "reason": self._data_path_reason},
+        )
+
+    def _close_kernel_path(self) -> None:
+        if self._kernel is not None:
+            self._board.mirror_lease(None)
+            self._kernel.close()
+            self._kernel = None
 
     async def _until_no_relays(self) -> None:
         while self._relays:
@@ -268,6 +317,8 @@ class Proxy:
         )
         if relay.key is not None:
             self._board.forget_key(relay.key, engagement.backend)
+        if self._kernel is not None:
+            self._kernel.release(relay)
         self._relays.pop(relay, None)
         self._forget_address(relay.client_address)
         self._drained.set()

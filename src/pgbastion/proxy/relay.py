@@ -14,15 +14,29 @@ from pgbastion.proxy.sockets import Farewells, reset
 from pgbastion.proxy.wire import CancelKey, ServerStream
 
 _FOREVER_NS: Final = 2**63 - 1
+# After so many chunks a session is worth the system calls of a faster path.
+_CHUNKS_UNTIL_WARM: Final = 16
 
 
 class Lease:
     """Until when bytes may flow; one object is shared by all sessions that it binds."""
 
-    __slots__ = ("expires_ns",)
+    __slots__ = ("_mirror", "expires_ns")
 
     def __init__(self, expires_ns: int = _FOREVER_NS) -> None:
         self.expires_ns = expires_ns
+        self._mirror: memoryview | None = None
+
+    def set(self, expires_ns: int) -> None:
+        """Take a new instant."""
+        self.expires_ns = expires_ns
+        if self._mirror is not None:
+            self._mirror[0] = max(expires_ns, 0)
+
+    def mirror(self, word: memoryview | None) -> None:
+        """Keep ``word`` equal to the instant from now on."""
+        self._mirror = word
+        self.set(self.expires_ns)
 
     def is_over(self) -> bool:
         """Tell whether the instant has come."""
@@ -60,13 +74,15 @@ class RelayHost:
         self.on_key: Callable[[Relay, CancelKey], None] = _nobody_asks
         self.on_end: Callable[[Relay], None] = _nobody_asks
         self.on_expired: Callable[[], None] = _nobody_asks
+        # Called now and then for a session that moves bytes.
+        self.on_warm: Callable[[Relay], None] = _nobody_asks
 
 
 def _nobody_asks(*_what: object) -> None:
     """Stand in until the owner of the host has set its callback."""
 
 
-class _Flow:
+class Flow:
     """One direction of a session.
 
     At most one chunk is kept here: while the sink does not take it, the source is not
@@ -87,8 +103,14 @@ class _Flow:
         self.sink = sink
         self.stream = stream
         self.waiting = b""
+        # Bytes that went through this process.
         self.moved = 0
         self.ended = False
+
+    @property
+    def total(self) -> int:
+        """Bytes moved in this direction."""
+        return self.moved
 
     def begin(self, received: bytes) -> None:
         """Start moving; ``received`` was read from the source already."""
@@ -107,6 +129,7 @@ class _Flow:
         loop.remove_writer(self.sink.fileno())
 
     def on_readable(self) -> None:
+        """Move one chunk."""
         relay = self.relay
         if relay.lease.is_over():
             relay.host.on_expired()
@@ -125,20 +148,33 @@ class _Flow:
         chunk = scratch[:size]
         self.moved += size
         if self.stream is not None:
-            self._follow(self.stream, chunk)
+            self.follow(self.stream, chunk)
+        self.deliver(chunk)
+        relay.chunks_until_warm -= 1
+        if not relay.chunks_until_warm:
+            relay.chunks_until_warm = _CHUNKS_UNTIL_WARM
+            relay.host.on_warm(relay)
+
+    def deliver(self, chunk: memoryview) -> None:
+        """Send ``chunk``; what the sink does not take stops the source."""
         try:
             sent = self.sink.send(chunk)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
-            relay.sink_broke(self)
+            self.relay.sink_broke(self)
             return
-        if sent < size:
-            self.waiting = bytes(chunk[sent:])
-            relay.host.loop.remove_reader(self.source.fileno())
-            relay.host.loop.add_writer(self.sink.fileno(), self.on_writable)
+        if sent < len(chunk):
+            self.keep(chunk[sent:])
+            self.relay.host.loop.add_writer(self.sink.fileno(), self.on_writable)
+
+    def keep(self, rest: memoryview) -> None:
+        """Keep ``rest`` until it can be sent, and read nothing more meanwhile."""
+        self.waiting = bytes(rest)
+        self.relay.host.loop.remove_reader(self.source.fileno())
 
     def on_writable(self) -> None:
+        """Send more of what the sink did not take before."""
         relay = self.relay
         if relay.lease.is_over():
             relay.host.on_expired()
@@ -166,12 +202,18 @@ class _Flow:
         if not self.waiting:
             self.relay.flow_ended(self)
 
+    def is_between_messages(self) -> bool:
+        """Tell whether the sink has whole messages only."""
+        stream = self.stream
+        return stream is not None and stream.between_messages and not self.waiting
+
     def abandon(self) -> None:
         """Drop what the sink will never take."""
         self.halt()
         self.ended, self.waiting = True, b""
 
-    def _follow(self, stream: ServerStream, chunk: memoryview) -> None:
+    def follow(self, stream: ServerStream, chunk: memoryview) -> None:
+        """Show ``chunk`` to ``stream``; report the cancel key when it is complete."""
         had_key = stream.key is not None
         stream.feed(chunk)
         if stream.key is not None and not had_key:
@@ -182,16 +224,17 @@ class Relay:
     """One session between a client and a server."""
 
     __slots__ = (
-        "_down",
         "_half_open",
         "_open",
-        "_up",
+        "chunks_until_warm",
         "client",
         "client_address",
+        "down",
         "engagement",
         "host",
         "lease",
         "server",
+        "up",
     )
 
     def __init__(
@@ -212,35 +255,36 @@ class Relay:
         self.engagement = engagement
         self.lease = lease
         stream = ServerStream() if mode is Mode.PLAIN else None
-        self._up = _Flow(self, client, server, None)
-        self._down = _Flow(self, server, client, stream)
+        self.up = Flow(self, client, server, None)
+        self.down = Flow(self, server, client, stream)
+        self.chunks_until_warm = _CHUNKS_UNTIL_WARM
         self._half_open: TimerHandle | None = None
         self._open = True
 
     @property
     def bytes_to_server(self) -> int:
         """How much the client has sent."""
-        return self._up.moved
+        return self.up.total
 
     @property
     def bytes_to_client(self) -> int:
         """How much the server has sent."""
-        return self._down.moved
+        return self.down.total
 
     @property
     def key(self) -> CancelKey | None:
         """The session's cancel key; None while or because it cannot be read."""
-        return self._down.stream.key if self._down.stream is not None else None
+        return self.down.stream.key if self.down.stream is not None else None
 
     def start(self, from_client: bytes) -> None:
         """Begin; ``from_client`` is what was read but not sent to the server yet."""
-        self._down.begin(b"")
-        self._up.begin(from_client)
+        self.down.begin(b"")
+        self.up.begin(from_client)
 
     def cut(self) -> None:
         """Reset the server's side at once; nothing flows any more."""
-        self._up.halt()
-        self._down.halt()
+        self.up.halt()
+        self.down.halt()
         reset(self.server)
 
     def dismiss(self, last_words: bytes) -> None:
@@ -248,43 +292,46 @@ class Relay:
 
         They fit in where every message that the client has begun to receive is whole.
         """
-        stream = self._down.stream
-        whole = stream is not None and stream.between_messages
-        if not whole or self._down.waiting or self._down.ended:
+        if self.down.ended or not self.down.is_between_messages():
             last_words = b""
         self.host.farewells.say(self.client, last_words)
         self._end()
 
-    def source_broke(self, flow: _Flow) -> None:
+    def abort(self) -> None:
+        """End both sides at once, without a word, if they have not ended yet."""
+        if self._open:
+            self._client_is_gone()
+
+    def source_broke(self, flow: Flow) -> None:
         """Handle a reset or a time-out of the side that ``flow`` reads."""
-        if flow is self._down:
+        if flow is self.down:
             # What the server said before is still owed to the client.
             flow.finish()
         else:
             self._client_is_gone()
 
-    def sink_broke(self, flow: _Flow) -> None:
+    def sink_broke(self, flow: Flow) -> None:
         """Handle a side that takes no bytes any more."""
-        if flow is self._down:
+        if flow is self.down:
             self._client_is_gone()
             return
         # The server is gone, but its last words may be on the way to the client.
         flow.abandon()
         self.flow_ended(flow)
 
-    def flow_ended(self, flow: _Flow) -> None:
+    def flow_ended(self, flow: Flow) -> None:
         """Pass on that ``flow``'s source has closed its sending side."""
         with contextlib.suppress(OSError):
             flow.sink.shutdown(socket.SHUT_WR)
-        if self._up.ended and self._down.ended and not self._has_rest():
+        if self.up.ended and self.down.ended and not self._has_rest():
             self._close()
-        elif flow is self._down:
+        elif flow is self.down:
             self._half_open = self.host.loop.call_later(
                 self.host.limits.half_open_s, self._close
             )
 
     def _has_rest(self) -> bool:
-        return bool(self._up.waiting or self._down.waiting)
+        return bool(self.up.waiting or self.down.waiting)
 
     def _client_is_gone(self) -> None:
         self.cut()
@@ -292,8 +339,8 @@ class Relay:
         self._end()
 
     def _close(self) -> None:
-        self._up.halt()
-        self._down.halt()
+        self.up.halt()
+        self.down.halt()
         self.server.close()
         self.client.close()
         self._end()

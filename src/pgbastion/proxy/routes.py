@@ -17,6 +17,16 @@ class Service(StrEnum):
     REPLICA = "replica"
 
 
+class DataPath(StrEnum):
+    """What moves the bytes of sessions; the values are those of the configuration."""
+
+    # The kernel where it can, else user space.
+    AUTO = "auto"
+    # The same, but user space instead is worth a warning.
+    KERNEL = "kernel"
+    USERSPACE = "userspace"
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One PostgreSQL server; ``host`` is an address or a name that resolves."""
@@ -110,6 +120,11 @@ class ProxySnapshot:
 
     revision: int
     epoch: int
+    data_path: DataPath
+    data_path_reason: str
+    # Sessions whose bytes the kernel moves, and how many it refused to take.
+    in_kernel: int
+    kernel_refused_total: int
     # Whether the primary port leads anywhere now.
     primary_usable: bool
     connections: int

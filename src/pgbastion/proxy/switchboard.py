@@ -99,7 +99,7 @@ class Switchboard:
     def set_routes(self, routes: Routes) -> None:
         """Take new routes: end what they outdate, then let waiting clients go on."""
         self._routes = routes
-        self._primary_lease.expires_ns = routes.expires_ns
+        self._primary_lease.set(routes.expires_ns)
         outdated = [
             session
             for session, engagement in self._sessions.items()
@@ -113,7 +113,7 @@ class Switchboard:
         """Raise the expiry; it never goes back this way."""
         if expires_ns <= self._primary_lease.expires_ns:
             return
-        self._primary_lease.expires_ns = expires_ns
+        self._primary_lease.set(expires_ns)
         # While it runs, the timer that is set looks at the raised expiry by itself.
         if self._expired:
             self._watch_expiry()
@@ -169,6 +169,10 @@ class Switchboard:
         """Describe a session with ``backend`` that begins now."""
         bound = backend == self._routes.primary
         return Engagement(service, backend, self._routes.epoch, bound)
+
+    def mirror_lease(self, word: memoryview | None) -> None:
+        """Keep ``word`` equal to the expiry from now on."""
+        self._primary_lease.mirror(word)
 
     def lease_of(self, engagement: Engagement) -> Lease:
         """Return until when the session's bytes may flow."""

@@ -211,6 +211,11 @@ def leading_error_sqlstate(received: bytes) -> str | None:
     return None
 
 
+def ends_cycle(tail: memoryview | bytes) -> bool:
+    """Tell whether the last six bytes of a stream look like a ReadyForQuery."""
+    return bytes(tail) in _READY
+
+
 class ServerStream:
     """Follows the messages of a server's unencrypted stream.
 
@@ -247,9 +252,13 @@ class ServerStream:
         if self._in_step and self._follow(chunk):
             return
         # Out of step: the end of a cycle is the next place that is known.
-        self._in_step = len(chunk) >= 6 and chunk[-6:].tobytes() in _READY
+        self._in_step = ends_cycle(chunk[-6:])
         self.ready = self.ready or self._in_step
         self._need, self._header, self._key_body = 0, b"", None
+
+    def lose_step(self) -> None:
+        """Take note that bytes went by unseen."""
+        self._in_step = False
 
     def _follow(self, chunk: memoryview) -> bool:
         """Step from header to header; tell whether the chunk's end was reached."""

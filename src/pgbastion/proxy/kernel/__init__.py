@@ -1,0 +1,1 @@
+"""The data path inside the kernel: sessions whose bytes pass no program."""

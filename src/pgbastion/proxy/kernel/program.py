@@ -1,0 +1,151 @@
+"""The program that moves a session's bytes inside the kernel.
+
+It runs for every piece of stream that arrives at a socket of the proxy's, and either
+redirects it to the send queue of the session's other socket or passes it up to user
+space. It redirects only while all of this holds:
+
+- user space has dealt with everything that was passed up before (order),
+- the credit for this direction covers the piece (backpressure), and
+- the lease that the session is bound to has not run out (S5), on a clock that also
+  counts suspension.
+
+So a proxy that is frozen, or that has not granted anything yet, moves nothing.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+from pgbastion.proxy.kernel.assembler import Assembler, Helper, Register
+
+R0, R1, R2, R3, R4 = (Register(number) for number in range(5))
+R6, R7, R8, R9, FRAME = (Register(number) for number in range(6, 11))
+
+WORDS_PER_SLOT: Final = 8
+# How many of the last bytes redirected are kept: a whole ReadyForQuery.
+TAIL_BYTES: Final = 6
+
+_PASS: Final = 1
+_WORD: Final = 8
+# On the stack: the socket's cookie, a slot number, an instant.
+_COOKIE: Final = -8
+_NUMBER: Final = -12
+_EXPIRY: Final = -24
+_SKB_LEN: Final = 0
+
+
+class Word(IntEnum):
+    """The words of a direction's slot. A lease's slot has its expiry in word 0."""
+
+    # Written by user space:
+    LIMIT = 0  # up to where REDIRECTED may go
+    CONSUMED = 1  # how much of PASSED has been sent on
+    LEASE = 2  # the number of the slot that holds the expiry
+    # Written by the program:
+    REDIRECTED = 3  # bytes moved here
+    PASSED = 4  # bytes left to user space
+    TAIL = 5  # the last bytes redirected, 0 when the piece was shorter than that
+
+
+def build_program(slots_fd: int, words_fd: int, sockets_fd: int) -> bytes:
+    """Assemble the program.
+
+    Args:
+        slots_fd: Map from a socket's cookie (u64) to its slot (u32).
+        words_fd: Array of slots, see `Word`.
+        sockets_fd: Map from a socket's cookie to the other socket of its session.
+    """
+    program = Assembler()
+    _find_slot(program, slots_fd, words_fd)
+    _check_credit(program)
+    _check_lease(program, words_fd)
+    _count_and_keep_tail(program)
+    _redirect(program, sockets_fd)
+    _pass_up(program)
+    return program.finish()
+
+
+def _find_slot(p: Assembler, slots_fd: int, words_fd: int) -> None:
+    """R6 = the piece, R7 = this direction's words, R8 = the piece's length."""
+    p.move(R6, R1)  # R1 is the piece (struct __sk_buff) at the start
+    p.call(Helper.GET_SOCKET_COOKIE)  # R0 = cookie of the socket it arrived at
+    p.store64(FRAME, _COOKIE, R0)
+    p.load_map(R1, slots_fd)
+    p.move(R2, FRAME)
+    p.add_value(R2, _COOKIE)  # R2 = &cookie
+    p.call(Helper.MAP_LOOKUP_ELEM)  # R0 = &slot number, or 0
+    p.jump_if_zero(R0, "pass")  # not (or no longer) one of ours: leave it
+    p.load32(R1, R0, 0)
+    p.store32(FRAME, _NUMBER, R1)
+    p.load_map(R1, words_fd)
+    p.move(R2, FRAME)
+    p.add_value(R2, _NUMBER)  # R2 = &slot number
+    p.call(Helper.MAP_LOOKUP_ELEM)  # R0 = the slot's words, or 0
+    p.jump_if_zero(R0, "pass")
+    p.move(R7, R0)
+    p.load32(R8, R6, _SKB_LEN)
+    # A bare FIN is judged too. To send nothing counts as a failure in the kernel's
+    # redirect, which would break the other socket with EPIPE.
+    p.jump_if_zero(R8, "pass")
+
+
+def _check_credit(p: Assembler) -> None:
+    """R9 = what REDIRECTED becomes; go to "count" where it may not."""
+    p.load64(R1, R7, Word.CONSUMED * _WORD)
+    p.load64(R2, R7, Word.PASSED * _WORD)
+    p.jump_if_differs(R1, R2, "count")  # user space still has bytes that go first
+    p.load64(R9, R7, Word.REDIRECTED * _WORD)
+    p.add(R9, R8)
+    p.load64(R1, R7, Word.LIMIT * _WORD)
+    p.jump_if_greater(R9, R1, "count")  # the receiver has not taken enough yet
+
+
+def _check_lease(p: Assembler, words_fd: int) -> None:
+    """Go to "count" where the lease is over."""
+    p.load64(R1, R7, Word.LEASE * _WORD)
+    p.store32(FRAME, _NUMBER, R1)
+    p.load_map(R1, words_fd)
+    p.move(R2, FRAME)
+    p.add_value(R2, _NUMBER)
+    p.call(Helper.MAP_LOOKUP_ELEM)  # R0 = the lease's words, or 0
+    p.jump_if_zero(R0, "count")
+    p.load64(R1, R0, 0)
+    p.store64(FRAME, _EXPIRY, R1)
+    p.call(Helper.KTIME_GET_BOOT_NS)  # R0 = now, CLOCK_BOOTTIME
+    p.load64(R1, FRAME, _EXPIRY)
+    p.jump_if_at_least(R0, R1, "count")
+
+
+def _count_and_keep_tail(p: Assembler) -> None:
+    """Only this program, under the socket's lock, writes these words."""
+    p.store64(R7, Word.REDIRECTED * _WORD, R9)
+    p.set(R1, 0)
+    p.store64(R7, Word.TAIL * _WORD, R1)
+    p.jump_if_less_than(R8, TAIL_BYTES, "redirect")
+    p.move(R1, R6)
+    p.move(R2, R8)
+    p.add_value(R2, -TAIL_BYTES)  # R2 = where the tail begins
+    p.move(R3, R7)
+    p.add_value(R3, Word.TAIL * _WORD)  # R3 = &TAIL
+    p.set(R4, TAIL_BYTES)
+    p.call(Helper.SKB_LOAD_BYTES)
+
+
+def _redirect(p: Assembler, sockets_fd: int) -> None:
+    p.label("redirect")
+    p.move(R1, R6)
+    p.load_map(R2, sockets_fd)
+    p.move(R3, FRAME)
+    p.add_value(R3, _COOKIE)  # R3 = &cookie: the peer is filed under it
+    p.set(R4, 0)  # into its send queue
+    p.call(Helper.SK_REDIRECT_HASH)
+    p.exit()  # R0 is the verdict
+
+
+def _pass_up(p: Assembler) -> None:
+    p.label("count")
+    p.load64(R1, R7, Word.PASSED * _WORD)
+    p.add(R1, R8)
+    p.store64(R7, Word.PASSED * _WORD, R1)
+    p.label("pass")
+    p.set(R0, _PASS)
+    p.exit()
