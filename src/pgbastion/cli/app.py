@@ -61,7 +61,7 @@ def start(
         from pgbastion.config.load import load_config
 
         # A file that cannot be used must not cost the daemon that runs.
-        end_running_daemon(load_config(config).run_dir)
+        end_running_daemon(load_config(config).raft.data_dir)
     raise typer.Exit(daemon.run(config))
 
 

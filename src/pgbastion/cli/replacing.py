@@ -6,40 +6,40 @@ PostgreSQL goes on meanwhile: what is left of the lease is the successor's.
 import os
 import select
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import PgBastionError
-from pgbastion.guard import page as words
-from pgbastion.guard import procfs
-from pgbastion.guard.main import PAGE_NAME
-from pgbastion.guard.page import Page, PageError
 
+# The engine's lock on its directory: whoever holds it is the node's daemon.
+LOCK_NAME: Final = "lock"
 # A daemon that leaves PostgreSQL alone has little to do; one that hangs is killed,
 # which leaves PostgreSQL alone too.
 LEAVE_S: Final = 5.0
 KILLED_S: Final = 5.0
 
 
-def end_running_daemon(run_dir: Path) -> int | None:
-    """Ask the daemon in office to leave, and wait until its process has ended.
+def end_running_daemon(raft_dir: Path) -> int | None:
+    """Ask the daemon of ``raft_dir`` to leave, and wait until its process has ended.
 
     Returns:
-        Its pid; None: there was none.
+        Its pid; None: there was none, or none that this user may see.
 
     Raises:
-        PgBastionError: The page cannot be read, or the process does not end.
+        PgBastionError: The process does not end.
     """
-    pid, start = _writer(run_dir / PAGE_NAME)
-    if pid == 0:
+    lock = str((raft_dir / LOCK_NAME).resolve())
+    pid = next((pid for pid in _pids() if _holds(pid, lock)), None)
+    if pid is None:
         return None
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return None
     try:
-        # Looked at after the pidfd was opened: from here on it is this process.
-        if procfs.start_ticks(pid) != start:
+        # Looked at again with the pidfd open: from here on it is this process.
+        if not _holds(pid, lock):
             return None
         _end(pid, pidfd)
     finally:
@@ -47,17 +47,25 @@ def end_running_daemon(run_dir: Path) -> int | None:
     return pid
 
 
-def _writer(path: Path) -> tuple[int, int]:
+def _pids() -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            yield int(entry.name)
+
+
+def _holds(pid: int, lock: str) -> bool:
+    """Tell whether ``pid`` has a lock on the file ``lock``."""
     try:
-        page = Page(str(path))
-    except FileNotFoundError:
-        return 0, 0
-    except (OSError, PageError) as exc:
-        raise PgBastionError(f"cannot read the shared page {path}") from exc
-    try:
-        return page[words.WRITER_PID], page[words.WRITER_START]
-    finally:
-        page.close()
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            if str(entry.readlink()) == lock:
+                info = Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text(
+                    encoding="ascii"
+                )
+                return "FLOCK" in info
+    except OSError:
+        # It is gone, or another user's.
+        return False
+    return False
 
 
 def _end(pid: int, pidfd: int) -> None:
