@@ -140,6 +140,7 @@ impl Driver {
         }
         self.shared.inbox.close();
         self.listener.stop();
+        self.shared.outbox.close();
     }
 
     fn tick_ns(&self) -> i64 {
@@ -418,8 +419,9 @@ impl Driver {
                 member.core.persisted(token, boottime_ns());
             }
             Output::Expiry { epoch, expiry_ns } => {
-                if let Some(page) = &self.page {
-                    page.expire_at(epoch, expiry_ns);
+                let page = self.page.as_ref();
+                if page.is_some_and(|page| page.expire_at(epoch, expiry_ns)) {
+                    events.push(Event::Granted { epoch, expiry_ns });
                 }
             }
             Output::Peers(members) => self.follow(members),

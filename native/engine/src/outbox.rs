@@ -1,6 +1,7 @@
 //! What the host reads: a queue that it waits on without the interpreter's lock.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ const DROPPABLE_MAX: usize = 4_096;
 pub struct Outbox {
     events: Mutex<VecDeque<Event>>,
     arrived: Condvar,
+    closed: AtomicBool,
 }
 
 impl Outbox {
@@ -32,9 +34,18 @@ impl Outbox {
         let events = self.events.lock().expect("no holder panics");
         let (mut events, _) = self
             .arrived
-            .wait_timeout_while(events, wait, |events| events.is_empty())
+            .wait_timeout_while(events, wait, |events| {
+                events.is_empty() && !self.closed.load(Ordering::Acquire)
+            })
             .expect("no holder panics");
         let some = events.len().min(most);
         events.drain(..some).collect()
+    }
+
+    /// Nothing will come any more: nobody waits for it.
+    pub fn close(&self) {
+        let _events = self.events.lock().expect("no holder panics");
+        self.closed.store(true, Ordering::Release);
+        self.arrived.notify_all();
     }
 }

@@ -10,6 +10,8 @@
 mod ages;
 mod granter;
 mod holder;
+#[cfg(feature = "python")]
+pub mod python;
 
 pub use ages::Confirmations;
 pub use granter::{Answer, Denial, Granter, Leased, Pending};

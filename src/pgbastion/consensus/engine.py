@@ -30,6 +30,7 @@ from pgbastion.model.views import AgeAnswer
 EVENTS_MOST: Final = 256
 EVENTS_WAIT_MS: Final = 1_000
 NS_PER_MS: Final = 1_000_000
+TICKS_A_HEARTBEAT: Final = 4
 
 
 async def ask_as_guest(
@@ -89,14 +90,17 @@ class Engine:
         page: Path,
         generation: int,
     ) -> None:
+        # Several ticks a heartbeat: time-outs are drawn in whole ticks, and two nodes
+        # that draw the same one split the vote.
+        tick_ms = max(heartbeat_ms // TICKS_A_HEARTBEAT, 1)
         try:
             self._node = _engine.Node(
                 dir=str(directory),
                 listen=listen,
                 secret=secret,
-                tick_ms=heartbeat_ms,
-                heartbeat_ticks=1,
-                election_ticks=max(election_ms // heartbeat_ms, 2),
+                tick_ms=tick_ms,
+                heartbeat_ticks=heartbeat_ms // tick_ms,
+                election_ticks=max(election_ms, 2 * heartbeat_ms) // tick_ms,
                 page_path=str(page),
                 generation=generation,
             )
@@ -104,7 +108,6 @@ class Engine:
             raise ConsensusError(str(exc)) from exc
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, asyncio.Future[tuple[str, Any]]] = {}
-        self._early: dict[int, tuple[str, Any]] = {}
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._stopping = False
         self._thread = threading.Thread(
@@ -132,9 +135,8 @@ class Engine:
 
     def _settle(self, token: int, status: str, payload: Any) -> None:
         future = self._waiting.pop(token, None)
-        if future is None:
-            self._early[token] = (status, payload)
-        elif not future.done():
+        # Nobody waits any more if the caller was cancelled.
+        if future is not None and not future.done():
             future.set_result((status, payload))
 
     async def events(self) -> AsyncIterator[Event]:
@@ -143,9 +145,7 @@ class Engine:
             yield await self._events.get()
 
     async def _outcome(self, token: int) -> tuple[str, Any]:
-        early = self._early.pop(token, None)
-        if early is not None:
-            return early
+        # The outcome comes through the loop, so not before this has registered.
         future: asyncio.Future[tuple[str, Any]] = self._loop.create_future()
         self._waiting[token] = future
         try:
@@ -287,9 +287,15 @@ class Engine:
         )
 
     def stop(self) -> None:
-        """Stop the engine's threads; what was acknowledged is on disk."""
+        """Stop the engine's threads; what was acknowledged is on disk.
+
+        Commands that are under way end as if nobody had answered.
+        """
         self._stopping = True
         self._node.stop()
+        self._thread.join()
+        for token in tuple(self._waiting):
+            self._settle(token, "stopped", None)
 
 
 def _ms(seconds: float) -> int:

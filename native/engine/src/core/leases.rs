@@ -124,7 +124,6 @@ impl Core {
         {
             if expiry_ns > now_ns {
                 self.outputs.push(Output::Expiry { epoch, expiry_ns });
-                self.event(Event::Granted { epoch, expiry_ns });
             }
         }
     }

@@ -60,7 +60,8 @@ pub enum Output {
     Send { to: u64, class: Class, frame: Vec<u8> },
     /// Must be on disk before [`Core::persisted`] is called with the token.
     Persist { token: u64, records: Vec<u8> },
-    /// The lease of this node's epoch ends at this instant: for the shared page.
+    /// The lease of this node's epoch ends at this instant: for the shared page, and
+    /// an event once it is there.
     Expiry { epoch: i64, expiry_ns: i64 },
     /// Whom to dial, and whom never to accept again.
     Peers(Members),

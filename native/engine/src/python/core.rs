@@ -1,6 +1,6 @@
 //! `Core` and `Storage`: the engine without thread, file and socket, for a simulation.
 
-use pgbastion_lease::PageWords;
+use pgbastion_lease::python::page_words;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
@@ -8,6 +8,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use super::{events, EngineError};
 use super::node::{change_of, hold_of, leased_of};
 use crate::core::{mix, Core as Inner, Output, Settings};
+use crate::event::Event;
 use crate::records::{founding, joining, Recovered};
 use crate::wire::Packet;
 
@@ -113,18 +114,7 @@ impl Core {
 
     /// Words that are not named are 0.
     fn set_page(&mut self, words: &Bound<'_, PyDict>) -> PyResult<()> {
-        let word = |name: &str| -> PyResult<i64> {
-            words.get_item(name)?.map_or(Ok(0), |value| value.extract())
-        };
-        self.inner.set_page(PageWords {
-            evidence_ns: word("evidence_ns")?,
-            asked_ns: word("asked_ns")?,
-            released_epoch: word("released_epoch")?,
-            ended_epoch: word("ended_epoch")?,
-            pause_revision: word("pause_revision")?,
-            paused: word("paused")?,
-            policy_revision: word("policy_revision")?,
-        });
+        self.inner.set_page(page_words(words)?);
         Ok(())
     }
 
@@ -225,7 +215,7 @@ impl Core {
     fn outputs<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
         let mut taken = Vec::new();
         for output in self.inner.outputs() {
-            taken.push(match output {
+            let tuple = match output {
                 Output::Send { to, frame, .. } => {
                     ("send", to, PyBytes::new(py, &frame)).into_pyobject(py)?
                 }
@@ -233,12 +223,14 @@ impl Core {
                     ("persist", token, PyBytes::new(py, &records)).into_pyobject(py)?
                 }
                 Output::Expiry { epoch, expiry_ns } => {
-                    ("expiry", epoch, expiry_ns).into_pyobject(py)?
+                    taken.push(("expiry", epoch, expiry_ns).into_pyobject(py)?);
+                    events::event(py, Event::Granted { epoch, expiry_ns })?
                 }
                 // The event of the same change follows it.
                 Output::Peers(_) => continue,
                 Output::Event(event) => events::event(py, event)?,
-            });
+            };
+            taken.push(tuple);
         }
         Ok(taken)
     }

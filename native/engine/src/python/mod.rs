@@ -61,5 +61,6 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("EngineError", module.py().get_type::<EngineError>())?;
     module.add_class::<node::Node>()?;
     module.add_class::<core::Core>()?;
-    module.add_class::<core::Storage>()
+    module.add_class::<core::Storage>()?;
+    pgbastion_lease::python::add_to(module)
 }
