@@ -20,7 +20,8 @@ from pgbastion.config.model import Config
 from pgbastion.config.rundir import make_run_directory
 from pgbastion.config.secrets import Secrets, load_secrets
 from pgbastion.errors import ConfigError, PgBastionError
-from pgbastion.node import Node, build_node
+from pgbastion.node.build import build_node
+from pgbastion.node.running import Node
 from pgbastion.observe.logging import configure_logging, get_logger
 from pgbastion.postgres.layout import resolve_account
 

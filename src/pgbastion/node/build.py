@@ -1,0 +1,77 @@
+"""Builds a node: guard, page, engine and PostgreSQL, in the order of need."""
+
+from collections.abc import Callable
+
+from pgbastion.config.model import Config
+from pgbastion.config.secrets import Secrets
+from pgbastion.consensus.engine import Engine, is_member
+from pgbastion.guard import page as words
+from pgbastion.guard.page import Page
+from pgbastion.model.cluster import join_host_port
+from pgbastion.node.page import SharedPage
+from pgbastion.node.parts import build_instance
+from pgbastion.node.running import Node
+from pgbastion.postgres.guard_link import PAGE_NAME, GuardLink
+from pgbastion.postgres.layout import resolve_account
+
+
+async def build_node(
+    config: Config, secrets: Secrets, *, on_ready: Callable[[], None]
+) -> Node:
+    """Build the parts of a node, in the order in which they need each other.
+
+    Raises:
+        PgBastionError: A part cannot be had.
+    """
+    guard, instance = None, None
+    page_path = config.run_dir / PAGE_NAME
+    node: Node | None = None
+
+    def on_stopped() -> None:
+        if node is not None and node.observer is not None:
+            node.observer.on_stopped()
+
+    def on_event() -> None:
+        if node is not None:
+            node.wake()
+
+    if config.postgresql is not None:
+        instance = build_instance(config, config.postgresql, secrets)
+        account = resolve_account(config.postgresql.os_user)
+        guard = GuardLink(
+            run_dir=config.run_dir,
+            data_dir=config.postgresql.data_dir,
+            user=account.name,
+            uid=account.uid,
+            on_stopped=on_stopped,
+            on_event=on_event,
+        )
+        if not is_member(config.raft.data_dir):
+            await guard.start_afresh()
+        await guard.connect()
+        page = Page(str(page_path))
+    else:
+        page = words.obtain(str(page_path))
+        page[words.GENERATION] += 1
+    generation = page[words.GENERATION]
+    timings = config.timings
+    engine = Engine(
+        directory=config.raft.data_dir,
+        listen=join_host_port(config.raft.bind_address, config.raft.bind_port),
+        secret=secrets.cluster,
+        heartbeat_ms=timings.heartbeat_ms,
+        election_ms=timings.election_ms,
+        page=page_path,
+        generation=generation,
+    )
+    shared = SharedPage(page, generation)
+    node = Node(
+        config,
+        secrets,
+        engine=engine,
+        page=shared,
+        guard=guard,
+        instance=instance,
+        on_ready=on_ready,
+    )
+    return node

@@ -1,0 +1,147 @@
+"""What clients, people and programs see of a node: the proxy, the API, the metrics."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from pgbastion.api.app import build_api, build_metrics_api
+from pgbastion.api.ports import Tokens
+from pgbastion.api.server import ApiServer
+from pgbastion.config.model import Config
+from pgbastion.config.secrets import TOKEN_FILE_NAME, Secrets
+from pgbastion.control.routing import Routing
+from pgbastion.ha.host import Host
+from pgbastion.ha.loop import Loop
+from pgbastion.ha.ports import RaftEngine
+from pgbastion.model.cluster import Member
+from pgbastion.node.api import NodeCommands, Snapshots
+from pgbastion.observe.logging import get_logger
+from pgbastion.observe.metrics import Metrics
+from pgbastion.proxy.listener import Proxy
+from pgbastion.proxy.routes import Backend, DataPath, Limits, Routes
+
+log = get_logger("front")
+
+
+class Front:
+    """The ports of one node.
+
+    Args:
+        reload: Reads the configuration again; returns what came of it, in words.
+        on_ready: Called once, when this node first knows a primary to lead clients to.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        secrets: Secrets,
+        *,
+        host: Host,
+        engine: RaftEngine,
+        loop: Loop,
+        own: Member,
+        reload: Callable[[], Awaitable[str]],
+        on_ready: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._secrets = secrets
+        self._on_ready = on_ready
+        self._is_ready = False
+        self._routes: Routes | None = None
+        self._revision = 0
+        self.proxy = _proxy(config)
+        self.snapshots = Snapshots(
+            host=host,
+            engine=engine,
+            loop=loop,
+            proxy=self.proxy,
+            own=own,
+            report_max_ms=3 * config.timings.probe_ms,
+        )
+        self._servers = self._make_servers(
+            NodeCommands(host=host, own=own, reload=reload)
+        )
+
+    def _make_servers(self, commands: NodeCommands) -> tuple[ApiServer, ApiServer]:
+        api, metrics = self._config.api, self._config.metrics
+        render = Metrics().render
+        take = self.snapshots.take
+        return (
+            ApiServer(
+                build_api(take, commands, tokens=self._tokens, render_metrics=render),
+                host=api.bind_address,
+                port=api.port,
+            ),
+            ApiServer(
+                build_metrics_api(take, tokens=self._tokens, render_metrics=render),
+                host=metrics.bind_address,
+                port=metrics.port,
+            ),
+        )
+
+    def _tokens(self) -> Tokens:
+        config = self._config
+        place = config.api.auth_token_file or config.raft.data_dir / TOKEN_FILE_NAME
+        return Tokens(
+            write=self._secrets.write_token,
+            read=self._secrets.read_token,
+            place=str(place),
+        )
+
+    async def start(self) -> None:
+        """Listen on all ports.
+
+        Raises:
+            PgBastionError: One of them cannot be had.
+        """
+        await self.proxy.start()
+        for server in self._servers:
+            await server.start()
+
+    async def stop(self) -> None:
+        """Close all ports and every session."""
+        await self.proxy.stop(0)
+        for server in self._servers:
+            await server.stop()
+
+    def route(self, routing: Routing, expires_ns: int) -> None:
+        """Send clients there, as long as the knowledge behind it may be used."""
+        self.snapshots.routing = routing
+        primary = _backend(routing.primary) if routing.primary else None
+        routes = Routes(
+            revision=self._revision,
+            epoch=routing.epoch,
+            primary=primary,
+            primary_reason=routing.primary_reason,
+            replicas=tuple(_backend(m) for m in routing.replicas),
+            replica_reason=routing.replica_reason,
+            expires_ns=0,
+        )
+        if self._routes is not None and routes == self._routes:
+            self.proxy.extend(expires_ns)
+            return
+        self._revision += 1
+        self._routes = replace(routes, revision=self._revision)
+        self.proxy.set_routes(replace(self._routes, expires_ns=expires_ns))
+        if not self._is_ready and primary is not None:
+            self._is_ready = True
+            self._on_ready()
+
+
+def _proxy(config: Config) -> Proxy:
+    proxy = config.proxy
+    return Proxy(
+        bind=proxy.bind_address,
+        primary_port=proxy.primary_port,
+        replica_port=proxy.replica_port,
+        limits=Limits(
+            connections_max=proxy.max_connections,
+            hold_s=proxy.hold_timeout / 1_000,
+            hold_max=proxy.max_hold,
+        ),
+        on_event=lambda event, fields: log.debug(event, **fields),
+        data_path=DataPath.USERSPACE,
+    )
+
+
+def _backend(member: Member) -> Backend:
+    return Backend(node=member.name, host=member.host, port=member.postgres_port or 0)

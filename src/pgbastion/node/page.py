@@ -1,0 +1,52 @@
+"""The daemon's words of the shared page."""
+
+from pgbastion.errors import PgBastionError
+from pgbastion.guard import page as words
+from pgbastion.guard.page import Page
+from pgbastion.ha.loop import LeaseWords
+from pgbastion.model.ids import Epoch
+
+
+class SharedPage:
+    """The daemon's words of the shared page.
+
+    They are written only while this daemon is the writer in office: a successor may
+    have been named while this process was stopped.
+    """
+
+    def __init__(self, page: Page, generation: int) -> None:
+        self._page = page
+        self.generation = generation
+
+    def _may_write(self) -> bool:
+        return self._page[words.GENERATION] == self.generation
+
+    def note_evidence(self, at_ns: int) -> None:
+        """Note that PostgreSQL and its disks answered."""
+        if self._may_write() and at_ns > self._page[words.EVIDENCE_NS]:
+            self._page[words.EVIDENCE_NS] = at_ns
+
+    def latch_release(self, epoch: Epoch) -> None:
+        """Note that this epoch is given back, before anybody is told.
+
+        Raises:
+            PgBastionError: Another daemon is the writer.
+        """
+        if not self._may_write():
+            raise PgBastionError("another daemon of this node is in office")
+        self._page[words.RELEASED_EPOCH] = max(self._page[words.RELEASED_EPOCH], epoch)
+
+    def set_lead(self, lead_ms: int) -> None:
+        """Have the guard act this long before the lease's end."""
+        if self._may_write():
+            self._page[words.LEAD_NS] = lead_ms * 1_000_000
+
+    def read(self) -> LeaseWords:
+        """Return what the page says."""
+        page = self._page
+        return LeaseWords(
+            epoch=page[words.EPOCH],
+            expiry_ns=page[words.EXPIRY_NS],
+            released_epoch=page[words.RELEASED_EPOCH],
+            evidence_ns=page[words.EVIDENCE_NS],
+        )

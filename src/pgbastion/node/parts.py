@@ -1,0 +1,90 @@
+"""Makes the parts of a node out of its configuration."""
+
+from pgbastion.config.model import Config, PostgresqlSection
+from pgbastion.config.secrets import Secrets
+from pgbastion.ha.loop import Pace
+from pgbastion.model.cluster import Member
+from pgbastion.model.ids import MemberId, NodeId
+from pgbastion.model.views import Limits
+from pgbastion.postgres.config_files import Secrets as Passwords
+from pgbastion.postgres.instance import Bounds, Instance
+from pgbastion.postgres.layout import PgIdentity, PgPaths, PgRoles, resolve_account
+
+
+def own_member(config: Config) -> Member:
+    """Return this node's member record, as its configuration says."""
+    tags = config.tags
+    return Member(
+        member_id=MemberId(0),
+        name=NodeId(config.node.name),
+        host=config.node.address,
+        raft_port=config.raft.bind_port,
+        postgres_port=config.postgresql.port if config.postgresql else None,
+        api_port=config.api.port,
+        primary_port=config.proxy.primary_port,
+        replica_port=config.proxy.replica_port,
+        nofailover=tags.nofailover or tags.failover_priority == 0,
+        nosync=tags.nosync,
+        noloadbalance=tags.noloadbalance,
+        failover_priority=tags.failover_priority,
+    )
+
+
+def limits_of(config: Config) -> Limits:
+    """Return the bounds that decisions go by."""
+    timings = config.timings
+    return Limits(
+        lease_ms=timings.lease_ms,
+        stop_ms=timings.stop_ms,
+        margin_ms=timings.margin_ms,
+        evidence_max_ms=timings.evidence_max_ms,
+        sync_silent_ms=timings.sync_silent_ms,
+    )
+
+
+def pace_of(config: Config) -> Pace:
+    """Return the rhythm of passes, reports and reads."""
+    timings = config.timings
+    return Pace(
+        probe_ms=timings.probe_ms,
+        renew_ms=timings.renew_ms,
+        lease_ms=timings.lease_ms,
+        lag_max_bytes=config.failover.max_lag_threshold,
+        replica_lag_max_bytes=config.proxy.max_replica_lag,
+    )
+
+
+def build_instance(
+    config: Config, section: PostgresqlSection, secrets: Secrets
+) -> Instance:
+    """Build the adapter of this node's PostgreSQL."""
+    timings = config.timings
+    roles = PgRoles(
+        superuser=section.superuser,
+        replication=section.replication_user,
+        rewind=section.rewind_user,
+    )
+    return Instance(
+        paths=PgPaths(
+            bin_dir=section.bin_dir,
+            data_dir=section.data_dir,
+            config_dir=section.config_dir,
+            run_dir=config.run_dir,
+            socket_dir=section.socket_dir,
+            state_dir=config.raft.data_dir,
+            account=resolve_account(section.os_user),
+        ),
+        identity=PgIdentity(
+            node=NodeId(config.node.name),
+            listen=(section.listen,),
+            port=section.port,
+            roles=roles,
+        ),
+        secrets=Passwords(secrets.passwords),
+        parameters=dict(section.parameters),
+        hba=section.hba,
+        bounds=Bounds(
+            look_s=(timings.evidence_max_ms - timings.probe_ms) / 1_000,
+            cut_s=timings.evidence_max_ms / 1_000,
+        ),
+    )

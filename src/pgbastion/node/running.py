@@ -1,0 +1,323 @@
+"""One running node: its parts, joined, and what each tells the others."""
+
+import asyncio
+import secrets as random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from pgbastion._build import VERSION
+from pgbastion.clock import boottime_ns
+from pgbastion.config.load import load_config
+from pgbastion.config.model import Config
+from pgbastion.config.reload import what_changes
+from pgbastion.config.secrets import Secrets
+from pgbastion.consensus.engine import Engine
+from pgbastion.consensus.interface import (
+    Committed,
+    Event,
+    LeaderChanged,
+    Logged,
+    Request,
+    SnapshotTaken,
+)
+from pgbastion.control.routing import Routing
+from pgbastion.ha.cutter import NodeCutter, WitnessCutter
+from pgbastion.ha.executor import Executor, Job, Server
+from pgbastion.ha.host import Host
+from pgbastion.ha.loop import Loop
+from pgbastion.ha.observer import Observer
+from pgbastion.ha.talk import Kind, decode_cut, encode_answer
+from pgbastion.model.cluster import Assignment
+from pgbastion.model.commands import Release
+from pgbastion.model.ids import Epoch, Incarnation, MemberId
+from pgbastion.model.reasons import Reason
+from pgbastion.model.views import START_MAX_MS
+from pgbastion.node.front import Front
+from pgbastion.node.membership import Membership
+from pgbastion.node.page import SharedPage
+from pgbastion.node.parts import limits_of, own_member, pace_of
+from pgbastion.observe.logging import configure_logging, get_logger
+from pgbastion.postgres.guard_link import GuardLink
+from pgbastion.postgres.instance import Instance
+
+RELEASE_DEADLINE_S: Final = 3.0
+
+log = get_logger("node")
+
+
+class Node:
+    """The running parts of one node."""
+
+    def __init__(
+        self,
+        config: Config,
+        secrets: Secrets,
+        *,
+        engine: Engine,
+        page: SharedPage,
+        guard: GuardLink | None,
+        instance: Instance | None,
+        on_ready: Callable[[], None],
+    ) -> None:
+        self.config = config
+        self.secrets = secrets
+        self.engine = engine
+        self.page = page
+        self.guard = guard
+        self.instance = instance
+        self._on_ready = on_ready
+        self.own = own_member(config)
+        self.incarnation = Incarnation(random.randbits(62) + 1)
+        self._answering: set[asyncio.Task[None]] = set()
+        self._build()
+
+    def _build(self) -> None:
+        """Make the parts, in the order in which they need each other."""
+        job = Job()
+        server = self._make_server()
+        self.host = self._make_host(server, job)
+        self.executor = Executor(
+            host=self.host,
+            engine=self.engine,
+            server=server,
+            job=job,
+            stop_ms=self.config.timings.stop_ms,
+            latch_release=self.page.latch_release,
+            lease_held=self._holds_lease,
+            hold=self._hold,
+        )
+        self.loop = Loop(
+            host=self.host,
+            engine=self.engine,
+            guard=self.guard,
+            observer=self.observer,
+            executor=self.executor,
+            own=self.own,
+            incarnation=self.incarnation,
+            limits=limits_of(self.config),
+            pace=pace_of(self.config),
+            version=VERSION,
+            words=self.page.read,
+            on_routing=self._route,
+        )
+        self.membership = Membership(
+            self.config,
+            self.secrets,
+            engine=self.engine,
+            host=self.host,
+            instance=self.instance,
+            own=self.own,
+        )
+        self.front = Front(
+            self.config,
+            self.secrets,
+            host=self.host,
+            engine=self.engine,
+            loop=self.loop,
+            own=self.own,
+            reload=self.reload,
+            on_ready=self._on_ready,
+        )
+
+    def _make_server(self) -> Server | None:
+        self.observer: Observer | None = None
+        if self.instance is None or self.guard is None:
+            return None
+        self.observer = Observer(
+            self.instance,
+            self.guard,
+            probe_ms=self.config.timings.probe_ms,
+            on_evidence=self.page.note_evidence,
+            on_change=self.wake,
+        )
+        return Server(database=self.instance, guard=self.guard, observer=self.observer)
+
+    def _make_host(self, server: Server | None, job: Job) -> Host:
+        timings = self.config.timings
+        cutter: NodeCutter | WitnessCutter = WitnessCutter()
+        if server is not None:
+            cutter = NodeCutter(node=self.own.name, server=server, job=job)
+        return Host(
+            self.engine,
+            node=self.own.name,
+            cutter=cutter,
+            on_change=self.wake,
+            cut_timeout_ms=2 * timings.probe_ms + timings.deadline_ms,
+        )
+
+    def wake(self) -> None:
+        """Have a pass soon."""
+        self.loop.wake()
+
+    def _route(self, routing: Routing, expires_ns: int) -> None:
+        self.front.route(routing, expires_ns)
+
+    async def run(self) -> None:
+        """Run until cancelled, or until a part fails."""
+        await self.front.start()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._take_events(), name="events")
+            group.create_task(self.front.snapshots.lag.run(), name="loop-lag")
+            await self.membership.obtain()
+            if self.observer is not None:
+                await self.observer.inspect()
+                group.create_task(self.observer.run(), name="observer")
+            group.create_task(self.membership.found(), name="found")
+            group.create_task(self.loop.confirm(), name="confirm")
+            group.create_task(self.loop.run(), name="loop")
+
+    # What the engine tells
+
+    async def _take_events(self) -> None:
+        async for event in self.engine.events():
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Committed(index=index, proposal_id=proposal_id, data=data):
+                self.host.on_committed(index, proposal_id, data)
+                self._note_state()
+            case Request():
+                task = asyncio.create_task(self._answer(event))
+                self._answering.add(task)
+                task.add_done_callback(self._answering.discard)
+            case LeaderChanged(term=term, leader=leader):
+                log.info("raft_leader", term=term, leader=leader)
+                self.loop.wake()
+            case Logged(level=level, event=name, fields=fields):
+                say = log.warning if level == "warning" else log.info
+                say(name, **fields)
+            case SnapshotTaken():
+                self.host.on_snapshot(event.index, event.data)
+            case _:
+                self.loop.wake()
+
+    def _note_state(self) -> None:
+        if self.instance is None:
+            return
+        state = self.host.state
+        self.instance.mode = state.mode
+        own = self.config.node.name
+        self.instance.nodes = tuple(m.name for m in state.servers if m.name != own)
+
+    async def _answer(self, request: Request) -> None:
+        if request.kind == Kind.REPORT:
+            self.host.on_report_bytes(MemberId(request.member_id), request.payload)
+            return
+        answer = b""
+        if request.member_id == 0:
+            answer = await self.membership.answer_guest(request.kind, request.payload)
+        elif request.kind == Kind.CUT:
+            answer = await self._answer_cut(request.payload)
+        self.engine.answer(request.request_id, answer)
+
+    async def _answer_cut(self, payload: bytes) -> bytes:
+        epoch = decode_cut(payload)
+        if epoch is None:
+            return b""
+        answer = await self.host.cut(epoch)
+        return b"" if answer is None else encode_answer(answer)
+
+    # The lease
+
+    def _holds_lease(self, epoch: Epoch) -> bool:
+        """The permit for what cannot be undone: looked at again just before it."""
+        page = self.page.read()
+        held = self.host.state.assignment
+        return (
+            held is not None
+            and held.epoch == epoch
+            and held.live
+            and page.epoch == epoch
+            and page.released_epoch < epoch
+            and boottime_ns() < page.expiry_ns - self.config.timings.margin_ms * 10**6
+        )
+
+    def _hold(self, epoch: Epoch) -> None:
+        timings = self.config.timings
+        self.page.set_lead(timings.margin_ms)
+        self.engine.hold(
+            epoch,
+            self.incarnation,
+            renew_ms=timings.renew_ms,
+            deadline_ms=timings.deadline_ms,
+            evidence_max_ms=timings.evidence_max_ms,
+            asked_max_ms=START_MAX_MS,
+        )
+        self.loop.renewing = epoch
+
+    # A changed configuration
+
+    async def reload(self) -> str:
+        """Read the configuration again; return what came of it, in words.
+
+        Raises:
+            ConfigError: It cannot be used; nothing has changed.
+        """
+        new = load_config(self.config.source)
+        changes = what_changes(self.config, new)
+        self.config = new
+        configure_logging(level=new.log.level, form=new.log.format)
+        self.own = own_member(new)
+        self.loop.set_own(self.own)
+        if self.instance is not None and new.postgresql is not None:
+            self.instance.config.reconfigure(
+                dict(new.postgresql.parameters), new.postgresql.hba
+            )
+            if self.guard is not None and self.guard.facts().pid:
+                await self.instance.reload(self.host.state.servers)
+        told = (
+            f"applied: {', '.join(changes.applied) or 'nothing'}; needs a restart: "
+            f"{', '.join(changes.needs_restart) or 'nothing'}; the cluster's own "
+            f"values count for: {', '.join(changes.held_by_cluster) or 'nothing'}"
+        )
+        log.info("reloaded", result=told)
+        self.loop.wake()
+        return told
+
+    # The end
+
+    async def halt(self) -> None:
+        """Decide nothing any more; log and lease go on."""
+        await self.loop.halt()
+        await self.executor.stop()
+
+    async def stop_postgres(self) -> None:
+        """Stop PostgreSQL in order; a primary gives its epoch back first."""
+        if self.guard is None:
+            return
+        held = self.host.state.assignment
+        own = held is not None and held.member_id == self.host.raft().member_id
+        await self.guard.stop(fast_ms=self.config.failover.stop_timeout)
+        if own and held is not None and held.live:
+            await self._release(held)
+        await self.guard.quit()
+
+    async def _release(self, held: Assignment) -> None:
+        """Give the epoch back: PostgreSQL has stopped, another node may go on."""
+        if self.guard is None or held.incarnation != self.incarnation:
+            return
+        await self.guard.end_epoch(held.epoch)
+        self.page.latch_release(held.epoch)
+        self._hold(Epoch(0))
+        command = Release(
+            epoch=held.epoch,
+            incarnation=self.incarnation,
+            lsn=None,
+            cause=Reason.STOPPED_BY_OPERATOR,
+            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+        outcome = await self.host.propose(command, timeout_s=RELEASE_DEADLINE_S)
+        log.info("epoch_released", epoch=held.epoch, outcome=outcome)
+
+    async def close(self) -> None:
+        """Close everything that this process holds; PostgreSQL and guard go on."""
+        await self.halt()
+        await self.host.stop()
+        await self.front.stop()
+        if self.instance is not None:
+            await self.instance.close()
+        if self.guard is not None:
+            await self.guard.close()
+        self.engine.stop()
