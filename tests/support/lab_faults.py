@@ -68,11 +68,20 @@ def survive(clusters: Clusters, fault: str) -> Trial:
         assert [str(each) for each in trial.sampled.violations] == []
         assert trial.sampled.longest_double_claim_ms <= DOUBLE_CLAIM_MS_MAX
         assert trial.sampled.writes, "the sampler saw no primary at all"
-        if FAULTS[fault].outcome is Outcome.NEW_PRIMARY:
+        assert_outcome(trial, FAULTS[fault].outcome)
+    return trial
+
+
+def assert_outcome(trial: Trial, outcome: Outcome) -> None:
+    """Fail unless the fault led to what it has to lead to."""
+    match outcome:
+        case Outcome.NEW_PRIMARY:
             assert trial.new_primary != trial.old_primary
             assert trial.role_changed
-        else:
+        case Outcome.NEW_SERVER:
+            assert trial.role_changed
+            assert not trial.same_server
+        case Outcome.SAME_PRIMARY:
             assert trial.new_primary == trial.old_primary
             assert not trial.role_changed
             assert trial.same_server
-    return trial

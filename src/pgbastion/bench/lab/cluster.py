@@ -160,6 +160,9 @@ class Lab:
         """Wait until every standby streams and enough of them are synchronous."""
 
         def steady() -> bool:
+            ended = [node.name for node in self.nodes.values() if node.has_failed()]
+            if ended:
+                raise LabError(f"the daemon ended on {', '.join(ended)}")
             primary = self.reported_primary()
             if primary is None:
                 return False

@@ -244,6 +244,7 @@ FAULTS: Final[dict[str, Fault]] = {
             name="frozen",
             title="all PostgreSQL processes frozen (SIGSTOP)",
             inject=postgres_frozen,
+            outcome=Outcome.NEW_SERVER,
         ),
         Fault(
             name="daemon",
@@ -288,6 +289,7 @@ FAULTS: Final[dict[str, Fault]] = {
             name="guard",
             title="guard killed, daemon alive",
             inject=guard_killed,
+            outcome=Outcome.NEW_SERVER,
         ),
         Fault(
             name="daemon-and-guard",

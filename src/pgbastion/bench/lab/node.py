@@ -93,6 +93,10 @@ class Node:
         """Return how the daemon ended; None: it runs, or was never started."""
         return None if self._daemon is None else self._daemon.poll()
 
+    def has_failed(self) -> bool:
+        """Tell whether the daemon ended by itself, not by a signal."""
+        return (self.exit_code() or 0) > 0
+
     def postmaster(self) -> Process | None:
         """Return the postmaster that runs on the data directory."""
         try:
