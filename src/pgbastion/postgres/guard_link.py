@@ -59,6 +59,7 @@ class GuardLink:
         self._client: GuardClient | None = None
         self._idle = asyncio.Event()
         self._renewing: asyncio.Task[None] | None = None
+        self._is_ending = False
         self.generation = 0
 
     async def start_afresh(self) -> None:
@@ -188,7 +189,8 @@ class GuardLink:
             await self._connected().asked(on=False)
 
     async def quit(self) -> None:
-        """End the guard, once nothing runs."""
+        """End the guard, once nothing runs; no new one is started."""
+        self._is_ending = True
         await self._connected().quit()
 
     async def close(self) -> None:
@@ -217,7 +219,7 @@ class GuardLink:
             log.warning("lease_ran_out", epoch=event.epoch)
         if isinstance(event, Gone):
             self._client = None
-            if self._renewing is None:
+            if self._renewing is None and not self._is_ending:
                 self._renewing = asyncio.create_task(self._renew(is_dead=event.is_dead))
         was_idle = self._idle.is_set()
         self._note()
