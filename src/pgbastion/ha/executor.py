@@ -195,9 +195,11 @@ class Executor:
                     change, member, address, CHANGE_TIMEOUT_S
                 )
                 log.info("member_change", change=change, member=member, answer=answer)
+                return answer == "ok"
             case act.MoveLeadership(member_id=member):
                 moved = await self._engine.transfer(member, CHANGE_TIMEOUT_S)
                 log.info("leadership_move", member=member, moved=moved)
+                return moved
         return True
 
     async def _bound(

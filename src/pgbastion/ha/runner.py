@@ -60,6 +60,8 @@ class Runner:
         try:
             for action in actions:
                 if not await self._perform(action):
+                    # What refused it may take its time; asking at once would spin.
+                    await asyncio.sleep(FAILURE_PAUSE_S)
                     break
         except (PgBastionError, OutcomeUnknown, TimeoutError, OSError) as exc:
             names = ",".join(type(action).__name__ for action in actions)
