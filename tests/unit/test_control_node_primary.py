@@ -533,6 +533,13 @@ def test_a_new_primary_checkpoints() -> None:
     assert decision.actions == (Checkpoint(),)
 
 
+def test_a_checkpoint_that_goes_on_is_not_asked_for_again() -> None:
+    view = holder_view(postgres=primary_server(checkpointed=False), checkpointing=True)
+    decision = decide_node(view)
+    assert decision.reason is Reason.CHECKPOINT_AFTER_PROMOTION
+    assert decision.actions == ()
+
+
 # After a crash
 
 

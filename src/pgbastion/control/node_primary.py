@@ -217,9 +217,8 @@ def checkpoint(view: NodeView) -> Decision | None:
     """Checkpoint on the new timeline: pg_rewind reads it from the control file."""
     if view.postgres.checkpointed:
         return None
-    return Decision(
-        Reason.CHECKPOINT_AFTER_PROMOTION, (Checkpoint(),), sync_wake_ms(view)
-    )
+    actions = () if view.checkpointing else (Checkpoint(),)
+    return Decision(Reason.CHECKPOINT_AFTER_PROMOTION, actions, sync_wake_ms(view))
 
 
 def serve(view: NodeView) -> Decision | None:

@@ -110,7 +110,7 @@ class Executor:
         self._lease_held = lease_held
         self._hold = hold
         self._background: set[asyncio.Task[None]] = set()
-        self._checkpointing = False
+        self.checkpointing = False
         self._answer_seen_ms = 0
         self.sync_unsettled = False
         self.job = job
@@ -307,8 +307,8 @@ class Executor:
         )
 
     def _checkpoint(self) -> bool:
-        if not self._checkpointing:
-            self._checkpointing = True
+        if not self.checkpointing:
+            self.checkpointing = True
             task = asyncio.create_task(self._run_checkpoint())
             self._background.add(task)
             task.add_done_callback(self._background.discard)
@@ -321,7 +321,7 @@ class Executor:
         except (PgBastionError, TimeoutError, OSError) as exc:
             log.warning("checkpoint_failed", error=str(exc))
         finally:
-            self._checkpointing = False
+            self.checkpointing = False
             self._observer.look_soon()
 
     # Long steps

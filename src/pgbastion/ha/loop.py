@@ -214,6 +214,7 @@ class Loop:
             job_failed_ms=job.failed_ms,
             rejoin=observer.rejoin,
             data_changed=observer.data_changed_epoch == state.epoch != 0,
+            checkpointing=self._executor.checkpointing,
             sync_unsettled=self._executor.sync_unsettled,
             silent_since_ms=observer.silent_since_ms(state),
             at=at,

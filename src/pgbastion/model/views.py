@@ -237,6 +237,8 @@ class NodeView:
     rejoin: RejoinView | None = None
     data_changed: bool = False
     """The end of WAL was not the surveyed one when the promotion was to begin."""
+    checkpointing: bool = False
+    """A checkpoint that was asked for is under way."""
     sync_unsettled: bool = False
     """A change of the synchronous set was proposed, and no outcome is known since."""
     silent_since_ms: Mapping[str, int] = field(default_factory=dict)
