@@ -70,12 +70,12 @@ PLANS: Final = {
 LINT_S: Final = 90
 NATIVE_S: Final = 300
 _DEADLINES_S: Final = {
-    "unit": 90,
+    "unit": 120,
     "scenarios": 30,
     "sim": 300,
-    "component": 180,
+    "component": 150,
     "postgres": 240,
-    "netns": 600,
+    "netns": 570,
     "chaos": 600,
 }
 FULL_FACTOR: Final = 10

@@ -10,6 +10,7 @@ import subprocess
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,8 @@ def run_layer(layer: Layer, scratch: Path) -> Outcome:
         return outcome.with_failure(f"not done after {layer.deadline_s} s")
     if code != 0 and outcome.failed == 0:
         return outcome.with_failure(f"{' '.join(layer.command)}: exit code {code}")
+    if not (outcome.passed or outcome.failed or outcome.skipped):
+        return replace(outcome, not_run="it held no tests")
     return outcome
 
 

@@ -78,6 +78,14 @@ def test_results_of_all_cargo_programs_are_added_up(scratch: Path) -> None:
     assert (outcome.passed, outcome.failed, outcome.skipped) == (5, 1, 1)
 
 
+def test_a_layer_that_held_no_tests_did_not_run(scratch: Path) -> None:
+    text = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured\n"
+
+    outcome = run_layer(layer("printf", text, kind=Kind.CARGO), scratch)
+
+    assert outcome.not_run == "it held no tests"
+
+
 def test_a_layer_that_did_not_run_is_never_passed() -> None:
     outcomes = [
         Outcome(name="a", passed=2, skipped=1),
