@@ -1,26 +1,19 @@
 """The kill recipe, each of its steps, with stand-ins for servers."""
 
-import asyncio
 import os
 import resource
 import signal
 import subprocess
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pgbastion.guard import kill as recipe
-from pgbastion.guard import page as words
-from pgbastion.guard import privileges, procfs
-from pgbastion.guard.kill import Identity, Kill, describe, kill_by_directory
-from pgbastion.guard.launch import Launch, User
-from pgbastion.postgres.guard_client import GuardClient
-from pgbastion.postgres.guard_client import kill_by_directory as kill_from_loop
-from pgbastion.postgres.guard_messages import Exited, Gone, Killed, Stopped
+from pgbastion.guard import procfs
+from pgbastion.guard.kill import Identity, Kill
+from pgbastion.postgres.guard_messages import Exited, Killed, Stopped
 from support.guard_lab import (
-    MS,
     SERVER,
     STUBBORN,
     GuardLab,
@@ -35,8 +28,6 @@ from support.guard_lab import (
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
-
-FAR_NS = 10_000 * MS
 
 
 @pytest.fixture
@@ -129,6 +120,33 @@ async def test_nothing_is_killed_before_the_postmaster_is_stopped(
     assert set(of_tree[: len(stranger.below)]) == set(stranger.below)
     assert of_tree[len(stranger.below)] == stranger.pid
     assert not any(map(alive, stranger.below))
+
+
+async def test_a_descendant_that_is_not_dead_yet_is_not_stopped(
+    monkeypatch: pytest.MonkeyPatch, stranger: Stranger, pgdata: Path
+) -> None:
+    start = await stranger.settle()
+    [program] = stranger.below
+    real = recipe.send
+    monkeypatch.setattr(
+        recipe, "send", lambda pid, *rest: pid != program and real(pid, *rest)
+    )
+    monkeypatch.setattr(Kill, "_kill_children", lambda _: None)
+    kill = Kill(
+        str(pgdata),
+        server_account().pw_uid,
+        postmaster=Identity(stranger.pid, start),
+        reap=lambda: stranger.process.poll() is not None,
+        spare=frozenset(),
+        now_ns=boottime_ns(),
+    )
+    await until(lambda: kill.step(boottime_ns()) or not alive(stranger.pid))
+    assert not any(kill.step(boottime_ns()) for _ in range(5))
+    assert [line.split()[2] for line in kill.left()] == [str(program)]
+
+    monkeypatch.setattr(recipe, "send", real)
+    await until(lambda: kill.step(boottime_ns()))
+    assert not alive(program)
 
 
 async def test_a_postmaster_that_restarts_its_children_is_outrun(
@@ -308,182 +326,3 @@ async def test_only_that_process_in_that_directory_is_adopted(lab: GuardLab) -> 
                 await lab.client.adopt(pid, began, pgdata=where, primary=True)
     finally:
         stranger.end()
-
-
-# The guard is dead
-
-
-async def test_orphans_of_guard_and_postmaster_are_killed_by_directory(
-    lab: GuardLab,
-) -> None:
-    pid = await lab.start()
-    orphans = procfs.descendants(pid)
-    os.kill(lab.client.guard_pid, signal.SIGSTOP)  # it must not reap them first
-    os.kill(pid, signal.SIGKILL)
-    os.kill(lab.client.guard_pid, signal.SIGKILL)
-    await lab.event(Gone)
-    assert all(map(alive, orphans))
-
-    left = await kill_from_loop(str(lab.pgdata), lab.account.pw_uid, deadline_s=5)
-
-    assert left == ()
-    await until(lambda: not any(map(alive, orphans)))
-
-
-def test_a_kill_by_directory_spares_the_caller_and_the_rest(pgdata: Path) -> None:
-    beside = subprocess.Popen(["sleep", "600"], cwd=pgdata.parent)
-    spared = subprocess.Popen(["sleep", "600"], cwd=pgdata)
-    inside = subprocess.Popen(["sleep", "600"], cwd=pgdata)
-    before = Path.cwd()
-    os.chdir(pgdata)
-    try:
-        left = kill_by_directory(
-            str(pgdata),
-            server_account().pw_uid,
-            deadline_ns=boottime_ns() + FAR_NS,
-            spare=frozenset({spared.pid}),
-        )
-        assert left == []
-        assert inside.wait() == -signal.SIGKILL
-        assert beside.poll() is None
-        assert spared.poll() is None
-    finally:
-        os.chdir(before)
-        for process in (beside, spared, inside):
-            process.kill()
-            process.wait()
-
-
-def test_a_pid_that_is_another_process_by_now_is_not_killed(pgdata: Path) -> None:
-    process = subprocess.Popen(["sleep", "600"], cwd=pgdata)
-    try:
-        start = procfs.start_ticks(process.pid)
-        assert not recipe.send(
-            process.pid, signal.SIGKILL, recipe._has_start(start + 1)
-        )
-        assert process.poll() is None
-        assert recipe.send(process.pid, signal.SIGKILL, recipe._has_start(start))
-        assert process.wait() == -signal.SIGKILL
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_what_is_left_is_described_by_pid_state_and_wait_channel() -> None:
-    process = subprocess.Popen(["sleep", "600"])
-    try:
-        time.sleep(0.05)
-        said = describe(process.pid).split()
-        assert said[:4] == ["not", "stopped:", str(process.pid), "S"]
-        assert said[4]
-    finally:
-        process.kill()
-        process.wait()
-
-
-async def test_a_server_does_not_start_beside_its_predecessor_s_zombie(
-    lab: GuardLab,
-) -> None:
-    zombie = subprocess.Popen(["true"])  # noqa: ASYNC220 - nobody is to reap it
-    await until(lambda: not alive(zombie.pid))
-    lab.page[words.POSTMASTER_PID] = zombie.pid
-    os.kill(lab.client.guard_pid, signal.SIGKILL)
-    await lab.event(Gone)
-    await lab.client.close()
-    lab.client = await GuardClient.connect_or_spawn(
-        lab.run_dir, on_event=lab.events.append
-    )
-    await lab.client.hello(write=True)
-
-    with refused("unreaped"):
-        await lab.start()
-
-    zombie.wait()
-    await lab.start()
-
-
-# The parent-death signal
-
-
-def command_with_parent(
-    guard: int, pgdata: Path, argv: tuple[str, ...] = ("/bin/echo", "runs")
-) -> list[str]:
-    account = server_account()
-    user = User(account.pw_name, uid=account.pw_uid, gid=account.pw_gid, home="/")
-    launch = Launch(
-        list(argv),
-        user=user,
-        pgdata=str(pgdata),
-        log="/dev/null",
-        environment={},
-    )
-    return launch._command(guard)
-
-
-def test_a_server_whose_guard_died_before_the_signal_was_armed_does_not_run(
-    pgdata: Path,
-) -> None:
-    orphan = subprocess.run(
-        command_with_parent(1, pgdata), stdout=subprocess.PIPE, check=False
-    )
-    child = subprocess.run(
-        command_with_parent(os.getpid(), pgdata), stdout=subprocess.PIPE, check=False
-    )
-
-    assert (orphan.returncode, orphan.stdout) == (75, b"")
-    assert (child.returncode, child.stdout) == (0, b"runs\n")
-
-
-async def test_a_start_that_loses_its_guard_at_any_moment_leaves_no_server() -> None:
-    for pause_ms in (0, 1, 2, 3, 5, 8):
-        async with guard_lab() as lab:
-            starting = asyncio.create_task(lab.start())
-            await until(lambda: procfs.descendants(lab.client.guard_pid))
-            await asyncio.sleep(pause_ms / 1000)
-            pids = procfs.descendants(lab.client.guard_pid)
-            os.kill(lab.client.guard_pid, signal.SIGKILL)
-            await lab.event(Gone)
-            starting.cancel()
-            await asyncio.wait([starting])
-
-            await until(lambda pid=pids[0]: not alive(pid), 2)  # type: ignore[misc]
-
-
-@pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives capabilities to another user")
-def test_an_ordinary_user_s_capabilities_do_not_reach_its_server(
-    pgdata: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    account = server_account()
-    capabilities = "-all,+net_admin,+net_raw"
-    as_user = [
-        *("setpriv", "--reuid", str(account.pw_uid), "--regid", str(account.pw_gid)),
-        *("--clear-groups", "--inh-caps", capabilities),
-        *("--ambient-caps", capabilities),
-    ]
-    show = ("/bin/grep", "^Cap", "/proc/self/status")
-    # A guard of that user decides by what it is and may.
-    monkeypatch.setattr(os, "geteuid", lambda: account.pw_uid)
-    monkeypatch.setattr(privileges, "has_capability", lambda _: False)
-    command = command_with_parent(os.getpid(), pgdata, show)
-
-    before = capability_sets([*as_user, *show])
-    after = capability_sets([*as_user, *command])
-
-    assert before["CapEff:"] == before["CapAmb:"] == (1 << 12) | (1 << 13)
-    for name in ("CapInh:", "CapPrm:", "CapEff:", "CapAmb:"):
-        assert after[name] == 0, name
-
-
-def capability_sets(command: list[str]) -> dict[str, int]:
-    words = subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        env={"PATH": "/bin:/usr/bin"},
-    ).stdout.split()
-    return {
-        name: int(value, 16)
-        for name, value in zip(words[::2], words[1::2], strict=True)
-    }

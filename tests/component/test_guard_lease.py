@@ -182,6 +182,19 @@ async def test_arming_taints_what_runs(lab: GuardLab) -> None:
         await lab.client.disarm()
 
 
+async def test_a_promotion_taints_what_started_after_the_arming(
+    lab: GuardLab,
+) -> None:
+    lab.lease(4)
+    await lab.client.arm(4)
+    await lab.start()
+    assert not (await lab.client.status()).tainted
+    await lab.client.asked(on=True, promote_epoch=4)
+
+    with refused("tainted"):
+        await lab.client.disarm()
+
+
 async def test_a_primary_needs_arming_for_its_epoch(lab: GuardLab) -> None:
     lab.lease(4)
     with refused("not_armed"):
