@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
 async def pair(lab: Lab, **parameters: str) -> tuple[Server, Server]:
     """Give a primary with a table, and a standby that has it."""
     n2 = lab.server("n2", **parameters)
-    n1 = await lab.primary("n1", n2, **parameters)
+    n1 = await lab.primary("n1", n2, initdb=False, **parameters)
     await n1.primary.open()
     await n1.primary.slots.keep([n2.name])
     await n2.copy_from(n1)

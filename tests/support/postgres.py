@@ -129,7 +129,7 @@ class Server:
             os.chown(home / part, account.uid, account.gid)
         if os.geteuid() != 0:
             (home / "run").chmod(0o755)
-        self.paths = PgPaths(
+        paths = PgPaths(
             bin_dir=bin_dir,
             data_dir=home / "data",
             run_dir=home / "run",
@@ -137,11 +137,18 @@ class Server:
             state_dir=home / "state",
             account=account,
         )
+        self.parameters = {**SMALL, **(parameters or {})}
+        self._build(paths)
+        self.log = home / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def _build(self, paths: PgPaths) -> None:
+        self.paths = paths
         self.identity = PgIdentity(
             node=self.name, listen=(self.host,), port=self.port, roles=ROLES
         )
         self.secrets = Secrets(PASSWORDS)
-        self.files = Files(account)
+        self.files = Files(paths.account)
         self.programs = Programs(self.paths)
         self.mark_file = MarkFile(self.paths.data_dir, self.files)
         self.offline = Offline(self.paths, self.files, self.programs)
@@ -150,14 +157,12 @@ class Server:
             self.identity,
             self.files,
             secrets=self.secrets,
-            parameters={**SMALL, **(parameters or {})},
+            parameters=self.parameters,
             hba=["host all all all scram-sha-256"],
         )
         self.source = FromPrimary(
             self.paths, self.identity, self.files, self.programs, self.config
         )
-        self.log = home / "log"
-        self.process: subprocess.Popen[bytes] | None = None
         self.connection = Connection(self.address())
         self.primary = Primary(self.address(), self.config)
         self.standby = Standby(
@@ -166,6 +171,18 @@ class Server:
         self.ladder = Ladder(
             self.paths, self.files, self.programs, self.offline, self.source
         )
+
+    def with_config_dir(self, config_dir: Path) -> "Server":
+        """Move the configuration files to a directory of their own."""
+        account = self.paths.account
+        config_dir.mkdir()
+        os.chown(config_dir, account.uid, account.gid)
+        for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
+            (self.paths.data_dir / name).rename(config_dir / name)
+        (self.paths.data_dir / "pgbastion.conf").unlink()
+        self.files.close()
+        self._build(replace(self.paths, config_dir=config_dir))
+        return self
 
     @property
     def upstream(self) -> Upstream:

@@ -72,7 +72,7 @@ async def init_cluster(
         f"--username={roles.superuser}",
         deadline_s=INITDB_DEADLINE_S,
     )
-    statements = role_statements(roles, secrets, existing=(roles.superuser,))
+    statements = role_statements(roles, secrets)
     options = [word for name, n in limits.items() for word in ("-c", f"{name}={n}")]
     await single_user(programs, str(staging.path), statements, *options)
     await files.write(staging.path / MARK_NAME, render_mark(mark))
@@ -109,32 +109,33 @@ async def single_user(
     )
 
 
-def role_statements(
-    roles: PgRoles, secrets: Secrets, *, existing: Sequence[str]
-) -> list[str]:
-    """Return the statements that make our roles, with verifiers instead of passwords.
+def role_statements(roles: PgRoles, secrets: Secrets) -> list[str]:
+    """Return the statements that make our roles in a cluster that initdb just made."""
+    statements = [
+        role_statement(roles, role, secrets, create=role != roles.superuser)
+        for role in roles.all
+    ]
+    return statements + rewind_grants(roles.rewind)
 
-    Args:
-        roles: Their names.
-        secrets: Their passwords.
-        existing: Roles that exist already and only get the password.
+
+def role_statement(roles: PgRoles, role: str, secrets: Secrets, *, create: bool) -> str:
+    """Return the statement that makes or changes one of our roles.
+
+    It holds the password's verifier, never the password: statements reach logs.
     """
-    attributes = {
+    rights = {
         roles.superuser: "SUPERUSER LOGIN",
         roles.replication: "REPLICATION LOGIN",
         roles.rewind: "LOGIN",
-    }
-    statements = []
-    for role, rights in attributes.items():
-        if "\n" in role:
-            raise PostgresError(f"not a name of a role: {role!r}")
-        verb = "ALTER" if role in existing else "CREATE"
-        hidden = scram.verifier(secrets.of(role), random.token_bytes(scram.SALT_BYTES))
-        statements.append(
-            f"{verb} ROLE {quote_identifier(role)} WITH {rights}"
-            f" PASSWORD {quote_literal(hidden)}"
-        )
-    return statements + rewind_grants(roles.rewind)
+    }[role]
+    if "\n" in role:
+        raise PostgresError(f"not a name of a role: {role!r}")
+    verb = "CREATE" if create else "ALTER"
+    hidden = scram.verifier(secrets.of(role), random.token_bytes(scram.SALT_BYTES))
+    return (
+        f"{verb} ROLE {quote_identifier(role)} WITH {rights}"
+        f" PASSWORD {quote_literal(hidden)}"
+    )
 
 
 def rewind_grants(role: str) -> list[str]:

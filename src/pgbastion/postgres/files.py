@@ -19,23 +19,30 @@ from pgbastion.postgres.layout import Account
 FILE_MODE: Final = 0o600
 DIR_MODE: Final = 0o700
 TEMPORARY_SUFFIX: Final = ".pgbastion-tmp"
-# A frozen file system keeps a thread each; more than this many wait in vain.
-THREADS: Final = 3
+# Removing or measuring a large directory takes its time.
+TREE_DEADLINE_S: Final = 3600.0
 
 T = TypeVar("T")
 
 
 class Files:
-    """Reads and writes files for one account, in threads of its own."""
+    """Reads and writes files for one account, in two threads of its own.
+
+    One does small files, one whole directory trees. What is asked for first is done
+    first, also when nobody waits for it any more: on a file system that thaws, an old
+    content must not come after a newer one.
+    """
 
     def __init__(self, account: Account, *, deadline_s: float = 30.0) -> None:
         self._account = account
         self._deadline_s = deadline_s
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="pg-files")
+        self._small = ThreadPoolExecutor(1, thread_name_prefix="pg-files")
+        self._trees = ThreadPoolExecutor(1, thread_name_prefix="pg-trees")
 
     def close(self) -> None:
         """Give the threads back without waiting for one that hangs."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._small.shutdown(wait=False, cancel_futures=True)
+        self._trees.shutdown(wait=False, cancel_futures=True)
 
     async def write(self, path: Path, content: str, *, keep_mode: bool = False) -> None:
         """Replace ``path`` by ``content``, durably; a no-op where it has it already.
@@ -60,19 +67,20 @@ class Files:
         await self.run(f"make {path}", lambda: make_dir(path, self._account, mode))
 
     async def run(self, what: str, work: Callable[[], T]) -> T:
-        """Do ``work`` in a thread, under the deadline.
+        """Do ``work`` on small files in a thread, under the deadline.
 
         Raises:
             PostgresError: It failed, or did not end in time (it may still end later).
         """
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                return await loop.run_in_executor(self._threads, work)
-        except TimeoutError as exc:
-            raise PostgresError(f"cannot {what}: the disk did not answer") from exc
-        except (OSError, UnicodeError) as exc:
-            raise PostgresError(f"cannot {what}: {exc}") from exc
+        return await _in_thread(self._small, what, work, self._deadline_s)
+
+    async def run_on_tree(self, what: str, work: Callable[[], T]) -> T:
+        """Do ``work`` on a directory tree in a thread.
+
+        Raises:
+            PostgresError: It failed, or did not end in time (it may still end later).
+        """
+        return await _in_thread(self._trees, what, work, TREE_DEADLINE_S)
 
     def _write(self, path: Path, content: str, keep_mode: bool) -> None:  # noqa: FBT001
         old = _read(path)
@@ -87,6 +95,19 @@ class Files:
             if old == content and right:
                 return
         write_durably(path, content, self._account, mode)
+
+
+async def _in_thread(
+    threads: ThreadPoolExecutor, what: str, work: Callable[[], T], deadline_s: float
+) -> T:
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await loop.run_in_executor(threads, work)
+    except TimeoutError as exc:
+        raise PostgresError(f"cannot {what}: the disk did not answer") from exc
+    except (OSError, UnicodeError) as exc:
+        raise PostgresError(f"cannot {what}: {exc}") from exc
 
 
 def write_durably(

@@ -135,7 +135,7 @@ class Offline:
             # Single-user mode refuses to start with either.
             await self._files.remove(self._paths.data_dir / signal)
         await self._files.run("tidy archive_status", self._tidy_archive_status)
-        archiving = await self._setting("archive_mode") != "off"
+        archiving = await self._programs.setting("archive_mode") != "off"
         await self._recover(archiving=archiving)
         after = await self.control()
         if not after.state.is_clean:
@@ -161,16 +161,6 @@ class Offline:
             *options,
             deadline_s=RECOVERY_DEADLINE_S,
         )
-
-    async def _setting(self, name: str) -> str:
-        output = await self._programs.run(
-            "postgres",
-            *self._paths.server_options(),
-            "-C",
-            name,
-            deadline_s=CONTROLDATA_DEADLINE_S,
-        )
-        return output.stdout.strip()
 
     def _first_missing(self, start: WalEnd, segment_bytes: int) -> Lsn:
         """Return where the first segment after ``start`` begins that is not there."""

@@ -97,6 +97,17 @@ class Programs:
         output = await self.run("postgres", "--version", deadline_s=VERSION_DEADLINE_S)
         return parse_version(output.stdout)
 
+    async def setting(self, name: str) -> str:
+        """Return a setting as the stopped server would start with it."""
+        output = await self.run(
+            "postgres",
+            *self._paths.server_options(),
+            "-C",
+            name,
+            deadline_s=VERSION_DEADLINE_S,
+        )
+        return output.stdout.strip()
+
     async def _start(
         self, command: list[str], env: Mapping[str, str]
     ) -> asyncio.subprocess.Process:

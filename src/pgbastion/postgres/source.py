@@ -3,11 +3,13 @@
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import PostgresError
 from pgbastion.observe.logging import get_logger
+from pgbastion.postgres.archive import ArchiveBacklog
 from pgbastion.postgres.config_files import ConfigFiles
 from pgbastion.postgres.files import Files, remove_durably
 from pgbastion.postgres.layout import PgIdentity, PgPaths
@@ -53,6 +55,7 @@ class FromPrimary:
         self._config = config
         self._files = files
         self._programs = programs
+        self.archive = ArchiveBacklog(paths, files, programs)
 
     async def copy(
         self, upstream: Upstream, mark: Mark, *, progress: Progress | None = None
@@ -68,6 +71,7 @@ class FromPrimary:
         """
         staging = await Staging.of(self._paths, self._files)
         await self._make_room(staging)
+        await self._empty_tablespaces(mark)
         await staging.begin(replace=True)
         await self._config.write_passfile(upstream)
         try:
@@ -86,12 +90,43 @@ class FromPrimary:
 
         Its own size stands for that of the copy: they are of one cluster.
         """
-        needed = await self._files.run("measure the data", self._needed_bytes)
+        needed = await self._files.run_on_tree("measure the data", self._needed_bytes)
         if await self._free_bytes() < needed:
             await staging.remove_old()
         if await self._free_bytes() < needed:
             log.warning("data_emptied_for_copy", directory=str(self._paths.data_dir))
             await staging.wipe()
+
+    async def _empty_tablespaces(self, mark: Mark) -> None:
+        """Remove our part of the tablespaces: a copy needs their places empty.
+
+        The directory is of no use without them, so it counts as unfinished first.
+        """
+        parts = await self._files.run("list tablespaces", self.tablespace_parts)
+        if parts:
+            await self._files.write(self._paths.work_flag, render_mark(mark))
+        for part in parts:
+            log.warning("tablespace_emptied_for_copy", directory=str(part))
+            await self._files.run_on_tree(
+                f"remove {part}", partial(shutil.rmtree, part)
+            )
+
+    def tablespace_parts(self) -> list[Path]:
+        """Return the directories in which this cluster's tablespaces are.
+
+        Other versions may use the same places; each has a directory named after its
+        version. Reads the disk.
+        """
+        version = self._paths.data_dir / "PG_VERSION"
+        if not version.exists():
+            return []
+        major = version.read_text(encoding="ascii").strip()
+        return sorted(
+            part
+            for link in (self._paths.data_dir / "pg_tblspc").glob("*")
+            if link.is_symlink()
+            for part in link.resolve().glob(f"PG_{major}_*")
+        )
 
     async def _free_bytes(self) -> int:
         parent = self._paths.data_dir.parent
@@ -143,11 +178,12 @@ class FromPrimary:
         Raises:
             PostgresError: It failed half-way. The directory must not be started.
         """
+        await self.archive.hand_over()
         await self._config.write_passfile(upstream)
         try:
             await self._rewind(upstream, None, "--dry-run")
         except ProgramError as exc:
-            if exc.timed_out:
+            if exc.timed_out or _is_connection_failure(exc.output.stderr):
                 raise
             return RewindFailed(reason=str(exc))
         await self._files.write(self._paths.work_flag, render_mark(mark))
@@ -182,11 +218,7 @@ class FromPrimary:
         )
 
     async def _restore_options(self) -> tuple[str, ...]:
-        output = await self._programs.run(
-            "postgres", *self._paths.server_options(), "-C", "restore_command",
-            deadline_s=10.0,
-        )  # fmt: skip
-        if not output.stdout.strip():
+        if not await self._programs.setting("restore_command"):
             return ()
         if self._paths.config_dir is None:
             return ("--restore-target-wal",)
@@ -213,6 +245,11 @@ class FromPrimary:
     @property
     def _mark_path(self) -> Path:
         return self._paths.data_dir / MARK_NAME
+
+
+def _is_connection_failure(text: str) -> bool:
+    """Tell whether a program could not talk to the primary: it is tried again."""
+    return "connection to server" in text or "closed the connection" in text
 
 
 def _listener(progress: Progress | None) -> Callable[[str], None] | None:

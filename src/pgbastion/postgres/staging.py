@@ -65,7 +65,9 @@ class Staging:
         Raises:
             PostgresError: It is not empty and must be, or cannot be written.
         """
-        await self._files.run(f"prepare {self.path}", lambda: self._begin(replace))
+        await self._files.run_on_tree(
+            f"prepare {self.path}", lambda: self._begin(replace)
+        )
 
     async def install(self, *, keep_old: bool = False) -> None:
         """Put the staging directory in the place of the data directory.
@@ -74,21 +76,25 @@ class Staging:
             keep_old: Leave the old content at ``old`` instead of removing it. Inside a
                 mount point it never stays: a base backup of this server would carry it.
         """
-        await self._files.run(f"install {self.path}", self._install)
+        await self._files.run_on_tree(f"install {self.path}", self._install)
         if not (keep_old and self._beside):
             await self.remove_old()
 
     async def wipe(self) -> None:
         """Remove the content of the data directory, for want of room for two."""
-        await self._files.run(f"empty {self._data}", lambda: _wipe(self._data))
+        await self._files.run_on_tree(f"empty {self._data}", lambda: _wipe(self._data))
 
     async def abandon(self) -> None:
         """Remove the staging directory."""
-        await self._files.run(f"remove {self.path}", lambda: _remove_tree(self.path))
+        await self._files.run_on_tree(
+            f"remove {self.path}", lambda: _remove_tree(self.path)
+        )
 
     async def remove_old(self) -> None:
         """Remove the directory that was replaced."""
-        await self._files.run(f"remove {self.old}", lambda: _remove_tree(self.old))
+        await self._files.run_on_tree(
+            f"remove {self.old}", lambda: _remove_tree(self.old)
+        )
 
     def _begin(self, replace: bool) -> None:  # noqa: FBT001 - a thread's entry
         if not self._beside:
@@ -138,7 +144,7 @@ class Staging:
 async def repair(paths: PgPaths, files: Files) -> None:
     """Finish an installation inside the data directory that was cut short."""
     staging = Staging(paths, files, beside=False)
-    await files.run(f"repair {paths.data_dir}", staging.repair)
+    await files.run_on_tree(f"repair {paths.data_dir}", staging.repair)
 
 
 def exchange(one: Path, other: Path) -> None:

@@ -1,0 +1,149 @@
+"""What is in a data directory that pgbastion did not make: for a take-over.
+
+A postmaster is its process id, start time and working directory together: an id alone
+is given to somebody else after a restart of the machine (safety rule 40).
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pgbastion.errors import PostgresError
+from pgbastion.postgres.files import Files
+from pgbastion.postgres.layout import PgPaths
+from pgbastion.postgres.mark import MARK_NAME
+from pgbastion.postgres.offline import Offline
+from pgbastion.postgres.parse import ControlData
+from pgbastion.postgres.staging import is_empty
+
+# postmaster.pid: one item a line (miscadmin.h, LOCK_FILE_LINE_*).
+_PID, _DATA_DIR, _START, _PORT, _SOCKET_DIR = range(5)
+# /proc/PID/stat: field 22, counted from after the parenthesis that ends the name.
+_STAT_START: Final = 19
+# The postmaster notes the second in which it wrote its file, a moment after its start.
+START_TOLERANCE_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostmasterFile:
+    """The content of ``postmaster.pid``."""
+
+    pid: int
+    data_dir: str
+    started_s: int
+    """Wall-clock time, in seconds."""
+    port: int | None
+    socket_dir: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postmaster:
+    """A running postmaster whose identity was checked."""
+
+    pid: int
+    start_ticks: int
+    """When it was started, in clock ticks since boot: with the pid its identity."""
+    port: int | None
+    socket_dir: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a data directory holds."""
+
+    empty: bool
+    marked: bool = False
+    major: int | None = None
+    """The version of PostgreSQL that made it; None: there is no cluster in it."""
+    control: ControlData | None = None
+    postmaster: Postmaster | None = None
+    """The server that runs on it."""
+    has_standby_signal: bool = False
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether there is a PostgreSQL cluster that a take-over could mean."""
+        return self.control is not None
+
+
+async def look_around(paths: PgPaths, files: Files, offline: Offline) -> Found:
+    """Look into a data directory and at the process that may run on it.
+
+    Raises:
+        PostgresError: It cannot be read, which is not the same as empty; or a cluster
+            in it is damaged.
+    """
+    data_dir = paths.data_dir
+    if await files.run(f"list {data_dir}", lambda: is_empty(data_dir)):
+        return Found(empty=True)
+    version = await files.read(data_dir / "PG_VERSION")
+    if version is None:
+        return Found(empty=False)
+    lock = await files.read(data_dir / "postmaster.pid")
+    return Found(
+        empty=False,
+        marked=await files.read(data_dir / MARK_NAME) is not None,
+        major=_number(version.strip()),
+        control=await offline.control(),
+        postmaster=None if lock is None else identify(parse_lock(lock), data_dir),
+        has_standby_signal=await files.read(data_dir / "standby.signal") is not None,
+    )
+
+
+def parse_lock(text: str) -> PostmasterFile | None:
+    """Read ``postmaster.pid``; None: it is of a single-user server, or incomplete."""
+    lines = text.splitlines()
+    if len(lines) <= _START:
+        return None
+    pid, started = _number(lines[_PID]), _number(lines[_START])
+    if pid is None or started is None or pid <= 0:
+        return None
+    return PostmasterFile(
+        pid=pid,
+        data_dir=lines[_DATA_DIR],
+        started_s=started,
+        port=_number(lines[_PORT]) if len(lines) > _PORT else None,
+        socket_dir=(lines[_SOCKET_DIR] or None) if len(lines) > _SOCKET_DIR else None,
+    )
+
+
+def identify(lock: PostmasterFile | None, data_dir: Path) -> Postmaster | None:
+    """Return the process that ``lock`` names, if it is the postmaster of ``data_dir``.
+
+    Raises:
+        PostgresError: There is such a process, and who it is cannot be read.
+    """
+    if lock is None:
+        return None
+    process = Path(f"/proc/{lock.pid}")
+    try:
+        status = (process / "stat").read_text(encoding="utf-8", errors="replace")
+        working = (process / "cwd").readlink()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    except OSError as exc:
+        raise PostgresError(f"cannot tell who process {lock.pid} is: {exc}") from exc
+    ticks = int(status.rpartition(")")[2].split()[_STAT_START])
+    started_s = _boot_time_s() + ticks / os.sysconf("SC_CLK_TCK")
+    same_start = abs(started_s - lock.started_s) <= START_TOLERANCE_S
+    if not same_start or working != data_dir.resolve():
+        return None
+    return Postmaster(
+        pid=lock.pid,
+        start_ticks=ticks,
+        port=lock.port,
+        socket_dir=lock.socket_dir,
+    )
+
+
+def _boot_time_s() -> int:
+    """Return the wall-clock time of the machine's start, as the kernel has it now."""
+    for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines():
+        if line.startswith("btime "):
+            return int(line.split()[1])
+    raise PostgresError("/proc/stat does not tell when the machine was started")
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.strip().lstrip("-").isdecimal() else None

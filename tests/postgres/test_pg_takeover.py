@@ -1,0 +1,133 @@
+"""What is found where somebody else set PostgreSQL up, and what is added to it."""
+
+import os
+
+import pytest
+
+from pgbastion.errors import PostgresError
+from pgbastion.postgres import found, roles
+from pgbastion.postgres.config_files import Secrets
+from pgbastion.postgres.found import Found, PostmasterFile, identify, look_around
+from pgbastion.postgres.parse import ControlState
+from support.postgres import PASSWORDS, ROLES, Lab, Server
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(60)]
+
+
+async def look(server: Server) -> Found:
+    return await look_around(server.paths, server.files, server.offline)
+
+
+async def test_a_running_server_is_found_by_pid_start_and_directory(
+    one_lab: Lab,
+) -> None:
+    n1 = await one_lab.primary("n1")
+    there = await look(n1)
+    assert n1.process is not None
+    assert there.postmaster is not None
+    assert there.postmaster.pid == n1.process.pid
+    assert there.postmaster.port == n1.port
+    assert there.postmaster.socket_dir == str(n1.paths.socket_dir)
+    assert there.control is not None
+    assert there.control.state is ControlState.IN_PRODUCTION
+    assert there.is_cluster
+    assert there.marked
+    assert not there.has_standby_signal
+
+    lock = PostmasterFile(
+        pid=n1.process.pid,
+        data_dir=str(n1.paths.data_dir),
+        started_s=0,
+        port=None,
+        socket_dir=None,
+    )
+    assert identify(lock, n1.paths.data_dir) is None
+    await n1.crash()
+    assert (await look(n1)).postmaster is None
+
+
+async def test_a_process_that_took_over_the_pid_is_nobodys_postmaster(
+    one_lab: Lab,
+) -> None:
+    n1 = one_lab.server("n1")
+    await n1.bootstrap()
+    there = n1.paths.data_dir
+    (there / "postmaster.pid").write_text(f"{os.getpid()}\n{there}\n0\n5442\n/run\n")
+    assert (await look(n1)).postmaster is None
+
+
+async def test_an_empty_a_foreign_and_an_unreadable_directory_are_told_apart(
+    one_lab: Lab,
+) -> None:
+    n1 = one_lab.server("n1")
+    assert (await look(n1)).empty
+    n1.paths.data_dir.mkdir()
+    assert (await look(n1)).empty
+    (n1.paths.data_dir / "precious").touch()
+    foreign = await look(n1)
+    assert not foreign.empty
+    assert not foreign.is_cluster
+    (n1.paths.data_dir / "precious").unlink()
+    n1.paths.data_dir.rmdir()
+    n1.paths.data_dir.touch()
+    with pytest.raises(PostgresError, match="cannot list"):
+        await look(n1)
+
+
+@pytest.mark.parametrize("text", ["", "12\n/data\n", "-12\n/d\n0\n", "x\n/d\n1\n"])
+def test_a_lock_that_names_no_postmaster_is_none(text: str) -> None:
+    assert found.parse_lock(text) is None
+
+
+async def test_missing_roles_are_made_and_existing_ones_kept(one_lab: Lab) -> None:
+    n1 = await one_lab.primary("n1")
+    await n1.rows("DROP OWNED BY rewinder")
+    await n1.rows("DROP ROLE rewinder")
+    await n1.rows("ALTER ROLE replicator PASSWORD 'theirs'")
+    problems = await roles.check_roles(n1.connection, ROLES, n1.secrets)
+    assert [problem.role for problem in problems] == ["replicator"]
+    assert "not the one in password_file" in problems[0].problem
+
+    made = await roles.create_missing(n1.connection, ROLES, n1.secrets)
+    assert made == ("rewinder",)
+    assert await roles.create_missing(n1.connection, ROLES, n1.secrets) == ()
+    theirs = Secrets({**PASSWORDS, "replicator": "theirs"})
+    assert await roles.check_roles(n1.connection, ROLES, theirs) == ()
+
+    assert await roles.set_passwords(n1.connection, ROLES, n1.secrets) == (
+        "replicator",
+    )
+    assert await roles.check_roles(n1.connection, ROLES, n1.secrets) == ()
+    assert await roles.set_passwords(n1.connection, ROLES, n1.secrets) == ()
+
+
+async def test_a_role_without_its_rights_is_named(one_lab: Lab) -> None:
+    n1 = await one_lab.primary("n1")
+    await n1.rows("ALTER ROLE replicator NOREPLICATION")
+    await n1.rows("ALTER ROLE rewinder NOLOGIN PASSWORD NULL")
+    problems = await roles.check_roles(n1.connection, ROLES, n1.secrets)
+    assert {(p.role, p.problem) for p in problems} == {
+        ("replicator", "it may not replicate"),
+        ("rewinder", "it may not log in"),
+        ("rewinder", "its password is not stored as scram-sha-256"),
+    }
+
+
+async def test_a_directory_for_configuration_is_kept_apart(one_lab: Lab) -> None:
+    """As Debian lays it out: the files of others keep their modes and lines."""
+    n1 = one_lab.server("n1")
+    await n1.bootstrap()
+    apart = n1.with_config_dir(n1.paths.data_dir.parent / "etc")
+    conf = apart.paths.conf_dir
+    theirs = "host all all 10.0.0.0/8 scram-sha-256\n"
+    (conf / "pg_hba.conf").write_text(theirs)
+    (conf / "postgresql.conf").chmod(0o644)
+    await apart.config.write_access([apart.host])
+    await apart.configure()
+    await apart.start()
+    assert await apart.value("SHOW config_file") == str(conf / "postgresql.conf")
+    assert await apart.value("SHOW hba_file") == str(conf / "pg_hba.conf")
+    assert await apart.value("SHOW port") == str(apart.port)
+    assert (conf / "pg_hba.conf").read_text().endswith(theirs)
+    assert (conf / "postgresql.conf").stat().st_mode & 0o777 == 0o644
+    assert not (apart.paths.data_dir / "pgbastion.conf").exists()
