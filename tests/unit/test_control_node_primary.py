@@ -451,7 +451,11 @@ def test_a_setting_is_confirmed_before_the_promise_is_strengthened() -> None:
         state=cluster_state(
             servers=4, opened=opened(1, 3, any_of(1, 2, 3, 4)), sync_count=1
         ),
-        postgres=replace(view.postgres, server_sync=any_of(1, 2, 4)),
+        postgres=replace(
+            view.postgres,
+            server_sync=any_of(1, 2, 4),
+            slots=(node_name(2), node_name(3), node_name(4)),
+        ),
         silent_since_ms={"n3_a3": 1, "n4_a4": NOW_MS - 990},
     )
     assert decide_node(sooner).wake_at_ms == NOW_MS + 10

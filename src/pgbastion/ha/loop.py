@@ -164,8 +164,9 @@ class Loop:
             self._observer.hurry = reason in _HURRIED
         self._tell(view, now_ms)
         self._route()
-        # A wake-up in the past would spin; what is due now was decided just now.
-        return max(min(wakes), now_ms + 1)
+        # What was due by now was decided just now: looking again at once would spin.
+        later = (wake_ms for wake_ms in wakes if wake_ms > now_ms)
+        return min(later, default=now_ms + self._pace.probe_ms)
 
     def _lead(self, now_ms: int, at: str) -> int:
         view = self._host.cluster_view(
