@@ -1,0 +1,596 @@
+"""A machine: its clock, disks, page, guard, PostgreSQL and daemon."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final
+
+from pgbastion.clock import boottime_ns
+from pgbastion.config.timings import Timings
+from pgbastion.consensus._engine import Storage
+from pgbastion.control.routing import Routing
+from pgbastion.guard import page as words
+from pgbastion.ha.cutter import NodeCutter, WitnessCutter
+from pgbastion.ha.executor import Executor, Job
+from pgbastion.ha.executor import Server as Parts
+from pgbastion.ha.host import Host
+from pgbastion.ha.loop import LeaseWords, Loop, Pace
+from pgbastion.ha.observer import Observer
+from pgbastion.ha.ports import GuardFacts
+from pgbastion.ha.talk import Kind, decode_cut, encode_answer
+from pgbastion.model.cluster import Member
+from pgbastion.model.ids import DataId, Epoch, Incarnation, MemberId, NodeId, standby_name
+from pgbastion.model.views import START_MAX_MS, Limits
+from pgbastion.testing.sim.clocks import NodeClock
+from pgbastion.testing.sim.database import SimDatabase
+from pgbastion.testing.sim.engine import SimEngine
+from pgbastion.testing.sim.guard import GuardPort, GuardProcess
+from pgbastion.testing.sim.judge import Judge
+from pgbastion.testing.sim.links import Links
+from pgbastion.testing.sim.loop import SimLoop
+from pgbastion.testing.sim.server import SILENCE_MS, Directory, Server
+from pgbastion.testing.sim.world import NS_PER_MS, NS_PER_S, World, ms
+
+PAGE_WORDS: Final = 512
+NEVER_NS: Final = 1 << 62
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What all machines of a run share."""
+
+    timings: Timings
+    late_promotions: float = 0.0
+    """Share of promotions that take seconds."""
+
+
+class Machine:
+    """One machine.
+
+    Args:
+        number: Its Raft member id.
+        witness: It runs no PostgreSQL.
+        storage: Its Raft log as it is on disk.
+        peers: All machines by number, filled in by whoever makes them.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        world: World,
+        links: Links,
+        judge: Judge,
+        setting: Setting,
+        clock: NodeClock,
+        storage: Storage,
+        peers: dict[int, "Machine"],
+        witness: bool,
+    ) -> None:
+        self.number = number
+        self.name = f"n{number}"
+        self.world = world
+        self.links = links
+        self.judge = judge
+        self.setting = setting
+        self.clock = clock
+        self.storage = storage
+        self.peers = peers
+        self.witness = witness
+        self.random: Random = world.stream(f"node {number}")
+        self.directory = Directory()
+        self.page = [0] * PAGE_WORDS
+        self.guard: GuardProcess | None = None
+        self.server: Server | None = None
+        self.daemon: Daemon | None = None
+        self.powered = True
+        self.stalled = False
+        self.woke_ns = -NS_PER_S
+        """True time at which the machine last went on after a stall."""
+        self.guard_lame_ns = -NS_PER_S
+        """True time up to which the guard did not run."""
+        self.disk_frozen = False
+        self.on_disk_thaw: list[Callable[[], None]] = []
+        self.raft_disk_frozen = False
+        self.on_raft_disk_thaw: list[Callable[[], None]] = []
+        self.pids = 0
+        self.lives = 0
+
+    # Names
+
+    @property
+    def standby_name(self) -> str:
+        """Return the name that its server has at its upstream."""
+        return standby_name(NodeId(self.name), DataId(self.directory.data_id))
+
+    def number_of(self, node: str) -> int:
+        """Return a machine's number by its name."""
+        return int(node[1:])
+
+    def name_of(self, number: int) -> NodeId:
+        """Return a machine's name by its number."""
+        return NodeId(f"n{number}")
+
+    def new_data_id(self) -> str:
+        """Draw the id of a data directory."""
+        return f"{self.random.getrandbits(64):016x}"
+
+    def replace_directory(self, directory: Directory) -> None:
+        """Put another data directory in the place of the old one."""
+        self.directory = directory
+
+    def promotion_ms(self) -> float:
+        """Draw how long a promotion takes; it may finish late."""
+        if self.random.random() < self.setting.late_promotions:
+            return self.random.uniform(500, 20_000)
+        return self.random.uniform(30, 150)
+
+    # Processes
+
+    def start_daemon(self) -> None:
+        """Start the daemon, and a guard if there is none."""
+        if self.daemon is None and self.powered:
+            self.lives += 1
+            self.daemon = Daemon(self)
+
+    def kill_daemon(self) -> None:
+        """End the daemon at once; guard and PostgreSQL go on."""
+        if self.daemon is not None:
+            self.daemon.kill()
+            self.daemon = None
+
+    def obtain_guard(self) -> GuardProcess:
+        """Return the guard, started if there is none."""
+        if self.guard is None or not self.guard.alive:
+            self.guard = GuardProcess(self)
+            self.guard.stopped = self.stalled
+            self.guard_lame_ns = min(self.guard_lame_ns, self.world.now_ns)
+        return self.guard
+
+    def kill_guard(self) -> None:
+        """End the guard at once; the kernel tells PostgreSQL, the pidfd the daemon."""
+        if self.guard is None or not self.guard.alive:
+            return
+        self.guard.die()
+        self.guard_lame_ns = NEVER_NS
+        if self.daemon is not None:
+            self.daemon.guard_died()
+
+    def start_server(self, *, primary: bool) -> None:
+        """Start PostgreSQL on the data directory."""
+        self.pids += 1
+        self.server = Server(self.world, self.links, self, pid=self.pids, primary=primary)
+        self.server.frozen = self.stalled
+
+    def end_server(self, server: Server, *, clean: bool = False) -> None:
+        """End a server with all its processes."""
+        if self.server is server:
+            server.end(clean=clean)
+            self.server = None
+            if self.guard is not None and self.guard.alive:
+                self.guard.server_ended()
+
+    def crash_server(self) -> None:
+        """Kill the postmaster; its backends follow a moment later."""
+        if self.server is not None:
+            self.world.after(
+                ms(self.random.uniform(0, 10)), self.end_server, self.server
+            )
+
+    def signal_server(self, *, clean: bool) -> None:
+        """Ask the server to stop, in order or abruptly."""
+        server = self.server
+        if server is None or self.disk_frozen:
+            return
+        if clean and server.promoting:
+            return
+        delay = self.random.uniform(20, 250) if clean else self.random.uniform(2, 15)
+        server.after(delay, self._stop_server, server, clean)
+
+    def _stop_server(self, server: Server, clean: bool) -> None:  # noqa: FBT001
+        if self.server is not server or not server.alive:
+            return
+        if clean and not server.recovering:
+            # The shutdown checkpoint is the last record.
+            server.directory.flushed = server.inserted = server.inserted + 64
+        self.end_server(server, clean=clean)
+
+    def stop_guard(self) -> None:
+        """Stop the guard alone."""
+        if self.guard is not None and not self.stalled:
+            self.guard.stop_process()
+            self.guard_lame_ns = NEVER_NS
+
+    def stop_daemon(self) -> None:
+        """Stop the daemon alone, its engine with it."""
+        if self.daemon is not None and not self.stalled:
+            self.daemon.loop.stop_process()
+            self.daemon.engine.stop_process()
+
+    def stop_python(self) -> None:
+        """Stop the daemon's Python loop; the engine's thread goes on."""
+        if self.daemon is not None and not self.stalled:
+            self.daemon.loop.stop_process()
+
+    def continue_parts(self) -> None:
+        """Let guard, daemon and server go on."""
+        if self.stalled:
+            return
+        if self.guard is not None and self.guard.alive:
+            self.guard_lame_ns = min(self.guard_lame_ns, self.world.now_ns)
+        for part in self._processes():
+            if part.stopped:
+                part.continue_process()
+        if self.server is not None:
+            self.server.thaw()
+
+    # Faults of the machine
+
+    def stall(self, *, clock_stands: bool) -> None:
+        """Stop every process; the clock goes on, or stands still as well."""
+        if self.stalled or not self.powered:
+            return
+        self.stalled = True
+        if clock_stands:
+            self.clock.stand()
+        for part in self._processes():
+            part.stop_process()
+        if self.server is not None:
+            self.server.freeze()
+
+    def thaw(self) -> None:
+        """Let everything go on, in any order."""
+        if not self.stalled:
+            return
+        self.stalled = False
+        self.woke_ns = self.world.now_ns
+        if self.clock.stands:
+            self.clock.run()
+            waiting, self.clock.on_run[:] = list(self.clock.on_run), []
+            for go_on in waiting:
+                go_on()
+        for part in self._processes():
+            part.continue_process(ms(self.random.uniform(0, 20)))
+        if self.server is not None:
+            self.world.after(ms(self.random.uniform(0, 20)), self.server.thaw)
+
+    def _processes(self) -> list[Any]:
+        parts: list[Any] = []
+        if self.daemon is not None:
+            parts += [self.daemon.loop, self.daemon.engine]
+        if self.guard is not None:
+            parts.append(self.guard)
+        return parts
+
+    def power_off(self) -> None:
+        """Lose everything that is not on disk."""
+        if not self.powered:
+            return
+        self.kill_daemon()
+        self.powered = False
+        if self.guard is not None:
+            self.guard.alive = False
+            self.guard = None
+        if self.server is not None:
+            self.end_server(self.server)
+        self.stalled = False
+        self.clock.run()
+        self.clock.on_run.clear()
+        self.thaw_disks()
+        self.page = [0] * PAGE_WORDS
+
+    def power_on(self) -> None:
+        """Boot; the daemon starts by itself."""
+        if not self.powered:
+            self.powered = True
+            self.start_daemon()
+
+    def freeze_disk(self) -> None:
+        """Let no write of PostgreSQL end."""
+        self.disk_frozen = True
+
+    def thaw_disks(self) -> None:
+        """Let all writes end."""
+        self.disk_frozen = self.raft_disk_frozen = False
+        waiting = self.on_disk_thaw + self.on_raft_disk_thaw
+        self.on_disk_thaw, self.on_raft_disk_thaw = [], []
+        for go_on in waiting:
+            go_on()
+
+    def link_cut(self, other: int) -> None:
+        """Break connections across a cut that lasts."""
+        server = self.server
+        if server is None:
+            return
+        for sender in (*server.senders, *((server.link,) if server.link else ())):
+            ends = {sender.upstream.machine.number, sender.receiver.machine.number}
+            if ends == {self.number, other}:
+                self.world.after(ms(SILENCE_MS), self._break_if_cut, sender, other)
+
+    def _break_if_cut(self, sender: Any, other: int) -> None:
+        if sender.alive and not self.links.connects(self.number, other):
+            sender.end()
+
+    # What arrives
+
+    def receive_frame(self, target: int, frame: bytes) -> None:
+        """Deliver a frame of the engine that this machine has sent."""
+        daemon = self.peers[target].daemon
+        if daemon is not None:
+            daemon.engine.receive(self.number, frame)
+
+    def receive_request(
+        self, target: int, back: tuple[int, int], kind: int, payload: bytes
+    ) -> None:
+        """Deliver a question or broadcast that this machine has sent."""
+        daemon = self.peers[target].daemon
+        if daemon is not None:
+            daemon.loop.call_soon(daemon.asked, back, kind, payload)
+
+    def receive_answer(self, target: int, number: int, payload: bytes) -> None:
+        """Deliver an answer that this machine has sent."""
+        daemon = self.peers[target].daemon
+        if daemon is not None:
+            daemon.loop.call_soon(daemon.engine.answered, number, payload)
+
+    def write_expiry(self, epoch: int, expiry_ns: int) -> None:
+        """Write the engine's words of the page."""
+        self.page[words.EXPIRY_NS] = expiry_ns
+        self.page[words.EPOCH] = epoch
+        self.judge.granted(self, epoch, expiry_ns)
+        if self.guard is not None:
+            self.guard.look_soon()
+
+    def note_guard(self, facts: GuardFacts) -> None:
+        """Tell the daemon what the guard said."""
+        daemon = self.daemon
+        if daemon is not None and daemon.guard is not None:
+            delay = ms(self.random.uniform(0.1, 1.0))
+            self.world.after(delay, daemon.loop.call_soon, daemon.guard.note, facts)
+
+
+class Daemon:
+    """One life of a machine's daemon, put together as :mod:`pgbastion.node` does it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        timings = machine.setting.timings
+        self.loop = SimLoop(machine.world, machine.clock, machine.name)
+        self.loop.stopped = machine.stalled
+        self.incarnation = Incarnation(machine.random.getrandbits(40) + 1)
+        self.own = Member(
+            member_id=MemberId(0),
+            name=NodeId(machine.name),
+            host=f"127.0.0.{machine.number}",
+            raft_port=8300,
+            postgres_port=None if machine.witness else 5442,
+            api_port=8080,
+            primary_port=5432,
+            replica_port=5433,
+        )
+        self.routing: Routing | None = None
+        self.routing_expires_ns = 0
+        self.guard: GuardPort | None = None
+        self.observer: Observer | None = None
+        self._answering: set[asyncio.Task[None]] = set()
+        self._build(timings)
+        for name, run in (
+            ("loop", self.main.run),
+            ("confirm", self.main.confirm),
+            ("observer", self._observe),
+        ):
+            self.loop.call_soon(self._start, name, run)
+
+    def _build(self, timings: Timings) -> None:
+        machine = self.machine
+        parts, cutter, job = None, WitnessCutter(), Job()
+        self.engine = SimEngine(
+            machine,
+            self.loop,
+            self._take,
+            tick_ms=timings.heartbeat_ms,
+            election_ticks=max(timings.election_ms // timings.heartbeat_ms, 2),
+        )
+        self.engine.stopped = machine.stalled
+        if not machine.witness:
+            machine.obtain_guard()
+            self.guard = GuardPort(machine, self.loop, self._on_stopped)
+            database = SimDatabase(
+                machine, self.loop, look_ms=timings.probe_ms
+            )
+            self.observer = Observer(
+                database,
+                self.guard,
+                probe_ms=timings.probe_ms,
+                on_evidence=self._note_evidence,
+                on_change=self._wake,
+            )
+            self.guard.on_event = self._wake
+            parts = Parts(database=database, guard=self.guard, observer=self.observer)
+            cutter = NodeCutter(node=self.own.name, server=parts, job=job)  # type: ignore[assignment]
+        self.host = Host(
+            self.engine,
+            node=self.own.name,
+            cutter=cutter,
+            on_change=self._wake,
+            cut_timeout_ms=2 * timings.probe_ms + timings.deadline_ms,
+        )
+        self.executor = Executor(
+            host=self.host,
+            engine=self.engine,
+            server=parts,
+            job=job,
+            stop_ms=timings.stop_ms,
+            latch_release=self._latch_release,
+            lease_held=self._holds_lease,
+            hold=self._hold,
+        )
+        self.main = Loop(
+            host=self.host,
+            engine=self.engine,
+            guard=self.guard,
+            observer=self.observer,
+            executor=self.executor,
+            own=self.own,
+            incarnation=self.incarnation,
+            limits=Limits(
+                lease_ms=timings.lease_ms,
+                stop_ms=timings.stop_ms,
+                margin_ms=timings.margin_ms,
+                evidence_max_ms=timings.evidence_max_ms,
+                sync_silent_ms=timings.sync_silent_ms,
+            ),
+            pace=Pace(
+                probe_ms=timings.probe_ms,
+                renew_ms=timings.renew_ms,
+                lease_ms=timings.lease_ms,
+                lag_max_bytes=1 << 20,
+                replica_lag_max_bytes=1 << 24,
+            ),
+            version="sim",
+            words=self._read_page,
+            on_routing=self._route,
+        )
+
+    def _start(self, name: str, run: Callable[[], Any]) -> None:
+        task = self.loop.create_task(run(), name=name)
+        task.add_done_callback(self._part_ended)
+
+    def _part_ended(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            # As the task group of the real daemon does: a part that fails ends all.
+            self.loop.call_exception_handler(
+                {"message": task.get_name(), "exception": task.exception()}
+            )
+
+    async def _observe(self) -> None:
+        if self.observer is None or self.guard is None:
+            return
+        guard = self.machine.obtain_guard()
+        guard.tell()
+        while self.guard.facts().pid == 0 and self.guard.facts().running:
+            await asyncio.sleep(0.002)
+        await self.observer.inspect()
+        await self.observer.run()
+
+    def kill(self) -> None:
+        """End at once."""
+        self.engine.kill()
+        self.loop.kill()
+
+    def guard_died(self) -> None:
+        """Kill what the dead guard left, then start a new one."""
+        if self.guard is not None:
+            self.loop.call_soon(
+                self.guard.note, GuardFacts(running=True, started_as_primary=True)
+            )
+        delay = ms(self.machine.random.uniform(20, 80))
+        self.machine.world.after(delay, self.loop.call_soon, self._new_guard)
+
+    def _new_guard(self) -> None:
+        machine = self.machine
+        if machine.disk_frozen:
+            self.loop.call_later(0.1, self._new_guard)
+            return
+        if machine.server is not None:
+            machine.end_server(machine.server)
+        machine.obtain_guard().idle()
+
+    def _on_stopped(self) -> None:
+        if self.observer is not None:
+            self.observer.on_stopped()
+            task = self.loop.create_task(self.observer.inspect())
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+
+    def _wake(self) -> None:
+        self.main.wake()
+
+    # The page
+
+    def _note_evidence(self, at_ns: int) -> None:
+        page = self.machine.page
+        page[words.EVIDENCE_NS] = max(page[words.EVIDENCE_NS], at_ns)
+
+    def _latch_release(self, epoch: Epoch) -> None:
+        page = self.machine.page
+        page[words.RELEASED_EPOCH] = max(page[words.RELEASED_EPOCH], epoch)
+
+    def _read_page(self) -> LeaseWords:
+        page = self.machine.page
+        return LeaseWords(
+            epoch=page[words.EPOCH],
+            expiry_ns=page[words.EXPIRY_NS],
+            released_epoch=page[words.RELEASED_EPOCH],
+            evidence_ns=page[words.EVIDENCE_NS],
+        )
+
+    def _holds_lease(self, epoch: Epoch) -> bool:
+        page = self._read_page()
+        held = self.host.state.assignment
+        margin_ns = self.machine.setting.timings.margin_ms * NS_PER_MS
+        return (
+            held is not None
+            and held.epoch == epoch
+            and held.live
+            and page.epoch == epoch
+            and page.released_epoch < epoch
+            and boottime_ns() < page.expiry_ns - margin_ns
+        )
+
+    def _hold(self, epoch: Epoch) -> None:
+        timings = self.machine.setting.timings
+        self.machine.page[words.LEAD_NS] = timings.margin_ms * NS_PER_MS
+        self.engine.hold(
+            epoch,
+            self.incarnation,
+            renew_ms=timings.renew_ms,
+            deadline_ms=timings.deadline_ms,
+            evidence_max_ms=timings.evidence_max_ms,
+            asked_max_ms=START_MAX_MS,
+        )
+        self.main.renewing = epoch
+
+    # What comes in
+
+    def _take(self, event: tuple[Any, ...]) -> None:
+        match event:
+            case ("committed", index, _, proposal_id, data):
+                self.host.on_committed(index, proposal_id, data)
+                self.machine.judge.applied(self.machine, self.host.state)
+            case ("snapshot", index, data):
+                self.host.on_snapshot(index, data)
+            case _:
+                self.main.wake()
+
+    def asked(self, back: tuple[int, int], kind: int, payload: bytes) -> None:
+        """Take a question or a broadcast."""
+        if kind == Kind.REPORT:
+            self.host.on_report_bytes(MemberId(back[0]), payload)
+        elif kind == Kind.CUT:
+            task = self.loop.create_task(self._answer_cut(back, payload))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+
+    async def _answer_cut(self, back: tuple[int, int], payload: bytes) -> None:
+        epoch = decode_cut(payload)
+        answer = None if epoch is None else await self.host.cut(epoch)
+        encoded = b"" if answer is None else encode_answer(answer)
+        machine = self.machine
+        machine.links.send(
+            machine.number, back[0], machine.receive_answer, back[0], back[1], encoded
+        )
+
+    def _route(self, routing: Routing, expires_ns: int) -> None:
+        self.routing = routing
+        self.routing_expires_ns = expires_ns
+
+    def write_target(self) -> int | None:
+        """Return where this node's proxy sends a writer now; None: nowhere."""
+        fresh = self.machine.clock.now_ns() < self.routing_expires_ns
+        if self.routing is None or self.routing.primary is None or not fresh:
+            return None
+        return int(self.routing.primary.member_id)
+
+
