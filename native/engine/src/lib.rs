@@ -21,6 +21,7 @@ pub mod node;
 pub mod outbox;
 pub mod page;
 pub mod peers;
+#[cfg(feature = "python")]
 pub mod python;
 pub mod records;
 pub mod talk;

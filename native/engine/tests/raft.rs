@@ -1,0 +1,438 @@
+//! What the core promises of Raft: order of disk and network, members, reads.
+
+mod common;
+
+use _engine::core::Change;
+use _engine::event::{Event, Payload, Status};
+use _engine::wire::Packet;
+use common::{Cluster, MS};
+use raft::eraftpb::MessageType;
+
+fn kinds(cluster: &mut Cluster, id: u64) -> Vec<MessageType> {
+    let kind = |packet: &Packet| match packet {
+        Packet::Raft(message) => Some(message.get_msg_type()),
+        _ => None,
+    };
+    cluster.member(id).sent.iter().filter_map(|(_, packet)| kind(packet)).collect()
+}
+
+#[test]
+fn three_members_elect_one_leader_and_share_a_log() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.propose(leader, 1, b"first");
+    cluster.pass(100);
+
+    for id in 1..=3 {
+        assert_eq!(cluster.applied(id), [b"first"]);
+    }
+    assert!(matches!(cluster.outcome(leader, 1), Some((Status::Ok, Payload::Index(_)))));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_election() {
+    let run = || {
+        let mut cluster = Cluster::new(5);
+        let leader = cluster.elect();
+        (leader, cluster.now_ns)
+    };
+
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn a_follower_forwards_a_proposal_to_the_leader() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let follower = leader % 3 + 1;
+
+    cluster.propose(follower, 1, b"forwarded");
+    cluster.pass(100);
+
+    assert!(matches!(cluster.outcome(follower, 1), Some((Status::Ok, _))));
+    assert_eq!(cluster.applied(leader), [b"forwarded"]);
+}
+
+#[test]
+fn a_proposal_waits_for_a_leader_and_says_so_when_none_comes() {
+    let mut cluster = Cluster::new(3);
+    cluster.isolate(1);
+    cluster.propose(1, 1, b"lonely");
+    cluster.pass(1_900);
+    assert_eq!(cluster.outcome(1, 1), None);
+
+    cluster.pass(200);
+
+    assert_eq!(cluster.outcome(1, 1), Some((Status::NoLeader, Payload::Nothing)));
+}
+
+#[test]
+fn a_proposal_to_a_leader_without_a_majority_has_an_unknown_outcome() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.isolate(leader);
+    cluster.propose(leader, 1, b"lost?");
+
+    cluster.pass(2_100);
+
+    assert_eq!(cluster.outcome(leader, 1), Some((Status::Timeout, Payload::Nothing)));
+}
+
+#[test]
+fn a_proposal_that_died_with_the_leader_is_given_to_the_next_one() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let follower = leader % 3 + 1;
+    cluster.member(leader).up = false;
+
+    cluster.propose(follower, 1, b"again");
+    cluster.pass(1_900);
+
+    assert!(matches!(cluster.outcome(follower, 1), Some((Status::Ok, _))));
+    assert_eq!(cluster.applied(follower), [b"again"]);
+}
+
+#[test]
+fn a_proposal_counts_once_the_host_has_applied_it() {
+    let mut cluster = Cluster::new(1);
+    cluster.elect();
+    cluster.member(1).host_works = false;
+    cluster.propose(1, 1, b"x");
+    assert_eq!(cluster.outcome(1, 1), None);
+
+    let now_ns = cluster.now_ns;
+    cluster.member(1).core.applied(3, now_ns);
+    cluster.settle();
+
+    assert_eq!(cluster.outcome(1, 1), Some((Status::Ok, Payload::Index(3))));
+}
+
+#[test]
+fn a_vote_leaves_only_when_it_is_on_disk() {
+    let mut cluster = Cluster::new(3);
+    for id in 1..=3 {
+        cluster.member(id).disk_works = false;
+    }
+    let mut candidate = None;
+    for _ in 0..100 {
+        cluster.pass(10);
+        candidate = (1..=3).find(|id| !cluster.member(*id).writing.is_empty());
+        if candidate.is_some() {
+            break;
+        }
+    }
+    let candidate = candidate.expect("somebody campaigns");
+    // Its own term and vote are being written: nobody has been asked for a vote.
+    assert!(!kinds(&mut cluster, candidate).contains(&MessageType::MsgRequestVote));
+    let others: Vec<_> = (1..=3).filter(|id| *id != candidate).collect();
+    assert!(others.iter().all(|id| cluster.member(*id).writing.is_empty()));
+
+    cluster.write(candidate);
+    cluster.settle();
+
+    // Now the others are asked; their votes are being written, and none has arrived.
+    assert!(others.iter().all(|id| !cluster.member(*id).writing.is_empty()));
+    assert_eq!(cluster.leader(), None);
+    for id in others {
+        cluster.write(id);
+    }
+    cluster.settle();
+    assert_eq!(cluster.leader(), Some(candidate));
+}
+
+#[test]
+fn an_entry_is_acknowledged_only_when_it_is_on_disk() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let followers: Vec<_> = (1..=3).filter(|id| *id != leader).collect();
+    for id in &followers {
+        cluster.member(*id).disk_works = false;
+    }
+
+    cluster.propose(leader, 1, b"x");
+    cluster.pass(50);
+    assert_eq!(cluster.outcome(leader, 1), None);
+
+    cluster.write(followers[0]);
+    cluster.settle();
+    assert!(matches!(cluster.outcome(leader, 1), Some((Status::Ok, _))));
+}
+
+#[test]
+fn a_leader_that_elected_itself_alone_says_nothing_before_its_term_is_on_disk() {
+    let mut cluster = Cluster::new(1);
+    cluster.elect();
+    add_learner(&mut cluster, 2);
+    cluster.restart(1);
+    cluster.member(1).disk_works = false;
+
+    cluster.pass(10);
+    let term_on_disk = 2;
+    assert!(cluster.member(1).core.status().term > term_on_disk);
+    cluster.member(2).sent.clear();
+    cluster.carry_out(1);
+
+    assert!(kinds(&mut cluster, 1).is_empty());
+}
+
+fn add_learner(cluster: &mut Cluster, id: u64) {
+    cluster.start(id, vec![_engine::records::joining()]);
+    let leader = cluster.leader().expect("a leader");
+    cluster.order(leader, 900 + id, |core, token, now_ns| {
+        let member = (id, "n:1");
+        core.change(token, Change::AddLearner, member, now_ns + 1_000 * MS, now_ns);
+    });
+    cluster.pass(100);
+    assert!(matches!(cluster.outcome(leader, 900 + id), Some((Status::Ok, _))));
+}
+
+fn change(cluster: &mut Cluster, token: u64, change: Change, id: u64) -> Option<(Status, Payload)> {
+    let leader = cluster.leader().expect("a leader");
+    cluster.order(leader, token, |core, token, now_ns| {
+        core.change(token, change, (id, "n:1"), now_ns + 1_000 * MS, now_ns);
+    });
+    cluster.outcome(leader, token)
+}
+
+#[test]
+fn a_joiner_learns_the_whole_membership_from_the_log() {
+    let mut cluster = Cluster::new(1);
+    cluster.elect();
+    add_learner(&mut cluster, 2);
+
+    assert!(matches!(change(&mut cluster, 5, Change::Promote, 2), Some((Status::Ok, _))));
+    cluster.pass(100);
+
+    let status = cluster.member(2).core.status();
+    assert_eq!((status.role, status.voters), ("follower", vec![1, 2]));
+}
+
+#[test]
+fn one_change_at_a_time() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.isolate(leader);
+    assert_eq!(change(&mut cluster, 1, Change::AddLearner, 4), None);
+
+    let second = change(&mut cluster, 2, Change::AddLearner, 5);
+
+    assert_eq!(second, Some((Status::Refused, Payload::Reason("pending"))));
+}
+
+#[test]
+fn a_learner_that_does_not_answer_is_not_promoted() {
+    let mut cluster = Cluster::new(1);
+    cluster.elect();
+    add_learner(&mut cluster, 2);
+    cluster.member(2).up = false;
+    cluster.pass(200);
+
+    let refused = change(&mut cluster, 5, Change::Promote, 2);
+
+    assert_eq!(refused, Some((Status::Refused, Payload::Reason("behind"))));
+}
+
+#[test]
+fn a_learner_that_has_written_nothing_is_not_promoted() {
+    let mut cluster = Cluster::new(1);
+    cluster.elect();
+    cluster.order(1, 1, |core, token, now_ns| {
+        core.change(token, Change::AddLearner, (2, "n:1"), now_ns + 1_000 * MS, now_ns);
+    });
+
+    let refused = change(&mut cluster, 5, Change::Promote, 2);
+
+    assert_eq!(refused, Some((Status::Refused, Payload::Reason("behind"))));
+}
+
+#[test]
+fn an_id_that_left_never_comes_back() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let gone = leader % 3 + 1;
+    assert!(matches!(change(&mut cluster, 1, Change::Remove, gone), Some((Status::Ok, _))));
+    cluster.pass(50);
+
+    let back = change(&mut cluster, 2, Change::AddLearner, gone);
+
+    assert_eq!(back, Some((Status::Refused, Payload::Reason("removed"))));
+}
+
+#[test]
+fn what_a_removed_member_says_is_not_heard() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let gone = leader % 3 + 1;
+    change(&mut cluster, 1, Change::Remove, gone);
+    cluster.pass(50);
+    let term = cluster.member(leader).core.status().term;
+
+    cluster.pass(3_000);
+
+    assert_eq!(cluster.member(leader).core.status().term, term);
+    assert_eq!(cluster.leader(), Some(leader));
+}
+
+#[test]
+fn a_leader_does_not_remove_itself() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+
+    let refused = change(&mut cluster, 1, Change::Remove, leader);
+
+    assert_eq!(refused, Some((Status::Refused, Payload::Reason("leader"))));
+}
+
+#[test]
+fn a_change_counts_only_once_its_commit_is_on_disk() {
+    // Else the first voter of a cluster, restarted, would not know of the others, and
+    // would elect itself alone.
+    let mut cluster = Cluster::new(1);
+    cluster.elect();
+    add_learner(&mut cluster, 2);
+    assert!(matches!(change(&mut cluster, 5, Change::Promote, 2), Some((Status::Ok, _))));
+    cluster.member(2).up = false;
+
+    cluster.restart(1);
+
+    assert_eq!(cluster.member(1).core.status().voters, [1, 2]);
+    cluster.pass(2_000);
+    assert_eq!(cluster.leader(), None);
+}
+
+#[test]
+fn a_read_on_a_follower_waits_for_the_host() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let follower = leader % 3 + 1;
+    cluster.pass(100);
+    cluster.member(follower).host_works = false;
+    cluster.propose(leader, 1, b"x");
+    let asked_ns = cluster.now_ns;
+    cluster.order(follower, 7, |core, token, now_ns| {
+        core.read_index(token, now_ns + 1_000 * MS, now_ns);
+    });
+    cluster.pass(50);
+    assert_eq!(cluster.outcome(follower, 7), None);
+
+    let now_ns = cluster.now_ns;
+    let last = cluster.member(follower).core.status().committed;
+    cluster.member(follower).core.applied(last, now_ns);
+    cluster.settle();
+
+    let done = cluster.outcome(follower, 7);
+    assert_eq!(done, Some((Status::Ok, Payload::Read { index: last, sent_ns: asked_ns })));
+}
+
+#[test]
+fn a_leader_without_a_majority_confirms_no_read() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.isolate(leader);
+
+    cluster.order(leader, 7, |core, token, now_ns| {
+        core.read_index(token, now_ns + 60 * MS, now_ns);
+    });
+    cluster.pass(100);
+
+    assert_eq!(cluster.outcome(leader, 7), Some((Status::Timeout, Payload::Nothing)));
+}
+
+#[test]
+fn a_leader_without_a_majority_steps_down() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.isolate(leader);
+
+    cluster.pass(250);
+
+    assert_ne!(cluster.member(leader).core.status().role, "leader");
+}
+
+#[test]
+fn a_member_that_comes_back_does_not_depose_the_leader() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let away = leader % 3 + 1;
+    let term = cluster.member(leader).core.status().term;
+    cluster.isolate(away);
+    cluster.pass(3_000);
+
+    cluster.cut.clear();
+    cluster.pass(500);
+
+    let status = cluster.member(leader).core.status();
+    assert_eq!((status.role, status.term), ("leader", term));
+}
+
+#[test]
+fn leadership_is_handed_over() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let next = leader % 3 + 1;
+
+    cluster.order(leader, 7, |core, token, now_ns| {
+        core.transfer(token, next, now_ns + 500 * MS, now_ns);
+    });
+    cluster.pass(100);
+
+    assert_eq!(cluster.outcome(leader, 7), Some((Status::Ok, Payload::Nothing)));
+    assert_eq!(cluster.leader(), Some(next));
+}
+
+#[test]
+fn a_restarted_member_gives_its_host_the_whole_log_again() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.propose(leader, 1, b"a");
+    cluster.propose(leader, 2, b"b");
+    cluster.pass(100);
+
+    cluster.restart(leader);
+    cluster.elect();
+    cluster.pass(100);
+
+    assert_eq!(cluster.applied(leader), [b"a", b"b"]);
+}
+
+#[test]
+fn a_compacted_log_gives_the_state_and_what_follows() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.propose(leader, 1, b"a");
+    cluster.pass(50);
+    let index = cluster.member(leader).core.status().applied;
+    cluster.order(leader, 0, |core, _, now_ns| core.compact(index, b"state".to_vec(), now_ns));
+    cluster.propose(leader, 2, b"b");
+    cluster.pass(50);
+
+    cluster.restart(leader);
+    cluster.elect();
+    cluster.pass(100);
+
+    let state = Event::Snapshot { index, data: b"state".to_vec() };
+    assert!(cluster.member(leader).events.contains(&state));
+    assert_eq!(cluster.applied(leader), [b"b"]);
+    assert_eq!(cluster.member(leader).core.status().voters, [1, 2, 3]);
+}
+
+#[test]
+fn a_member_that_is_too_far_behind_gets_the_state() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let behind = leader % 3 + 1;
+    cluster.isolate(behind);
+    cluster.propose(leader, 1, b"a");
+    cluster.pass(50);
+    let index = cluster.member(leader).core.status().applied;
+    cluster.order(leader, 0, |core, _, now_ns| core.compact(index, b"state".to_vec(), now_ns));
+
+    cluster.cut.clear();
+    cluster.pass(1_000);
+    cluster.propose(leader, 2, b"b");
+    cluster.pass(100);
+
+    let state = Event::Snapshot { index, data: b"state".to_vec() };
+    assert!(cluster.member(behind).events.contains(&state));
+    assert_eq!(cluster.applied(behind), [b"b"]);
+}
