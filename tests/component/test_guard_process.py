@@ -216,11 +216,13 @@ async def test_a_signal_reaches_the_postmaster_alone(lab: GuardLab) -> None:
 async def test_guard_and_server_outlive_the_daemon() -> None:
     with lab_directories() as (run_dir, pgdata):
         daemon = python_beside(BE_A_DAEMON, str(run_dir), str(pgdata))
-        assert daemon.stdout is not None
-        said = await asyncio.to_thread(daemon.stdout.readline)
+        try:
+            assert daemon.stdout is not None
+            said = await asyncio.to_thread(daemon.stdout.readline)
+        finally:
+            daemon.kill()
+            await asyncio.to_thread(daemon.communicate)
         guard, server = map(int, said.split())
-        daemon.kill()
-        await asyncio.to_thread(daemon.communicate)
 
         began = time.monotonic()
         client = await GuardClient.connect(run_dir, on_event=lambda _: None)

@@ -215,9 +215,10 @@ def _reaped(lab: GuardLab) -> bool:
 
 def python_beside(code: str, *arguments: str) -> subprocess.Popen[str]:
     """Run ``code`` in a process of its own, which can import the package."""
+    paths = [str(SOURCE), str(TESTS), *filter(None, sys.path)]
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": f"{SOURCE}:{TESTS}"},
+        env={**os.environ, "PYTHONPATH": ":".join(paths)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
