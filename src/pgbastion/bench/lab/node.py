@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -163,12 +163,13 @@ class Node:
         connection = http.client.HTTPConnection(
             self.address, port, timeout=waits.API_ANSWER_S
         )
-        with suppress(OSError, http.client.HTTPException, ValueError):
+        errors = (OSError, http.client.HTTPException, ValueError)
+        with closing(connection), suppress(*errors):
             with self.network.inside(WATCH):
                 connection.connect()
             connection.request("GET", path)
-            return json.loads(connection.getresponse().read())
-        connection.close()
+            with connection.getresponse() as response:
+                return json.loads(response.read())
         return None
 
     def connect(self, port: int = POSTGRES_PORT) -> psycopg.Connection[Row]:

@@ -139,8 +139,13 @@ def _wait_whole(lab: Lab, fault: Fault, victim: str) -> float:
 
 
 def _synchronous(lab: Lab, primary: str) -> str:
-    """Return a standby that commits wait for."""
-    standbys = lab.streaming(primary)
-    if not standbys or lab.synchronous_count(primary) != len(standbys):
-        raise CannotRun("not every standby is synchronous: none can be named")
-    return standbys[0]
+    """Return a standby that commits wait for, once all standbys are such."""
+
+    def first_of_all() -> str | None:
+        standbys = lab.streaming(primary)
+        complete = lab.synchronous_count(primary) == len(standbys)
+        return standbys[0] if standbys and complete else None
+
+    return waits.wait_for(
+        "every standby to be synchronous", first_of_all, waits.STEADY_S
+    )
