@@ -286,7 +286,8 @@ async def test_the_guard_is_small_and_idle(lab: GuardLab) -> None:
     before = used_ticks()
     await asyncio.sleep(1)
 
-    assert int(sizes[b"Pss:"]) < 12 * 1024
+    # Its own; what it shares with other interpreters depends on who else runs.
+    assert int(sizes[b"Anonymous:"]) < 10 * 1024
     assert used_ticks() - before <= 2
 
 

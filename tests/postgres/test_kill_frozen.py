@@ -73,14 +73,24 @@ def unmount(mounted: Path) -> None:
     raise AssertionError(f"{mounted} is still in use")
 
 
+@pytest.fixture(scope="module")
+def bin_dir() -> Iterator[Path]:
+    with newest_server() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def template(bin_dir: Path) -> Iterator[Path]:
+    with fresh_cluster(bin_dir) as made:
+        yield made
+
+
 @pytest.fixture
-async def frozen_lab() -> AsyncIterator[tuple[ServerLab, Path, Writers]]:
+async def frozen_lab(
+    bin_dir: Path, template: Path
+) -> AsyncIterator[tuple[ServerLab, Path, Writers]]:
     """Two writers on a file system that has just been frozen."""
-    with (
-        own_file_system() as mounted,
-        newest_server() as bin_dir,
-        fresh_cluster(bin_dir) as template,
-    ):
+    with own_file_system() as mounted:
         async with server_lab(bin_dir, template, folder=mounted) as lab:
             await lab.start()
             writers = Writers(lab, WRITERS)

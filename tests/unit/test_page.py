@@ -14,7 +14,7 @@ from pgbastion.guard.page import MAGIC, SIZE, WORDS, Page, PageError, create, ob
 # other is neither.
 LOW = 0x0101_0101_0101_0101
 HIGH = 0x7E7E_7E7E_7E7E_7E7E
-CHANGES = 50_000
+CHANGES = 10_000
 LOOK_S_MAX = 20.0
 
 
