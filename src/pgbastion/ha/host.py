@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import Final
 
 from pgbastion.clock import boottime_ms
@@ -313,7 +314,10 @@ class Host:
                 await task
 
 
+_RESTLESS: Final = {"wal_end", "replay_lsn", "replication", "progress"}
+_lasting = attrgetter(*(f.name for f in fields(NodeReport) if f.name not in _RESTLESS))
+
+
 def _differs(old: NodeReport, new: NodeReport) -> bool:
     """Tell whether a decision could depend on what changed, beyond WAL positions."""
-    calm = {"wal_end": None, "replay_lsn": None, "replication": (), "progress": None}
-    return replace(old, **calm) != replace(new, **calm)  # type: ignore[arg-type]
+    return bool(_lasting(old) != _lasting(new))
