@@ -8,11 +8,13 @@ import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from pgbastion.clock import boottime_ns
 from pgbastion.proxy.listener import OnUnknownCancel, Proxy
+from pgbastion.proxy.relay import Relay
 from pgbastion.proxy.routes import Backend, DataPath, Limits, Routes
-from pgbastion.testing.stand_in_server import StandInServer
+from pgbastion.testing.stand_in_server import READY, StandInServer
 
 PRIMARY_PORT = 15432
 REPLICA_PORT = 15433
@@ -191,6 +193,91 @@ def query(text: str) -> bytes:
 def cancel_request(key: bytes) -> bytes:
     """Build a CancelRequest from the body of BackendKeyData."""
     return struct.pack("!II", len(key) + 8, 80877102) + key
+
+
+@dataclass
+class RawPair:
+    """Both ends of one session, as plain sockets."""
+
+    lab: ProxyLab
+    client: socket.socket
+    server: socket.socket
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    @property
+    def relay(self) -> Relay:
+        (relay,) = self.lab.proxy._relays
+        return relay
+
+    async def until_in_kernel(self) -> None:
+        """Exchange messages until the kernel moves both directions."""
+        async with asyncio.timeout(WAIT_S):
+            while not all(self.kernel_share):
+                await self.loop.sock_sendall(self.client, b"ping")
+                assert await self.receive(self.server, 4) == b"ping"
+                await self.loop.sock_sendall(self.server, READY)
+                assert await self.receive(self.client, len(READY)) == READY
+                await asyncio.sleep(0.001)
+
+    @property
+    def kernel_share(self) -> tuple[int, int]:
+        """How many bytes the kernel moved up and down."""
+        up, down = self.relay.up, self.relay.down
+        return up.total - up.moved, down.total - down.moved
+
+    async def receive(self, at: socket.socket, size: int) -> bytes:
+        received = bytearray()
+        async with asyncio.timeout(WAIT_S):
+            while len(received) < size:
+                data = await self.loop.sock_recv(at, size - len(received))
+                assert data, "the connection ended early"
+                received += data
+        return bytes(received)
+
+    async def end_of(self, at: socket.socket) -> bytes:
+        received = bytearray()
+        async with asyncio.timeout(WAIT_S):
+            while data := await self.loop.sock_recv(at, 65536):
+                received += data
+        return bytes(received)
+
+
+def kernel_path_is_possible() -> bool:
+    """Tell whether this process may load programs into this kernel."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.split("CapEff:")[1].split()[0], 16)
+    cap_net_admin, cap_bpf = 1 << 12, 1 << 39
+    return bool(effective & cap_net_admin and effective & cap_bpf)
+
+
+@asynccontextmanager
+async def raw_pair(
+    data_path: DataPath, limits: Limits | None = None, *, left_s: float = 60
+) -> AsyncIterator[RawPair]:
+    """Connect a client through the proxy to a server socket of the test."""
+    loop = asyncio.get_running_loop()
+    async with proxy_lab("n1", limits=limits, data_path=data_path) as lab:
+        await lab.servers["n1"].stop()
+        with socket.create_server((lab.servers["n1"].host, 0)) as listener:
+            listener.setblocking(False)
+            lab.servers["n1"].port = listener.getsockname()[1]
+            lab.proxy.set_routes(lab.routes("n1", left_s=left_s))
+            client = socket.socket()
+            client.setblocking(False)
+            await loop.sock_connect(client, (lab.address, PRIMARY_PORT))
+            await loop.sock_sendall(client, startup())
+            server, _ = await loop.sock_accept(listener)
+        pair = RawPair(lab, client, server)
+        try:
+            assert await pair.receive(server, len(startup())) == startup()
+            await loop.sock_sendall(server, b"R\0\0\0\x08\0\0\0\0")
+            await pair.receive(client, 9)
+            if data_path is DataPath.KERNEL:
+                await pair.until_in_kernel()
+            yield pair
+        finally:
+            client.close()
+            server.close()
 
 
 async def eventually(condition: Callable[[], object]) -> None:

@@ -6,9 +6,9 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from time import CLOCK_BOOTTIME, clock_gettime_ns
 from typing import Final
 
-from pgbastion.clock import boottime_ns
 from pgbastion.proxy.routes import Backend, Limits, Service
 from pgbastion.proxy.sockets import Farewells, reset
 from pgbastion.proxy.wire import CancelKey, ServerStream
@@ -40,7 +40,7 @@ class Lease:
 
     def is_over(self) -> bool:
         """Tell whether the instant has come."""
-        return boottime_ns() >= self.expires_ns
+        return clock_gettime_ns(CLOCK_BOOTTIME) >= self.expires_ns
 
 
 class Mode(Enum):

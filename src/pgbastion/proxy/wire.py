@@ -222,7 +222,8 @@ class ServerStream:
     It answers two questions: which cancel key the session has, and whether the bytes
     so far end with a message, so that one of our own may follow.
 
-    Only headers are looked at, and at most ``_STEPS_MAX`` of them a chunk: rows of a
+    A chunk that ends with ReadyForQuery, as most answers do, needs no other look. In
+    others only headers are looked at, and at most ``_STEPS_MAX`` of them: rows of a
     bulk copy would cost more than moving them. A stream that went past this is out of
     step until a chunk ends with ReadyForQuery. Bytes of a row can look like it; then a
     message of ours would end up in a message that never becomes whole, or at worst in
@@ -249,12 +250,12 @@ class ServerStream:
 
     def feed(self, chunk: memoryview) -> None:
         """Take the next bytes of the stream."""
-        if self._in_step and self._follow(chunk):
-            return
-        # Out of step: the end of a cycle is the next place that is known.
-        self._in_step = ends_cycle(chunk[-6:])
-        self.ready = self.ready or self._in_step
-        self._need, self._header, self._key_body = 0, b"", None
+        if self.ready and ends_cycle(chunk[-6:]):
+            self._in_step, self._need, self._header = True, 0, b""
+        elif not self._in_step or not self._follow(chunk):
+            self._in_step = ends_cycle(chunk[-6:])
+            self.ready = self.ready or self._in_step
+            self._need, self._header, self._key_body = 0, b"", None
 
     def lose_step(self) -> None:
         """Take note that bytes went by unseen."""

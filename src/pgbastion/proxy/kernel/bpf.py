@@ -3,6 +3,7 @@
 Source: bpf(2); linux/bpf.h, union bpf_attr.
 """
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -17,6 +18,7 @@ from pgbastion.errors import ProxyError
 
 _SYSCALL: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361}
 _LOG_BYTES: Final = 1 << 16
+_LOADS_MAX: Final = 10
 _MMAPABLE: Final = 1 << 10
 _ANY: Final = 0
 
@@ -157,10 +159,14 @@ def load_verdict_program(instructions: bytes) -> int:
         ctypes.addressof(log),
     )
     try:
-        return _bpf(Command.PROG_LOAD, attributes)
+        for _ in range(_LOADS_MAX):
+            # The verifier gives way to anything that wants this thread's attention.
+            with contextlib.suppress(BlockingIOError):
+                return _bpf(Command.PROG_LOAD, attributes)
     except OSError as exc:
         lines = log.value.decode(errors="replace").splitlines()
         raise ProxyError(f"the kernel refuses the program: {lines[-3:]}") from exc
+    raise ProxyError("the kernel's verifier was interrupted again and again")
 
 
 def attach_verdict_program(program_fd: int, sockets: Map) -> None:
