@@ -15,6 +15,7 @@ EXIT_MEANINGS: Final = {
     Exit.NO: "the answer is no (no primary, rows lost), or an action failed",
     Exit.USAGE: "the command line is wrong",
     Exit.UNREACHABLE: "the daemon does not answer",
+    Exit.UNAVAILABLE: "this user or machine lacks what the fault needs (demo)",
     Exit.CONFIG: "the configuration cannot be used",
 }
 

@@ -13,5 +13,7 @@ class Exit(IntEnum):
     """The command line is wrong; typer's own code."""
     UNREACHABLE = 3
     """The daemon does not answer."""
+    UNAVAILABLE = 69
+    """This user or machine lacks what was asked for (EX_UNAVAILABLE of sysexits.h)."""
     CONFIG = 78
     """The configuration cannot be used (EX_CONFIG of sysexits.h)."""

@@ -11,21 +11,9 @@ APPLIED: Final = frozenset(
         "log.level",
         "log.format",
         "tags",
-        "cluster.peers",
-        "cluster.auto_join",
-        "proxy.drain_timeout",
-        "proxy.hold_timeout",
-        "proxy.max_hold",
-        "proxy.max_connections",
-        "proxy.max_replica_lag",
-        "failover.primary_restart_timeout",
-        "failover.max_lag_threshold",
         "failover.stop_timeout",
         "postgresql.parameters",
         "postgresql.hba",
-        "postgresql.password_file",
-        "api.auth_token_file",
-        "api.read_token_file",
     }
 )
 # What the cluster has agreed on: the file counts when a cluster is founded only.
