@@ -161,6 +161,10 @@ def test_a_listen_address_that_others_do_not_use_is_pointed_out() -> None:
         ({"tags": {"clonefrom": True}}, "tags.clonefrom"),
         ({"proxy": {"drain_timeout": "5s"}}, "proxy.drain_timeout"),
         (
+            {"failover": {"primary_restart_timeout": "5s"}},
+            "failover.primary_restart_timeout",
+        ),
+        (
             {"postgresql": {"connect_dsn": "postgres://localhost/app"}},
             "postgresql.connect_dsn",
         ),
@@ -170,6 +174,12 @@ def test_what_the_file_leaves_open_is_noted(sections: dict[str, Any], key: str) 
     notes = of_severity(check_config(understood(**sections)), Severity.NOTE)
 
     assert key in notes
+
+
+def test_a_witness_with_default_values_has_no_note_about_keys_it_lacks() -> None:
+    notes = of_severity(check_config(understood(postgresql=None)), Severity.NOTE)
+
+    assert set(notes) == {"", "raft.tls_enabled", "cluster.peers"}
 
 
 def test_six_nodes_are_told_who_votes() -> None:

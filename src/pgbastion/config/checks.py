@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Final, NamedTuple
 
-from pgbastion.config.model import Config, PostgresqlSection
+from pgbastion.config.model import Config, PostgresqlSection, Section
 from pgbastion.config.problems import Problem, Severity
 from pgbastion.config.timings import PROFILES, smallest_lease_ms, timing_faults
 from pgbastion.config.types import RAFT_PORT
@@ -23,6 +23,9 @@ VOTERS_MAX: Final = 5
 WITHOUT_EFFECT: Final = {
     "proxy.drain_timeout": "planned changes of the primary come later",
     "tags.clonefrom": "copies are taken from the primary",
+    "failover.primary_restart_timeout": "a ready standby is always preferred",
+    "postgresql.connect_dsn": "the daemon asks its own server, never the proxy, as "
+    "postgresql.superuser in the database postgres",
 }
 
 
@@ -220,14 +223,6 @@ def _postgresql(config: Config) -> Iterator[Problem]:
             problem="PostgreSQL refuses to run as root",
             remedy="name an ordinary user, such as postgres",
         )
-    if section.connect_dsn is not None:
-        yield Problem(
-            key="postgresql.connect_dsn",
-            problem="its database, user and options are used; host and port are this "
-            "node's own server, never the proxy",
-            remedy="nothing has to be done",
-            severity=Severity.NOTE,
-        )
 
 
 def _exposure(config: Config) -> Iterator[Problem]:
@@ -248,8 +243,9 @@ def _exposure(config: Config) -> Iterator[Problem]:
 
 def _without_effect(config: Config) -> Iterator[Problem]:
     for key, why in WITHOUT_EFFECT.items():
-        section, name = key.split(".")
-        if name in getattr(config, section).model_fields_set:
+        name, _, field = key.partition(".")
+        section: Section | None = getattr(config, name)
+        if section is not None and field in section.model_fields_set:
             yield Problem(
                 key=key,
                 problem=f"has no effect in this version: {why}",
