@@ -340,6 +340,7 @@ class Executor:
                 self.job.start("examine", self._examine(upstream), self._after_job)
             case act.Copy(primary=primary, epoch=epoch):
                 upstream = self._upstream(primary, epoch)
+                self._observer.rejoin = None
                 copying = self._database.copy(upstream, self._host.state.cluster_id)
                 self.job.start("copy", copying, self._after_job)
             case act.Rewind(primary=primary, epoch=epoch):
