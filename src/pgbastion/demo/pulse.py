@@ -4,8 +4,7 @@ import os
 import threading
 from dataclasses import dataclass
 from io import StringIO
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from pgbastion.bench.lab.link import Target
 from pgbastion.bench.lab.workload import USER
@@ -47,7 +46,7 @@ class _Tally(StringIO):
 
 
 class Pulse:
-    """Writes through the proxies in a thread of its own; a context manager."""
+    """Writes through the proxies in a thread of its own, from `start` to `stop`."""
 
     def __init__(self, proxies: list[str], password: str) -> None:
         """Name the proxies, each ADDRESS:PORT; nothing is connected."""
@@ -63,17 +62,11 @@ class Pulse:
             target=run, args=([self._writer], self._tally, self._stop_read), daemon=True
         )
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         """Begin to write."""
         self._thread.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
         """End the client."""
         os.close(self._stop_write)
         self._thread.join()

@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import psycopg
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.panel import Panel
+from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
@@ -33,67 +34,87 @@ class Show:
     def __init__(self, stage: Stage, console: Console) -> None:
         self._stage = stage
         self._console = console
+        self._began = time.monotonic()
         self._events: list[str] = []
         self._ended_at: dict[str, float] = {}
+        self._pulse: Pulse | None = None
+        self._complete = False
+        self._epoch = 0
+        self._gap_ms = 0
         self._said = ""
+        self._tried = False
 
     def run(self) -> None:
-        """Start the cluster, then show it for ever.
+        """Start the cluster and show it until a signal comes.
 
         Raises:
-            LabError: It was not ready in time; the message has the logs' ends.
+            LabError: There was no primary in time.
             KeyboardInterrupt: Ctrl-C, which is how it ends.
         """
-        began = time.monotonic()
-        self._console.print("Starting three nodes ...")
         self._stage.start()
-        ready = self._stage.wait_complete(READY_S)
-        self._note(f"ready {time.monotonic() - began:.1f} s after the start")
-        self._stage.make_tables(str(ready.primary))
-        _, proxies = self._stage.write_load
-        with Pulse(proxies, self._stage.keys.password) as pulse:
+        try:
             if self._console.is_terminal:
-                self._draw(pulse)
+                self._draw()
             else:
-                self._tell(pulse)
+                self._loop(self._tell)
+        finally:
+            if self._pulse is not None:
+                self._pulse.stop()
 
-    def _draw(self, pulse: Pulse) -> None:
-        with Live(console=self._console, auto_refresh=False, screen=False) as live:
-            self._loop(pulse, lambda picture, beat: live.update(
-                self._page(picture, beat), refresh=True
-            ))  # fmt: skip
+    def _draw(self) -> None:
+        with Live(console=self._console, auto_refresh=False) as live:
+            self._loop(lambda picture: live.update(self._page(picture), refresh=True))
 
-    def _tell(self, pulse: Pulse) -> None:
-        """Print what to try once, and then a line whenever something changes."""
+    def _tell(self, picture: Picture) -> None:
+        """Print a line whenever something changes, and once what to try."""
+        line = _line(picture)
+        if line == self._said:
+            return
+        if self._complete and not self._tried:
+            self._tried = True
+            self._print(self._try_this(picture))
+        self._print(line)
+        self._said = line
 
-        def tell(picture: Picture, beat: Beat) -> None:
-            del beat
-            line = _line(picture)
-            if line != self._said:
-                if not self._said:
-                    self._console.print(self._try_this(picture))
-                self._console.print(line, highlight=False, soft_wrap=True)
-                self._said = line
-
-        self._loop(pulse, tell)
-
-    def _loop(self, pulse: Pulse, show: Callable[[Picture, Beat], None]) -> None:
-        known_gap_ms = 0
-        epoch = 0
+    def _loop(self, show: Callable[[Picture], None]) -> None:
         while True:
-            picture, beat = self._stage.look(), pulse.beat()
-            if picture.primary and picture.epoch > epoch:
-                if epoch:
-                    self._note(
-                        f"{picture.primary} became primary in epoch {picture.epoch}"
-                    )
-                epoch = picture.epoch
-            if beat.last_gap_ms != known_gap_ms:
-                known_gap_ms = beat.last_gap_ms
-                self._note(f"writes stood still for {known_gap_ms} ms and go on")
-            self._restart_daemons()
-            show(picture, beat)
+            picture = self._stage.look()
+            if self._pulse is None:
+                self._begin_pulse(picture)
+            else:
+                self._restart_daemons()
+            self._note_changes(picture)
+            show(picture)
             time.sleep(LOOK_EVERY_S)
+
+    def _begin_pulse(self, picture: Picture) -> None:
+        """Write as soon as somebody takes writes."""
+        if picture.primary is None:
+            self._stage.expect_start(within_s=READY_S - self._age_s())
+            return
+        try:
+            self._stage.make_tables(picture.primary)
+        except psycopg.Error:
+            return  # not ready for clients yet, or not any more: the next look tells
+        _, proxies = self._stage.write_load
+        self._pulse = Pulse(proxies, self._stage.keys.password)
+        self._pulse.start()
+        self._note(f"writes are accepted, {self._age_s():.1f} s after the start")
+
+    def _note_changes(self, picture: Picture) -> None:
+        if picture.primary and picture.epoch > self._epoch:
+            self._note(f"{picture.primary} is primary of epoch {picture.epoch}")
+            self._epoch = picture.epoch
+        if picture.complete and not self._complete:
+            self._note(f"both standbys confirm, {self._age_s():.1f} s after the start")
+            self._complete = True
+        gap_ms = self._pulse.beat().last_gap_ms if self._pulse else 0
+        if gap_ms != self._gap_ms and self._complete:
+            self._note(f"writes stood still for {gap_ms} ms and go on")
+        self._gap_ms = gap_ms
+
+    def _age_s(self) -> float:
+        return time.monotonic() - self._began
 
     def _restart_daemons(self) -> None:
         for node in self._stage.nodes.values():
@@ -108,16 +129,23 @@ class Show:
     def _note(self, text: str) -> None:
         self._events = [*self._events, f"{time.strftime('%H:%M:%S')}  {text}"][-6:]
         if not self._console.is_terminal:
-            self._console.print(self._events[-1], highlight=False, soft_wrap=True)
+            self._print(self._events[-1])
+
+    def _print(self, what: RenderableType) -> None:
+        # A command that is to be copied is never broken into two lines.
+        self._console.print(what, highlight=False, soft_wrap=True)
 
     # The page
 
-    def _page(self, picture: Picture, beat: Beat) -> RenderableType:
+    def _page(self, picture: Picture) -> RenderableType:
+        beat = self._pulse.beat() if self._pulse else None
         return Group(
             self._table(picture),
-            _writes(beat),
-            Panel(Text("\n".join(self._events)), title="changes", title_align="left"),
-            Panel(self._try_this(picture), title="try this", title_align="left"),
+            _writes(beat) if beat else Text("no writes are accepted yet"),
+            Rule("changes", align="left"),
+            Text("\n".join(self._events)),
+            Rule("try this", align="left"),
+            self._try_this(picture),
         )
 
     def _table(self, picture: Picture) -> Table:
@@ -156,26 +184,24 @@ class Show:
 
     def _try_this(self, picture: Picture) -> Text:
         stage = self._stage
-        any_node = stage.nodes[NAMES[-1]].address
+        node = stage.nodes[NAMES[-1]].address
         login = f"user={SUPERUSER} password={stage.keys.password} dbname=postgres"
-        token = f'-H "Authorization: Bearer $(cat {stage.keys.token_file})"'
-        lines = [
-            f'write      psql "host={any_node} port={PRIMARY_PORT} {login}"',
-            f'read       psql "host={any_node} port={REPLICA_PORT} {login}"',
-            f"API        curl http://{any_node}:{API_PORT}/cluster",
-            f"reload     curl -X POST {token} http://{any_node}:{API_PORT}/reload",
-        ]
-        primary = picture.primary
+        lines = {
+            "write": f'psql "host={node} port={PRIMARY_PORT} {login}"',
+            "read": f'psql "host={node} port={REPLICA_PORT} {login}"',
+            "API": f"curl http://{node}:{API_PORT}/cluster",
+            "API token": str(stage.keys.token_file),
+            "logs": f"{stage.directory}/n*.log",
+            "end": "Ctrl-C",
+        }
+        primary = stage.nodes.get(picture.primary or "")
         if primary is not None:
-            node = stage.nodes[primary]
-            if (postmaster := node.postmaster()) is not None:
-                lines.append(
-                    f"kill the primary ({primary})    kill -9 {postmaster.pid}"
-                )
-            if (daemon := node.daemon()) is not None:
-                lines.append(f"kill only its daemon       kill -9 {daemon.pid}")
-        lines += [f"logs       {stage.directory}/n*.log", "end        Ctrl-C"]
-        return Text("\n".join(lines), no_wrap=True, overflow="fold")
+            if (postmaster := primary.postmaster()) is not None:
+                lines["kill the primary"] = f"kill -9 {postmaster.pid}"
+            if (daemon := primary.daemon()) is not None:
+                lines["kill its daemon"] = f"kill -9 {daemon.pid}"
+        text = "\n".join(f"{what:<18}{how}" for what, how in lines.items())
+        return Text(text, overflow="fold")
 
 
 def _writes(beat: Beat) -> Text:

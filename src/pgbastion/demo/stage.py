@@ -2,18 +2,20 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
-from pgbastion.bench.lab import processes, waits
+from pgbastion.bench.lab import processes
 from pgbastion.bench.lab.errors import CannotRun, LabError
 from pgbastion.bench.lab.network import CLIENT, Loopback, Namespaces, Network
 from pgbastion.bench.lab.node import Node
 from pgbastion.bench.lab.settings import PRIMARY_PORT
+from pgbastion.bench.lab.waits import wait_for
 from pgbastion.bench.lab.workload import Place, schema
 from pgbastion.demo import files, leftovers
 from pgbastion.demo.addresses import Addresses, reserve_addresses
@@ -21,8 +23,6 @@ from pgbastion.demo.programs import find_programs, os_user
 
 READY_S: Final = 90.0
 _END_S: Final = 10.0
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,12 @@ class Stage:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End every process and remove every file, however the block ended."""
+        """End every process and remove every file, however the block ended.
+
+        If the cluster failed, the ends of its logs are printed before they go.
+        """
+        if isinstance(error, LabError):
+            print(self._last_words(), file=sys.stderr)
         with _uninterrupted():
             self._stack.close()
 
@@ -111,32 +116,31 @@ class Stage:
         for node in self.nodes.values():
             node.start()
 
+    def expect_start(self, *, within_s: float) -> None:
+        """Fail if the cluster cannot start any more.
+
+        Raises:
+            LabError: A daemon has ended, or no time is left.
+        """
+        ended = [n.name for n in self.nodes.values() if n.exit_code() is not None]
+        if ended:
+            raise LabError(f"ended at the start: the daemons of {', '.join(ended)}")
+        if within_s <= 0:
+            raise LabError(f"not within {READY_S:g} s: a primary")
+
     def wait_complete(self, within_s: float) -> Picture:
         """Wait until there is a primary with two synchronous standbys.
 
         Raises:
-            LabError: It takes too long, or a daemon has ended; with the logs' ends.
+            LabError: It takes too long, or a daemon has ended.
         """
 
         def complete() -> Picture | None:
-            for node in self.nodes.values():
-                if node.exit_code() is not None:
-                    raise LabError(f"the daemon of {node.name} has ended")
+            self.expect_start(within_s=within_s)
             picture = self.look()
             return picture if picture.complete else None
 
-        return self.wait("a primary and two synchronous standbys", complete, within_s)
-
-    def wait(self, what: str, question: Callable[[], T | None], within_s: float) -> T:
-        """Wait for an answer; if it takes too long, say what the nodes' logs say.
-
-        Raises:
-            LabError: ``within_s`` seconds have passed, or the question failed.
-        """
-        try:
-            return waits.wait_for(what, question, within_s)
-        except LabError as error:
-            raise LabError(f"{error}\n{self._last_words()}") from error
+        return wait_for("a primary and two synchronous standbys", complete, within_s)
 
     def look(self) -> Picture:
         """Ask every node that runs what it sees."""
@@ -159,7 +163,8 @@ class Stage:
 
     def make_tables(self, primary: str) -> None:
         """Make the tables and roles of the write load."""
-        with self.nodes[primary].connect() as connection:
+        node = self.nodes[primary]
+        with node.connect() as connection, connection.transaction():
             for statement in schema(self.keys.password):
                 connection.execute(statement.encode())
 
@@ -234,7 +239,7 @@ class Stage:
         for daemon in daemons:
             processes.send(daemon, signal.SIGTERM)
         try:
-            waits.wait_for(
+            wait_for(
                 "the daemons to end",
                 lambda: not any(node.daemon() for node in self.nodes.values()),
                 _END_S,
