@@ -15,9 +15,12 @@ from pgbastion.errors import InvariantError, ProxyError
 from pgbastion.proxy.kernel import bpf, path
 from pgbastion.proxy.kernel.assembler import Assembler, Register
 from pgbastion.proxy.kernel.flow import WINDOW_BYTES
+from pgbastion.proxy.listener import Proxy
 from pgbastion.proxy.routes import DataPath, Limits
 from pgbastion.testing.stand_in_server import row
 from support.proxy_lab import (
+    PRIMARY_PORT,
+    REPLICA_PORT,
     SSL_REQUEST,
     WAIT_S,
     RawClient,
@@ -209,7 +212,7 @@ async def test_a_session_for_which_there_is_no_room_stays_in_user_space() -> Non
     limits = Limits(connections_max=2)
     async with proxy_lab("n1", limits=limits, data_path=KERNEL) as lab:
         lab.proxy.set_routes(lab.routes("n1"))
-        kernel_path = lab.proxy._kernel
+        kernel_path = lab.proxy._path.kernel
         assert kernel_path is not None
         kernel_path._unused_slot = kernel_path._entries
         kernel_path._free.clear()
@@ -229,7 +232,7 @@ async def test_a_socket_that_the_kernel_refuses_stays_in_user_space(
         def refuse(*_arguments: object) -> None:
             raise OSError(95, "not supported")
 
-        kernel_path = lab.proxy._kernel
+        kernel_path = lab.proxy._path.kernel
         assert kernel_path is not None
         monkeypatch.setattr(kernel_path._sockets, "update", refuse)
         client = await lab.session()
@@ -243,7 +246,7 @@ async def test_a_socket_that_the_kernel_refuses_stays_in_user_space(
 async def test_slots_are_given_back_when_sessions_end() -> None:
     async with proxy_lab("n1", data_path=KERNEL) as lab:
         lab.proxy.set_routes(lab.routes("n1"))
-        kernel_path = lab.proxy._kernel
+        kernel_path = lab.proxy._path.kernel
         assert kernel_path is not None
         for _ in range(5):
             client = await lab.session()
@@ -278,6 +281,28 @@ async def test_without_the_kernels_leave_user_space_serves(
         assert "not permitted" in snapshot.data_path_reason
         warned = "proxy_kernel_path_failed" in [name for name, _ in lab.events]
         assert warned == (wanted is DataPath.KERNEL)
+
+
+async def test_clients_are_served_while_the_kernel_path_is_tried_out() -> None:
+    async with proxy_lab("n1") as lab:
+        await lab.proxy.stop(0)
+        proxy = Proxy(
+            bind=lab.address,
+            primary_port=PRIMARY_PORT,
+            replica_port=REPLICA_PORT,
+            limits=Limits(),
+            on_event=lambda _name, _fields: None,
+            data_path=KERNEL,
+        )
+        await proxy.start()
+        try:
+            proxy.set_routes(lab.routes("n1"))
+            client = await lab.session()
+            assert await client.query("who") == [b"n1"]
+            assert proxy.snapshot().data_path is DataPath.USERSPACE
+            assert "being tried out" in proxy.snapshot().data_path_reason
+        finally:
+            await proxy.stop(0)
 
 
 async def test_a_program_that_the_verifier_refuses_is_reported() -> None:

@@ -18,7 +18,7 @@ from pgbastion.testing.stand_in_server import READY, StandInServer
 
 PRIMARY_PORT = 15432
 REPLICA_PORT = 15433
-WAIT_S = 5.0
+WAIT_S = 10.0
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
 GSS_REQUEST = struct.pack("!II", 8, 80877104)
 
@@ -113,6 +113,7 @@ async def proxy_lab(
         for server in servers.values():
             await server.start()
         await proxy.start()
+        await eventually(lambda: "proxy_data_path" in [name for name, _ in events])
         yield lab
     finally:
         for client in lab.clients:

@@ -10,11 +10,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from pgbastion.errors import ProxyError
 from pgbastion.proxy import sockets
 from pgbastion.proxy.cancels import Canceller
-from pgbastion.proxy.kernel.path import KernelPath
-from pgbastion.proxy.kernel.self_test import prove
+from pgbastion.proxy.kernel.choice import DataPathChoice
 from pgbastion.proxy.opening import Opening
 from pgbastion.proxy.patience import Patience
 from pgbastion.proxy.refusals import Refusal, render_refusal
@@ -80,10 +78,8 @@ class Proxy:
         self._accepted = 0
         self._drained = asyncio.Event()
         self._patience = Patience(self._connections, limits.user_timeout_ms)
-        self._watching: Task[None] | None = None
-        self._data_path = data_path
-        self._data_path_reason = "configured"
-        self._kernel: KernelPath | None = None
+        self._path = DataPathChoice(self._loop, data_path, limits, on_event)
+        self._tasks: list[Task[None]] = []
 
     async def start(self) -> None:
         """Listen on both ports.
@@ -97,10 +93,10 @@ class Proxy:
         except BaseException:
             self._close_listeners()
             raise
-        await self._choose_data_path()
         for listener in self._listeners:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
-        self._watching = self._loop.create_task(self._patience.watch())
+        for work in (self._patience.watch(), self._settle_data_path()):
+            self._tasks.append(self._loop.create_task(work))
         ports = {service.value: port for service, port in self._ports.items()}
         self._on_event("proxy_listening", {"bind": self._bind, **ports})
 
@@ -122,12 +118,12 @@ class Proxy:
 
     def snapshot(self) -> ProxySnapshot:
         """Return what the proxy does now."""
-        routes, kernel = self._board.routes, self._kernel
+        routes, kernel = self._board.routes, self._path.kernel
         return ProxySnapshot(
             revision=routes.revision,
             epoch=routes.epoch,
-            data_path=self._data_path,
-            data_path_reason=self._data_path_reason,
+            data_path=self._path.current,
+            data_path_reason=self._path.reason,
             in_kernel=kernel.adopted if kernel is not None else 0,
             kernel_refused_total=kernel.refused_total if kernel is not None else 0,
             primary_usable=self._board.primary_usable(),
@@ -153,45 +149,28 @@ class Proxy:
                 await self._until_no_relays()
         self._board.end_all()
         self._board.close()
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._end_tasks()
         if self._openings:
             _, late = await asyncio.wait(self._openings.values(), timeout=_STOP_S)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._host.farewells.finish(_STOP_S)
-        self._close_kernel_path()
+        self._board.mirror_lease(None)
+        self._path.close()
 
-    async def _choose_data_path(self) -> None:
-        """Use the kernel if it is wanted and proves itself."""
-        if self._data_path is not DataPath.USERSPACE:
-            wanted = self._data_path
-            self._data_path = DataPath.USERSPACE
-            try:
-                self._kernel = KernelPath(self._loop, self._limits.connections_max)
-                await prove(self._kernel, self._limits)
-            except ProxyError as exc:
-                self._data_path_reason = str(exc)
-                self._close_kernel_path()
-                if wanted is DataPath.KERNEL:
-                    self._on_event("proxy_kernel_path_failed", {"reason": str(exc)})
-            else:
-                self._data_path = DataPath.KERNEL
-                self._data_path_reason = "the self-test passed"
-                self._board.mirror_lease(self._kernel.primary_lease_word)
-                self._host.on_warm = self._kernel.on_warm
-        self._on_event(
-            "proxy_data_path",
-            {"path": self._data_path.value, "reason": self._data_path_reason},
-        )
+    async def _settle_data_path(self) -> None:
+        """Let busy sessions move into the kernel once it has proven itself."""
+        await self._path.settle()
+        if self._path.kernel is not None:
+            self._board.mirror_lease(self._path.kernel.primary_lease_word)
+            self._host.on_warm = self._path.kernel.on_warm
 
-    def _close_kernel_path(self) -> None:
-        if self._kernel is not None:
-            self._board.mirror_lease(None)
-            self._kernel.close()
-            self._kernel = None
+    async def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
 
     async def _until_no_relays(self) -> None:
         while self._relays:
@@ -317,8 +296,8 @@ class Proxy:
         )
         if relay.key is not None:
             self._board.forget_key(relay.key, engagement.backend)
-        if self._kernel is not None:
-            self._kernel.release(relay)
+        if self._path.kernel is not None:
+            self._path.kernel.release(relay)
         self._relays.pop(relay, None)
         self._forget_address(relay.client_address)
         self._drained.set()
