@@ -5,6 +5,7 @@ is started again at the end, what was frozen is thawed, what was cut is healed; 
 wakes PostgreSQL first, which is the hardest order for whoever has to stop it.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from pgbastion.bench.lab.waits import LEASE_S
 
 Injection = Callable[[Lab, str], AbstractContextManager[None]]
 _BEYOND_LEASE_S: Final = 1.5
+# More than PostgreSQL keeps in advance by default (min_wal_size 80 MB).
+_SWITCHES_MAX: Final = 40
+_SWITCH_EVERY_S: Final = 0.1
 
 
 class Victim(StrEnum):
@@ -223,10 +227,15 @@ def disk_frozen(lab: Lab, name: str) -> Iterator[None]:
 
 @contextmanager
 def disk_full(lab: Lab, name: str) -> Iterator[None]:
-    """Fill the node's file system."""
+    """Fill the node's file system, and let the server ask for more."""
     disk = _disk(lab, name)
     disk.fill()
     try:
+        # Segments that are there already are used first: switch until one is missing.
+        for _ in range(_SWITCHES_MAX):
+            if lab.node(name).query("SELECT pg_switch_wal()") is None:
+                break
+            time.sleep(_SWITCH_EVERY_S)
         yield
     finally:
         disk.empty()
