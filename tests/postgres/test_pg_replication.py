@@ -1,6 +1,7 @@
 """Bootstrap, copy, stream, cut, promote, follow: on every PostgreSQL that is here."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -8,6 +9,7 @@ from pgbastion.errors import PostgresError
 from pgbastion.model.cluster import ReplicationMode, SyncSet
 from pgbastion.model.ids import DataId, Epoch, Timeline, standby_name
 from pgbastion.model.wal import WalEnd
+from pgbastion.postgres.render import Upstream
 from support.postgres import Lab, Server, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
@@ -22,9 +24,6 @@ async def three(lab: Lab) -> tuple[Server, Server, Server]:
     for standby in (n2, n3):
         await standby.copy_from(n1)
         await standby.start()
-        await standby.primary.open()
-        others = {n1.name, n2.name, n3.name} - {standby.name}
-        await standby.primary.slots.keep(others)
     await until(lambda: streams(n1, n2, n3))
     return n1, n2, n3
 
@@ -52,6 +51,8 @@ async def test_a_cluster_lives_on_the_promoted_standby(any_lab: Lab) -> None:
     promoted = await n2.standby.promoted(deadline_s=10)
     assert promoted is not None
     assert promoted.timeline == 7
+    await n2.primary.open()
+    await n2.primary.slots.keep([n1.name, n3.name])
     await n3.standby.follow(n2.upstream, Epoch(2))
     await until(lambda: streams(n2, n3))
     await n2.set_sync(ReplicationMode.QUORUM, 1, n3)
@@ -109,8 +110,8 @@ async def test_older_walsenders_are_replaced_by_ones_that_know_the_set(
     await until(replaced)
 
 
-async def test_a_cut_standby_receives_nothing_more(one_lab: Lab) -> None:
-    n1, n2, _ = await three(one_lab)
+async def test_a_cut_standby_receives_nothing_more(any_lab: Lab) -> None:
+    n1, n2, _ = await three(any_lab)
     end = await n2.standby.cut(Epoch(1), deadline_s=5)
     await n1.primary.write_position()
     await asyncio.sleep(0.5)
@@ -161,3 +162,34 @@ async def test_a_timeline_that_is_known_already_is_not_taken(one_lab: Lab) -> No
     with pytest.raises(PostgresError, match="cannot be taken"):
         await n2.standby.promote(Epoch(2), Timeline(2))
     assert await n2.value("SELECT pg_is_in_recovery()") is True
+
+
+async def test_a_standby_whose_primary_never_answers_is_cut_at_once(
+    one_lab: Lab,
+) -> None:
+    _, n2, _ = await three(one_lab)
+    # The kernel accepts for a server that never reads.
+    with socket.create_server((n2.host, 0)) as silent:
+        upstream = Upstream(host=n2.host, port=silent.getsockname()[1])
+        await n2.standby.follow(upstream, Epoch(1))
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(3):
+            assert isinstance(await n2.standby.cut(Epoch(1), deadline_s=3), WalEnd)
+
+
+async def test_slots_hold_wal_on_a_primary_only(one_lab: Lab) -> None:
+    n1, n2, n3 = await three(one_lab)
+    await n1.primary.slots.keep([n2.name])
+    names = {slot.name for slot in await n1.primary.slots.list()}
+    assert "pgbastion_n2" in names
+    await n2.primary.open()
+    await n2.primary.slots.keep([n3.name])
+    assert len(await n2.primary.slots.list()) == 1
+    await n2.standby.warm()
+    assert await n2.primary.slots.list() == ()
+
+    await n2.standby.close()
+    await n2.rows("SELECT pg_promote()")
+    await n2.primary.slots.keep([n3.name])
+    await n2.standby.warm()
+    assert len(await n2.primary.slots.list()) == 1

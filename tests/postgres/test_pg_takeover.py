@@ -1,6 +1,8 @@
 """What is found where somebody else set PostgreSQL up, and what is added to it."""
 
 import os
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +11,8 @@ from pgbastion.postgres import found, roles
 from pgbastion.postgres.config_files import Secrets
 from pgbastion.postgres.found import Found, PostmasterFile, identify, look_around
 from pgbastion.postgres.parse import ControlState
-from support.postgres import PASSWORDS, ROLES, Lab, Server
+from pgbastion.postgres.takeover import CannotTakeOver, TakenOver
+from support.postgres import PASSWORDS, ROLES, Lab, Server, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -131,3 +134,97 @@ async def test_a_directory_for_configuration_is_kept_apart(one_lab: Lab) -> None
     assert (conf / "pg_hba.conf").read_text().endswith(theirs)
     assert (conf / "postgresql.conf").stat().st_mode & 0o777 == 0o644
     assert not (apart.paths.data_dir / "pgbastion.conf").exists()
+
+
+async def stranger(lab: Lab, *options: str) -> Server:
+    """Give a running primary that somebody else made: no mark, no file of ours."""
+    n1 = lab.server("n1")
+    await n1.bootstrap()
+    data = n1.paths.data_dir
+    for name in ("pgbastion.cluster", "pgbastion.conf", "pgbastion.recovery.conf"):
+        (data / name).unlink()
+    (data / "standby.signal").unlink()
+    main = data / "postgresql.conf"
+    kept = [line for line in main.read_text().splitlines() if "pgbastion" not in line]
+    kept += [
+        f"port = {n1.port}",
+        f"listen_addresses = '{n1.host}'",
+        f"unix_socket_directories = '{n1.paths.socket_dir}'",
+        "max_connections = 30",
+        "max_wal_senders = 16",
+        *options,
+    ]
+    main.write_text("\n".join(kept) + "\n")
+    (data / "pg_hba.conf").write_text("local all all scram-sha-256\n")
+    await n1.start()
+    return n1
+
+
+async def test_a_running_primary_is_taken_over_and_goes_on(one_lab: Lab) -> None:
+    n1 = await stranger(one_lab, "work_mem = '7MB'")
+    await n1.rows("CREATE TABLE public.t (i int)")
+    await n1.rows("DROP OWNED BY rewinder")
+    await n1.rows("DROP ROLE rewinder")
+    pid = n1.process.pid if n1.process else 0
+    taken = await n1.take_over(await look(n1))
+    assert isinstance(taken, TakenOver)
+    assert taken.created_roles == ("rewinder",)
+    assert "wal_log_hints" in taken.pending_restart
+    assert n1.process is not None
+    assert n1.process.pid == pid
+    await n1.client("INSERT INTO public.t VALUES (1)", deadline_s=5)
+    assert await n1.value("SHOW work_mem") == "7MB"
+    assert (
+        (n1.paths.data_dir / "pg_hba.conf")
+        .read_text()
+        .endswith("# pgbastion: end\nlocal all all scram-sha-256\n")
+    )
+
+    n2 = one_lab.server("n2")
+    await n1.config.write_access([n1.host, n2.host])
+    await n1.rows("SELECT pg_reload_conf()")
+    await n1.primary.open()
+    await n1.primary.slots.keep([n2.name])
+    await n2.copy_from(n1)
+    await n2.start()
+    written = await n1.primary.write_position()
+    await until(lambda: n2.has_flushed(written))
+
+    again = await n1.take_over(await look(n1))
+    assert isinstance(again, CannotTakeOver)
+    assert "mark" in again.problems[0]
+
+
+async def test_what_is_in_the_way_is_named_and_nothing_is_changed(
+    one_lab: Lab,
+) -> None:
+    n1 = await stranger(one_lab, "wal_level = minimal", "max_wal_senders = 0")
+    await n1.rows("ALTER ROLE replicator NOREPLICATION")
+    before = content(n1.paths.data_dir)
+    refused = await n1.take_over(await look(n1))
+    assert isinstance(refused, CannotTakeOver)
+    assert len(refused.problems) == 3
+    words = ("wal_level", "max_wal_senders", "may not replicate")
+    for word in words:
+        assert any(word in problem for problem in refused.problems)
+    assert content(n1.paths.data_dir) == before
+
+
+async def test_a_server_elsewhere_than_configured_is_not_taken_over(
+    one_lab: Lab,
+) -> None:
+    n1 = await stranger(one_lab)
+    there = await look(n1)
+    assert there.postmaster is not None
+    moved = replace(there.postmaster, port=5433, socket_dir="/elsewhere")
+    refused = await n1.take_over(replace(there, postmaster=moved))
+    assert isinstance(refused, CannotTakeOver)
+    assert "port 5433" in refused.problems[0]
+    assert "/elsewhere" in refused.problems[1]
+    stopped = await n1.take_over(replace(there, postmaster=None))
+    assert isinstance(stopped, CannotTakeOver)
+    assert "start it first" in stopped.problems[0]
+
+
+def content(data: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in data.iterdir() if path.is_file()}

@@ -28,6 +28,7 @@ from pgbastion.postgres.bootstrap import init_cluster
 from pgbastion.postgres.config_files import ConfigFiles, Secrets
 from pgbastion.postgres.connection import Address, Connection
 from pgbastion.postgres.files import Files
+from pgbastion.postgres.found import Found
 from pgbastion.postgres.ladder import Ladder
 from pgbastion.postgres.layout import PgIdentity, PgPaths, PgRoles, resolve_account
 from pgbastion.postgres.mark import Mark, MarkFile, new_data_id
@@ -38,6 +39,7 @@ from pgbastion.postgres.render import Upstream, Volatile
 from pgbastion.postgres.settings import limits
 from pgbastion.postgres.source import FromPrimary
 from pgbastion.postgres.standby import Standby
+from pgbastion.postgres.takeover import CannotTakeOver, TakenOver, TakeOver
 
 ROLES: Final = PgRoles()
 PASSWORDS: Final = {
@@ -242,6 +244,14 @@ class Server:
         mark = Mark(cluster_id="test", data_id=new_data_id(), node=self.name)
         await self.source.copy(primary.upstream, mark)
         await self.configure(primary)
+
+    async def take_over(self, found: Found) -> TakenOver | CannotTakeOver:
+        """Make the running primary one of ours."""
+        mark = Mark(cluster_id="test", data_id=new_data_id(), node=self.name)
+        taking = TakeOver(
+            self.paths, self.identity, self.config, self.mark_file, self.secrets
+        )
+        return await taking.take(found, mark, [self.host], primary=None)
 
     async def configure(self, follow: "Server | None" = None) -> None:
         """Write every file that a start as standby needs."""

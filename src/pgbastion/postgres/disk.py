@@ -87,8 +87,10 @@ class DiskWorker:
             answer = await self._exchange()
         except (OSError, ValueError, PostgresError) as exc:
             answer = {"error": f"the disk worker failed: {exc}"}
-            await self._forget()
         error, free = answer.get("error"), answer.get("free")
+        if error is not None:
+            # Where data and WAL are is looked up anew: a copy may have moved them.
+            await self._forget()
         return DiskAnswer(
             sent_ns=sent_ns,
             answered_ns=boottime_ns(),

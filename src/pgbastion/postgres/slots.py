@@ -1,11 +1,11 @@
-"""Physical replication slots: one for each node, on the primary and on candidates."""
+"""Physical replication slots: on the primary, one for each other node."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from pgbastion.model.ids import NodeId
-from pgbastion.model.wal import Lsn, format_lsn, parse_lsn
+from pgbastion.model.wal import Lsn, parse_lsn
 from pgbastion.postgres.connection import Connection
 from pgbastion.postgres.render import SLOT_PREFIX, slot_name
 
@@ -16,6 +16,14 @@ SELECT s.slot_name::text, s.active, s.restart_lsn::text, coalesce(s.wal_status, 
   FROM pg_catalog.pg_replication_slots AS s
  WHERE s.slot_type = 'physical' AND NOT s.temporary
    AND pg_catalog.starts_with(s.slot_name::text, %s)
+"""
+# Both in one statement: a server that was promoted a moment ago keeps its new slots.
+_DROP_IN_RECOVERY: Final = """
+SELECT pg_catalog.pg_drop_replication_slot(s.slot_name)
+  FROM pg_catalog.pg_replication_slots AS s
+ WHERE s.slot_type = 'physical' AND NOT s.active
+   AND pg_catalog.starts_with(s.slot_name::text, %s)
+   AND pg_catalog.pg_is_in_recovery()
 """
 
 
@@ -73,17 +81,13 @@ class Slots:
                 deadline_s=DEADLINE_S,
             )
 
-    async def advance(self, positions: Mapping[NodeId, Lsn]) -> None:
-        """On a standby: let go of WAL that the slots' nodes have confirmed."""
-        found = {slot.name: slot for slot in await self.list()}
-        for node, lsn in positions.items():
-            slot = found.get(slot_name(node))
-            if slot is None or slot.active or slot.restart_lsn is None:
-                continue
-            if slot.restart_lsn < lsn:
-                await self._connection.rows(
-                    "SELECT pg_catalog.pg_replication_slot_advance(%s, least("
-                    "%s::pg_catalog.pg_lsn, pg_catalog.pg_last_wal_replay_lsn()))",
-                    (slot.name, format_lsn(lsn)),
-                    deadline_s=DEADLINE_S,
-                )
+    async def drop_on_standby(self) -> None:
+        """Drop our slots if this server is in recovery; else do nothing.
+
+        Nobody lets go of the WAL that slots hold on a standby, so it would fill the
+        disk. A promoted server makes them anew, from its latest checkpoint on, and
+        ``wal_keep_size`` covers the moment in between.
+        """
+        await self._connection.rows(
+            _DROP_IN_RECOVERY, (SLOT_PREFIX,), deadline_s=DEADLINE_S
+        )

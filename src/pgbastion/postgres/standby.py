@@ -23,6 +23,7 @@ from pgbastion.postgres.history import HistoryFiles
 from pgbastion.postgres.layout import PgPaths
 from pgbastion.postgres.mark import MarkFile
 from pgbastion.postgres.render import Upstream, Volatile
+from pgbastion.postgres.slots import Slots
 
 QUERY_DEADLINE_S: Final = 2.0
 # PostgreSQL announces none of the changes that are waited for here, so it is asked this
@@ -124,7 +125,9 @@ class Standby:
 
     async def warm(self) -> None:
         """Connect beforehand, so that a failover need not."""
-        await self._connection.open(deadline_s=QUERY_DEADLINE_S)
+        if not self._connection.is_open:
+            await self._connection.open(deadline_s=QUERY_DEADLINE_S)
+            await Slots(self._connection).drop_on_standby()
         await self._replication.open(deadline_s=QUERY_DEADLINE_S)
 
     async def close(self) -> None:
