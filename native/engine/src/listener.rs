@@ -61,6 +61,35 @@ struct Common<H> {
     bell: Bell,
 }
 
+impl<H> Common<H> {
+    fn expel(&self, member: u64) {
+        let mut served = self.served.lock().expect("no holder panics");
+        served.retain(|(from, _), stream| {
+            let stays = *from != member;
+            if !stays {
+                // It is gone already if this fails.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+            stays
+        });
+    }
+
+    /// Keep a connection, and end the older one of the same member and class.
+    fn keep(&self, hello: &Hello, stream: TcpStream) {
+        let key = (hello.from, hello.class);
+        let older = self.served.lock().expect("no holder panics").insert(key, stream);
+        if let Some(older) = older {
+            let _ = older.shutdown(Shutdown::Both);
+        }
+        // It may have been removed since it was judged.
+        let plate = self.doorplate.lock().expect("no holder panics");
+        if plate.removed.contains(&hello.from) {
+            drop(plate);
+            self.expel(hello.from);
+        }
+    }
+}
+
 /// A listening socket and its threads.
 pub struct Listener<H: Host> {
     common: Arc<Common<H>>,
@@ -93,15 +122,7 @@ impl<H: Host> Listener<H> {
 
     /// End the connections of a member that has been removed.
     pub fn expel(&self, member: u64) {
-        let mut served = self.common.served.lock().expect("no holder panics");
-        served.retain(|(from, _), stream| {
-            let stays = *from != member;
-            if !stays {
-                // It is gone already if this fails.
-                let _ = stream.shutdown(Shutdown::Both);
-            }
-            stays
-        });
+        self.common.expel(member);
     }
 
     /// Close the door and every connection that came through it.
@@ -279,14 +300,10 @@ impl<H: Host> Door<H> {
         if hello.class == Class::Guest {
             self.common.guests.fetch_add(1, Ordering::AcqRel);
         } else {
-            let key = (hello.from, hello.class);
-            let mut served = self.common.served.lock().expect("no holder panics");
-            if let Some(older) = served.insert(key, ours) {
-                let _ = older.shutdown(Shutdown::Both);
-            }
+            self.common.keep(&hello, ours);
         }
         let common = Arc::clone(&self.common);
-        let guest = hello.class == Class::Guest;
+        let (guest, from) = (hello.class == Class::Guest, hello.from);
         let name = format!("from-{}-{}", hello.from, hello.class.number());
         let served = move || {
             let mut visitor = Visitor { hello, stream, keys };
@@ -298,8 +315,12 @@ impl<H: Host> Door<H> {
             }
         };
         // Without a thread the connection closes, and the other side dials again.
-        if loud::spawn(&name, served).is_err() && guest {
-            self.common.guests.fetch_sub(1, Ordering::AcqRel);
+        if loud::spawn(&name, served).is_err() {
+            if guest {
+                self.common.guests.fetch_sub(1, Ordering::AcqRel);
+            } else {
+                self.common.expel(from);
+            }
         }
     }
 }
