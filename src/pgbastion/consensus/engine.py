@@ -35,8 +35,12 @@ TICKS_A_HEARTBEAT: Final = 4
 
 async def ask_as_guest(
     address: str, secret: bytes, kind: int, payload: bytes, timeout_s: float
-) -> bytes | None:
-    """Ask the node at ``address`` one question as a guest; None: no answer."""
+) -> bytes:
+    """Ask the node at ``address`` one question as a guest.
+
+    Raises:
+        ConsensusError: No answer: nobody there, another secret, or too late.
+    """
     try:
         answer: bytes = await asyncio.to_thread(
             _engine.guest_request,
@@ -46,8 +50,8 @@ async def ask_as_guest(
             payload,
             round(timeout_s * 1_000),
         )
-    except _engine.EngineError:
-        return None
+    except _engine.EngineError as exc:
+        raise ConsensusError(str(exc)) from exc
     return answer
 
 

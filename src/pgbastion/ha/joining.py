@@ -13,6 +13,7 @@ from typing import Final, Literal, Protocol
 
 from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome
+from pgbastion.errors import ConfigError
 from pgbastion.ha.talk import (
     Guest,
     Kind,
@@ -55,6 +56,7 @@ class Joiner:
         peers: Raft addresses of the configured peers.
         founding: Whether this node may found a cluster.
         auto_join: Whether it asks to be let in.
+        marked_cluster_id: Whose mark the data directory carries: it joins no other.
         ask: Asks one peer as a guest; None: it did not answer.
     """
 
@@ -67,7 +69,9 @@ class Joiner:
         founding: bool,
         auto_join: bool,
         ask: AskPeer,
+        marked_cluster_id: str | None = None,
     ) -> None:
+        self._marked_cluster_id = marked_cluster_id
         self._guest = Guest(
             member=own,
             cluster_name=cluster_name,
@@ -82,7 +86,11 @@ class Joiner:
         )
 
     async def run(self) -> Identity:
-        """Ask until this node has an identity."""
+        """Ask until this node has an identity.
+
+        Raises:
+            ConfigError: A cluster refuses this node for what a human has to correct.
+        """
         while True:
             welcomes = await self._ask_all()
             identity = await self._join_one(welcomes)
@@ -105,17 +113,11 @@ class Joiner:
         return tuple(w for w in decoded if w is not None)
 
     async def _join_one(self, welcomes: tuple[Welcome, ...]) -> Identity | None:
+        own = self._guest.member.name
         for welcome in welcomes:
             if welcome.state != "member":
                 continue
-            if welcome.cluster_name != self._guest.cluster_name:
-                log.state(
-                    "join",
-                    "other_cluster",
-                    peer=welcome.raft_address,
-                    name=welcome.cluster_name,
-                )
-                continue
+            self._check_cluster(welcome)
             data = await self._ask(
                 welcome.raft_address, Kind.JOIN, encode_guest(self._guest)
             )
@@ -128,8 +130,28 @@ class Joiner:
                     member_id=answer.member_id,
                     peers=answer.peers,
                 )
+            if answer.is_final:
+                raise ConfigError(
+                    f"{answer.node} does not let {own} in: {answer.refused}"
+                )
             log.state("join", "not_admitted", peer=answer.node, reason=answer.refused)
         return None
+
+    def _check_cluster(self, welcome: Welcome) -> None:
+        configured = self._guest.cluster_name
+        peer = f"the node {welcome.node} at {welcome.raft_address}"
+        if welcome.cluster_name != configured:
+            raise ConfigError(
+                f"cluster.name: {peer} belongs to the cluster {welcome.cluster_name}, "
+                f"this node is configured for {configured}: correct cluster.name or "
+                "cluster.peers"
+            )
+        if self._marked_cluster_id not in (None, welcome.cluster_id):
+            raise ConfigError(
+                "postgresql.data_dir belongs to the cluster "
+                f"{self._marked_cluster_id}, {peer} to {welcome.cluster_id}: move the "
+                "directory away, or correct postgresql.data_dir or cluster.peers"
+            )
 
     def _may_form(self, welcomes: tuple[Welcome, ...]) -> bool:
         if not self._guest.founding:
@@ -200,7 +222,11 @@ class Doorkeeper:
 
     async def _admit(self, guest: Guest, welcome: Welcome) -> Welcome:
         if guest.cluster_name != self._host.state.cluster_name:
-            return replace(welcome, refused="this cluster has another name")
+            refused = "this cluster has another name"
+            return replace(welcome, refused=refused, is_final=True)
+        other = self._other_of_its_name(guest.member)
+        if other:
+            return replace(welcome, refused=other, is_final=True)
         refused = await self._make_member(guest)
         member = self._host.state.named(guest.member.name)
         if refused or member is None:
@@ -212,6 +238,15 @@ class Doorkeeper:
         )
         return replace(welcome, member_id=member.member_id, peers=peers)
 
+    def _other_of_its_name(self, guest: Member) -> str:
+        known = self._host.state.named(guest.name)
+        if known is None or known.raft_address == guest.raft_address:
+            return ""
+        return (
+            f"a node called {guest.name} is a member at {known.raft_address}; "
+            "give this node another name, or remove that member first"
+        )
+
     async def _make_member(self, guest: Guest) -> str:
         """Make the guest a member; return why not, or nothing."""
         new = replace(guest.member, joined=True)
@@ -222,11 +257,6 @@ class Doorkeeper:
             return (
                 f"add it by hand: pgbastion add-node --name {new.name} "
                 f"--address {new.raft_address}"
-            )
-        if known.raft_address != new.raft_address:
-            return (
-                f"a node called {new.name} is a member at {known.raft_address}; "
-                "give this node another name, or remove that member first"
             )
         if not known.joined:
             claimed = replace(new, member_id=known.member_id)

@@ -17,7 +17,7 @@ from pgbastion.ha.runner import Runner
 from pgbastion.model.actions import Decision
 from pgbastion.model.cluster import Member
 from pgbastion.model.commands import Declare
-from pgbastion.model.ids import Epoch, Incarnation, MemberId
+from pgbastion.model.ids import DataId, Epoch, Incarnation, MemberId
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.views import (
@@ -103,6 +103,7 @@ class Loop:
         self._confirmed_ns = 0
         self._halted = False
         self.renewing = Epoch(0)
+        self.lost_data = False
         self.node_decision = Decision(Reason.NOT_A_MEMBER)
         self.cluster_decision = Decision(Reason.NOT_LEADER)
 
@@ -262,7 +263,7 @@ class Loop:
             self._own,
             member_id=raft_id,
             joined=True,
-            data_id=data.data_id if data and data.ours else known.data_id,
+            data_id=self._declared_data_id(known),
         )
         identifier = data.system_identifier if data and data.ours else None
         missing = identifier is not None and (
@@ -272,6 +273,14 @@ class Loop:
         if own == known and not missing:
             return None
         return Declare(member=own, system_identifier=identifier)
+
+    def _declared_data_id(self, known: Member) -> DataId | None:
+        data = self._observer.data if self._observer is not None else None
+        if data is not None and data.ours:
+            return data.data_id
+        if data is not None and data.empty and self.lost_data:
+            return None
+        return known.data_id
 
     def lease_epoch(self) -> int:
         """Return the epoch that the shared page's lease belongs to."""

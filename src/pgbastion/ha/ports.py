@@ -114,6 +114,8 @@ class DataFacts:
     empty: bool
     ours: bool
     problem: str | None = None
+    cluster_id: str | None = None
+    """Whose mark it carries."""
     data_id: DataId | None = None
     epoch: Epoch = Epoch(0)
     promoted_epoch: Epoch = Epoch(0)

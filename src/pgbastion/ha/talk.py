@@ -96,6 +96,8 @@ class Welcome:
     """The guest's new id; 0: not admitted (yet)."""
     peers: tuple[tuple[int, str], ...] = ()
     refused: str = ""
+    is_final: bool = False
+    """Asking again changes nothing: a human has to."""
     v: int = TALK_VERSION
 
 

@@ -8,9 +8,10 @@ from pgbastion.config.model import Config
 from pgbastion.config.secrets import Secrets
 from pgbastion.consensus.engine import Engine, ask_as_guest
 from pgbastion.control.apply import Outcome
-from pgbastion.errors import PgBastionError
+from pgbastion.errors import ConfigError, ConsensusError, PgBastionError
 from pgbastion.ha.host import Host
 from pgbastion.ha.joining import Doorkeeper, Identity, Joiner
+from pgbastion.ha.ports import DataFacts
 from pgbastion.ha.talk import Kind
 from pgbastion.model.cluster import Member, Policy, join_host_port
 from pgbastion.model.commands import Found
@@ -20,6 +21,8 @@ from pgbastion.postgres.instance import Instance
 
 GUEST_TIMEOUT_S: Final = 1.0
 FOUND_AGAIN_S: Final = 0.2
+DATA_NOTE: Final = "had-data"
+"""In the Raft directory: this node had a data directory once."""
 
 log = get_logger("node")
 
@@ -44,18 +47,23 @@ class Membership:
         self._instance = instance
         self._own = own
         self._joiner: Joiner | None = None
+        self._note = config.raft.data_dir / DATA_NOTE
+        self.lost_data = False
+        """A human said that this member's data is gone: it may be copied anew."""
         self._doorkeeper = Doorkeeper(host, own, timeout_s=GUEST_TIMEOUT_S)
 
     async def obtain(self) -> None:
         """Found a cluster, join one, or take up the identity that there is."""
         known = self._engine.identity()
+        facts = await self._look_at_data(is_member=known is not None)
         if known is None:
             config = self._config
             self._joiner = Joiner(
                 own=self._own,
                 cluster_name=config.cluster.name,
                 peers=[join_host_port(peer.host, peer.port) for peer in config.peers],
-                founding=config.raft.bootstrap and await self._may_found(),
+                founding=config.raft.bootstrap and self._may_found(facts),
+                marked_cluster_id=facts.cluster_id if facts is not None else None,
                 auto_join=config.cluster.auto_join,
                 ask=self._ask_peer,
             )
@@ -67,18 +75,50 @@ class Membership:
         self._joiner = None
         if self._instance is not None:
             self._instance.cluster_id = known[0]
+            if facts is not None and facts.cluster_id not in (None, known[0]):
+                raise ConfigError(
+                    f"postgresql.data_dir belongs to the cluster {facts.cluster_id}, "
+                    f"raft.data_dir to {known[0]}: correct one of them"
+                )
         log.info("member", cluster_id=known[0], member_id=known[1])
 
-    async def _may_found(self) -> bool:
-        """A data directory with a mark belongs to a cluster: it never founds one."""
+    async def _look_at_data(self, *, is_member: bool) -> DataFacts | None:
+        """Look at the data directory before anything is asked of anybody.
+
+        Raises:
+            ConfigError: It cannot be this node's; the message has the remedy.
+        """
         if self._instance is None:
-            return True
+            return None
         facts = await self._instance.inspect(running=False)
-        if facts.ours:
-            log.warning(
-                "not_founding", reason="the data directory has a cluster's mark"
+        if facts.problem is not None:
+            raise ConfigError(
+                f"postgresql.data_dir: {facts.problem}; correct the setting, or "
+                "move what is there away: this node then copies the primary's data"
             )
-        return not facts.ours
+        note = self._note
+        self.lost_data = facts.empty and is_member and not note.exists()
+        if facts.empty and is_member and note.exists():
+            section = self._config.postgresql
+            place = section.data_dir if section is not None else ""
+            raise ConfigError(
+                f"postgresql.data_dir: {place} is empty, and this node had data there: "
+                f"is its file system mounted? If the data is lost, remove {note}, and "
+                "this node copies the primary's"
+            )
+        return facts
+
+    def note_data(self) -> None:
+        """Remember that this node has data, for a start without its file system."""
+        if not self._note.exists():
+            self._note.touch(mode=0o600)
+
+    def _may_found(self, facts: DataFacts | None) -> bool:
+        """A data directory with a mark belongs to a cluster: it never founds one."""
+        if facts is None or not facts.ours:
+            return True
+        log.warning("not_founding", reason="the data directory has a cluster's mark")
+        return False
 
     def _take_identity(self, identity: Identity) -> None:
         if identity.peers:
@@ -91,9 +131,13 @@ class Membership:
             )
 
     async def _ask_peer(self, address: str, kind: Kind, payload: bytes) -> bytes | None:
-        return await ask_as_guest(
-            address, self._secrets.cluster, kind, payload, GUEST_TIMEOUT_S
-        )
+        try:
+            return await ask_as_guest(
+                address, self._secrets.cluster, kind, payload, GUEST_TIMEOUT_S
+            )
+        except ConsensusError as exc:
+            log.state(f"peer {address}", "peer_does_not_answer", reason=str(exc))
+            return None
 
     async def found(self) -> None:
         """Put the first command into the log of a cluster that this node formed."""

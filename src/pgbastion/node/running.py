@@ -160,6 +160,7 @@ class Node:
             group.create_task(self._take_events(), name="events")
             group.create_task(self.front.snapshots.lag.run(), name="loop-lag")
             await self.membership.obtain()
+            self.loop.lost_data = self.membership.lost_data
             if self.observer is not None:
                 await self.observer.inspect()
                 group.create_task(self.observer.run(), name="observer")
@@ -199,6 +200,9 @@ class Node:
         state = self.host.state
         self.instance.mode = state.mode
         own = self.config.node.name
+        known = state.named(self.own.name)
+        if known is not None and known.data_id is not None:
+            self.membership.note_data()
         self.instance.nodes = tuple(m.name for m in state.servers if m.name != own)
 
     async def _answer(self, request: Request) -> None:

@@ -149,6 +149,7 @@ class Instance:
         return DataFacts(
             empty=False,
             ours=True,
+            cluster_id=mark.cluster_id,
             data_id=mark.data_id,
             epoch=mark.epoch,
             promoted_epoch=mark.promoted_epoch,
