@@ -18,14 +18,24 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
 async def three(lab: Lab) -> tuple[Server, Server, Server]:
     """Give a primary and two standbys that stream from it over their slots."""
     n2, n3 = lab.server("n2"), lab.server("n3")
-    n1 = await lab.primary("n1", n2, n3)
+    return await begin(lab, n2, n3), n2, n3
+
+
+async def two(lab: Lab) -> tuple[Server, Server]:
+    """Give a primary and a standby that streams from it over its slot."""
+    n2 = lab.server("n2")
+    return await begin(lab, n2), n2
+
+
+async def begin(lab: Lab, *standbys: Server) -> Server:
+    n1 = await lab.primary("n1", *standbys)
     await n1.primary.open()
-    await n1.primary.slots.keep([n2.name, n3.name])
-    for standby in (n2, n3):
+    await n1.primary.slots.keep([standby.name for standby in standbys])
+    for standby in standbys:
         await standby.copy_from(n1)
         await standby.start()
-    await until(lambda: streams(n1, n2, n3))
-    return n1, n2, n3
+    await until(lambda: streams(n1, *standbys))
+    return n1
 
 
 async def streams(primary: Server, *standbys: Server) -> bool:
@@ -85,7 +95,7 @@ async def test_a_set_is_in_force_only_when_every_walsender_has_it(one_lab: Lab) 
 
 
 async def test_names_of_another_data_directory_do_not_count(one_lab: Lab) -> None:
-    n1, n2, _ = await three(one_lab)
+    n1, n2 = await two(one_lab)
     stranger = SyncSet(names=(standby_name(n2.name, DataId("0" * 32)),), num_sync=1)
     await n1.primary.set_sync(ReplicationMode.SYNC, stranger, await n1.data_id())
     await until(lambda: n1.in_force(ReplicationMode.SYNC, stranger))
@@ -111,7 +121,7 @@ async def test_older_walsenders_are_replaced_by_ones_that_know_the_set(
 
 
 async def test_a_cut_standby_receives_nothing_more(any_lab: Lab) -> None:
-    n1, n2, _ = await three(any_lab)
+    n1, n2 = await two(any_lab)
     end = await n2.standby.cut(Epoch(1), deadline_s=5)
     await n1.primary.write_position()
     await asyncio.sleep(0.5)
@@ -134,7 +144,7 @@ async def test_a_cut_standby_receives_nothing_more(any_lab: Lab) -> None:
 async def test_an_end_read_from_files_is_the_one_that_the_server_tells(
     one_lab: Lab,
 ) -> None:
-    n1, n2, _ = await three(one_lab)
+    n1, n2 = await two(one_lab)
     await n1.rows("SET synchronous_commit = local; CREATE TABLE public.t (i int)")
     told = await n1.primary.write_position()
     await until(lambda: n2.has_flushed(told))
@@ -146,7 +156,7 @@ async def test_an_end_read_from_files_is_the_one_that_the_server_tells(
 async def test_what_was_told_to_shut_down_ends_with_the_shutdown_checkpoint(
     one_lab: Lab,
 ) -> None:
-    n1, n2, _ = await three(one_lab)
+    n1, n2 = await two(one_lab)
     await n1.stop()
     control = await n1.offline.control()
     end = await n1.offline.shutdown_end(control)
@@ -157,7 +167,7 @@ async def test_what_was_told_to_shut_down_ends_with_the_shutdown_checkpoint(
 
 
 async def test_a_timeline_that_is_known_already_is_not_taken(one_lab: Lab) -> None:
-    _, n2, _ = await three(one_lab)
+    _, n2 = await two(one_lab)
     await n2.standby.cut(Epoch(1), deadline_s=5)
     with pytest.raises(PostgresError, match="cannot be taken"):
         await n2.standby.promote(Epoch(2), Timeline(2))
@@ -167,7 +177,7 @@ async def test_a_timeline_that_is_known_already_is_not_taken(one_lab: Lab) -> No
 async def test_a_standby_whose_primary_never_answers_is_cut_at_once(
     one_lab: Lab,
 ) -> None:
-    _, n2, _ = await three(one_lab)
+    _, n2 = await two(one_lab)
     # The kernel accepts for a server that never reads.
     with socket.create_server((n2.host, 0)) as silent:
         upstream = Upstream(host=n2.host, port=silent.getsockname()[1])
@@ -178,18 +188,17 @@ async def test_a_standby_whose_primary_never_answers_is_cut_at_once(
 
 
 async def test_slots_hold_wal_on_a_primary_only(one_lab: Lab) -> None:
-    n1, n2, n3 = await three(one_lab)
-    await n1.primary.slots.keep([n2.name])
+    n1, n2 = await two(one_lab)
     names = {slot.name for slot in await n1.primary.slots.list()}
     assert "pgbastion_n2" in names
     await n2.primary.open()
-    await n2.primary.slots.keep([n3.name])
+    await n2.primary.slots.keep([n1.name])
     assert len(await n2.primary.slots.list()) == 1
     await n2.standby.warm()
     assert await n2.primary.slots.list() == ()
 
     await n2.standby.close()
     await n2.rows("SELECT pg_promote()")
-    await n2.primary.slots.keep([n3.name])
+    await n2.primary.slots.keep([n1.name])
     await n2.standby.warm()
     assert len(await n2.primary.slots.list()) == 1
