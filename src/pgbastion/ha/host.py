@@ -163,6 +163,10 @@ class Host:
         self._closed_epoch = max(self._closed_epoch, epoch)
         return self._engine.lease(0, 0, 0, 0) // 1_000_000
 
+    def on_leader(self) -> None:
+        """Open what was closed under an earlier leadership: another may have granted."""
+        self.reopen_lease()
+
     def reopen_lease(self) -> None:
         """Take a closing back that nobody was told of."""
         self._closed_epoch = Epoch(0)

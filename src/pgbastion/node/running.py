@@ -185,6 +185,7 @@ class Node:
                 task.add_done_callback(self._answering.discard)
             case LeaderChanged(term=term, leader=leader):
                 log.info("raft_leader", term=term, leader=leader)
+                self.host.on_leader()
                 self.loop.wake()
             case Logged(level=level, event=name, fields=fields):
                 say = log.warning if level == "warning" else log.info

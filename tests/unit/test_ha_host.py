@@ -1,0 +1,210 @@
+"""What the state machine's host keeps, and when it forgets."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pgbastion.ha.cutter import WitnessCutter
+from pgbastion.ha.host import Host
+from pgbastion.ha.ports import RaftStatus
+from pgbastion.model.cluster import Member, Policy, ReplicationMode
+from pgbastion.model.commands import (
+    Assign,
+    Command,
+    Declare,
+    Found,
+    Resume,
+    encode_command,
+)
+from pgbastion.model.ids import (
+    DataId,
+    Epoch,
+    Incarnation,
+    MemberId,
+    NodeId,
+    Revision,
+    Timeline,
+)
+from pgbastion.model.report import NodeReport, PostgresState, encode_report
+
+pytestmark = pytest.mark.timeout(10)
+
+N1 = Member(
+    member_id=MemberId(1),
+    name=NodeId("n1"),
+    host="10.0.0.1",
+    raft_port=8300,
+    postgres_port=5442,
+    api_port=8080,
+    primary_port=5432,
+    replica_port=5433,
+    joined=True,
+)
+
+
+class RecordingEngine:
+    """An engine that notes what the host tells it, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int]] = []
+        self.last_answer_ns = 0
+
+    def applied(self, index: int) -> None:
+        self.told.append(("applied", index))
+
+    def lease(self, member_id: int, epoch: int, incarnation: int, lease_ms: int) -> int:
+        del member_id, incarnation, lease_ms
+        self.told.append(("lease", epoch))
+        return self.last_answer_ns
+
+    def status(self) -> RaftStatus:
+        return RaftStatus(
+            member_id=1,
+            role="leader",
+            term=3,
+            leader=1,
+            committed=0,
+            applied=0,
+            last_index=0,
+            voters=(1,),
+            learners=(),
+            configurations=((1,),),
+            own_entry_applied=True,
+            elected_ns=1,
+            last_answer_ns=self.last_answer_ns,
+            pending_change=False,
+            peers={},
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the host must not call {name} here")
+
+
+@pytest.fixture
+def engine() -> RecordingEngine:
+    return RecordingEngine()
+
+
+@pytest.fixture
+def host(engine: RecordingEngine) -> Host:
+    return Host(
+        engine,
+        node=NodeId("n1"),
+        cutter=WitnessCutter(),
+        on_change=lambda: None,
+        cut_timeout_ms=100,
+    )
+
+
+def commit(host: Host, *commands: Command) -> None:
+    for command in commands:
+        index = host.state.index + 1
+        host.on_committed(index, index.to_bytes(8, "big"), encode_command(command))
+
+
+FOUND = Found(
+    cluster_name="main",
+    cluster_id="c1",
+    member=N1,
+    policy=Policy(lease_ms=5_000, drift_ppm=1_000, margin_ms=500),
+    mode=ReplicationMode.QUORUM,
+    sync_count=None,
+    strict=False,
+)
+
+
+def assigned(host: Host) -> None:
+    commit(host, FOUND)
+    declared = replace(N1, data_id=DataId("d1"))
+    commit(host, Declare(member=declared, system_identifier="7"))
+    commit(
+        host,
+        Assign(
+            revision=Revision(host.state.revision),
+            epoch=Epoch(1),
+            member_id=MemberId(1),
+            node=NodeId("n1"),
+            data_id=DataId("d1"),
+            timeline=Timeline(2),
+            surveyed=None,
+            cause="test",
+            at="",
+        ),
+        Resume(
+            epoch=Epoch(1),
+            member_id=MemberId(1),
+            incarnation=Incarnation(9),
+            former=None,
+        ),
+    )
+
+
+def test_the_holder_is_told_to_the_engine_before_its_entry_counts_as_applied(
+    host: Host, engine: RecordingEngine
+) -> None:
+    assigned(host)
+
+    assert engine.told[-2:] == [("lease", 1), ("applied", host.state.index)]
+
+
+def test_a_closed_lease_stays_closed_whatever_is_applied(
+    host: Host, engine: RecordingEngine
+) -> None:
+    assigned(host)
+    host.close_lease(Epoch(1))
+    host.on_committed(host.state.index + 1, b"", b"")
+
+    assert [what for what in engine.told if what[0] == "lease"][-1] == ("lease", 0)
+
+
+def test_what_was_closed_under_an_earlier_leadership_is_open_again(
+    host: Host, engine: RecordingEngine
+) -> None:
+    assigned(host)
+    host.close_lease(Epoch(1))
+    host.on_leader()
+
+    assert engine.told[-1] == ("lease", 1)
+
+
+def test_closing_returns_when_the_last_renewal_was_answered(
+    host: Host, engine: RecordingEngine
+) -> None:
+    assigned(host)
+    engine.last_answer_ns = 7_000_000
+
+    assert host.close_lease(Epoch(1)) == 7
+
+
+def test_a_report_under_another_nodes_name_is_dropped(host: Host) -> None:
+    commit(host, FOUND)
+    report = NodeReport(
+        node=NodeId("n2"), version="1", state=PostgresState.NONE, reason="witness"
+    )
+
+    host.on_report_bytes(MemberId(1), encode_report(report))
+
+    assert not host.reports
+
+
+def test_bytes_that_are_no_report_change_nothing(host: Host) -> None:
+    commit(host, FOUND)
+
+    host.on_report_bytes(MemberId(1), b"\xff{")
+
+    assert not host.reports
+
+
+def test_an_entry_of_any_bytes_is_applied_and_told(
+    host: Host, engine: RecordingEngine
+) -> None:
+    host.on_committed(1, b"x", b"\x00garbage")
+
+    assert host.state.index == 1
+    assert engine.told[-1] == ("applied", 1)
+
+
+def test_a_witness_answers_no_survey(host: Host) -> None:
+    assert asyncio.run(host.cut(Epoch(1))) is None
