@@ -5,24 +5,32 @@ a head, a body or the reading of an answer may trickle.
 """
 
 import asyncio
+from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Any, Final
+from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_BYTES_MAX: Final = 16 * 1024
-CONNECTIONS_MAX: Final = 512
-KEEP_ALIVE_S: Final = 5
-# From the first byte that is awaited until the answer has been taken over.
-EXCHANGE_S: Final = 10.0
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Every bound of one port."""
+
+    connections_max: int = 512
+    head_bytes_max: int = 16 * 1024
+    keep_alive_s: int = 5
+    """How long a connection may stay without a request."""
+    exchange_s: float = 10.0
+    """From the beginning of the wait for a request until its answer was taken."""
 
 
 class BoundedProtocol(H11Protocol):
     """One connection that is ended when an exchange takes too long."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take what uvicorn gives."""
+    def __init__(self, *args: Any, bounds: Bounds, **kwargs: Any) -> None:
+        """Take what uvicorn gives, and the bounds."""
         super().__init__(*args, **kwargs)
+        self._bounds = bounds
         self._deadline: asyncio.TimerHandle | None = None
         self._since = self.loop.time()
 
@@ -35,7 +43,7 @@ class BoundedProtocol(H11Protocol):
         """Take a connection in; at the bound one gives way."""
         super().connection_made(transport)
         self._begin_exchange()
-        if len(self.connections) > CONNECTIONS_MAX:
+        if len(self.connections) > self._bounds.connections_max:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -61,7 +69,9 @@ class BoundedProtocol(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         # Also after a close, which waits for a client that does not read.
-        self._deadline = self.loop.call_later(EXCHANGE_S, self.transport.abort)
+        self._deadline = self.loop.call_later(
+            self._bounds.exchange_s, self.transport.abort
+        )
 
     def _make_room(self) -> None:
         """End the connection that has been waiting longest, so that checks get in."""

@@ -1,20 +1,22 @@
 """Serves an application on one port, in the daemon's own event loop."""
 
+import asyncio
 import contextlib
 import ipaddress
 import socket
-from typing import Final
+from functools import partial
+from typing import Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from pgbastion.api.bounds import HEAD_BYTES_MAX, KEEP_ALIVE_S, BoundedProtocol
+from pgbastion.api.bounds import BoundedProtocol, Bounds
 from pgbastion.errors import ApiError
 from pgbastion.model.cluster import join_host_port
 
 BACKLOG: Final = 256
 # What a request that is being answered may still take when the server stops.
-GRACE_S: Final = 1
+GRACE_S: Final = 1.0
 
 
 class ApiServer:
@@ -24,16 +26,19 @@ class ApiServer:
         app: What is served.
         host: The address to listen on.
         port: The port; 0 lets the system choose.
+        bounds: What clients may hold.
     """
 
-    def __init__(self, app: ASGIApp, *, host: str, port: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, host: str, port: int, bounds: Bounds | None = None
+    ) -> None:
         self._host = host
         self._port = port
+        self._bounds = bounds or Bounds()
         self._socket: socket.socket | None = None
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http=BoundedProtocol,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -44,9 +49,8 @@ class ApiServer:
                 proxy_headers=False,
                 server_header=False,
                 date_header=False,
-                h11_max_incomplete_event_size=HEAD_BYTES_MAX,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=GRACE_S,
+                h11_max_incomplete_event_size=self._bounds.head_bytes_max,
+                timeout_keep_alive=self._bounds.keep_alive_s,
                 backlog=BACKLOG,
             )
         )
@@ -62,22 +66,40 @@ class ApiServer:
         """Listen and serve, until `stop`.
 
         uvicorn's own main loop is left out: it would take the daemon's signals, and
-        wake up ten times a second.
+        wake up ten times a second, as its end does.
 
         Raises:
             ApiError: The address cannot be listened on.
         """
         self._socket = self._listen()
-        self._server.config.load()
-        self._server.lifespan = self._server.config.lifespan_class(self._server.config)
+        config = self._server.config
+        config.load()
+        config.http_protocol_class = cast(
+            "type[asyncio.Protocol]", partial(BoundedProtocol, bounds=self._bounds)
+        )
+        self._server.lifespan = config.lifespan_class(config)
         await self._server.startup(sockets=[self._socket])
 
     async def stop(self) -> None:
         """Accept nobody any more, and let answers that are on their way go out."""
         if self._socket is None:
             return
-        await self._server.shutdown(sockets=[self._socket])
+        for server in self._server.servers:
+            server.close()
+        self._socket.close()
         self._socket = None
+        state = self._server.server_state
+        for connection in tuple(state.connections):
+            connection.shutdown()
+        if state.tasks:
+            await asyncio.wait(state.tasks, timeout=GRACE_S)
+        for task in state.tasks:
+            task.cancel()
+        # One turn of the loop for those that close by themselves.
+        await asyncio.sleep(0)
+        for connection in tuple(state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
     def _listen(self) -> socket.socket:
         address = ipaddress.ip_address(self._host)
@@ -96,5 +118,8 @@ class ApiServer:
                 raise ApiError(f"cannot listen on {where}") from exc
             undo.callback(listener.close)
             listener.setblocking(False)
+            # Inherited by each connection: head and body of an answer are two writes,
+            # and the second would wait for the client's delayed acknowledgement.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             undo.pop_all()
         return listener
