@@ -59,8 +59,8 @@ class Bench:
     def copy_out(self, way: Way) -> float:
         """Return MB a second from the server to the client."""
         rows = self.copy_mb * 1000
-        table = f"select repeat('x', 999) from generate_series(1, {rows:d})"
-        return self._copy(way, "copy (" + table + ") to stdout")
+        table = f"select repeat('x', 999) from generate_series(1, {rows})"  # noqa: S608
+        return self._copy(way, f"copy ({table}) to stdout")
 
     def copy_in(self, way: Way) -> float:
         """Return MB a second from the client to the server, which drops them."""

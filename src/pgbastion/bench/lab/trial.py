@@ -123,7 +123,8 @@ def _wait_out(
 
     if fault.outcome is not Outcome.SAME_PRIMARY:
         waits.wait_for(f"a successor of {victim}", succeeded, bound_s)
-        writers.wait_for_write(boottime_ns(), bound_s)
+    # Also where the role stays: writes have to go on before the fault is over.
+    writers.wait_for_write(boottime_ns(), bound_s)
     left_s = fault.lasts_s(lab.plan.profile) - (time.monotonic() - began)
     time.sleep(max(left_s, 0.0))
 
