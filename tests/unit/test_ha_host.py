@@ -6,10 +6,17 @@ from typing import Any
 
 import pytest
 
+from pgbastion.errors import ConsensusError
 from pgbastion.ha.cutter import WitnessCutter
-from pgbastion.ha.host import Host
+from pgbastion.ha.host import COMPACT_EVERY, Host
 from pgbastion.ha.ports import RaftStatus
-from pgbastion.model.cluster import Member, Policy, ReplicationMode
+from pgbastion.model.cluster import (
+    Member,
+    Policy,
+    ReplicationMode,
+    decode_state,
+    encode_state,
+)
 from pgbastion.model.commands import (
     Assign,
     Command,
@@ -50,6 +57,7 @@ class RecordingEngine:
     def __init__(self) -> None:
         self.told: list[tuple[str, int]] = []
         self.last_answer_ns = 0
+        self.compacted = b""
 
     def applied(self, index: int) -> None:
         self.told.append(("applied", index))
@@ -58,6 +66,10 @@ class RecordingEngine:
         del member_id, incarnation, lease_ms
         self.told.append(("lease", epoch))
         return self.last_answer_ns
+
+    def compact(self, index: int, state: bytes) -> None:
+        self.told.append(("compact", index))
+        self.compacted = state
 
     def status(self) -> RaftStatus:
         return RaftStatus(
@@ -208,3 +220,31 @@ def test_an_entry_of_any_bytes_is_applied_and_told(
 
 def test_a_witness_answers_no_survey(host: Host) -> None:
     assert asyncio.run(host.cut(Epoch(1))) is None
+
+
+def test_the_log_is_compacted_to_a_state_that_reads_back(
+    host: Host, engine: RecordingEngine
+) -> None:
+    assigned(host)
+    for index in range(host.state.index + 1, COMPACT_EVERY + 1):
+        host.on_committed(index, b"", b"")
+
+    assert engine.told[-1] == ("compact", COMPACT_EVERY)
+    assert decode_state(engine.compacted) == host.state
+
+
+def test_a_snapshot_takes_the_place_of_the_state(
+    host: Host, engine: RecordingEngine
+) -> None:
+    assigned(host)
+    state = replace(host.state, index=50)
+
+    host.on_snapshot(50, encode_state(state))
+
+    assert host.state == state
+    assert engine.told[-2:] == [("lease", 1), ("applied", 50)]
+
+
+def test_a_snapshot_of_another_version_ends_the_node(host: Host) -> None:
+    with pytest.raises(ConsensusError):
+        host.on_snapshot(50, b'{"v": 99}')

@@ -241,6 +241,10 @@ class Engine:
         """Say that everything up to ``index`` is applied."""
         self._node.applied(index)
 
+    def compact(self, index: int, state: bytes) -> None:
+        """Let the log up to ``index`` go: ``state`` stands for it."""
+        self._node.compact(index, state)
+
     def lease(self, member_id: int, epoch: int, incarnation: int, lease_ms: int) -> int:
         """Say whose renewals may be answered; return the last answer's instant (ns)."""
         answered: int = self._node.lease(member_id, epoch, incarnation, lease_ms)

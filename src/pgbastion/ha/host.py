@@ -17,7 +17,7 @@ from pgbastion.control.apply import Applied, Outcome, apply
 from pgbastion.errors import ConsensusError
 from pgbastion.ha.ports import Cutter, RaftEngine
 from pgbastion.ha.talk import Kind, decode_answer, encode_cut
-from pgbastion.model.cluster import ClusterState, decode_state
+from pgbastion.model.cluster import ClusterState, decode_state, encode_state
 from pgbastion.model.commands import Command, encode_command
 from pgbastion.model.ids import Epoch, MemberId, NodeId
 from pgbastion.model.report import NodeReport, decode_report, encode_report
@@ -32,6 +32,8 @@ from pgbastion.model.views import (
 from pgbastion.observe.logging import get_logger
 
 OUTCOMES_MAX: Final = 1_024
+COMPACT_EVERY: Final = 2_000
+"""Entries after which the log before the state may go."""
 CAUGHT_UP_ENTRIES: Final = 64
 
 log = get_logger("cluster")
@@ -74,6 +76,7 @@ class Host:
         self._cut_timeout_s = cut_timeout_ms / 1_000
         self._reports: dict[NodeId, Received] = {}
         self._outcomes: OrderedDict[int, Outcome] = OrderedDict()
+        self._compacted = 0
         self._closed_epoch = Epoch(0)
         self._ages: tuple[AgeAnswer, ...] = ()
         self._ages_term = 0
@@ -97,6 +100,9 @@ class Host:
         # The engine answers a renewal only when its state is applied that far, so
         # the new holder has to be known to it first.
         self._engine.applied(index)
+        if index - self._compacted >= COMPACT_EVERY:
+            self._compacted = index
+            self._engine.compact(index, encode_state(self.state))
         self._on_change()
 
     def on_snapshot(self, index: int, data: bytes) -> None:
@@ -109,6 +115,7 @@ class Host:
         if state is None:
             raise ConsensusError("the snapshot is no state that this release knows")
         self.state = state
+        self._compacted = index
         self._tell_lease()
         self._engine.applied(index)
         self._on_change()
