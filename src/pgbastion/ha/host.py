@@ -171,7 +171,7 @@ class Host:
         return self._engine.lease(0, 0, 0, 0) // 1_000_000
 
     def on_leader(self) -> None:
-        """Open what was closed under an earlier leadership: another may have granted."""
+        """Open what an earlier leadership closed: another may have granted since."""
         self.reopen_lease()
 
     def reopen_lease(self) -> None:

@@ -55,6 +55,9 @@ class RaftEngine(Protocol):
     def applied(self, index: int) -> None:
         """Say that the state machine has applied everything up to ``index``."""
 
+    def compact(self, index: int, state: bytes) -> None:
+        """Let the log up to ``index`` go: ``state`` stands for it."""
+
     def lease(self, member_id: int, epoch: int, incarnation: int, lease_ms: int) -> int:
         """Say whose renewals may be answered (0: nobody's).
 
