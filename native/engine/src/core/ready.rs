@@ -2,7 +2,7 @@
 
 use raft::eraftpb::{ConfChange, ConfChangeType, Entry, EntryType};
 use raft::eraftpb::{HardState, Message};
-use raft::Storage as _;
+use raft::{StateRole, Storage as _};
 
 use protobuf::Message as _;
 
@@ -165,6 +165,13 @@ impl Core {
             leadership.configurations.push(self.members.voters.clone());
         }
         self.outputs.push(Output::Peers(self.members.clone()));
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && !self.members.voters.contains(&raft.id) {
+            // Elected while an older leader's removal of this node was on its way. The
+            // library would go on leading, and panic at the next acknowledgement.
+            let term = raft.term;
+            raft.become_follower(term, 0);
+        }
     }
 
     /// Give the host what is applied here, as much as it has room for.

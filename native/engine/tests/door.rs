@@ -1,0 +1,290 @@
+//! Who is let in, and what cannot keep others out.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use _engine::handshake::{Hello, Refusal, CHALLENGE_BYTES, HELLO_BYTES};
+use _engine::listener::{Doorplate, Host, Listener, Visitor};
+use _engine::net::{connect, read_frame, write_frame, Call, CallError, Keys};
+use _engine::wire::Class;
+
+const SECRET: &[u8] = b"a secret of the cluster";
+const CLUSTER: &[u8] = b"cluster";
+const SOON: Duration = Duration::from_secs(5);
+
+/// Tells the test what the listener did.
+struct Watcher {
+    frames: Sender<Result<Vec<u8>, ()>>,
+    refused: Sender<(u64, Refusal)>,
+}
+
+impl Host for Watcher {
+    fn serve(&self, visitor: &mut Visitor) {
+        loop {
+            let most = 1_024;
+            let keys = &mut visitor.keys.from_caller;
+            let frame = read_frame(&mut visitor.stream, keys, most).map_err(|_| ());
+            let over = frame.is_err();
+            if self.frames.send(frame).is_err() || over {
+                return;
+            }
+        }
+    }
+
+    fn refused(&self, _address: SocketAddr, member: u64, refusal: Refusal) {
+        let _ = self.refused.send((member, refusal));
+    }
+}
+
+struct Door {
+    listener: Listener<Watcher>,
+    frames: Receiver<Result<Vec<u8>, ()>>,
+    refused: Receiver<(u64, Refusal)>,
+}
+
+/// Member 1 of the cluster listens; member 9 was removed.
+fn door() -> Door {
+    let (frames, frames_seen) = channel();
+    let (refused, refused_seen) = channel();
+    let plate = Doorplate {
+        identity: Some((CLUSTER.to_vec(), 1)),
+        removed: BTreeSet::from([9]),
+    };
+    let listener = Listener::start(
+        "127.31.9.1:0",
+        Arc::new(SECRET.to_vec()),
+        Arc::new(Mutex::new(plate)),
+        Watcher { frames, refused },
+    )
+    .expect("a free port");
+    Door { listener, frames: frames_seen, refused: refused_seen }
+}
+
+fn call() -> Call<'static> {
+    Call { class: Class::Raft, secret: SECRET, cluster: Some(CLUSTER), from: 2, to: 1 }
+}
+
+impl Door {
+    fn connect(&self) -> TcpStream {
+        connect(&self.listener.address.to_string(), None).expect("it listens")
+    }
+
+    fn try_in(&self, call: &Call) -> Result<(TcpStream, Keys), CallError> {
+        let mut stream = self.connect();
+        let keys = call.shake_hands(&mut stream)?;
+        Ok((stream, keys))
+    }
+
+    fn refusal(&self, call: &Call) -> (Refusal, (u64, Refusal)) {
+        let Err(CallError::Refused(heard)) = self.try_in(call) else {
+            panic!("it was not refused");
+        };
+        (heard, self.refused.recv_timeout(SOON).expect("the listener says so"))
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.listener.stop();
+    }
+}
+
+#[test]
+fn a_member_with_the_secret_is_let_in() {
+    let door = door();
+    let (mut stream, mut keys) = door.try_in(&call()).expect("it is let in");
+
+    write_frame(&mut stream, &mut keys.from_caller, b"hello").expect("a write");
+
+    assert_eq!(door.frames.recv_timeout(SOON), Ok(Ok(b"hello".to_vec())));
+}
+
+#[test]
+fn a_wrong_secret_is_refused() {
+    let wrong = Call { secret: b"another secret, not ours", ..call() };
+
+    assert_eq!(door().refusal(&wrong), (Refusal::Secret, (2, Refusal::Secret)));
+}
+
+#[test]
+fn another_cluster_is_refused() {
+    let other = Call { cluster: Some(b"other"), ..call() };
+
+    assert_eq!(door().refusal(&other), (Refusal::Cluster, (2, Refusal::Cluster)));
+}
+
+#[test]
+fn a_call_for_another_member_is_refused() {
+    let other = Call { to: 3, ..call() };
+
+    assert_eq!(door().refusal(&other), (Refusal::Member, (2, Refusal::Member)));
+}
+
+#[test]
+fn a_caller_that_says_it_is_the_listener_is_refused() {
+    let double = Call { from: 1, ..call() };
+
+    assert_eq!(door().refusal(&double), (Refusal::Member, (1, Refusal::Member)));
+}
+
+#[test]
+fn a_removed_member_is_refused() {
+    let gone = Call { from: 9, ..call() };
+
+    assert_eq!(door().refusal(&gone), (Refusal::Removed, (9, Refusal::Removed)));
+}
+
+#[test]
+fn another_version_is_refused() {
+    let door = door();
+    let mut stream = door.connect();
+    let mut hello = [0; HELLO_BYTES];
+    hello[..6].copy_from_slice(b"pgbr\x63\0");
+    stream.write_all(&hello).expect("a write");
+
+    let mut reason = [0];
+    stream.read_exact(&mut reason).expect("a reason");
+
+    assert_eq!(Refusal::of(reason[0]), Some(Refusal::Version));
+}
+
+#[test]
+fn a_repeated_proof_is_worth_nothing() {
+    let door = door();
+    let hello = Hello {
+        class: Class::Raft,
+        cluster: _engine::handshake::cluster_digest(CLUSTER),
+        from: 2,
+        to: 1,
+        nonce: [5; 32],
+    };
+    let session =
+        _engine::handshake::Session { secret: SECRET, hello: &hello, challenge: &[6; 32] };
+    let overheard = session.caller_proof();
+    let mut stream = door.connect();
+    stream.write_all(&hello.encode()).expect("a write");
+    let mut challenge = [0; CHALLENGE_BYTES];
+    stream.read_exact(&mut challenge).expect("a challenge");
+
+    stream.write_all(&overheard).expect("a write");
+
+    let mut reason = [0];
+    stream.read_exact(&mut reason).expect("a reason");
+    assert_eq!(Refusal::of(reason[0]), Some(Refusal::Secret));
+}
+
+#[test]
+fn a_listener_without_the_secret_is_found_out() {
+    let impostor = std::net::TcpListener::bind("127.31.9.2:0").expect("a free port");
+    let address = impostor.local_addr().expect("it is bound").to_string();
+    let plays = std::thread::spawn(move || {
+        let (mut stream, _) = impostor.accept().expect("a caller");
+        let mut bytes = [0; HELLO_BYTES];
+        stream.read_exact(&mut bytes).expect("a hello");
+        stream.write_all(&[0; CHALLENGE_BYTES]).expect("a write");
+        stream.read_exact(&mut bytes[..32]).expect("a proof");
+        stream.write_all(&[0; 33]).expect("a write");
+    });
+    let mut stream = connect(&address, None).expect("it listens");
+
+    let outcome = call().shake_hands(&mut stream);
+
+    assert!(matches!(outcome, Err(CallError::Impostor)));
+    plays.join().expect("it has played its part");
+}
+
+#[test]
+fn a_changed_frame_ends_the_connection() {
+    let door = door();
+    let (stream, mut keys) = door.try_in(&call()).expect("it is let in");
+    let mut bytes = Vec::new();
+    let tag = keys.from_caller.sign(b"hello");
+    bytes.extend_from_slice(&5u32.to_le_bytes());
+    bytes.extend_from_slice(&tag);
+    bytes.extend_from_slice(b"hallo");
+
+    (&stream).write_all(&bytes).expect("a write");
+
+    assert_eq!(door.frames.recv_timeout(SOON), Ok(Err(())));
+}
+
+#[test]
+fn a_repeated_frame_ends_the_connection() {
+    let door = door();
+    let (stream, mut keys) = door.try_in(&call()).expect("it is let in");
+    let mut bytes = 5u32.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&keys.from_caller.sign(b"hello"));
+    bytes.extend_from_slice(b"hello");
+
+    (&stream).write_all(&bytes).expect("a write");
+    (&stream).write_all(&bytes).expect("a write");
+
+    assert_eq!(door.frames.recv_timeout(SOON), Ok(Ok(b"hello".to_vec())));
+    assert_eq!(door.frames.recv_timeout(SOON), Ok(Err(())));
+}
+
+#[test]
+fn a_frame_that_is_too_long_ends_the_connection() {
+    let door = door();
+    let (mut stream, mut keys) = door.try_in(&call()).expect("it is let in");
+
+    write_frame(&mut stream, &mut keys.from_caller, &[0; 1_025]).expect("a write");
+
+    assert_eq!(door.frames.recv_timeout(SOON), Ok(Err(())));
+}
+
+#[test]
+fn a_newer_connection_ends_the_older_of_the_same_member() {
+    let door = door();
+    let (mut older, _) = door.try_in(&call()).expect("it is let in");
+    let _newer = door.try_in(&call()).expect("it is let in");
+
+    older.set_read_timeout(Some(SOON)).expect("a time-out");
+
+    assert_eq!(older.read(&mut [0]).expect("an end"), 0);
+}
+
+#[test]
+fn a_member_that_is_removed_is_shown_out() {
+    let door = door();
+    let (mut stream, mut keys) = door.try_in(&call()).expect("it is let in");
+    stream.set_read_timeout(Some(SOON)).expect("a time-out");
+    write_frame(&mut stream, &mut keys.from_caller, b"hello").expect("a write");
+    door.frames.recv_timeout(SOON).expect("it is served").expect("a frame");
+
+    door.listener.expel(2);
+
+    assert_eq!(stream.read(&mut [0]).expect("an end"), 0);
+}
+
+#[test]
+fn connections_that_say_nothing_keep_nobody_out() {
+    let door = door();
+    let silent: Vec<TcpStream> = (0..1_000).map_while(|_| door.try_connect()).collect();
+    assert!(silent.len() >= 500, "{} connections", silent.len());
+    let asked = Instant::now();
+
+    door.try_in(&call()).expect("it is let in");
+
+    assert!(asked.elapsed() < Duration::from_millis(500));
+}
+
+impl Door {
+    /// `None`: this process may have no more open files.
+    fn try_connect(&self) -> Option<TcpStream> {
+        TcpStream::connect(self.listener.address).ok()
+    }
+}
+
+#[test]
+fn who_says_nothing_is_shut_out_in_bounded_time() {
+    let door = door();
+    let mut stream = door.connect();
+    stream.set_read_timeout(Some(SOON)).expect("a time-out");
+
+    assert_eq!(stream.read(&mut [0]).expect("an end"), 0);
+}
