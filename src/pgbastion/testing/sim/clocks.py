@@ -22,6 +22,7 @@ class NodeClock:
         self._rate = MILLION + rate_ppm
         self._base_ns = start_ns
         self._since_ns = world.now_ns
+        self._shown_ns, self._shown_at_ns = start_ns, -1
         self.stands = False
         self.stood_until_ns = 0
         """True time at which it last ran on after a stand-still."""
@@ -29,10 +30,14 @@ class NodeClock:
 
     def now_ns(self) -> int:
         """Return what the clock shows."""
+        now_ns = self._world.now_ns
         if self.stands:
             return self._base_ns
-        passed = self._world.now_ns - self._since_ns
-        return self._base_ns + passed * self._rate // MILLION
+        if now_ns != self._shown_at_ns:
+            passed = now_ns - self._since_ns
+            self._shown_ns = self._base_ns + passed * self._rate // MILLION
+            self._shown_at_ns = now_ns
+        return self._shown_ns
 
     def until_ns(self, local_ns: int) -> int:
         """Return how much true time passes until the clock shows ``local_ns``."""
@@ -48,4 +53,5 @@ class NodeClock:
         """Go on from where it stood."""
         if self.stands:
             self.stands = False
+            self._shown_at_ns = -1
             self._since_ns = self.stood_until_ns = self._world.now_ns

@@ -173,9 +173,8 @@ class Cluster:
 
         def confirmed(waiter: Waiter) -> None:
             self.judge.acknowledged(machine, epoch, waiter)
-            if proxy is not None and self.final_phase:
-                seen = self.judge.acked_since
-                seen[proxy] = seen.get(proxy, 0) + 1
+            if proxy is not None:
+                self.judge.proxied_ns[proxy] = self.world.now_ns
 
         server.commit(confirmed)
 
@@ -183,6 +182,7 @@ class Cluster:
 
     def begin_final_phase(self) -> None:
         """Mend everything: from now on nothing fails."""
+        self.final_phase = True
         self.links.heal()
         self.links.weather = Links(self.world).weather
         for machine in self.machines.values():

@@ -363,7 +363,6 @@ class SimDatabase:
                 cut_epoch=old.cut_epoch,
                 branch=old.branch,
                 flushed=old.flushed,
-                last_was_standby=True,
                 broken=True,
             )
         )
@@ -375,6 +374,7 @@ class SimDatabase:
         new.checkpoint = new.branch.timeline
         await self._disk()
         new.clean, new.broken, new.standby = True, False, True
+        new.last_was_standby = True
 
     async def recover(self) -> None:
         """Let the stopped, crashed server recover on its own."""

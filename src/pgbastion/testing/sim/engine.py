@@ -63,7 +63,7 @@ class SimEngine:
         self.alive = True
         self.stopped = False
         self._held: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
-        self._page: tuple[int, ...] = ()
+        self._page_changes = -1
         self.core = Core(
             member_id=machine.number,
             heartbeat_ticks=1,
@@ -128,10 +128,9 @@ class SimEngine:
 
     def _read_page(self) -> None:
         page = self._machine.page
-        now = tuple(page[index] for index in _PAGE.values())
-        if now != self._page:
-            self._page = now
-            self.core.set_page(dict(zip(_PAGE, now, strict=True)))
+        if page.changes != self._page_changes:
+            self._page_changes = page.changes
+            self.core.set_page({name: page[index] for name, index in _PAGE.items()})
 
     def _drain(self) -> None:
         self._status = None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pgbastion.testing.sim.machine import Machine
 
 MILLION: Final = 1_000_000
+WRITES_WITHIN_NS: Final = 4 * NS_PER_S
 
 
 @dataclass(slots=True)
@@ -45,8 +46,8 @@ class Judge:
     entries: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     leaders: dict[int, int] = field(default_factory=dict)
     last_ack_ns: int = 0
-    acked_since: dict[int, int] = field(default_factory=dict)
-    """Writes through each node's proxy that were acknowledged in the last phase."""
+    proxied_ns: dict[int, int] = field(default_factory=dict)
+    """When a write through each node's proxy was last acknowledged."""
 
     @property
     def in_async(self) -> bool:
@@ -198,40 +199,45 @@ class Judge:
 
     # L1: in the end
 
-    def ended(self) -> None:
-        """Look at the cluster some time after the last fault was mended."""
-        self._check_writes()
-        for machine in self.machines.values():
-            self._check_member(machine)
+    def unwell(self) -> str | None:
+        """Say what is not as it should be once no fault is left; None: all is well.
 
-    def _check_writes(self) -> None:
+        Writes are accepted through every node's proxy, and every server is back as
+        the primary or as a standby that streams.
+        """
+        since_ns = self.world.now_ns - WRITES_WITHIN_NS
         silent = [
-            m.name for n, m in self.machines.items() if not self.acked_since.get(n)
+            m.name
+            for n, m in self.machines.items()
+            if self.proxied_ns.get(n, 0) < since_ns
         ]
         if silent:
-            reasons = {
-                m.name: m.daemon.main.node_decision.reason.value
-                for m in self.machines.values()
-                if m.daemon is not None
-            }
-            leading = [
-                m.daemon.main.cluster_decision
-                for m in self.machines.values()
-                if m.daemon is not None and m.daemon.host.raft().is_leader
-            ]
-            raise Violation(
-                "L1", f"no writes through {silent}: {reasons}, leader {leading}"
-            )
-
-    def _check_member(self, machine: "Machine") -> None:
+            return f"no writes through {', '.join(silent)}: {self._reasons()}"
         held = self.state.assignment
-        if held is None or machine.witness:
+        for machine in self.machines.values():
+            if machine.witness or held is None or machine.name == held.node:
+                continue
+            if machine.server is None or machine.server.link is None:
+                return f"{machine.name} does not stream: {self._reasons()}"
+        return None
+
+    def _reasons(self) -> str:
+        said = []
+        for machine in self.machines.values():
+            if machine.daemon is None:
+                continue
+            main = machine.daemon.main
+            said.append(f"{machine.name} {main.node_decision.reason}")
+            if machine.daemon.host.raft().is_leader:
+                said.append(f"leader {main.cluster_decision}")
+        return ", ".join(said)
+
+    def ended(self) -> None:
+        """Look at what the primary has in the end."""
+        held = self.state.assignment
+        if held is None or self.in_async:
             return
-        server, directory = machine.server, machine.directory
-        if server is None or (machine.name != held.node and server.link is None):
-            reason = machine.daemon.main.node_decision if machine.daemon else None
-            raise Violation("L1", f"{machine.name} did not come back: {reason}")
-        if machine.name == held.node and not self.in_async:
-            missing = self.ledger.missing(directory.branch, directory.flushed)
-            if missing is not None:
-                raise Violation("S2", f"in the end {missing}")
+        directory = self.machines[held.member_id].directory
+        missing = self.ledger.missing(directory.branch, directory.flushed)
+        if missing is not None:
+            raise Violation("S2", f"in the end {missing}")

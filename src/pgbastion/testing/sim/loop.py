@@ -64,7 +64,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def __init__(self, world: World, clock: NodeClock, name: str) -> None:
         self._world = world
         self._clock = clock
-        self._name = name
+        self.name = name
         self._ready: deque[Handle] = deque()
         self._timers: list[tuple[int, int, Handle]] = []
         self._sequence = 0
@@ -157,7 +157,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         if isinstance(exception, Violation):
             raise exception
         message = context.get("message", "")
-        raise Violation("exception", f"{self._name}: {message} {exception!r}")
+        raise Violation("exception", f"{self.name}: {message} {exception!r}")
 
     # What the world does to it
 
@@ -229,7 +229,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 continue
             steps += 1
             if steps > STEPS_MAX:
-                raise Violation("L1", f"{self._name} spins")
+                raise Violation("L1", f"{self.name} spins")
             if handle.context is None:
                 handle.callback(*handle.args)
             else:
@@ -244,6 +244,12 @@ class _Current:
     """Whose step runs now."""
 
     loop: SimLoop | None = None
+
+
+def current_process() -> str:
+    """Return the name of the process whose step runs now."""
+    loop = _Current.loop
+    return loop.name if loop is not None else "world"
 
 
 class _NodeTime:

@@ -36,6 +36,16 @@ PAGE_WORDS: Final = 512
 NEVER_NS: Final = 1 << 62
 
 
+class SharedWords(list[int]):
+    """The words of a shared page; ``changes`` rises with each write."""
+
+    changes = 0
+
+    def __setitem__(self, word: Any, value: Any) -> None:
+        self.changes += 1
+        super().__setitem__(word, value)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """What all machines of a run share."""
@@ -80,7 +90,7 @@ class Machine:
         self.witness = witness
         self.random: Random = world.stream(f"node {number}")
         self.directory = Directory()
-        self.page = [0] * PAGE_WORDS
+        self.page = SharedWords([0] * PAGE_WORDS)
         self.guard: GuardProcess | None = None
         self.server: Server | None = None
         self.daemon: Daemon | None = None
@@ -278,7 +288,7 @@ class Machine:
         self.clock.run()
         self.clock.on_run.clear()
         self.thaw_disks()
-        self.page = [0] * PAGE_WORDS
+        self.page = SharedWords([0] * PAGE_WORDS)
 
     def power_on(self) -> None:
         """Boot; the daemon starts by itself."""
