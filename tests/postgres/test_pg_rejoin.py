@@ -85,6 +85,13 @@ async def test_a_crashed_primary_recovers_is_rewound_and_streams(any_lab: Lab) -
     assert done is None
     assert seen
     assert await n1.mark() == new
+    # Rewound and not started yet: it tells no end before the data are consistent.
+    control = await n1.offline.control()
+    end = await n1.offline.wal_end(control)
+    assert control.min_recovery is not None
+    assert end is None or end >= control.min_recovery
+    step = await n1.ladder.decide(n2.replication_address())
+    assert isinstance(step, rejoin.Follow)
     await return_to(n1, n2)
     assert await n1.value("SELECT count(*) FROM public.t WHERE node = 'n1 alone'") == 0
 
@@ -173,6 +180,7 @@ async def test_a_copy_is_the_last_resort_and_leaves_the_old_directory(
     old = await n1.mark()
     new = n1.renewed(old)
     await n1.files.write(n1.paths.work_flag, "interrupted")
+    assert await n1.offline.wal_end(await n1.offline.control()) is None
     step = await n1.ladder.decide(n2.replication_address())
     assert isinstance(step, rejoin.Copy)
     assert await n1.ladder.take(step, n2.upstream, new) is None

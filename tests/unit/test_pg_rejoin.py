@@ -127,8 +127,11 @@ def test_where_a_rewind_cannot_help_there_is_a_copy(local: LocalState) -> None:
 
 
 def test_a_base_backup_begins_at_its_label() -> None:
-    fresh = replace(LOCAL, wal_end=None, has_backup_label=True)
+    fresh = replace(LOCAL, has_backup_label=True)
     assert isinstance(decide_rejoin(fresh, SOURCE), Follow)
+    assert isinstance(decide_rejoin(replace(fresh, wal_end=None), SOURCE), Follow)
+    diverged = replace(fresh, wal_end=wal(2, 1001))
+    assert isinstance(decide_rejoin(diverged, SOURCE), Copy)
 
 
 def test_a_primary_in_recovery_is_waited_for() -> None:

@@ -102,7 +102,9 @@ class Ladder:
         label = await self._files.read(data_dir / "backup_label")
         flag = await self._files.read(self._paths.work_flag)
         moved = await self._files.run("look", lambda: is_unfinished(data_dir))
-        end = await self._offline.wal_end(control)
+        ends = (await self._offline.wal_on_disk(control), control.min_recovery)
+        # A directory that was rewound needs WAL that it does not have yet.
+        end = max((end for end in ends if end is not None), default=None)
         histories = await self._histories.read_all()
         history = None
         if end is not None:

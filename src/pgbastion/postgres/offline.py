@@ -51,6 +51,20 @@ class Offline:
         return parse_controldata(output.stdout + output.stderr)
 
     async def wal_end(self, control: ControlData) -> WalEnd | None:
+        """Return up to where the server could go on by itself, for a survey.
+
+        Returns:
+            None where that cannot be told, or where it could not: a rewind was cut
+            short, or the WAL ends before the point at which the data are consistent.
+        """
+        if await self._files.read(self._paths.work_flag) is not None:
+            return None
+        end = await self.wal_on_disk(control)
+        if end is None or (control.min_recovery and end < control.min_recovery):
+            return None
+        return end
+
+    async def wal_on_disk(self, control: ControlData) -> WalEnd | None:
         """Return the end of valid WAL on the disk, on the last timeline that has any.
 
         Reads on from the latest checkpoint, then along every timeline that continues

@@ -21,7 +21,7 @@ class LocalState:
     programs_major: int
     """The version of the programs in ``bin_dir``."""
     wal_end: WalEnd | None
-    """None: it cannot be told."""
+    """Up to where there is WAL, or WAL is needed; None: it cannot be told."""
     history: History | None
     """Of the timeline of ``wal_end``; None: its file is missing."""
     has_backup_label: bool = False
@@ -99,7 +99,7 @@ def decide_rejoin(local: LocalState, source: SourceState) -> Step:
         return Wait(reason="the primary is still in recovery")
     if local.unfinished:
         return Copy(reason="a rewind or copy was cut short")
-    if local.has_backup_label:
+    if local.wal_end is None and local.has_backup_label:
         return Follow(reason="a base backup that has not been started yet")
     if local.wal_end is None:
         return Copy(reason="the local WAL cannot be read from the latest checkpoint on")
@@ -168,7 +168,7 @@ def _obstacle(local: LocalState, source: SourceState, end: WalEnd) -> str | None
         return "neither checksums nor wal_log_hints were on"
     if end.timeline == source.history.timeline:
         return "it is on the primary's own timeline"
-    if local.control.backup_in_progress:
+    if local.control.backup_in_progress or local.has_backup_label:
         return "a base backup was not replayed to its end"
     if local.history is None:
         return f"the history of timeline {end.timeline} is missing"
