@@ -21,7 +21,7 @@ from pgbastion.model.actions import (
     Propose,
     Survey,
 )
-from pgbastion.model.cluster import ClusterState, ReplicationMode
+from pgbastion.model.cluster import NOBODY, ClusterState, ReplicationMode
 from pgbastion.model.commands import Assign, Revoke
 from pgbastion.model.ids import Epoch, MemberId, Timeline
 from pgbastion.model.reasons import Reason
@@ -223,6 +223,7 @@ GIVEN_BACK = cluster_state(assignment=assignment(released=True))
 REVOKED = cluster_state(assignment=assignment(revoked=True))
 BOTH = cluster_state(assignment=assignment(released=True, revoked=True))
 EVERYBODY = (node_name(1), node_name(2), node_name(3))
+STANDBYS = (node_name(2), node_name(3))
 
 
 def surveyed(*answers: SurveyAnswer, **changes: object) -> ClusterView:
@@ -258,20 +259,41 @@ def test_a_release_needs_no_wait_but_a_revocation_and_a_survey() -> None:
         (
             CloseLease(epoch=Epoch(3)),
             revoke(Reason.HOLDER_RELEASED),
-            Survey(epoch=Epoch(3), nodes=EVERYBODY),
+            Survey(epoch=Epoch(3), nodes=STANDBYS),
         ),
         detail="n1",
     )
 
 
-def test_every_server_is_surveyed() -> None:
+def test_the_standbys_are_surveyed_before_the_holder() -> None:
     state = replace(BOTH, members=(*BOTH.members, member(4, witness=True)))
 
     assert decide_cluster(cluster_view(state=state)) == Decision(
         Reason.SURVEYING,
-        (Survey(epoch=Epoch(3), nodes=EVERYBODY),),
+        (Survey(epoch=Epoch(3), nodes=STANDBYS),),
         NOW_MS + SURVEY_AGAIN_MS,
     )
+
+
+def test_every_server_is_surveyed_at_once_where_only_the_holder_has_everything() -> (
+    None
+):
+    degraded = replace(BOTH, opened=opened(1, 3, NOBODY))
+
+    assert decide_cluster(cluster_view(state=degraded)).actions == (
+        Survey(epoch=Epoch(3), nodes=EVERYBODY),
+    )
+
+
+def test_the_holder_is_asked_too_when_the_standbys_answers_did_not_suffice() -> None:
+    view = surveyed(answer(2, 5))
+    assert view.survey is not None
+    later = replace(view, now_ms=view.survey.asked_ms + SURVEY_AGAIN_MS)
+
+    (asking,) = decide_cluster(later).actions
+
+    assert isinstance(asking, Survey)
+    assert node_name(1) in asking.nodes
 
 
 def test_a_survey_of_another_epoch_does_not_count() -> None:
@@ -279,7 +301,7 @@ def test_a_survey_of_another_epoch_does_not_count() -> None:
     assert view.survey is not None
     old = replace(view.survey, epoch=Epoch(2))
     assert decide_cluster(replace(view, survey=old)).actions == (
-        Survey(epoch=Epoch(3), nodes=EVERYBODY),
+        Survey(epoch=Epoch(3), nodes=STANDBYS),
     )
 
 

@@ -425,6 +425,21 @@ def test_a_rewind_waits_for_the_primarys_checkpoint() -> None:
     assert decide_node(view) == Decision(Reason.WAITING_FOR_CHECKPOINT, detail="n1")
 
 
+def test_a_rejoin_waits_until_the_new_primary_takes_clients() -> None:
+    """It would take processor and disk from the first commits after a failover."""
+    closed = received(primary_report(accepting=False))
+    assert decide_node(stopped(reports=closed)) == Decision(
+        Reason.PRIMARY_NOT_OPEN, detail="n1"
+    )
+
+
+def test_a_strict_primary_may_need_the_rejoining_node_to_open() -> None:
+    closed = received(primary_report(accepting=False))
+    strict = replace(stopped().state, strict=True)
+    decision = decide_node(stopped(reports=closed, state=strict))
+    assert decision.reason is Reason.EXAMINING
+
+
 def test_data_that_cannot_be_rewound_is_copied() -> None:
     assert decide_node(stopped(rejoin=found(RejoinStep.COPY))) == Decision(
         Reason.COPYING, (Copy(primary=node_name(1), epoch=Epoch(3)),), detail="why"

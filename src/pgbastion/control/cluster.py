@@ -167,17 +167,34 @@ def _decide_succession(view: ClusterView, policy: Policy, held: Assignment) -> D
 
 
 def _survey(view: ClusterView) -> tuple[Survey, ...]:
-    """Ask the servers that have not answered yet, now and then."""
+    """Ask the servers that have not answered yet, now and then.
+
+    The holder comes later where its standbys can do without it: reading the end of
+    a stopped server's WAL takes time and processor, just when both are short.
+    """
     survey = view.survey
     epoch = view.state.epoch
     servers = tuple(m.name for m in view.state.servers)
     if survey is None or survey.epoch != epoch:
-        return (Survey(epoch=epoch, nodes=servers),)
+        first = _others(view) if _standbys_may_suffice(view.state) else servers
+        return (Survey(epoch=epoch, nodes=first),)
     told = {a.node for a in counted(survey.answers)}
     silent = tuple(name for name in servers if name not in told)
     if silent and view.now_ms >= survey.asked_ms + SURVEY_AGAIN_MS:
         return (Survey(epoch=epoch, nodes=silent),)
     return ()
+
+
+def _others(view: ClusterView) -> tuple[NodeId, ...]:
+    held = view.state.assignment
+    holder = held.node if held is not None else None
+    return tuple(m.name for m in view.state.servers if m.name != holder)
+
+
+def _standbys_may_suffice(state: ClusterState) -> bool:
+    """Tell whether a survey without the holder can find every commit."""
+    opened = state.opened
+    return opened is not None and opened.sync.num_sync > 0
 
 
 def _choose_by_survey(view: ClusterView, held: Assignment) -> Decision:

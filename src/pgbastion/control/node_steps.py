@@ -216,6 +216,9 @@ def rejoin(view: NodeView) -> Decision | None:
     failed = _after_failure(view)
     if failed is not None:
         return failed
+    if not primary.accepting and not view.state.strict:
+        # Its first commits come first; strict, it may need this very node for them.
+        return Decision(Reason.PRIMARY_NOT_OPEN, detail=primary.node)
     found = view.rejoin
     if found is None or found.epoch != epoch:
         examine = Examine(primary=primary.node, epoch=epoch)

@@ -68,6 +68,7 @@ class Reason(StrEnum):
     REWINDING = "rewinding"
     RECOVERING = "recovering"
     WAITING_FOR_CHECKPOINT = "waiting_for_checkpoint"
+    PRIMARY_NOT_OPEN = "primary_not_open"
     EXAMINING = "examining"
     STARTING_STANDBY = "starting_standby"
     WAITING_FOR_START = "waiting_for_start"
@@ -137,6 +138,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.REWINDING: "the data directory is rewound to the primary's history",
     Reason.RECOVERING: "the crashed server recovers before it can be rewound",
     Reason.WAITING_FOR_CHECKPOINT: "the primary has no checkpoint since its promotion",
+    Reason.PRIMARY_NOT_OPEN: "the new primary does not take clients yet",
     Reason.EXAMINING: "the data directory is compared with the primary's history",
     Reason.STARTING_STANDBY: "PostgreSQL starts as a standby",
     Reason.WAITING_FOR_START: "PostgreSQL has not answered since its start",
