@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from pgbastion.clock import NS_PER_MS, boottime_ms
+from pgbastion.errors import PgBastionError
 from pgbastion.ha.ports import Database, DataFacts, Guard, GuardFacts, ServerFacts
 from pgbastion.model.cluster import ClusterState, SyncSet
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
@@ -81,7 +82,7 @@ class Observer:
         """Look for ever, at the profile's pace or when asked to."""
         while True:
             if self._guard.facts().running:
-                await self._look()
+                await self._try_to_look()
             pause_ms = HURRY_MS if self._expects_change() else self._probe_ms
             try:
                 async with asyncio.timeout(pause_ms / 1_000):
@@ -101,6 +102,14 @@ class Observer:
         server = self._server
         started = server is None or self._server_pid != facts.pid
         return started or self.hurry or (facts.asked_ns > 0 and not self._promotion)
+
+    async def _try_to_look(self) -> None:
+        try:
+            await self._look()
+        except (PgBastionError, TimeoutError, OSError) as exc:
+            # A guard that hangs must not end the daemon: what was not noted now is
+            # noted at the next look.
+            log.warning("look_failed", error=str(exc))
 
     async def _look(self) -> None:
         facts = self._guard.facts()
