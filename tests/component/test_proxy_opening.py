@@ -1,12 +1,17 @@
 """From a client's first byte to its server, or to a refusal that says why."""
 
 import asyncio
+import contextlib
 import os
+import resource
 import socket
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -320,6 +325,61 @@ async def test_a_thousand_silent_clients_are_bounded_in_time() -> None:
                 client.close()
 
 
+async def test_a_flood_of_silent_clients_never_exceeds_the_limit() -> None:
+    limits = Limits(connections_max=5, first_packet_s=60)
+    async with proxy_lab("n1", limits=limits) as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        for _ in range(5):
+            await lab.connect()
+        await asyncio.sleep(1.1)
+        flood = [await lab.connect() for _ in range(20)]
+        for client in flood:
+            client.send(startup())
+        await eventually(lambda: len(lab.servers["n1"].sessions) == 5)
+
+        await eventually(lambda: lab.proxy.snapshot().connections == 5)
+        refused_total = lab.proxy.snapshot().refused_total
+        assert refused_total == {Refusal.LATE: 5, Refusal.TOO_MANY: 15}
+
+
+async def test_clients_wait_in_the_kernel_while_descriptors_are_missing() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        first = await lab.session()
+        client = socket.socket()
+        client.setblocking(False)
+        with no_descriptors_left():
+            client.connect_ex((lab.address, PRIMARY_PORT))
+            await eventually(lambda: "proxy_accept_paused" in _names(lab))
+            await asyncio.sleep(0.3)
+            assert _names(lab).count("proxy_accept_paused") == 1
+            assert await first.query("who") == [b"n1"]
+        await eventually(lambda: lab.proxy.snapshot().accepted_total == 2)
+        client.close()
+
+
+def _names(lab: ProxyLab) -> list[str]:
+    return [name for name, _ in lab.events]
+
+
+@contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """Use up what this process may open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(fd.name) for fd in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 8, hard))
+    taken = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 # --- bad first packets ---
 
 
@@ -396,6 +456,7 @@ async def test_a_server_that_cannot_be_reached_is_reported() -> None:
         error = await refused(lab)
 
         assert (error["C"], "reached" in error["M"]) == ("57P03", True)
+        assert error["D"] == "n1: Connection refused."
         assert lab.proxy.snapshot().traffic[0].failures_total == 1
 
 

@@ -28,25 +28,17 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 LINGER_RESET = struct.pack("ii", 1, 0)
 
 
-KERNEL = "uvloop, kernel"
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}
 
 
-@pytest.fixture(params=["uvloop", "asyncio", KERNEL])
-def way(request: pytest.FixtureRequest) -> str:
-    """The event loop, and what moves the bytes."""
-    if request.param == KERNEL and not kernel_path_is_possible():
+@pytest.fixture(params=[DataPath.USERSPACE, DataPath.KERNEL])
+def data_path(request: pytest.FixtureRequest) -> DataPath:
+    """What moves the bytes."""
+    if request.param is DataPath.KERNEL and not kernel_path_is_possible():
         pytest.skip("the kernel data path needs CAP_BPF and CAP_NET_ADMIN")
-    return str(request.param)
-
-
-@pytest.fixture
-def anyio_backend(way: str) -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": way != "asyncio"}
-
-
-@pytest.fixture
-def data_path(way: str) -> DataPath:
-    return DataPath.KERNEL if way == KERNEL else DataPath.USERSPACE
+    return DataPath(request.param)
 
 
 async def send_in_pieces(

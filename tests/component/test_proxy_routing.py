@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import time
 from collections import Counter
 
@@ -205,6 +206,36 @@ async def test_a_proxy_that_was_frozen_past_the_expiry_moves_nothing() -> None:
         assert (await client.error())["C"] == "57P01"
         await eventually(lambda: lab.servers["n1"].endings == ["reset"])
         assert lab.servers["n1"].queries == []
+
+
+@pytest.mark.parametrize(
+    ("bind", "dialled", "backend"),
+    [
+        ("::1", "::1", "::1"),
+        ("::", "127.0.0.1", "127.0.0.1"),
+        ("::", "::1", "127.0.0.1"),
+    ],
+)
+async def test_both_families_are_served(bind: str, dialled: str, backend: str) -> None:
+    if not _has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    async with proxy_lab("n1", bind=bind, backend=backend) as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        lab.address = dialled
+        client = await lab.session()
+
+        assert await client.query("who") == [b"n1"]
+        (relay,) = lab.proxy._relays
+        assert relay.client_address == dialled
+
+
+def _has_ipv6() -> bool:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            return False
+    return True
 
 
 async def test_an_address_in_use_is_named_with_its_holder() -> None:

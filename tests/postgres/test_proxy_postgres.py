@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -26,9 +26,13 @@ from pgbastion.bench.lab.servers import (
     os_user,
 )
 from pgbastion.proxy.listener import Proxy
-from pgbastion.proxy.routes import Backend, Limits, Routes
+from pgbastion.proxy.routes import Backend, DataPath, Limits, Routes
 from support.lab_servers import lab_directory
-from support.proxy_lab import own_address, seconds_from_now
+from support.proxy_lab import (
+    kernel_path_is_possible,
+    own_address,
+    seconds_from_now,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -97,8 +101,8 @@ class ThreadedProxy:
     """A proxy with a loop of its own, so that blocking clients can use it."""
 
     server: PlainServer
+    data_path: DataPath
     address: str = field(default_factory=own_address)
-    limits: Limits = field(default_factory=Limits)
 
     def __enter__(self) -> Self:
         started = threading.Event()
@@ -120,13 +124,19 @@ class ThreadedProxy:
             bind=self.address,
             primary_port=PRIMARY_PORT,
             replica_port=REPLICA_PORT,
-            limits=self.limits,
-            on_event=lambda _name, _fields: None,
+            limits=Limits(),
+            on_event=self._on_event,
+            data_path=self.data_path,
         )
+        self._started = started
         await self.proxy.start()
-        started()
         await self._ended.wait()
         await self.proxy.stop(0)
+
+    def _on_event(self, name: str, fields: Mapping[str, object]) -> None:
+        if name == "proxy_data_path":
+            assert fields["path"] == self.data_path
+            self._started()
 
     def lead_to(self, primary: str | None, *, epoch: int = 1, **more: object) -> None:
         """Set routes; every node's server is the one that there is."""
@@ -151,7 +161,20 @@ class ThreadedProxy:
 
 @pytest.fixture
 def proxy(server: PlainServer) -> Iterator[ThreadedProxy]:
-    with ThreadedProxy(server) as proxy:
+    """A proxy that relays in user space."""
+    with ThreadedProxy(server, DataPath.USERSPACE) as proxy:
+        proxy.lead_to("n1")
+        yield proxy
+
+
+@pytest.fixture(params=list(DataPath)[1:])
+def either_proxy(
+    server: PlainServer, request: pytest.FixtureRequest
+) -> Iterator[ThreadedProxy]:
+    """A proxy with each data path, for tests that move bytes."""
+    if request.param is DataPath.KERNEL and not kernel_path_is_possible():
+        pytest.skip("the kernel data path needs CAP_BPF and CAP_NET_ADMIN")
+    with ThreadedProxy(server, request.param) as proxy:
         proxy.lead_to("n1")
         yield proxy
 
@@ -246,15 +269,15 @@ def test_a_held_client_reaches_the_new_primary(proxy: ThreadedProxy) -> None:
 
 @pytest.mark.parametrize("asked", ["select 1", "select pg_sleep(20)"])
 def test_a_session_of_an_ex_primary_ends_within_100_ms(
-    proxy: ThreadedProxy, asked: str
+    either_proxy: ThreadedProxy, asked: str
 ) -> None:
-    with connect(proxy.address, sslmode="disable") as db:
+    with connect(either_proxy.address, sslmode="disable") as db:
         changed_s = 0.0
 
         def change() -> None:
             nonlocal changed_s
             changed_s = time.perf_counter()
-            proxy.lead_to("n2", epoch=2)
+            either_proxy.lead_to("n2", epoch=2)
 
         timer = threading.Timer(0.3, change)
         timer.start()
@@ -326,17 +349,17 @@ def _copy_out(address: str, port: int, sslmode: str) -> str:
 
 @pytest.mark.parametrize("sslmode", ["disable", "require"])
 def test_copy_is_exact_to_the_byte_in_both_directions(
-    server: PlainServer, proxy: ThreadedProxy, sslmode: str
+    server: PlainServer, either_proxy: ThreadedProxy, sslmode: str
 ) -> None:
     direct = _copy_out(server.target.address, SERVER_PORT, "disable")
-    assert _copy_out(proxy.address, PRIMARY_PORT, sslmode) == direct
+    assert _copy_out(either_proxy.address, PRIMARY_PORT, sslmode) == direct
 
     table = sql.Identifier(f"copied_{sslmode}")
     with (
-        connect(proxy.address, sslmode=sslmode) as source,
-        connect(proxy.address, sslmode=sslmode) as sink,
+        connect(either_proxy.address, sslmode=sslmode) as source,
+        connect(either_proxy.address, sslmode=sslmode) as sink,
     ):
-        sink.execute(sql.SQL("create table {} (like t)").format(table))
+        sink.execute(sql.SQL("create temp table {} (like t)").format(table))
         into = sql.SQL("copy {} from stdin").format(table)
         with (
             source.cursor().copy("copy t to stdout") as out,
@@ -352,9 +375,9 @@ def test_copy_is_exact_to_the_byte_in_both_directions(
 
 
 def test_pgbench_runs_through_both_ports(
-    programs: tuple[Path, Path], proxy: ThreadedProxy
+    programs: tuple[Path, Path], either_proxy: ThreadedProxy
 ) -> None:
-    common = ["-h", proxy.address, "-U", "postgres"]
+    common = ["-h", either_proxy.address, "-U", "postgres"]
     made = program(
         programs, "pgbench", "-i", "-q", "-p", str(PRIMARY_PORT), *common, "postgres"
     )
@@ -362,7 +385,7 @@ def test_pgbench_runs_through_both_ports(
     for port, extra in (
         (PRIMARY_PORT, ["-N", "-t", "200"]),
         (REPLICA_PORT, ["-S", "-t", "500", "-M", "prepared"]),
-        (PRIMARY_PORT, ["-S", "-C", "-t", "15"]),
+        (PRIMARY_PORT, ["-S", "-C", "-t", "10"]),
     ):
         done = program(
             programs, "pgbench", "-n", "-c", "4", "-p", str(port), *common, *extra,
@@ -373,7 +396,7 @@ def test_pgbench_runs_through_both_ports(
 
 
 def test_pg_dump_sees_the_same_through_the_proxy(
-    programs: tuple[Path, Path], server: PlainServer, proxy: ThreadedProxy
+    programs: tuple[Path, Path], server: PlainServer, either_proxy: ThreadedProxy
 ) -> None:
     def dump(address: str, port: int) -> list[str]:
         done = program(
@@ -384,6 +407,6 @@ def test_pg_dump_sees_the_same_through_the_proxy(
         # Newer versions put a random word into the dump's first and last line.
         return [line for line in done.stdout.splitlines() if "restrict" not in line]
 
-    through = dump(proxy.address, REPLICA_PORT)
+    through = dump(either_proxy.address, REPLICA_PORT)
     assert through == dump(server.target.address, SERVER_PORT)
     assert len(through) > 20_000

@@ -94,10 +94,14 @@ async def proxy_lab(
     limits: Limits | None = None,
     data_path: DataPath = DataPath.USERSPACE,
     on_unknown_cancel: OnUnknownCancel | None = None,
+    bind: str = "",
+    backend: str = "",
 ) -> AsyncIterator[ProxyLab]:
     """Run a proxy with one stand-in server a node, and end everything afterwards."""
-    address = own_address()
-    servers = {node: StandInServer(node, host=own_address()) for node in nodes}
+    address = bind or own_address()
+    servers = {
+        node: StandInServer(node, host=backend or own_address()) for node in nodes
+    }
     events: list[tuple[str, Mapping[str, object]]] = []
     proxy = Proxy(
         bind=address,

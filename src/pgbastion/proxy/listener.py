@@ -6,7 +6,7 @@ import errno
 import socket
 from asyncio import AbstractEventLoop, Task
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -28,6 +28,8 @@ from pgbastion.proxy.routes import (
 from pgbastion.proxy.switchboard import OnEvent, Switchboard
 from pgbastion.proxy.wire import CancelKey
 
+# Files of the rest of the process; each connection has a socket on either side.
+_DESCRIPTORS_BESIDE: Final = 500
 # Accepted at one wake-up, so that a storm of clients does not starve the others.
 _ACCEPTS_AT_ONCE: Final = 64
 # How long nothing is accepted once file descriptors or memory have run out.
@@ -76,6 +78,7 @@ class Proxy:
         self._by_address: Counter[str] = Counter()
         self._refused: Counter[Refusal] = Counter()
         self._accepted = 0
+        self._paused = False
         self._drained = asyncio.Event()
         self._patience = Patience(self._connections, limits.user_timeout_ms)
         self._path = DataPathChoice(self._loop, data_path, limits, on_event)
@@ -96,7 +99,8 @@ class Proxy:
         for listener in self._listeners:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
         for work in (self._patience.watch(), self._settle_data_path()):
-            self._tasks.append(self._loop.create_task(work))
+            self._tasks.append(self._loop.create_task(self._own(work)))
+        self._allow_descriptors()
         ports = {service.value: port for service, port in self._ports.items()}
         self._on_event("proxy_listening", {"bind": self._bind, **ports})
 
@@ -159,6 +163,22 @@ class Proxy:
         self._board.mirror_lease(None)
         self._path.close()
 
+    def _allow_descriptors(self) -> None:
+        """See to it that the limit of connections can be reached."""
+        wanted = 2 * self._limits.connections_max + _DESCRIPTORS_BESIDE
+        allowed = sockets.allow_descriptors(wanted)
+        if allowed < wanted:
+            self._on_event(
+                "proxy_descriptors_short", {"wanted": wanted, "allowed": allowed}
+            )
+
+    async def _own(self, work: Coroutine[None, None, None]) -> None:
+        """Await ``work``; what goes wrong in it is reported and ends nothing else."""
+        try:
+            await work
+        except Exception as exc:  # noqa: BLE001 - the top of a task
+            self._on_event("proxy_task_failed", {"error": repr(exc)})
+
     async def _settle_data_path(self) -> None:
         """Let busy sessions move into the kernel once it has proven itself."""
         await self._path.settle()
@@ -201,13 +221,16 @@ class Proxy:
                 # The client was gone before it was accepted; accept(2), "Error
                 # handling".
                 continue
+            self._paused = False
             self._admit(client, sockets.printable_address(peer), listener)
 
     def _pause(self, listener: socket.socket, why: OSError) -> None:
         """Leave clients in the kernel's queue until something may be free again."""
         self._loop.remove_reader(listener.fileno())
         self._loop.call_later(_PAUSE_S, self._resume, listener)
-        self._on_event("proxy_accept_paused", {"reason": why.strerror})
+        if not self._paused:
+            self._paused = True
+            self._on_event("proxy_accept_paused", {"reason": why.strerror})
 
     def _resume(self, listener: socket.socket) -> None:
         if listener in self._listeners:
@@ -235,7 +258,7 @@ class Proxy:
             service=self._listeners[listener],
             cancel=self._canceller.cancel,
         )
-        open_up = self._open(opening, address, refusal)
+        open_up = self._own(self._open(opening, address, refusal))
         self._openings[opening] = self._loop.create_task(open_up)
 
     def _refusal_of(self, address: str) -> Refusal | None:

@@ -1,6 +1,7 @@
 """A client's way from its first byte to a server, or to a refusal that says why."""
 
 import errno
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -89,7 +90,7 @@ class Opening:
         self._engagement: Engagement | None = None
         # Servers that failed this client, and how the last of them did.
         self._avoid: set[Backend] = set()
-        self._failure = Refusal.UNREACHABLE
+        self._failure = RefusedError(Refusal.UNREACHABLE)
         # Whether the client has got bytes of the server that it is with.
         self._answered = False
         self._hold_end_s: float | None = None
@@ -145,6 +146,7 @@ class Opening:
     def refuse(self, refusal: Refusal, detail: str = "") -> None:
         """Break off: the client is told and closed."""
         self._dismissed = RefusedError(refusal, detail)
+        self._silent = False
         self.cut()
 
     async def _serve(self, refused: RefusedError | None) -> Relay | None:
@@ -249,7 +251,7 @@ class Opening:
                 superseded = self._server is None
                 raise RefusedError(Refusal.SUPERSEDED if superseded else Refusal.SILENT)
             if self._server is not None:
-                self._give_up(Refusal.SILENT)
+                self._give_up(Refusal.SILENT, "it accepts connections, no more")
 
     async def _ask(self, packet: bytes) -> bytes:
         """Return the server's first bytes; none: it failed, or was superseded."""
@@ -291,7 +293,7 @@ class Opening:
             choice = self._board.choose(self._service, self._avoid)
             match choice:
                 case Refusal.UNREACHABLE:
-                    raise self._refused(self._failure)
+                    raise self._failure
                 case Refusal():
                     raise self._refused(choice)
                 case Hold():
@@ -306,11 +308,18 @@ class Opening:
         self._check_dismissed()
         if resolved is None:
             self._avoid.add(backend)
+            self._failure = RefusedError(
+                Refusal.UNREACHABLE, f"{backend.node}: its name does not resolve."
+            )
             return
         if not self._board.allows(self._service, backend):
             return
         family, address = resolved
-        self._server = server = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            server = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as exc:
+            raise RefusedError(Refusal.TOO_MANY, f"{exc.strerror}.") from exc
+        self._server = server
         tune(server, limits)
         self._engagement = self._board.engage(self._service, backend)
         self._board.enter(self, self._engagement)
@@ -324,7 +333,7 @@ class Opening:
             if wake is Wake.READY:
                 failure = server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if failure:
-            self._give_up(Refusal.UNREACHABLE)
+            self._give_up(Refusal.UNREACHABLE, os.strerror(failure))
 
     async def _hold(self) -> None:
         """Wait in the queue until a primary may be there; refuse after ``hold_s``."""
@@ -397,12 +406,13 @@ class Opening:
         relay.start(bytes(self._received))
         return relay
 
-    def _give_up(self, failure: Refusal) -> None:
+    def _give_up(self, failure: Refusal, problem: str) -> None:
         """Close the server, which did not answer, and do not choose it again."""
         if self._engagement is not None:
             self._avoid.add(self._engagement.backend)
             self._board.count_failure(self._engagement)
-        self._failure = failure
+            detail = f"{self._engagement.backend.node}: {problem}."
+            self._failure = RefusedError(failure, detail)
         self._drop_server()
 
     def _drop_server(self) -> None:

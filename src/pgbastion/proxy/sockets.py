@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import resource
 import socket
 import struct
 from asyncio import AbstractEventLoop, TimerHandle
@@ -19,6 +20,20 @@ _BACKLOG: Final = 4096
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 # What one look at a leaving client discards.
 _DISCARD_BYTES: Final = 16_384
+
+
+def allow_descriptors(wanted: int) -> int:
+    """Allow this process ``wanted`` file descriptors if it may have them.
+
+    Returns:
+        How many it may have now; never fewer than before.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= allowed:
+        return soft if soft != resource.RLIM_INFINITY else wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return allowed
 
 
 def listen(bind: str, port: int) -> socket.socket:

@@ -99,13 +99,14 @@ class Switchboard:
     def set_routes(self, routes: Routes) -> None:
         """Take new routes: end what they outdate, then let waiting clients go on."""
         self._routes = routes
-        self._primary_lease.set(routes.expires_ns)
         outdated = [
             session
             for session, engagement in self._sessions.items()
             if _is_outdated(engagement, routes)
         ]
         self._supersede(outdated, _superseded_because(routes))
+        # Not before: a new expiry must never prolong the life of an outdated session.
+        self._primary_lease.set(routes.expires_ns)
         self._watch_expiry()
         self._release_held()
 

@@ -25,7 +25,7 @@ _TIMEOUT_S: Final = 10.0
 _BULK_BYTES: Final = 10_000_000
 # More than both sockets' buffers and the credit together.
 _STALL_BYTES_MAX: Final = 64 << 20
-_STALL_S: Final = 0.2
+_STALL_S: Final = 0.1
 _LEASE_NS: Final = 60_000_000_000
 
 
