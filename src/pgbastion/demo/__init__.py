@@ -19,13 +19,13 @@ from pgbastion.demo.faults import FAULTS
 from pgbastion.demo.once import run_once
 from pgbastion.demo.show import Show
 from pgbastion.demo.stage import Stage
-from pgbastion.errors import PgBastionError
+from pgbastion.errors import ConfigError, DemoError, PgBastionError
 
 EXIT_OK: Final = 0
 EXIT_WRONG: Final = 1
 """A row was lost or applied twice, or the cluster missed a bound."""
 EXIT_CANNOT_RUN: Final = 69
-"""The fault needs what this user or machine lacks (EX_UNAVAILABLE of sysexits.h)."""
+"""It needs what this user or machine lacks (EX_UNAVAILABLE of sysexits.h)."""
 EXIT_INTERRUPTED: Final = 130
 
 
@@ -38,7 +38,7 @@ def run(*, once: bool, fault: str, profile: str) -> int:
     with _ends_like_ctrl_c():
         try:
             return _once(fault, profile) if once else _live(profile)
-        except CannotRun as why:
+        except (CannotRun, ConfigError, DemoError) as why:
             print(f"pgbastion demo: {why}", file=sys.stderr)
             return EXIT_CANNOT_RUN
         except PgBastionError as error:

@@ -6,6 +6,7 @@ names the process that made it, and every process of its nodes carries its tag.
 
 import json
 import os
+import shutil
 import stat
 import tempfile
 from contextlib import suppress
@@ -16,7 +17,9 @@ from pgbastion.bench.lab import processes
 from pgbastion.bench.lab.network import MARK, NAME_PREFIX, remove_namespaces
 from pgbastion.bench.lab.node import remove_run_directory
 from pgbastion.bench.lab.processes import Process
+from pgbastion.config.rundir import run_directory
 from pgbastion.demo.files import NAMES, PREFIX, remove_directory
+from pgbastion.errors import ConfigError
 
 _OWNER: Final = "owner.json"
 
@@ -56,8 +59,16 @@ def remove(directory: Path) -> None:
     if os.geteuid() == 0:
         remove_namespaces(tag)
     for name in NAMES:
-        remove_run_directory(name, directory / name / "raft")
+        _remove_run_files(name, directory / name / "raft")
     remove_directory(directory)
+
+
+def _remove_run_files(name: str, raft_dir: Path) -> None:
+    # Where this environment leads to, and where another one may have led.
+    with suppress(ConfigError):
+        own = run_directory(name, raft_dir, os.environ)
+        shutil.rmtree(own, ignore_errors=True)
+    remove_run_directory(name, raft_dir)
 
 
 def _owner(directory: Path) -> Process | None:

@@ -59,7 +59,9 @@ def find_programs(user: str, copies: Path) -> Path:
 
 
 def _can_run(user: str, bin_dir: Path) -> bool:
-    command = [str(bin_dir / "postgres"), "--version"]
+    # setpriv itself still has root's capabilities when it executes its program, which
+    # would be found behind any directory; what env executes has to be reachable.
+    command = ["env", str(bin_dir / "postgres"), "--version"]
     if os.geteuid() == 0:
         ids = pwd.getpwnam(user)
         change = ["--reuid", str(ids.pw_uid), "--regid", str(ids.pw_gid)]

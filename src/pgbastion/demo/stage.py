@@ -17,6 +17,7 @@ from pgbastion.bench.lab.node import Node
 from pgbastion.bench.lab.settings import PRIMARY_PORT
 from pgbastion.bench.lab.waits import wait_for
 from pgbastion.bench.lab.workload import Place, schema
+from pgbastion.config.rundir import run_directory
 from pgbastion.demo import files, leftovers
 from pgbastion.demo.addresses import Addresses, reserve_addresses
 from pgbastion.demo.programs import find_programs, os_user
@@ -87,6 +88,7 @@ class Stage:
 
         Raises:
             DemoError: An address, a program or a user is missing.
+            ConfigError: There is no place in memory for the nodes' run files.
             CannotRun: This user may not make networks.
         """
         try:
@@ -199,6 +201,8 @@ class Stage:
         if self._namespaces and os.geteuid() != 0:
             raise CannotRun("cutting a node off needs root, for network namespaces")
         addresses = None if self._namespaces else self._reserve()
+        # Where the daemons would refuse to start, say so before anything is made.
+        run_directory(files.NAMES[0], Path("/"), os.environ)
         self.directory = files.make_directory()
         self._stack.callback(leftovers.remove, self.directory)
         leftovers.sign(self.directory)
