@@ -39,7 +39,7 @@ from pgbastion.bench.lab.wall_clock import wrong_clock
 from pgbastion.bench.lab.workload import Place, Sampler, Writers, schema
 
 _DISK_BYTES: Final = 1 << 30
-_KEPT: Final = ("*.log", "*.yaml", "*.txt", "n*/pg/log/*", "n*/pg/*.conf", "run-*")
+_KEPT: Final = ("*.log", "*.yaml", "*.txt", "n*/pg/log/*", "n*/pg/*.conf")
 
 
 class Lab:
@@ -227,12 +227,17 @@ class Lab:
         if self._keep_in is None or self.kept is not None:
             return self.kept
         self.kept = self._keep_in / self.directory.name
-        for pattern in _KEPT:
-            for source in self.directory.glob(pattern):
-                target = self.kept / source.relative_to(self.directory)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if source.is_file():
-                    shutil.copyfile(source, target)
+        found = {
+            source.relative_to(self.directory): source
+            for pattern in _KEPT
+            for source in self.directory.glob(pattern)
+            if source.is_file()
+        }
+        for node in self.nodes.values():
+            found |= {Path(node.name, log.name): log for log in node.run_logs()}
+        for place, source in found.items():
+            (self.kept / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, self.kept / place)
         return self.kept
 
     def _build(self) -> None:

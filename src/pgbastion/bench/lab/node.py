@@ -197,6 +197,14 @@ class Node:
         except psycopg.Error:
             return None
 
+    def run_logs(self) -> list[Path]:
+        """Return the logs of guard and server, which lie in the run directory."""
+        return [
+            log
+            for directory in run_directories(self.name, self.directory / "raft")
+            for log in directory.glob("*.log")
+        ]
+
     def remove_run_files(self) -> None:
         """Remove the run directory of a node all of whose processes have ended."""
         remove_run_directory(self.name, self.directory / "raft")
@@ -210,8 +218,15 @@ def run_name(name: str, raft_dir: Path) -> str:
     return f"{name}-{hashlib.sha256(str(raft_dir).encode()).hexdigest()[:8]}"
 
 
+def run_directories(name: str, raft_dir: Path) -> list[Path]:
+    """Return the run directory that such a daemon uses, wherever it made one."""
+    mark = run_name(name, raft_dir)
+    return [
+        found for base in _RUN_BASES for found in Path("/").glob(f"{base[1:]}/{mark}")
+    ]
+
+
 def remove_run_directory(name: str, raft_dir: Path) -> None:
     """Remove the run directory that a daemon with this name and Raft directory uses."""
-    for base in _RUN_BASES:
-        for found in Path("/").glob(f"{base[1:]}/{run_name(name, raft_dir)}"):
-            shutil.rmtree(found, ignore_errors=True)
+    for found in run_directories(name, raft_dir):
+        shutil.rmtree(found, ignore_errors=True)
