@@ -21,14 +21,14 @@ def main() -> int:
         return _run_one(options.seed, trace=options.trace)
     campaign = run_campaign(options.first, options.seeds, jobs=options.jobs)
     _print(campaign)
-    return 1 if campaign.failures() else 0
+    return 1 if any(campaign.failures()) else 0
 
 
 def _run_one(seed: int, *, trace: bool) -> int:
     say = sys.stdout.write
     say(f"seed {seed}: {shape_of(seed)}\n")
     try:
-        tally = run_seed(seed, (lambda line: _line(line)) if trace else None)
+        tally = run_seed(seed, _line if trace else None)
     except Violation as violation:
         say(f"seed {seed}: {violation}\n")
         return 1

@@ -191,9 +191,9 @@ class Cluster:
             machine.continue_parts()
             machine.power_on()
             machine.start_daemon()
-            if machine.guard is None or not machine.guard.alive:
-                if not machine.witness and machine.daemon is not None:
-                    machine.daemon.guard_died()
+            guarded = machine.guard is not None and machine.guard.alive
+            if not guarded and not machine.witness and machine.daemon is not None:
+                machine.daemon.guard_died()
             if machine.server is not None:
                 machine.server.thaw()
 

@@ -65,9 +65,7 @@ class SimDatabase:
             if self._loop.alive and not answer.done():
                 answer.set_result(None)
 
-        server.after(
-            self._machine.random.uniform(0.2, 2), self._loop.call_soon, settle
-        )
+        server.after(self._machine.random.uniform(0.2, 2), self._loop.call_soon, settle)
         async with asyncio.timeout(self._look_s):
             await answer
         if not server.alive or not server.answers:
@@ -223,9 +221,7 @@ class SimDatabase:
                 return Lsn(branch.begin)
         return None
 
-    async def history(
-        self, timeline: Timeline
-    ) -> tuple[tuple[Timeline, Lsn], ...]:
+    async def history(self, timeline: Timeline) -> tuple[tuple[Timeline, Lsn], ...]:
         """Return a timeline's newest ancestors and where each was left."""
         del timeline
         await self._pause(0.1, 1)

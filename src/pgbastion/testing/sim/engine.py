@@ -1,4 +1,4 @@
-"""The engine's core of one daemon, driven by the world; fulfils ``ha.ports.RaftEngine``."""
+"""The core of one daemon's engine, driven by the world, as ``ha.ports.RaftEngine``."""
 
 import asyncio
 from collections.abc import Callable
@@ -62,7 +62,7 @@ class SimEngine:
         self._disk_free_ns = 0
         self.alive = True
         self.stopped = False
-        self._held: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._held: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self._page_changes = -1
         self.core = Core(
             member_id=machine.number,
@@ -78,7 +78,7 @@ class SimEngine:
 
     # Its thread
 
-    def do(self, act: Callable[..., None], *args: Any) -> None:
+    def do(self, act: Callable[..., object], *args: Any) -> None:
         """Have the thread do something now, or when it goes on."""
         if not self.alive:
             return
@@ -144,7 +144,11 @@ class SimEngine:
             case "send":
                 machine = self._machine
                 machine.links.send(
-                    machine.number, output[1], machine.receive_frame, output[1], output[2]
+                    machine.number,
+                    output[1],
+                    machine.receive_frame,
+                    output[1],
+                    output[2],
                 )
             case "persist":
                 self._persist(output[1], output[2])
@@ -215,7 +219,7 @@ class SimEngine:
     def status(self) -> RaftStatus:
         """Return what the engine knows now."""
         if self._status is None:
-            raw: dict[str, Any] = self.core.status(self._now())  # type: ignore[assignment]
+            raw: dict[str, Any] = self.core.status(self._now())
             self._status = RaftStatus(
                 member_id=raw["member_id"],
                 role=raw["role"],
@@ -324,6 +328,12 @@ class SimEngine:
 
     # Questions between nodes travel beside the core, over the same links
 
+    def compact(self, index: int, data: bytes) -> None:
+        """Hand the state over, so that the log before it may go."""
+        if self.alive:
+            self.core.compact(index, data, self._now())
+            self._drain()
+
     async def request(
         self, member_id: int, kind: int, payload: bytes, timeout_s: float
     ) -> bytes | None:
@@ -335,7 +345,13 @@ class SimEngine:
         machine = self._machine
         back = (machine.number, number)
         machine.links.send(
-            machine.number, member_id, machine.receive_request, member_id, back, kind, payload
+            machine.number,
+            member_id,
+            machine.receive_request,
+            member_id,
+            back,
+            kind,
+            payload,
         )
         try:
             async with asyncio.timeout(timeout_s):

@@ -66,7 +66,9 @@ class GuardProcess:
         self.alive = False
         server = self.machine.server
         if server is not None:
-            server.after(self.machine.random.uniform(5, 40), self.machine.end_server, server)
+            server.after(
+                self.machine.random.uniform(5, 40), self.machine.end_server, server
+            )
 
     # The lease
 
@@ -90,7 +92,9 @@ class GuardProcess:
             self._expire(armed)
         elif not clock.stands:
             left = clock.until_ns(self.latches.acts_at_ns())
-            self.world.after(left + ms(self.machine.random.uniform(0, 2)), self._look, number)
+            self.world.after(
+                left + ms(self.machine.random.uniform(0, 2)), self._look, number
+            )
 
     def _expire(self, epoch: int) -> None:
         self.latches.end(epoch)
@@ -126,7 +130,9 @@ class GuardProcess:
         server = self.machine.server
         if server is not None:
             self.machine.end_server(server)
-        self.world.after(ms(self.machine.random.uniform(1, 8)), self.deliver, self._said)
+        self.world.after(
+            ms(self.machine.random.uniform(1, 8)), self.deliver, self._said
+        )
 
     def _said(self) -> None:
         """Say "stopped": nothing is left."""
@@ -326,5 +332,3 @@ class GuardPort:
         """Note that what was asked for has happened."""
         if self._facts.asked_ns:
             await self._ask(lambda guard: guard.latches.answer())
-
-

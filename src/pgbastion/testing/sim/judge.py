@@ -1,4 +1,4 @@
-"""Watches the promises: S1 to S6 after every event that could break them, L1 at the end.
+"""Watches the promises: S1 to S6 after each event that may break them, L1 at the end.
 
 It knows true time and every disk, which no node does. Its rules are the words of
 docs/explanation/lease.md, with the exceptions that are stated there.
@@ -166,13 +166,15 @@ class Judge:
     def _check_in_lease(self, machine: "Machine", epoch: int) -> None:
         grant = self.grants.get(epoch)
         if grant is None or grant.machine is not machine:
-            raise Violation("S3", f"{machine.name} acknowledges in {epoch} without a lease")
+            raise Violation(
+                "S3", f"{machine.name} acknowledges in {epoch} without a lease"
+            )
         over_ns = machine.clock.now_ns() - grant.expiry_ns
         if over_ns > 0 and not self._impaired(machine, epoch):
             raise Violation(
                 "S3",
-                f"{machine.name} acknowledges {over_ns / NS_PER_MS:.3f} ms after the end "
-                f"of its lease of epoch {epoch}",
+                f"{machine.name} acknowledges {over_ns / NS_PER_MS:.3f} ms after its "
+                f"lease of epoch {epoch}",
             )
 
     def promoted(self, machine: "Machine") -> None:
@@ -186,7 +188,9 @@ class Judge:
 
     # S5: where the proxies lead
 
-    def routed(self, machine: "Machine", epoch: int, lease_ms: int, drift_ppm: int) -> None:
+    def routed(
+        self, machine: "Machine", epoch: int, lease_ms: int, drift_ppm: int
+    ) -> None:
         """Look at the epoch to which a node's proxy sends a writer now."""
         superseded_ns = self.assigned_ns.get(epoch + 1)
         if superseded_ns is None or machine.woke_ns >= superseded_ns:

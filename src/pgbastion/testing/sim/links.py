@@ -42,7 +42,7 @@ class Links:
         return stream
 
     def send(
-        self, source: int, target: int, deliver: Callable[..., None], *args: object
+        self, source: int, target: int, deliver: Callable[..., object], *args: object
     ) -> None:
         """Send a packet: it may be lost, repeated, late, and overtaken by others."""
         if (source, target) in self.cuts:
@@ -55,7 +55,7 @@ class Links:
             self._carry(random, deliver, args)
 
     def _carry(
-        self, random: Random, deliver: Callable[..., None], args: tuple[object, ...]
+        self, random: Random, deliver: Callable[..., object], args: tuple[object, ...]
     ) -> None:
         weather = self.weather
         delay_ms = random.uniform(weather.least_ms, weather.most_ms)

@@ -182,7 +182,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 # Nobody waits for it, and nobody is to complain about that.
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 with suppress(Exception, asyncio.CancelledError):
-                    task.get_coro().close()  # type: ignore[union-attr]
+                    task.get_coro().close()
         finally:
             asyncio._set_running_loop(None)
         self._tasks.clear()
@@ -267,8 +267,9 @@ class _NodeTime:
 @contextmanager
 def node_time() -> Iterator[None]:
     """Have :mod:`pgbastion.clock` show the clock of the node whose step runs."""
-    product_clock.time = _NodeTime  # type: ignore[assignment]
+    replaced: Any = product_clock
+    replaced.time = _NodeTime
     try:
         yield
     finally:
-        product_clock.time = real_time
+        replaced.time = real_time

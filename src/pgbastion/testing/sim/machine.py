@@ -20,7 +20,14 @@ from pgbastion.ha.observer import Observer
 from pgbastion.ha.ports import GuardFacts
 from pgbastion.ha.talk import Kind, decode_cut, encode_answer
 from pgbastion.model.cluster import Member
-from pgbastion.model.ids import DataId, Epoch, Incarnation, MemberId, NodeId, standby_name
+from pgbastion.model.ids import (
+    DataId,
+    Epoch,
+    Incarnation,
+    MemberId,
+    NodeId,
+    standby_name,
+)
 from pgbastion.model.views import START_MAX_MS, Limits
 from pgbastion.testing.sim.clocks import NodeClock
 from pgbastion.testing.sim.database import SimDatabase
@@ -170,7 +177,9 @@ class Machine:
     def start_server(self, *, primary: bool) -> None:
         """Start PostgreSQL on the data directory."""
         self.pids += 1
-        self.server = Server(self.world, self.links, self, pid=self.pids, primary=primary)
+        self.server = Server(
+            self.world, self.links, self, pid=self.pids, primary=primary
+        )
         self.server.frozen = self.stalled
 
     def end_server(self, server: Server, *, clean: bool = False) -> None:
@@ -366,7 +375,9 @@ class Daemon:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         timings = machine.setting.timings
-        self.loop = SimLoop(machine.world, machine.clock, machine.name)
+        self.loop = SimLoop(  # type: ignore[abstract]
+            machine.world, machine.clock, machine.name
+        )
         self.loop.stopped = machine.stalled
         self.incarnation = Incarnation(machine.random.getrandbits(40) + 1)
         self.own = Member(
@@ -406,9 +417,7 @@ class Daemon:
         if not machine.witness:
             machine.obtain_guard()
             self.guard = GuardPort(machine, self.loop, self._on_stopped)
-            database = SimDatabase(
-                machine, self.loop, look_ms=timings.probe_ms
-            )
+            database = SimDatabase(machine, self.loop, look_ms=timings.probe_ms)
             self.observer = Observer(
                 database,
                 self.guard,
@@ -602,5 +611,3 @@ class Daemon:
         if self.routing is None or self.routing.primary is None or not fresh:
             return None
         return int(self.routing.primary.member_id)
-
-

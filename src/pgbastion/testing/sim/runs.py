@@ -8,16 +8,17 @@ from random import Random
 from typing import Any, Final
 
 from pgbastion.config.timings import Profile
-from pgbastion.control.node import duty, find
+from pgbastion.control.cluster import decide_cluster
+from pgbastion.control.node import decide_node, duty, find
 from pgbastion.ha import host as product_host
 from pgbastion.ha import loop as product_loop
 from pgbastion.model.actions import Decision
 from pgbastion.model.cluster import ReplicationMode
 from pgbastion.model.report import decode_report
 from pgbastion.model.views import ClusterView, NodeView
+from pgbastion.observe.logging import FIELDS
 from pgbastion.testing.sim.cluster import Cluster, Shape
 from pgbastion.testing.sim.faults import plan_faults
-from pgbastion.observe.logging import FIELDS
 from pgbastion.testing.sim.loop import current_process, node_time
 from pgbastion.testing.sim.world import Tally, Violation, World, ms
 
@@ -34,16 +35,21 @@ LOOK_MS: Final = 1_000
 def shape_of(seed: int) -> Shape:
     """Draw the shape of a seed's cluster."""
     random = Random(f"shape {seed}")
-    servers, witnesses = random.choice(((3, 0), (3, 0), (2, 1), (3, 2), (5, 0)))
-    profile = random.choices(list(Profile), (2, 5, 3))[0]
+    servers, witnesses = random.choices(((3, 0), (2, 1), (3, 2), (5, 0)), (8, 5, 2, 2))[
+        0
+    ]
+    profile = random.choices(list(Profile), (3, 8, 9))[0]
     mode = random.choices(list(ReplicationMode), (2, 3, 10))[0]
+    strict = random.random() < 0.12
+    # Strict with more standbys wanted than there are means no writes, as was wished.
+    count = random.choice((None, None, None, 1, 1 if strict else 2))
     return Shape(
         servers=servers,
         witnesses=witnesses,
         profile=profile,
         mode=mode,
-        sync_count=random.choice((None, None, None, 1, 2)),
-        strict=random.random() < 0.12,
+        sync_count=count,
+        strict=strict,
         joining=random.choice((0, 0, 0, 1)),
         late_promotions=random.choice((0.0, 0.1, 0.5)),
         write_ms={Profile.FAST: 300, Profile.NORMAL: 500, Profile.WIDE: 1_500}[profile],
@@ -90,7 +96,6 @@ def end(cluster: Cluster) -> None:
 @contextmanager
 def counting(tally: Tally) -> Iterator[None]:
     """Count the reasons and transitions that decisions reach."""
-    decide_node, decide_cluster = product_loop.decide_node, product_loop.decide_cluster
 
     def node(view: NodeView) -> Decision:
         decision = decide_node(view)

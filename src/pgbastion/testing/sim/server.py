@@ -120,7 +120,7 @@ class Server:
         self.link: Sender | None = None
         self.waiters: list[Waiter] = []
         self.sync = self.directory.sync
-        self._held: list[tuple[Callable[..., None], tuple[object, ...]]] = []
+        self._held: list[tuple[Callable[..., object], tuple[object, ...]]] = []
         self._connecting = False
         self.directory.last_was_standby = not primary
         crashed = not self.directory.clean
@@ -135,11 +135,11 @@ class Server:
 
     # Time
 
-    def after(self, delay_ms: float, do: Callable[..., None], *args: object) -> None:
+    def after(self, delay_ms: float, do: Callable[..., object], *args: object) -> None:
         """Have a process of the server do something after a while."""
         self.world.after(ms(delay_ms), self.deliver, do, *args)
 
-    def deliver(self, do: Callable[..., None], *args: object) -> None:
+    def deliver(self, do: Callable[..., object], *args: object) -> None:
         """Have a process do something now, or when the server is thawed."""
         if not self.alive:
             return
@@ -148,12 +148,12 @@ class Server:
         else:
             do(*args)
 
-    def flush(self, do: Callable[..., None], *args: object) -> None:
+    def flush(self, do: Callable[..., object], *args: object) -> None:
         """Have something done once the disk has taken what was written."""
         delay = ms(self.random.uniform(0.1, 1.5))
         self.world.after(delay, self._flushed, do, args)
 
-    def _flushed(self, do: Callable[..., None], args: tuple[object, ...]) -> None:
+    def _flushed(self, do: Callable[..., object], args: tuple[object, ...]) -> None:
         if self.machine.disk_frozen:
             self.machine.on_disk_thaw.append(lambda: self._flushed(do, args))
         else:
@@ -344,7 +344,7 @@ class Server:
         self.link = sender
         target.senders.append(sender)
         self.directory.history_files |= target.directory.timelines
-        target._send(sender)  # noqa: SLF001 - both ends of one connection
+        target._send(sender)
 
     def disconnect(self) -> None:
         """End the receiver, as when the upstream is taken from the setting."""
@@ -360,7 +360,9 @@ class Server:
         delay = self.links.delay_ns(here, there)
         receiver = sender.receiver
         branch = self.directory.branch
-        self.world.after(delay, receiver.deliver, receiver._receive, sender, branch, upto)
+        self.world.after(
+            delay, receiver.deliver, receiver._receive, sender, branch, upto
+        )
 
     def resend(self) -> None:
         """After a cut: what was not sent or not confirmed goes again."""

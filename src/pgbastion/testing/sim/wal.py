@@ -68,5 +68,8 @@ class Ledger:
         """Say which acknowledged commit WAL up to there lacks; None: none."""
         for other, lsn in self.newest.items():
             if not branch.holds(other, lsn, upto):
-                return f"{lsn} of timeline {other.timeline} is not in {upto} of {branch.timeline}"
+                return (
+                    f"{lsn} of timeline {other.timeline} is not in {upto} of "
+                    f"{branch.timeline}"
+                )
         return None

@@ -58,14 +58,16 @@ class World:
         self.now_ns = 0
         self.tally = Tally()
         self.trace = trace
-        self._queue: list[tuple[int, int, Callable[..., None], tuple[object, ...]]] = []
+        self._queue: list[
+            tuple[int, int, Callable[..., object], tuple[object, ...]]
+        ] = []
         self._sequence = 0
 
     def stream(self, name: str) -> Random:
         """Return the stream of random numbers of this name."""
         return Random(f"{self.seed}/{name}")
 
-    def after(self, delay_ns: int, do: Callable[..., None], *args: object) -> None:
+    def after(self, delay_ns: int, do: Callable[..., object], *args: object) -> None:
         """Have ``do(*args)`` happen after a while."""
         self._sequence += 1
         heapq.heappush(
