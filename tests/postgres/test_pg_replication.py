@@ -202,3 +202,28 @@ async def test_slots_hold_wal_on_a_primary_only(one_lab: Lab) -> None:
     await n2.primary.slots.keep([n1.name])
     await n2.standby.warm()
     assert len(await n2.primary.slots.list()) == 1
+
+
+async def test_a_human_who_overrides_the_source_does_not_undo_a_cut(
+    one_lab: Lab,
+) -> None:
+    n1, n2 = await two(one_lab)
+    source = f"host={n1.host} port={n1.port} user=replicator"
+    await n2.rows(f"ALTER SYSTEM SET primary_conninfo = '{source}'")
+    assert isinstance(await n2.standby.cut(Epoch(1), deadline_s=5), WalEnd)
+    assert await n2.value("SHOW primary_conninfo") == ""
+
+
+async def test_a_standby_that_would_acknowledge_alone_is_not_promoted(
+    one_lab: Lab,
+) -> None:
+    _, n2 = await two(one_lab)
+    await n2.standby.cut(Epoch(1), deadline_s=5)
+    await n2.rows("ALTER SYSTEM SET synchronous_standby_names = ''")
+    await n2.rows("SELECT pg_reload_conf()")
+    with pytest.raises(PostgresError, match="acknowledge commits alone"):
+        await n2.standby.promote(Epoch(2), Timeline(3))
+    assert await n2.value("SELECT pg_is_in_recovery()") is True
+    await n2.standby.cut(Epoch(1), deadline_s=5)
+    await n2.standby.promote(Epoch(2), Timeline(3))
+    assert await n2.standby.promoted(deadline_s=10) is not None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pgbastion.errors import PostgresError
+from pgbastion.model.cluster import ReplicationMode
 from pgbastion.model.ids import Epoch, Timeline
 from pgbastion.model.wal import Lsn, WalEnd, parse_lsn
 from pgbastion.observe.logging import get_logger
@@ -22,7 +23,7 @@ from pgbastion.postgres.files import Files
 from pgbastion.postgres.history import HistoryFiles
 from pgbastion.postgres.layout import PgPaths
 from pgbastion.postgres.mark import MarkFile
-from pgbastion.postgres.render import Upstream, Volatile
+from pgbastion.postgres.render import Upstream, Volatile, sync_names
 from pgbastion.postgres.slots import Slots
 
 QUERY_DEADLINE_S: Final = 2.0
@@ -31,6 +32,10 @@ QUERY_DEADLINE_S: Final = 2.0
 ASK_EVERY_S: Final = 0.003
 
 _RECEIVER: Final = "SELECT r.pid FROM pg_catalog.pg_stat_wal_receiver AS r"
+_SETTINGS: Final = """
+SELECT pg_catalog.current_setting('primary_conninfo') = '',
+       pg_catalog.current_setting('synchronous_standby_names')
+"""
 # The start-up process waits in one of these once it has replayed all on the disk.
 _WAITS_FOR_WAL: Final = """
 SELECT pg_catalog.pg_last_wal_receive_lsn()::text,
@@ -158,6 +163,7 @@ class Standby:
     async def cut_files(self, epoch: Epoch) -> None:
         """Make the cut durable; all that a stopped server needs."""
         mark = await self._mark.update(cut=epoch)
+        await self._config.sanitise()
         await self._config.write_volatile(Volatile(), mark.data_id)
 
     async def wal_end(self, *, deadline_s: float) -> WalEnd | Unknown:
@@ -192,6 +198,7 @@ class Standby:
                 f"the primary of epoch {epoch} must not be followed here any more"
             )
         await self._mark.update(epoch=epoch)
+        await self._config.sanitise()
         await self._config.write_volatile(Volatile(upstream=upstream), mark.data_id)
 
     async def promote(
@@ -215,8 +222,14 @@ class Standby:
                 answers.
         """
         await self._connection.open(deadline_s=QUERY_DEADLINE_S)
-        if await self._receiver() is not None:
+        is_cut, names = await self._settings()
+        if not is_cut or await self._receiver() is not None:
             raise PostgresError("a standby that still receives is not promoted")
+        if names != sync_names(ReplicationMode.QUORUM, None):
+            raise PostgresError(
+                "a standby is not promoted whose synchronous_standby_names are"
+                f" {names!r}: it would acknowledge commits alone"
+            )
         current = (await self._identify()).timeline
         await self._histories.write_missing(current, timeline)
         await self._mark.update(promoted=epoch)
@@ -260,10 +273,16 @@ class Standby:
         rows = await self._connection.rows(_RECEIVER, deadline_s=QUERY_DEADLINE_S)
         return rows[0][0] if rows else None
 
+    async def _settings(self) -> tuple[bool, str]:
+        """Return whether nobody is to be followed, and whom commits wait for."""
+        rows = await self._connection.rows(_SETTINGS, deadline_s=QUERY_DEADLINE_S)
+        return rows[0][0], rows[0][1]
+
     async def _wait_until_gone(self, receiver: int | None) -> None:
         while True:
             current = await self._receiver()
-            if current is None and (receiver is None or not is_alive(receiver)):
+            gone = current is None and (receiver is None or not is_alive(receiver))
+            if gone and (await self._settings())[0]:
                 return
             receiver = current or receiver
             await asyncio.sleep(ASK_EVERY_S)
