@@ -33,7 +33,9 @@ impl Put for Vec<u8> {
     }
 
     fn put_blob(&mut self, value: &[u8]) {
-        self.put_u32(u32::try_from(value.len()).expect("blobs are bounded far below 4 GiB"));
+        self.put_u32(
+            u32::try_from(value.len()).expect("blobs are bounded far below 4 GiB"),
+        );
         self.extend_from_slice(value);
     }
 

@@ -79,14 +79,19 @@ impl DiskLog {
         for (position, piece) in pieces.iter().enumerate() {
             if (piece.number, piece.first_sequence) != expected {
                 let at = pieces[position.saturating_sub(1)].path.display();
-                return Err(format!("{at}: damaged at offset {end}: what follows is missing"));
+                return Err(format!(
+                    "{at}: damaged at offset {end}: what follows is missing"
+                ));
             }
             let read = piece.frames(&mut recovered)?;
             end = read.end;
             expected = (piece.number + 1, read.sequence);
         }
         if recovered.hard_state.commit > recovered.last_index() {
-            return Err(format!("{}: the log ends before what was committed", dir.display()));
+            return Err(format!(
+                "{}: the log ends before what was committed",
+                dir.display()
+            ));
         }
         let last = pieces.last().expect("the first piece is there");
         let (log, cut) = DiskLog::reopen(dir, last, end, expected.1)?;
@@ -100,7 +105,8 @@ impl DiskLog {
         sequence: u64,
     ) -> Result<(DiskLog, Option<Cut>), String> {
         let path = &last.path;
-        let failed = |e: io::Error| format!("{}: cannot open for writing: {e}", path.display());
+        let failed =
+            |e: io::Error| format!("{}: cannot open for writing: {e}", path.display());
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
         let capacity = (last.bytes.len() as u64).max(SEGMENT_BYTES);
         let torn = last.bytes[end as usize..].iter().any(|byte| *byte != 0);
@@ -185,7 +191,13 @@ fn remove(path: &Path) -> Result<(), String> {
 }
 
 fn open_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
 }
 
 fn reserve_space(file: &File, bytes: u64) -> io::Result<()> {
@@ -298,18 +310,21 @@ impl Segment {
         let name = path.display().to_string();
         let bytes = fs::read(&path).map_err(|e| format!("{name}: cannot read: {e}"))?;
         let mut take = Take(&bytes);
-        let mut fields = || -> Result<(u32, u32, u64, u64, bool), crate::bytes::Malformed> {
-            let magic = take.array::<8>()? == *MAGIC;
-            let (version, flags) = (take.u32()?, take.u32()?);
-            let (number, sequence) = (take.u64()?, take.u64()?);
-            let whole = take.u32()? == crc32fast::hash(&bytes[..32]);
-            Ok((version, flags, number, sequence, magic && whole))
-        };
+        let mut fields =
+            || -> Result<(u32, u32, u64, u64, bool), crate::bytes::Malformed> {
+                let magic = take.array::<8>()? == *MAGIC;
+                let (version, flags) = (take.u32()?, take.u32()?);
+                let (number, sequence) = (take.u64()?, take.u64()?);
+                let whole = take.u32()? == crc32fast::hash(&bytes[..32]);
+                Ok((version, flags, number, sequence, magic && whole))
+            };
         let Ok((version, flags, inside, first_sequence, true)) = fields() else {
             return Err(format!("{name}: damaged at offset 0: no header of a log"));
         };
         if version != VERSION {
-            return Err(format!("{name}: format {version} of the log; this program reads {VERSION}"));
+            return Err(format!(
+                "{name}: format {version} of the log; this program reads {VERSION}"
+            ));
         }
         if inside != number {
             return Err(format!("{name}: the file says that it is number {inside:016x}"));

@@ -9,6 +9,7 @@ use pgbastion_lease::NS_PER_MS;
 
 use crate::clock::boottime_ns;
 use crate::core::{Core, Output, Settings};
+use crate::desk::Desk;
 use crate::disk::{Cut, DiskLog};
 use crate::event::{Event, Level, Payload, Status};
 use crate::home::{Home, Identity};
@@ -17,7 +18,7 @@ use crate::link::Notice;
 use crate::listener::{Doorplate, Listener};
 use crate::loud;
 use crate::members::Members;
-use crate::node::{hearsay, Command, Desk, NodeSettings, Shared};
+use crate::node::{hearsay, Command, NodeSettings, Shared};
 use crate::page::Page;
 use crate::peers::Peers;
 use crate::records::Recovered;
@@ -118,8 +119,10 @@ impl Driver {
     }
 
     pub fn log_was_cut(&mut self, cut: &Cut) {
-        let fields =
-            vec![("file", cut.file.display().to_string()), ("offset", cut.offset.to_string())];
+        let fields = vec![
+            ("file", cut.file.display().to_string()),
+            ("offset", cut.offset.to_string()),
+        ];
         self.say(Level::Warning, "log_tail_cut", fields);
     }
 
@@ -241,15 +244,6 @@ impl Driver {
                 self.shared.outbox.push(Event::Request { id, from: 0, kind, payload });
             }
             Command::Link { member, class, notice } => self.noticed(member, class, notice),
-            Command::Refused { address, member, refusal } => self.say(
-                Level::Warning,
-                "connection_refused",
-                vec![
-                    ("address", address.ip().to_string()),
-                    ("member", member.to_string()),
-                    ("reason", refusal.word().to_owned()),
-                ],
-            ),
             command => self.member_command(command),
         }
     }
@@ -368,14 +362,17 @@ impl Driver {
         let Some(member) = &mut self.member else { return };
         match (class, notice) {
             (Class::Raft, Notice::Up) => {
-                self.said.retain(|line| !line.starts_with(&format!("peer_unreachable {id} ")));
+                self.said
+                    .retain(|line| !line.starts_with(&format!("peer_unreachable {id} ")));
             }
             (Class::Raft, Notice::Lost) => member.core.unreachable(id, now_ns),
             (Class::Raft, Notice::Failed(why)) => {
                 let fields = vec![("member", id.to_string()), ("why", why)];
                 self.say(Level::Warning, "peer_unreachable", fields);
             }
-            (Class::Snapshot, Notice::Written) => member.core.snapshot_sent(id, true, now_ns),
+            (Class::Snapshot, Notice::Written) => {
+                member.core.snapshot_sent(id, true, now_ns)
+            }
             (Class::Snapshot, Notice::Lost | Notice::Failed(_)) => {
                 member.core.snapshot_sent(id, false, now_ns);
             }
@@ -414,7 +411,9 @@ impl Driver {
             Output::Persist { token, records } => {
                 if let Err(error) = member.log.append(&records) {
                     let dir = self.settings.dir.display();
-                    loud::die(format!("{dir}: the consensus log cannot be written: {error}"));
+                    loud::die(format!(
+                        "{dir}: the consensus log cannot be written: {error}"
+                    ));
                 }
                 member.core.persisted(token, boottime_ns());
             }
@@ -432,7 +431,8 @@ impl Driver {
     fn follow(&mut self, members: Members) {
         let gone = {
             let mut plate = self.doorplate.lock().expect("no holder panics");
-            let gone: Vec<u64> = members.removed.difference(&plate.removed).copied().collect();
+            let gone: Vec<u64> =
+                members.removed.difference(&plate.removed).copied().collect();
             plate.removed.clone_from(&members.removed);
             gone
         };
@@ -449,7 +449,12 @@ impl Driver {
     }
 
     /// Log a line, unless the same was said before.
-    fn say(&mut self, level: Level, event: &'static str, fields: Vec<(&'static str, String)>) {
+    fn say(
+        &mut self,
+        level: Level,
+        event: &'static str,
+        fields: Vec<(&'static str, String)>,
+    ) {
         let mut line = event.to_owned();
         for (_, value) in &fields {
             line.push(' ');

@@ -73,14 +73,47 @@ impl Level {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// Empty data: the leader's own first entry, or a change of members.
-    Committed { index: u64, term: u64, id: Vec<u8>, data: Vec<u8> },
-    Members { index: u64, members: Members },
-    Snapshot { index: u64, data: Vec<u8> },
-    Leader { term: u64, leader: u64 },
-    Done { token: u64, status: Status, payload: Payload },
+    Committed {
+        index: u64,
+        term: u64,
+        id: Vec<u8>,
+        data: Vec<u8>,
+    },
+    Members {
+        index: u64,
+        members: Members,
+    },
+    Snapshot {
+        index: u64,
+        data: Vec<u8>,
+    },
+    Leader {
+        term: u64,
+        leader: u64,
+    },
+    Done {
+        token: u64,
+        status: Status,
+        payload: Payload,
+    },
     /// `id` 0: a broadcast, which wants no answer; `from` 0: a guest.
-    Request { id: u64, from: u64, kind: u32, payload: Vec<u8> },
-    Granted { epoch: i64, expiry_ns: i64 },
-    Denied { epoch: i64, reason: &'static str },
-    Log { level: Level, event: &'static str, fields: Vec<(&'static str, String)> },
+    Request {
+        id: u64,
+        from: u64,
+        kind: u32,
+        payload: Vec<u8>,
+    },
+    Granted {
+        epoch: i64,
+        expiry_ns: i64,
+    },
+    Denied {
+        epoch: i64,
+        reason: &'static str,
+    },
+    Log {
+        level: Level,
+        event: &'static str,
+        fields: Vec<(&'static str, String)>,
+    },
 }

@@ -89,9 +89,13 @@ impl Hello {
             let cluster = take.array()?;
             let (from, to) = (take.u64()?, take.u64()?);
             let nonce = take.array()?;
-            Ok(class
-                .filter(|_| known)
-                .map(|class| Hello { class, cluster, from, to, nonce }))
+            Ok(class.filter(|_| known).map(|class| Hello {
+                class,
+                cluster,
+                from,
+                to,
+                nonce,
+            }))
         };
         read().ok().flatten().ok_or(Refusal::Version)
     }

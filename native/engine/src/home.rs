@@ -131,7 +131,9 @@ impl Home {
         if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
             let error = io::Error::last_os_error();
             if error.kind() == io::ErrorKind::WouldBlock {
-                return Err(format!("{name}: another process is using this Raft directory"));
+                return Err(format!(
+                    "{name}: another process is using this Raft directory"
+                ));
             }
             return Err(format!("{name}: cannot lock: {error}"));
         }
@@ -140,7 +142,9 @@ impl Home {
 
     /// Who the member is, and its log; `None`: nobody yet.
     #[allow(clippy::type_complexity)]
-    pub fn open(&self) -> Result<Option<(Identity, DiskLog, Recovered, Option<Cut>)>, String> {
+    pub fn open(
+        &self,
+    ) -> Result<Option<(Identity, DiskLog, Recovered, Option<Cut>)>, String> {
         let Some(identity) = Identity::read(&self.dir)? else {
             return Ok(None);
         };

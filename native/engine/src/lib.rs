@@ -4,6 +4,7 @@
 pub mod bytes;
 pub mod clock;
 pub mod core;
+pub mod desk;
 pub mod disk;
 pub mod driver;
 pub mod event;

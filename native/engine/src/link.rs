@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::loud;
-use crate::net::{connect, readable, write_frame, Bell, Call, CallError, Keys, SILENCE_MAX};
+use crate::net::{
+    connect, readable, write_frame, Bell, Call, CallError, Keys, SILENCE_MAX,
+};
 use crate::wire::Class;
 
 /// Frames that wait to be written, and their bytes.

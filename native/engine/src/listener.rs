@@ -165,7 +165,8 @@ impl<H: Host> Door<H> {
         while !self.common.stopped.load(Ordering::Acquire) {
             let mut fds = vec![self.common.bell.fd(), self.socket.as_raw_fd()];
             fds.extend(self.pending.iter().map(|pending| pending.stream.as_raw_fd()));
-            let oldest = self.pending.front().map(|p| OPEN_MAX.saturating_sub(p.since.elapsed()));
+            let oldest =
+                self.pending.front().map(|p| OPEN_MAX.saturating_sub(p.since.elapsed()));
             let Ok(ready) = readable(&fds, oldest) else { continue };
             self.proceed(&ready[2..]);
             if ready[1] {
@@ -199,7 +200,9 @@ impl<H: Host> Door<H> {
             let progress = if *ready { self.step(&mut one) } else { Progress::Waits };
             match progress {
                 Progress::Proven(hello, nonce) => self.admit(one, hello, nonce),
-                Progress::Waits if one.since.elapsed() < OPEN_MAX => self.pending.push_back(one),
+                Progress::Waits if one.since.elapsed() < OPEN_MAX => {
+                    self.pending.push_back(one)
+                }
                 Progress::Waits | Progress::Over => {}
             }
         }

@@ -13,7 +13,10 @@ pub fn die(what: impl Display) -> ! {
 
 /// Start a thread of the engine. Its panic is a broken rule of ours and ends the
 /// process: the guard then fences.
-pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+pub fn spawn(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
     let label = name.to_owned();
     Builder::new().name(name.chars().take(15).collect()).spawn(move || {
         if catch_unwind(AssertUnwindSafe(work)).is_err() {

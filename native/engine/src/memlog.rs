@@ -65,10 +65,7 @@ impl MemLog {
 
 impl Storage for MemLog {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState::new(
-            self.log.hard_state.clone(),
-            self.log.base.members.conf_state(),
-        ))
+        Ok(RaftState::new(self.log.hard_state.clone(), self.log.base.members.conf_state()))
     }
 
     fn entries(

@@ -58,11 +58,16 @@ impl Bell {
 pub fn readable(fds: &[RawFd], wait: Option<Duration>) -> io::Result<Vec<bool>> {
     let mut polled: Vec<libc::pollfd> = fds
         .iter()
-        .map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 })
+        .map(|fd| libc::pollfd {
+            fd: *fd,
+            events: libc::POLLIN | libc::POLLRDHUP,
+            revents: 0,
+        })
         .collect();
     let millis = wait.map_or(-1, |wait| wait.as_millis().clamp(1, 60_000) as i32);
     // SAFETY: the array lives across the call and its length is its own.
-    let found = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, millis) };
+    let found =
+        unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, millis) };
     if found < 0 {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
@@ -82,7 +87,8 @@ pub fn resolve(address: &str) -> io::Result<SocketAddr> {
 /// Listen on an address.
 pub fn listen(address: &str) -> io::Result<Socket> {
     let address = resolve(address)?;
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -96,7 +102,8 @@ pub fn listen(address: &str) -> io::Result<Socket> {
 /// Connect from `source`, when it is an address of ours of the same family.
 pub fn connect(address: &str, source: Option<SocketAddr>) -> io::Result<TcpStream> {
     let target = resolve(address)?;
-    let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
+    let socket =
+        Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
     if let Some(mut source) = source {
         if !source.ip().is_unspecified() && source.is_ipv4() == target.is_ipv4() {
             source.set_port(0);
@@ -204,7 +211,11 @@ fn answer<const N: usize>(stream: &mut TcpStream) -> Result<[u8; N], CallError> 
 }
 
 /// Send a frame: its length, its tag, itself.
-pub fn write_frame(stream: &mut TcpStream, tags: &mut Tags, frame: &[u8]) -> io::Result<()> {
+pub fn write_frame(
+    stream: &mut TcpStream,
+    tags: &mut Tags,
+    frame: &[u8],
+) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(frame.len() + 4 + TAG_BYTES);
     bytes.extend_from_slice(&(frame.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&tags.sign(frame));
@@ -213,7 +224,11 @@ pub fn write_frame(stream: &mut TcpStream, tags: &mut Tags, frame: &[u8]) -> io:
 }
 
 /// Receive a frame of at most `most` bytes.
-pub fn read_frame(stream: &mut TcpStream, tags: &mut Tags, most: usize) -> io::Result<Vec<u8>> {
+pub fn read_frame(
+    stream: &mut TcpStream,
+    tags: &mut Tags,
+    most: usize,
+) -> io::Result<Vec<u8>> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length) as usize;

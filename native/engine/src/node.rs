@@ -13,24 +13,19 @@ use pgbastion_lease::{Granter, Hold, Leased, NS_PER_MS};
 
 use crate::clock::boottime_ns;
 use crate::core::{Change, CoreStatus};
+use crate::desk::Desk;
 use crate::driver::Driver;
-use crate::event::{Event, Level};
-use crate::guest::decode_question;
-use crate::handshake::Refusal;
+use crate::event::Event;
 use crate::home::{Home, Identity, CLUSTER_ID_MAX};
-use crate::inbox::{Inbox, Received};
+use crate::inbox::Inbox;
 use crate::link::Notice;
-use crate::listener::{Doorplate, Host, Listener, Visitor};
+use crate::listener::{Doorplate, Listener};
 use crate::loud;
-use crate::net::{read_frame, write_frame};
 use crate::outbox::Outbox;
 use crate::page::Page;
 use crate::records::{founding, joining};
-use crate::talk::{Asker, Askers};
-use crate::wire::{Class, Packet, GUEST_MAX};
-
-/// How long a guest is kept waiting for the host's answer.
-const GUEST_WAIT: Duration = Duration::from_secs(20);
+use crate::talk::Askers;
+use crate::wire::Class;
 
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
@@ -63,7 +58,6 @@ pub enum Command {
     Compact { index: u64, data: Vec<u8> },
     GuestAsks { id: u64, kind: u32, payload: Vec<u8> },
     Link { member: u64, class: Class, notice: Notice },
-    Refused { address: SocketAddr, member: u64, refusal: Refusal },
     Stop,
 }
 
@@ -92,7 +86,9 @@ pub struct Node {
 impl Node {
     /// Take the directory, open the log, listen, and run Raft if there is an identity.
     pub fn start(settings: NodeSettings) -> Result<Node, String> {
-        if settings.heartbeat_ticks == 0 || settings.election_ticks <= settings.heartbeat_ticks {
+        if settings.heartbeat_ticks == 0
+            || settings.election_ticks <= settings.heartbeat_ticks
+        {
             return Err("election_ticks must be more than heartbeat_ticks".into());
         }
         if settings.tick_ms == 0 || settings.secret.is_empty() {
@@ -108,13 +104,18 @@ impl Node {
         let shared = Arc::new(Shared::default());
         let doorplate = Arc::new(Mutex::new(Doorplate::default()));
         let secret = Arc::new(settings.secret.clone());
-        let desk = Desk { shared: Arc::clone(&shared) };
-        let listener =
-            Listener::start(&settings.listen, Arc::clone(&secret), Arc::clone(&doorplate), desk)
-                .map_err(|e| format!("cannot listen on {}: {e}", settings.listen))?;
+        let desk = Desk::new(Arc::clone(&shared));
+        let listener = Listener::start(
+            &settings.listen,
+            Arc::clone(&secret),
+            Arc::clone(&doorplate),
+            desk,
+        )
+        .map_err(|e| format!("cannot listen on {}: {e}", settings.listen))?;
         let address = listener.address;
         let ours = Arc::clone(&shared);
-        let mut driver = Driver::new(settings, home, page, ours, doorplate, listener, secret);
+        let mut driver =
+            Driver::new(settings, home, page, ours, doorplate, listener, secret);
         if let Some((identity, log, recovered, cut)) = member {
             if let Some(cut) = cut {
                 driver.log_was_cut(&cut);
@@ -154,7 +155,9 @@ impl Node {
         records: Vec<u8>,
     ) -> Result<(), String> {
         if cluster.is_empty() || cluster.len() > CLUSTER_ID_MAX || member == 0 {
-            return Err(format!("a cluster id has 1 to {CLUSTER_ID_MAX} bytes, ids start at 1"));
+            return Err(format!(
+                "a cluster id has 1 to {CLUSTER_ID_MAX} bytes, ids start at 1"
+            ));
         }
         let identity = Identity { cluster: cluster.to_vec(), member, peers };
         let (reply, answer) = sync_channel(1);
@@ -182,9 +185,9 @@ impl Node {
     /// Set whose renewals are answered, at once; return the last answer's instant.
     pub fn lease(&self, leased: Option<Leased>) -> i64 {
         let granter = self.shared.granter.lock().expect("no holder panics");
-        granter.as_ref().map_or(0, |granter| {
-            granter.lock().expect("no holder panics").lease(leased)
-        })
+        granter
+            .as_ref()
+            .map_or(0, |granter| granter.lock().expect("no holder panics").lease(leased))
     }
 
     pub fn status(&self) -> Option<CoreStatus> {
@@ -194,7 +197,8 @@ impl Node {
         let applied = self.shared.host_applied.load(Ordering::Acquire);
         status.applied = status.applied.max(applied.min(status.committed));
         if let Some(granter) = granter.as_ref() {
-            status.last_answer_ns = granter.lock().expect("no holder panics").last_answer_ns();
+            status.last_answer_ns =
+                granter.lock().expect("no holder panics").last_answer_ns();
         }
         Some(status)
     }
@@ -219,78 +223,10 @@ impl Drop for Node {
     }
 }
 
-/// Takes what comes in through the listener.
-pub struct Desk {
-    shared: Arc<Shared>,
-}
-
-impl Desk {
-    fn serve_member(&self, visitor: &mut Visitor) {
-        let (from, class) = (visitor.hello.from, visitor.hello.class);
-        while let Ok(frame) = read_frame(
-            &mut visitor.stream,
-            &mut visitor.keys.from_caller,
-            class.frame_max(),
-        ) {
-            let Ok(packet) = Packet::decode(&frame) else {
-                return self.log_senseless(from);
-            };
-            if packet.class() != class {
-                return self.log_senseless(from);
-            }
-            if !self.shared.inbox.receive(Received { from, packet }) {
-                return;
-            }
-        }
-    }
-
-    fn log_senseless(&self, from: u64) {
-        self.shared.outbox.push(Event::Log {
-            level: Level::Warning,
-            event: "frame_senseless",
-            fields: vec![("member", from.to_string())],
-        });
-    }
-
-    fn serve_guest(&self, visitor: &mut Visitor) {
-        let most = Class::Guest.frame_max();
-        let _ = visitor.stream.set_read_timeout(Some(crate::net::OPEN_MAX));
-        let Ok(frame) = read_frame(&mut visitor.stream, &mut visitor.keys.from_caller, most)
-        else {
-            return;
-        };
-        let Ok((kind, payload)) = decode_question(&frame) else { return };
-        let (answer, answered) = sync_channel(1);
-        let id = self.shared.askers.add(Asker::Guest(answer));
-        self.shared.inbox.command(Command::GuestAsks { id, kind, payload });
-        if let Ok(answer) = answered.recv_timeout(GUEST_WAIT) {
-            if answer.len() <= GUEST_MAX {
-                let tags = &mut visitor.keys.from_listener;
-                // A guest that is gone asks again.
-                let _ = write_frame(&mut visitor.stream, tags, &answer);
-            }
-        }
-        self.shared.askers.take(id);
-    }
-}
-
-impl Host for Desk {
-    fn serve(&self, visitor: &mut Visitor) {
-        if visitor.hello.class == Class::Guest {
-            self.serve_guest(visitor);
-        } else {
-            self.serve_member(visitor);
-        }
-    }
-
-    fn refused(&self, address: SocketAddr, member: u64, refusal: Refusal) {
-        self.shared.inbox.command(Command::Refused { address, member, refusal });
-    }
-}
-
 /// The instant at which a command that may take so long is over.
 pub fn deadline_ns(timeout_ms: u64) -> i64 {
-    boottime_ns() + i64::try_from(timeout_ms).unwrap_or(i64::MAX / 2 / NS_PER_MS) * NS_PER_MS
+    boottime_ns()
+        + i64::try_from(timeout_ms).unwrap_or(i64::MAX / 2 / NS_PER_MS) * NS_PER_MS
 }
 
 /// The addresses that an identity knows.

@@ -95,7 +95,8 @@ impl Peers {
                 let tell = Arc::clone(&self.tell);
                 let route = self.route(id, class, &address);
                 // Without a thread now, the next change of members tries again.
-                if let Ok(link) = Link::start(route, move |notice| tell(id, class, notice)) {
+                if let Ok(link) = Link::start(route, move |notice| tell(id, class, notice))
+                {
                     self.links.insert((id, class), link);
                 }
             }
@@ -105,8 +106,8 @@ impl Peers {
     fn route(&self, to: u64, class: Class, address: &str) -> Route {
         let own = self.members.addresses.get(&self.member);
         let listens = own.cloned().unwrap_or_else(|| self.listens.to_string());
-        let greeting = (class == Class::Raft)
-            .then(|| Packet::Introduce { address: listens }.encode());
+        let greeting =
+            (class == Class::Raft).then(|| Packet::Introduce { address: listens }.encode());
         Route {
             class,
             secret: Arc::clone(&self.secret),

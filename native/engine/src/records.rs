@@ -167,7 +167,8 @@ pub fn founding(voters: &[(u64, String)]) -> Vec<u8> {
         let index = position as u64 + 1;
         let mut entry = Entry { index, term: 1, ..Entry::default() };
         entry.set_entry_type(EntryType::EntryConfChange);
-        entry.data = change.write_to_bytes().expect("a change has no required field").into();
+        entry.data =
+            change.write_to_bytes().expect("a change has no required field").into();
         put_entry(&mut out, &entry);
     }
     let commit = voters.len() as u64;

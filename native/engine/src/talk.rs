@@ -7,7 +7,10 @@ use std::sync::Mutex;
 /// Where the answer to a question goes.
 pub enum Asker {
     Guest(SyncSender<Vec<u8>>),
-    Member { member: u64, number: u64 },
+    Member {
+        member: u64,
+        number: u64,
+    },
     /// This node asked itself: the token of its question.
     Own(u64),
 }

@@ -56,15 +56,38 @@ pub const TALK_MAX: usize = (1 << 20) - 64;
 pub enum Packet {
     Raft(Box<RaftMessage>),
     Renewal(Renewal),
-    Answer { epoch: i64, number: u64, answer: Answer },
+    Answer {
+        epoch: i64,
+        number: u64,
+        answer: Answer,
+    },
     /// How long ago did you confirm a leader of a term before this one?
-    AskAge { term: u64, number: u64 },
-    Age { term: u64, number: u64, age_ns: i64 },
-    Request { number: u64, kind: u32, payload: Vec<u8> },
-    Reply { number: u64, payload: Vec<u8> },
-    Broadcast { kind: u32, payload: Vec<u8> },
+    AskAge {
+        term: u64,
+        number: u64,
+    },
+    Age {
+        term: u64,
+        number: u64,
+        age_ns: i64,
+    },
+    Request {
+        number: u64,
+        kind: u32,
+        payload: Vec<u8>,
+    },
+    Reply {
+        number: u64,
+        payload: Vec<u8>,
+    },
+    Broadcast {
+        kind: u32,
+        payload: Vec<u8>,
+    },
     /// First on every connection: where the sender listens.
-    Introduce { address: String },
+    Introduce {
+        address: String,
+    },
 }
 
 const RAFT: u8 = 1;
@@ -83,7 +106,8 @@ impl Packet {
         match self {
             Packet::Raft(message) => {
                 out.put_u8(RAFT);
-                let body = message.write_to_bytes().expect("a message has no required field");
+                let body =
+                    message.write_to_bytes().expect("a message has no required field");
                 out.extend_from_slice(&body);
             }
             Packet::Renewal(renewal) => put_renewal(&mut out, renewal),
@@ -129,17 +153,16 @@ impl Packet {
         let mut take = Take(frame);
         let packet = match take.u8()? {
             RAFT => {
-                let message = RaftMessage::parse_from_bytes(take.0).map_err(|_| Malformed)?;
+                let message =
+                    RaftMessage::parse_from_bytes(take.0).map_err(|_| Malformed)?;
                 return Ok(Packet::Raft(Box::new(message)));
             }
             RENEWAL => Packet::Renewal(take_renewal(&mut take)?),
             ANSWER => take_answer(&mut take)?,
             ASK_AGE => Packet::AskAge { term: take.u64()?, number: take.u64()? },
-            AGE => Packet::Age {
-                term: take.u64()?,
-                number: take.u64()?,
-                age_ns: take.i64()?,
-            },
+            AGE => {
+                Packet::Age { term: take.u64()?, number: take.u64()?, age_ns: take.i64()? }
+            }
             REQUEST => Packet::Request {
                 number: take.u64()?,
                 kind: take.u32()?,

@@ -283,9 +283,8 @@ impl World {
         if index != before + 1 {
             self.fail(&format!("member {id} was given {index} after {before}"));
         }
-        let digest = entry.2.iter().fold(mix(digest ^ entry.0), |d, byte| {
-            mix(d ^ u64::from(*byte))
-        });
+        let digest =
+            entry.2.iter().fold(mix(digest ^ entry.0), |d, byte| mix(d ^ u64::from(*byte)));
         member.applied = (index, digest);
         let now_ns = self.now_ns;
         member.core.applied(index, now_ns);
@@ -340,8 +339,12 @@ impl World {
         self.now_ns += MS;
         let now_ns = self.now_ns;
         self.cuts.retain(|_, until| *until > now_ns);
-        let back: Vec<u64> =
-            self.crashed.iter().filter(|(_, c)| c.until_ns <= now_ns).map(|(id, _)| *id).collect();
+        let back: Vec<u64> = self
+            .crashed
+            .iter()
+            .filter(|(_, c)| c.until_ns <= now_ns)
+            .map(|(id, _)| *id)
+            .collect();
         for id in back {
             self.crashed.remove(&id);
             self.start(id);
@@ -363,7 +366,8 @@ impl World {
                 self.flying.push(one);
                 continue;
             }
-            let lost = self.cuts.contains_key(&(one.from, one.to)) || self.random.one_in(50);
+            let lost =
+                self.cuts.contains_key(&(one.from, one.to)) || self.random.one_in(50);
             // The door refuses who was removed.
             if lost || self.gone.contains(&one.from) {
                 continue;
@@ -381,7 +385,9 @@ impl World {
         if member.paused_until_ns > now_ns {
             return;
         }
-        let ready: Vec<_> = member.writing.extract_if(.., |w| w.2 <= now_ns).collect();
+        let (ready, writing): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut member.writing).into_iter().partition(|w| w.2 <= now_ns);
+        member.writing = writing;
         for (token, records, _) in ready {
             self.disks.get_mut(&id).expect("its disk").push(records);
             let member = self.members.get_mut(&id).expect("it runs");
@@ -475,7 +481,8 @@ impl World {
             }
             3 | 4 => {
                 for other in self.disks.keys().copied().collect::<Vec<_>>() {
-                    let pair = if self.random.one_in(2) { (id, other) } else { (other, id) };
+                    let pair =
+                        if self.random.one_in(2) { (id, other) } else { (other, id) };
                     self.cuts.insert(pair, now_ns + length_ms * MS);
                 }
             }
@@ -603,8 +610,10 @@ impl World {
 
 #[test]
 fn clusters_under_random_faults_keep_every_promise() {
-    let seeds = std::env::var("PGBASTION_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
-    let first = std::env::var("PGBASTION_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let seeds =
+        std::env::var("PGBASTION_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
+    let first =
+        std::env::var("PGBASTION_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     let mut all = Counts::default();
     for seed in first..first + seeds {
         let counts = World::new(seed, 3 + 2 * (seed % 2)).run_all();
@@ -618,8 +627,14 @@ fn clusters_under_random_faults_keep_every_promise() {
         all.snapshots += counts.snapshots;
     }
     let reached = [
-        all.elections, all.acknowledged, all.reads, all.grants, all.waits, all.crashes,
-        all.changes, all.snapshots,
+        all.elections,
+        all.acknowledged,
+        all.reads,
+        all.grants,
+        all.waits,
+        all.crashes,
+        all.changes,
+        all.snapshots,
     ];
     println!("elections, acknowledged, reads, grants, waits, crashes, changes, snapshots:");
     println!("{reached:?}");

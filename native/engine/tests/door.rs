@@ -50,10 +50,8 @@ struct Door {
 fn door() -> Door {
     let (frames, frames_seen) = channel();
     let (refused, refused_seen) = channel();
-    let plate = Doorplate {
-        identity: Some((CLUSTER.to_vec(), 1)),
-        removed: BTreeSet::from([9]),
-    };
+    let plate =
+        Doorplate { identity: Some((CLUSTER.to_vec(), 1)), removed: BTreeSet::from([9]) };
     let listener = Listener::start(
         "127.31.9.1:0",
         Arc::new(SECRET.to_vec()),

@@ -60,13 +60,15 @@ fn frame_of(dir: &Path, data: &[u8]) -> (u64, u64) {
     let bytes = fs::read(first_segment(dir)).expect("the segment");
     let at = bytes.windows(data.len()).position(|window| window == data).expect("the data");
     let magic = 0x6672_6d31u32.to_le_bytes();
-    let start = bytes[..at].windows(4).rposition(|window| window == magic).expect("a frame");
+    let start =
+        bytes[..at].windows(4).rposition(|window| window == magic).expect("a frame");
     let length = u32::from_le_bytes(bytes[start + 4..start + 8].try_into().expect("four"));
     (start as u64, (start as u64 + 24 + u64::from(length)).next_multiple_of(8))
 }
 
 fn write_at(dir: &Path, offset: u64, bytes: &[u8]) {
-    let file = OpenOptions::new().write(true).open(first_segment(dir)).expect("the segment");
+    let file =
+        OpenOptions::new().write(true).open(first_segment(dir)).expect("the segment");
     file.write_all_at(bytes, offset).expect("a write");
 }
 
@@ -271,7 +273,8 @@ fn space_is_reserved_before_it_is_needed() {
 fn another_format_is_named() {
     let folder = Folder::new();
     log_of(&folder.0, 1);
-    let mut header = fs::read(first_segment(&folder.0)).expect("the segment")[..40].to_vec();
+    let mut header =
+        fs::read(first_segment(&folder.0)).expect("the segment")[..40].to_vec();
     header[8] = 9;
     let sum = crc32fast::hash(&header[..32]).to_le_bytes();
     header[32..36].copy_from_slice(&sum);

@@ -189,7 +189,12 @@ fn add_learner(cluster: &mut Cluster, id: u64) {
     assert!(matches!(cluster.outcome(leader, 900 + id), Some((Status::Ok, _))));
 }
 
-fn change(cluster: &mut Cluster, token: u64, change: Change, id: u64) -> Option<(Status, Payload)> {
+fn change(
+    cluster: &mut Cluster,
+    token: u64,
+    change: Change,
+    id: u64,
+) -> Option<(Status, Payload)> {
     let leader = cluster.leader().expect("a leader");
     cluster.order(leader, token, |core, token, now_ns| {
         core.change(token, change, (id, "n:1"), now_ns + 1_000 * MS, now_ns);
@@ -311,7 +316,10 @@ fn a_leader_that_finds_itself_removed_steps_down() {
 
     let status = cluster.member(victim).core.status();
 
-    assert_eq!((status.role, status.voters), ("none", vec![old.min(third), old.max(third)]));
+    assert_eq!(
+        (status.role, status.voters),
+        ("none", vec![old.min(third), old.max(third)])
+    );
 }
 
 #[test]
@@ -407,6 +415,21 @@ fn a_member_that_comes_back_does_not_depose_the_leader() {
 }
 
 #[test]
+fn a_link_cut_one_way_moves_neither_leader_nor_term() {
+    for one_way in [(1, 2), (2, 1), (2, 3), (3, 2), (1, 3), (3, 1)] {
+        let mut cluster = Cluster::new(3);
+        let leader = cluster.elect();
+        let term = cluster.member(leader).core.status().term;
+        cluster.cut.push(one_way);
+
+        cluster.pass(12_000);
+
+        let status = cluster.member(leader).core.status();
+        assert_eq!((status.role, status.term), ("leader", term), "{one_way:?}");
+    }
+}
+
+#[test]
 fn leadership_is_handed_over() {
     let mut cluster = Cluster::new(3);
     let leader = cluster.elect();
@@ -443,7 +466,8 @@ fn a_compacted_log_gives_the_state_and_what_follows() {
     cluster.propose(leader, 1, b"a");
     cluster.pass(50);
     let index = cluster.member(leader).core.status().applied;
-    cluster.order(leader, 0, |core, _, now_ns| core.compact(index, b"state".to_vec(), now_ns));
+    cluster
+        .order(leader, 0, |core, _, now_ns| core.compact(index, b"state".to_vec(), now_ns));
     cluster.propose(leader, 2, b"b");
     cluster.pass(50);
 
@@ -466,7 +490,8 @@ fn a_member_that_is_too_far_behind_gets_the_state() {
     cluster.propose(leader, 1, b"a");
     cluster.pass(50);
     let index = cluster.member(leader).core.status().applied;
-    cluster.order(leader, 0, |core, _, now_ns| core.compact(index, b"state".to_vec(), now_ns));
+    cluster
+        .order(leader, 0, |core, _, now_ns| core.compact(index, b"state".to_vec(), now_ns));
 
     cluster.cut.clear();
     cluster.pass(1_000);

@@ -128,7 +128,11 @@ impl Holder {
     ///
     /// The caller sends it at `now_ns`: from this instant the lease will count, not
     /// from that of the answer (section 2.1).
-    pub fn due(&mut self, now_ns: i64, page: &PageWords) -> Result<Option<Renewal>, Withheld> {
+    pub fn due(
+        &mut self,
+        now_ns: i64,
+        page: &PageWords,
+    ) -> Result<Option<Renewal>, Withheld> {
         let Some(hold) = self.hold else {
             return Ok(None);
         };
@@ -178,7 +182,8 @@ impl Holder {
         if hold.epoch != epoch || ended(page, epoch) {
             return Outcome::Ignored;
         }
-        let Some(position) = self.outstanding.iter().position(|s| s.number == number) else {
+        let Some(position) = self.outstanding.iter().position(|s| s.number == number)
+        else {
             return Outcome::Ignored;
         };
         let sent = self.outstanding[position];

@@ -4,7 +4,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::{Answer, Confirmations, Granter, Hold, Holder, Leased, Outcome, PageWords, Renewal};
+use crate::{
+    Answer, Confirmations, Granter, Hold, Holder, Leased, Outcome, PageWords, Renewal,
+};
 
 /// Read the words of a page; those that are not named are 0.
 pub fn page_words(words: &Bound<'_, PyDict>) -> PyResult<PageWords> {

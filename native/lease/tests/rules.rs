@@ -1,8 +1,8 @@
 //! One test for each rule of the lease: it fails when the rule is taken out.
 
 use pgbastion_lease::{
-    Answer, Confirmations, Denial, Granter, Hold, Holder, Leased, Outcome, PageWords, Renewal,
-    Withheld,
+    Answer, Confirmations, Denial, Granter, Hold, Holder, Leased, Outcome, PageWords,
+    Renewal, Withheld,
 };
 
 const MS: i64 = 1_000_000;

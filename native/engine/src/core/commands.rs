@@ -58,9 +58,12 @@ impl Commands {
     /// The host has been told of the entry with this id.
     pub(super) fn handed(&mut self, id: u64, index: u64) {
         let change = self.change.take_if(|change| change.id == id);
-        let waiting = change.map(|change| (change.token, change.deadline_ns)).or_else(|| {
-            self.proposals.remove(&id).map(|proposal| (proposal.token, proposal.deadline_ns))
-        });
+        let waiting =
+            change.map(|change| (change.token, change.deadline_ns)).or_else(|| {
+                self.proposals
+                    .remove(&id)
+                    .map(|proposal| (proposal.token, proposal.deadline_ns))
+            });
         if let Some((token, deadline_ns)) = waiting {
             self.handed.push_back(Handed { index, token, deadline_ns });
         }
@@ -161,7 +164,9 @@ impl Core {
             Change::AddLearner if members.removed.contains(&member) => "removed",
             Change::AddLearner if members.contains(member) => "member",
             Change::AddLearner if member == 0 => "id",
-            Change::AddLearner if address.is_empty() || address.len() > ADDRESS_MAX => "address",
+            Change::AddLearner if address.is_empty() || address.len() > ADDRESS_MAX => {
+                "address"
+            }
             Change::Promote if !members.learners.contains(&member) => "not_learner",
             Change::Promote if !self.caught_up(member, now_ns) => "behind",
             Change::Remove if !members.contains(member) => "not_member",
@@ -253,7 +258,8 @@ impl Core {
             }
             !over
         });
-        if let Some(transfer) = self.commands.transfer.take_if(|t| t.deadline_ns <= now_ns) {
+        if let Some(transfer) = self.commands.transfer.take_if(|t| t.deadline_ns <= now_ns)
+        {
             ended.push((transfer.token, !transfer.asked));
         }
         self.reads.expire(now_ns, &mut ended);

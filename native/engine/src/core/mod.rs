@@ -5,8 +5,8 @@
 
 mod commands;
 mod leases;
-mod ready;
 mod reads;
+mod ready;
 mod status;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,11 +23,11 @@ use crate::memlog::MemLog;
 use crate::records::{Base, Recovered};
 use crate::wire::{Class, Packet};
 
+pub use commands::Change;
 use commands::Commands;
 use leases::AgeRound;
-use ready::Flush;
 use reads::Reads;
-pub use commands::Change;
+use ready::Flush;
 pub use status::{CoreStatus, PeerStatus};
 
 /// Longest data of one proposal, in bytes.
@@ -57,12 +57,22 @@ pub struct Settings {
 /// What the driver has to do, in this order.
 #[derive(Clone, Debug)]
 pub enum Output {
-    Send { to: u64, class: Class, frame: Vec<u8> },
+    Send {
+        to: u64,
+        class: Class,
+        frame: Vec<u8>,
+    },
     /// Must be on disk before [`Core::persisted`] is called with the token.
-    Persist { token: u64, records: Vec<u8> },
+    Persist {
+        token: u64,
+        records: Vec<u8>,
+    },
     /// The lease of this node's epoch ends at this instant: for the shared page, and
     /// an event once it is there.
-    Expiry { epoch: i64, expiry_ns: i64 },
+    Expiry {
+        epoch: i64,
+        expiry_ns: i64,
+    },
     /// Whom to dial, and whom never to accept again.
     Peers(Members),
     Event(Event),
@@ -337,9 +347,8 @@ impl Core {
         let raft = &self.node.raft;
         let (term, leader, is_leader) =
             (raft.term, raft.leader_id, raft.state == StateRole::Leader);
-        if let Some(ended) = self
-            .leadership
-            .take_if(|leadership| !is_leader || leadership.term != term)
+        if let Some(ended) =
+            self.leadership.take_if(|leadership| !is_leader || leadership.term != term)
         {
             self.confirmations.confirmed(ended.term, now_ns);
             self.granter().lock().expect("no holder panics").deposed();

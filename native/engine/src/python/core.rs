@@ -5,8 +5,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use super::{events, EngineError};
 use super::node::{change_of, hold_of, leased_of};
+use super::{events, EngineError};
 use crate::core::{mix, Core as Inner, Output, Settings};
 use crate::event::Event;
 use crate::records::{founding, joining, Recovered};

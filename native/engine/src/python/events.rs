@@ -27,7 +27,11 @@ fn payload(py: Python<'_>, payload: Payload) -> PyResult<Py<PyAny>> {
     }
 }
 
-fn members<'py>(py: Python<'py>, index: u64, members: Members) -> PyResult<Bound<'py, PyTuple>> {
+fn members<'py>(
+    py: Python<'py>,
+    index: u64,
+    members: Members,
+) -> PyResult<Bound<'py, PyTuple>> {
     let Members { voters, learners, addresses, .. } = members;
     ("members", index, voters, learners, addresses).into_pyobject(py)
 }
@@ -49,7 +53,9 @@ pub fn event(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyTuple>> {
         Event::Request { id, from, kind, payload } => {
             ("request", id, from, kind, bytes(py, &payload)).into_pyobject(py)
         }
-        Event::Granted { epoch, expiry_ns } => ("granted", epoch, expiry_ns).into_pyobject(py),
+        Event::Granted { epoch, expiry_ns } => {
+            ("granted", epoch, expiry_ns).into_pyobject(py)
+        }
         Event::Denied { epoch, reason } => ("denied", epoch, reason).into_pyobject(py),
         Event::Log { level, event, fields } => {
             let said = PyDict::new(py);
@@ -106,7 +112,13 @@ fn nobody(said: Bound<'_, PyDict>, lock_ns: i64) -> PyResult<Bound<'_, PyDict>> 
     let none: Vec<u64> = Vec::new();
     said.set_item("role", "none")?;
     for name in [
-        "member_id", "term", "leader", "committed", "applied", "last_index", "elected_ns",
+        "member_id",
+        "term",
+        "leader",
+        "committed",
+        "applied",
+        "last_index",
+        "elected_ns",
         "last_answer_ns",
     ] {
         said.set_item(name, 0)?;

@@ -131,7 +131,13 @@ impl Node {
         self.inner.ask(|token| Command::ReadIndex { token, deadline_ns })
     }
 
-    fn change(&self, op: &str, member_id: u64, address: &str, timeout_ms: u64) -> PyResult<u64> {
+    fn change(
+        &self,
+        op: &str,
+        member_id: u64,
+        address: &str,
+        timeout_ms: u64,
+    ) -> PyResult<u64> {
         let (change, address) = (change_of(op)?, address.to_owned());
         let (member, deadline_ns) = (member_id, deadline_ns(timeout_ms));
         Ok(self.inner.ask(|token| Command::Change {
@@ -150,7 +156,13 @@ impl Node {
 
     fn request(&self, member_id: u64, kind: u32, payload: Vec<u8>, timeout_ms: u64) -> u64 {
         let (member, deadline_ns) = (member_id, deadline_ns(timeout_ms));
-        self.inner.ask(|token| Command::Request { token, member, kind, payload, deadline_ns })
+        self.inner.ask(|token| Command::Request {
+            token,
+            member,
+            kind,
+            payload,
+            deadline_ns,
+        })
     }
 
     fn broadcast(&self, kind: u32, payload: Vec<u8>) {

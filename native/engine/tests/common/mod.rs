@@ -43,8 +43,12 @@ impl Cluster {
     /// A cluster whose first log names all of these as voters.
     pub fn new(size: u64) -> Cluster {
         let voters: Vec<_> = (1..=size).map(|id| (id, address(id))).collect();
-        let mut cluster =
-            Cluster { now_ns: 1_000 * MS, members: BTreeMap::new(), cut: Vec::new(), starts: 0 };
+        let mut cluster = Cluster {
+            now_ns: 1_000 * MS,
+            members: BTreeMap::new(),
+            cut: Vec::new(),
+            starts: 0,
+        };
         for id in 1..=size {
             cluster.start(id, vec![founding(&voters)]);
         }
@@ -120,7 +124,9 @@ impl Cluster {
                 }
                 Output::Persist { token, records } => member.writing.push((token, records)),
                 Output::Event(event) => {
-                    if let Event::Committed { index, .. } | Event::Snapshot { index, .. } = event {
+                    if let Event::Committed { index, .. } | Event::Snapshot { index, .. } =
+                        event
+                    {
                         if member.host_works {
                             member.core.applied(index, now_ns);
                         }

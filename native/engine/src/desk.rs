@@ -1,0 +1,112 @@
+//! What happens to those who were let in: members' packets go to the Raft thread, a
+//! guest's question to the host, whose answer is waited for here.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::event::{Event, Level};
+use crate::guest::decode_question;
+use crate::handshake::Refusal;
+use crate::inbox::Received;
+use crate::listener::{Host, Visitor};
+use crate::net::{read_frame, write_frame};
+use crate::node::{Command, Shared};
+use crate::talk::Asker;
+use crate::wire::{Class, Packet, GUEST_MAX};
+
+/// How long a guest is kept waiting for the host's answer.
+const GUEST_WAIT: Duration = Duration::from_secs(20);
+/// Refusals that are told in the life of a process.
+const TOLD_MAX: usize = 1_024;
+
+/// Takes what comes in through the listener.
+pub struct Desk {
+    shared: Arc<Shared>,
+    /// Refusals that were told, each once.
+    told: Mutex<BTreeSet<(IpAddr, u64, &'static str)>>,
+}
+
+impl Desk {
+    pub fn new(shared: Arc<Shared>) -> Desk {
+        Desk { shared, told: Mutex::default() }
+    }
+
+    fn serve_member(&self, visitor: &mut Visitor) {
+        let (from, class) = (visitor.hello.from, visitor.hello.class);
+        while let Ok(frame) = read_frame(
+            &mut visitor.stream,
+            &mut visitor.keys.from_caller,
+            class.frame_max(),
+        ) {
+            let Ok(packet) = Packet::decode(&frame) else {
+                return self.log_senseless(from);
+            };
+            if packet.class() != class {
+                return self.log_senseless(from);
+            }
+            if !self.shared.inbox.receive(Received { from, packet }) {
+                return;
+            }
+        }
+    }
+
+    fn log_senseless(&self, from: u64) {
+        self.shared.outbox.push(Event::Log {
+            level: Level::Warning,
+            event: "frame_senseless",
+            fields: vec![("member", from.to_string())],
+        });
+    }
+
+    fn serve_guest(&self, visitor: &mut Visitor) {
+        let most = Class::Guest.frame_max();
+        let _ = visitor.stream.set_read_timeout(Some(crate::net::OPEN_MAX));
+        let Ok(frame) =
+            read_frame(&mut visitor.stream, &mut visitor.keys.from_caller, most)
+        else {
+            return;
+        };
+        let Ok((kind, payload)) = decode_question(&frame) else { return };
+        let (answer, answered) = sync_channel(1);
+        let id = self.shared.askers.add(Asker::Guest(answer));
+        self.shared.inbox.command(Command::GuestAsks { id, kind, payload });
+        if let Ok(answer) = answered.recv_timeout(GUEST_WAIT) {
+            if answer.len() <= GUEST_MAX {
+                let tags = &mut visitor.keys.from_listener;
+                // A guest that is gone asks again.
+                let _ = write_frame(&mut visitor.stream, tags, &answer);
+            }
+        }
+        self.shared.askers.take(id);
+    }
+}
+
+impl Host for Desk {
+    fn serve(&self, visitor: &mut Visitor) {
+        if visitor.hello.class == Class::Guest {
+            self.serve_guest(visitor);
+        } else {
+            self.serve_member(visitor);
+        }
+    }
+
+    fn refused(&self, address: SocketAddr, member: u64, refusal: Refusal) {
+        let mut told = self.told.lock().expect("no holder panics");
+        // Who calls from ever new addresses is not told of for ever.
+        if told.len() >= TOLD_MAX || !told.insert((address.ip(), member, refusal.word())) {
+            return;
+        }
+        self.shared.outbox.push(Event::Log {
+            level: Level::Warning,
+            event: "connection_refused",
+            fields: vec![
+                ("address", address.ip().to_string()),
+                ("member", member.to_string()),
+                ("reason", refusal.word().to_owned()),
+            ],
+        });
+    }
+}
