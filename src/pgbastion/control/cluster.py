@@ -36,7 +36,6 @@ from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.views import ClusterView, SurveyAnswer
-from pgbastion.model.wal import WalEnd
 
 VOTERS_MAX: Final = 5
 AGES_AGAIN_MS: Final = 200
@@ -81,7 +80,7 @@ def _decide_first_primary(view: ClusterView) -> Decision:
         member_id=founder.member_id,
         node=founder.name,
         data_id=DataId(report.data_id or ""),
-        timeline=_next_timeline(view.state, (report.wal_end,)),
+        timeline=_next_timeline(view, ()),
         surveyed=None,
         cause=Reason.FIRST_PRIMARY,
         at=view.at,
@@ -89,10 +88,24 @@ def _decide_first_primary(view: ClusterView) -> Decision:
     return Decision(Reason.FIRST_PRIMARY, (Propose(command=command),))
 
 
-def _next_timeline(state: ClusterState, ends: Iterable[WalEnd | None]) -> Timeline:
-    """Return a timeline id above every one assigned or seen."""
-    seen = max((end.timeline for end in ends if end), default=Timeline(1))
-    return Timeline(max(state.highest_timeline, seen) + 1)
+def _next_timeline(view: ClusterView, answers: Iterable[SurveyAnswer]) -> Timeline:
+    """Return a timeline id above every one assigned or seen.
+
+    A history file that somebody left behind counts too: PostgreSQL would step over
+    its id and take another one than the assigned.
+    """
+    told = tuple(answers)
+    ends = [answer.wal_end for answer in told]
+    ends += [received.report.wal_end for received in view.reports.values()]
+    return Timeline(
+        max(
+            1,
+            view.state.highest_timeline,
+            *(answer.newest_timeline for answer in told),
+            *(end.timeline for end in ends if end is not None),
+        )
+        + 1
+    )
 
 
 def _decide_on_holder(view: ClusterView, policy: Policy, held: Assignment) -> Decision:
@@ -217,7 +230,7 @@ def _choose_by_survey(view: ClusterView, held: Assignment) -> Decision:
     best = _candidate(view, answers)
     if best is None:
         return Decision(Reason.NO_CANDIDATE, asking, wake_ms, detail=_told(answers))
-    return _assign(view, held, best, tuple(a.wal_end for a in answers))
+    return _assign(view, held, best, answers)
 
 
 def _told(answers: tuple[SurveyAnswer, ...]) -> str:
@@ -278,7 +291,7 @@ def _choose_without_survey(view: ClusterView, held: Assignment) -> Decision:
             return Decision(
                 Reason.LAG_TOO_LARGE, (), again_ms, detail=f"{behind} bytes"
             )
-    return _assign(view, held, best, (end,))
+    return _assign(view, held, best, found)
 
 
 def _candidates_by_report(view: ClusterView) -> Iterator[SurveyAnswer]:
@@ -306,7 +319,7 @@ def _assign(
     view: ClusterView,
     held: Assignment,
     best: SurveyAnswer,
-    ends: Iterable[WalEnd | None],
+    answers: Iterable[SurveyAnswer],
 ) -> Decision:
     member = next(m for m in view.state.servers if m.name == best.node)
     command = Assign(
@@ -315,7 +328,7 @@ def _assign(
         member_id=member.member_id,
         node=best.node,
         data_id=best.data_id,
-        timeline=_next_timeline(view.state, ends),
+        timeline=_next_timeline(view, answers),
         surveyed=best.wal_end,
         cause=Reason.HOLDER_RELEASED if held.released else Reason.LEASE_RAN_OUT,
         at=view.at,

@@ -40,6 +40,7 @@ class NodeCutter:
             begin = None
             if end is not None:
                 begin = await self._database.timeline_begin(end.timeline)
+            newest = await self._database.newest_timeline()
         except (PgBastionError, TimeoutError, OSError) as exc:
             log.warning("not_cut", epoch=epoch, error=str(exc))
             return None
@@ -48,7 +49,11 @@ class NodeCutter:
         if self._observer.data.data_id != data.data_id:
             return None
         return SurveyAnswer(
-            node=self._node, data_id=data.data_id, wal_end=end, timeline_begin=begin
+            node=self._node,
+            data_id=data.data_id,
+            wal_end=end,
+            timeline_begin=begin,
+            newest_timeline=newest,
         )
 
     async def _cut(self, epoch: Epoch, *, running: bool) -> WalEnd | None:

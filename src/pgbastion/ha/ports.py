@@ -182,6 +182,9 @@ class Database(Protocol):
     async def timeline_begin(self, timeline: Timeline) -> Lsn | None:
         """Return where a timeline forked off its parent; None: it is the first."""
 
+    async def newest_timeline(self) -> Timeline:
+        """Return the highest timeline id that the directory knows of; 0: none."""
+
     async def history(self, timeline: Timeline) -> tuple[tuple[Timeline, Lsn], ...]:
         """Return a timeline's newest ancestors and where each was left."""
 

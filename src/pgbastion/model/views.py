@@ -53,6 +53,8 @@ class SurveyAnswer:
     """None: it could not tell, which does not count."""
     timeline_begin: Lsn | None
     """Where the timeline of ``wal_end`` forked off; None for the first timeline."""
+    newest_timeline: Timeline = Timeline(0)
+    """The highest id for which the node has a history file, whoever left it there."""
     holder_stopped: bool = True
     """False: it once held an epoch and cannot prove that it has ended there."""
 

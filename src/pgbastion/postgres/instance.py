@@ -308,6 +308,10 @@ class Instance:
         known = (await self._histories.read_all()).get(timeline)
         return None if known is None else known.begin
 
+    async def newest_timeline(self) -> Timeline:
+        """Return the highest timeline id that the directory knows of; 0: none."""
+        return max(await self._histories.read_all(), default=Timeline(0))
+
     async def history(self, timeline: Timeline) -> tuple[tuple[Timeline, Lsn], ...]:
         """Return a timeline's newest ancestors and where each was left."""
         known = (await self._histories.read_all()).get(timeline)

@@ -221,6 +221,11 @@ class SimDatabase:
                 return Lsn(branch.begin)
         return None
 
+    async def newest_timeline(self) -> Timeline:
+        """Return the highest timeline id that the directory knows of."""
+        await self._pause(0.1, 1)
+        return Timeline(max(self._directory.timelines, default=0))
+
     async def history(self, timeline: Timeline) -> tuple[tuple[Timeline, Lsn], ...]:
         """Return a timeline's newest ancestors and where each was left."""
         del timeline

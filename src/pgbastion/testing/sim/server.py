@@ -122,6 +122,7 @@ class Server:
         self.sync = self.directory.sync
         self._held: list[tuple[Callable[..., object], tuple[object, ...]]] = []
         self._connecting = False
+        self.as_primary = primary
         self.directory.last_was_standby = not primary
         crashed = not self.directory.clean
         self.directory.clean = False
@@ -190,7 +191,7 @@ class Server:
             return
         self.alive = False
         self.directory.clean = clean
-        self.directory.last_was_standby = self.recovering and not self.promoting
+        self.directory.last_was_standby = self.recovering and not self.as_primary
         for sender in (*self.senders, *((self.link,) if self.link else ())):
             self._break(sender)
         self.waiters.clear()
