@@ -76,13 +76,19 @@ def _say(text: str) -> None:
 
 @contextmanager
 def _ends_like_ctrl_c() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end the demonstration as an interrupt does."""
+    """Have SIGTERM and SIGHUP end the demonstration as an interrupt does.
+
+    An interrupt counts also where a script that started it in the background had it
+    ignored; nohup's hang-up stays ignored.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         del number, frame
         raise KeyboardInterrupt
 
-    endings = (signal.SIGTERM, signal.SIGHUP)
+    endings = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        endings.append(signal.SIGHUP)
     former = {number: signal.signal(number, interrupt) for number in endings}
     try:
         yield

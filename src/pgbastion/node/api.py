@@ -11,6 +11,7 @@ from pgbastion.api.ports import Done, Outcome, Refused, Unknown
 from pgbastion.clock import NS_PER_MS, boottime_ms
 from pgbastion.control.apply import Outcome as Applied
 from pgbastion.control.routing import Routing
+from pgbastion.errors import ConfigError
 from pgbastion.ha.host import Host
 from pgbastion.ha.loop import Loop
 from pgbastion.ha.ports import RaftEngine
@@ -190,12 +191,15 @@ class NodeCommands:
                 message=f"{name} is a member at {known.raft_address}",
                 remedy="choose another name, or remove that member first",
             )
-        # Where its other parts listen, it says itself when it comes.
+        # Where its other parts listen, it says itself when it comes. Until then it
+        # counts as no server: a slot that nobody reads would keep WAL for ever, and
+        # half of the servers would be one more.
         announced = replace(
             self._own,
             name=name,
             host=host,
             raft_port=raft_port,
+            postgres_port=None,
             joined=False,
             data_id=None,
         )
@@ -222,4 +226,12 @@ class NodeCommands:
 
     async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""
-        return Done(facts={"applied": await self._reload(), "pid": os.getpid()})
+        try:
+            told = await self._reload()
+        except ConfigError as exc:
+            return Refused(
+                code="configuration_refused",
+                message=f"the configuration cannot be used, nothing has changed: {exc}",
+                remedy="run pgbastion check on this node",
+            )
+        return Done(facts={"applied": told, "pid": os.getpid()})
