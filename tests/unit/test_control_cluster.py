@@ -16,14 +16,12 @@ from pgbastion.model.actions import (
     Decision,
     MemberChange,
     MoveLeadership,
-    Propose,
 )
 from pgbastion.model.cluster import ClusterState
-from pgbastion.model.commands import Revoke
 from pgbastion.model.ids import Epoch, MemberId, Timeline
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import PostgresState
-from pgbastion.model.views import AgeAnswer, ClusterView
+from pgbastion.model.views import ClusterView
 from pgbastion.testing.views import (
     NOW_MS,
     assignment,
@@ -37,9 +35,12 @@ from pgbastion.testing.views import (
     report,
 )
 from support.deciding import (
+    ELECTED,
     LENGTH,
+    ages,
     assigned,
     reason,
+    revoke,
 )
 
 # Who decides
@@ -127,10 +128,6 @@ def test_a_silent_holder_keeps_its_role_until_its_lease_has_surely_run_out() -> 
     )
 
 
-def revoke(reason: Reason) -> Propose:
-    return Propose(command=Revoke(epoch=Epoch(3), cause=reason, at=""))
-
-
 def test_a_holder_silent_for_a_lease_is_revoked_with_the_lease_closed_before() -> None:
     view = cluster_view(raft=raft_view(last_answer_ms=NOW_MS - LENGTH))
 
@@ -153,15 +150,6 @@ def test_a_fresh_holder_has_a_lease_to_come_forward_in() -> None:
 
 
 # After an election
-
-ELECTED = raft_view(last_answer_ms=0, elected_ms=NOW_MS - 50)
-
-
-def ages(*voters: int, age_ms: int = 600, term: int = 5) -> tuple[AgeAnswer, ...]:
-    return tuple(
-        AgeAnswer(member_id=MemberId(v), term=term, age_ms=age_ms, receipt_ms=NOW_MS)
-        for v in voters
-    )
 
 
 def test_a_new_leader_asks_for_ages() -> None:
