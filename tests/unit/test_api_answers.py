@@ -143,13 +143,24 @@ def test_a_primary_that_is_not_the_holder_any_more_is_stopping() -> None:
 
 
 def test_a_witness_is_a_member_without_a_port() -> None:
-    state = cluster_state(members=(member(1), member(2), member(3, witness=True)))
+    third = member(3, witness=True, joined=True)
+    state = cluster_state(members=(member(1), member(2), third))
     reports = received(primary_report(), report(3, state=PostgresState.NONE))
 
     witness = members(primary_snapshot(state=state, reports=reports))["n3"]
 
     assert (witness["role"], witness["state"]) == ("witness", "running")
     assert witness["port"] is None
+
+
+def test_a_member_that_has_not_come_yet_is_announced() -> None:
+    third = member(3, witness=True, joined=False)
+    snapshot = primary_snapshot(state=cluster_state(members=(member(1), third)))
+
+    found = members(snapshot)["n3"]
+
+    assert found["role"] == "announced"
+    assert answers.raft_peers(snapshot)["peers"][1]["joined"] is False
 
 
 def test_the_state_machine_is_told_with_its_reasons() -> None:

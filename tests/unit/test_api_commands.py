@@ -1,4 +1,4 @@
-"""What the API may change on a node, against a replicated state that takes or refuses."""
+"""What the API may change on a node, whatever becomes of the proposal."""
 
 from dataclasses import replace
 

@@ -135,7 +135,7 @@ def raft_peers(snapshot: NodeSnapshot) -> Json:
                 "suffrage": _suffrage(snapshot, member),
                 "leader": member.member_id == raft.leader,
                 "self": member.member_id == snapshot.member_id,
-                "witness": member.postgres_port is None,
+                "joined": member.joined,
                 "matched_index": matched.get(member.member_id),
             }
             for member in snapshot.state.members
@@ -227,7 +227,7 @@ def _member(snapshot: NodeSnapshot, member: Member) -> Json:
 
 def _member_role(snapshot: NodeSnapshot, member: Member) -> str:
     if member.postgres_port is None:
-        return "witness"
+        return "witness" if member.joined else "announced"
     if _is_holder(snapshot, member):
         return "leader"
     return snapshot.sync_role(member)
