@@ -230,6 +230,13 @@ def test_a_silent_standby_is_kept_for_a_while() -> None:
     assert decide_node(gone).actions == (ApplySyncSet(sync=any_of(1, 2)),)
 
 
+def test_a_row_of_a_silent_standby_does_not_keep_it_in_the_set() -> None:
+    """The row outlives a lost node by a time-out of TCP; commits would wait for it."""
+    view = with_sync(any_of(1, 2, 3), replication=(row(2), row(3)))
+    gone = replace(view, silent_since_ms={"n3_a3": NOW_MS - 1_000})
+    assert decide_node(gone).actions == (ApplySyncSet(sync=any_of(1, 2)),)
+
+
 def test_a_member_whose_data_was_replaced_leaves_at_once() -> None:
     fresh = member(3, data_id=DataId("b3"))
     view = with_sync(any_of(1, 2, 3), replication=(row(2),))

@@ -179,6 +179,7 @@ def _present(
         for row in view.postgres.replication
         if row.streaming
         and row.name in eligible
+        and row.name not in view.silent_since_ms
         and (
             row.name in sync.names
             or end is None

@@ -6,7 +6,7 @@ evidence without which the engine renews no lease.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,8 +14,8 @@ from pgbastion.clock import NS_PER_MS, boottime_ms
 from pgbastion.errors import PgBastionError
 from pgbastion.ha.ports import Database, DataFacts, Guard, GuardFacts, ServerFacts
 from pgbastion.model.cluster import ClusterState, SyncSet
-from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
-from pgbastion.model.views import DataView, PostgresView, RejoinView
+from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline, standby_name
+from pgbastion.model.views import DataView, PostgresView, Received, RejoinView
 from pgbastion.model.wal import Lsn, WalEnd
 from pgbastion.observe.logging import get_logger
 
@@ -200,6 +200,8 @@ class Observer:
             cut_epoch=data.cut_epoch,
             was_standby=data.was_standby,
             system_identifier=data.system_identifier,
+            unmarked=data.unmarked,
+            timeline=data.timeline,
         )
 
     def postgres_view(self, evidence_ms: int) -> PostgresView:
@@ -218,6 +220,7 @@ class Observer:
             return PostgresView(
                 running=True,
                 started_as_primary=facts.started_as_primary,
+                adopted=facts.adopted,
                 promote_asked=self.promote_asked_pid == facts.pid,
                 evidence_ms=evidence_ms,
                 started_ms=started_ms,
@@ -231,6 +234,7 @@ class Observer:
         return PostgresView(
             running=True,
             started_as_primary=facts.started_as_primary,
+            adopted=facts.adopted,
             in_recovery=server.in_recovery,
             timeline=end.timeline if end else None,
             wal_end=end,
@@ -251,19 +255,40 @@ class Observer:
             start_failed_ms=self.start_failed_ms,
         )
 
-    def silent_since_ms(self, state: ClusterState) -> dict[str, int]:
-        """Return since when each member of the synchronous set does not stream."""
+    def silent_since_ms(
+        self, state: ClusterState, reports: Mapping[NodeId, Received]
+    ) -> dict[str, int]:
+        """Return since when each member of the synchronous set gives no sign of life.
+
+        Its WAL sender's row outlives a lost node by a time-out of TCP. So it also
+        has to have spoken a moment ago: its WAL receiver to our server, or its
+        daemon to this one.
+        """
         opened = state.opened
         server = self._server
         if opened is None or server is None or server.in_recovery is not False:
             return {}
-        streaming = {row.name for row in server.replication if row.streaming}
         now_ms = boottime_ms()
-        silent = [name for name in opened.sync.names if name not in streaming]
-        self._silent_since_ms = {
-            name: self._silent_since_ms.get(name, now_ms) for name in silent
+        heard = {
+            standby_name(r.report.node, r.report.data_id): r.at_ms
+            for r in reports.values()
+            if r.report.data_id is not None
         }
-        return dict(self._silent_since_ms)
+        silent: dict[str, int] = {}
+        rows = {row.name: row for row in server.replication if row.streaming}
+        for name in opened.sync.names:
+            row = rows.get(name)
+            if row is None:
+                silent[name] = self._silent_since_ms.get(name, now_ms)
+                continue
+            said_ms = 0
+            if row.silent_ms is not None:
+                said_ms = server.sent_ns // NS_PER_MS - row.silent_ms
+            spoke_ms = max(heard.get(name, 0), said_ms)
+            if now_ms - spoke_ms > 2 * self._probe_ms:
+                silent[name] = spoke_ms
+        self._silent_since_ms = silent
+        return dict(silent)
 
     def data_id(self) -> DataId | None:
         """Return the data directory's id."""

@@ -42,6 +42,8 @@ class ReplicationRow:
     streaming: bool
     flush_lsn: Lsn
     sync_state: str
+    silent_ms: int | None = None
+    """How long ago the standby last said something, by the primary's clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,12 @@ class NodeReport:
     """A primary's newest ancestors: each timeline and where it was left."""
     checkpointed: Timeline | None = None
     """The timeline of the last checkpoint, for pg_rewind's sake."""
+    timeline: Timeline | None = None
+    """The newest timeline of a stopped data directory that was in no epoch yet."""
+    adopted: bool = False
+    """Its server was found running, and the guard only watches it."""
+    pending_restart: tuple[str, ...] = ()
+    """Settings of its server that wait for a restart."""
     following: NodeId | None = None
     streaming: bool = False
     replication: tuple[ReplicationRow, ...] = ()

@@ -238,6 +238,10 @@ class GuardLink:
         while self._client is None:
             try:
                 await self.connect()
+                if self.facts().running and not self.facts().pid:
+                    # The dead guard was armed, and its successor cannot know that all
+                    # was killed just now: it has to see for itself.
+                    await self.stop(fast_ms=0)
             except GuardError as exc:
                 log.error("no_guard", error=str(exc))
                 await asyncio.sleep(1)

@@ -59,6 +59,7 @@ class WalSender:
             streaming=self.state == "streaming",
             flush_lsn=self.flush_lsn,
             sync_state=self.sync_state,
+            silent_ms=self.reply_age_ms,
         )
 
 

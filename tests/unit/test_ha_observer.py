@@ -1,0 +1,115 @@
+"""Who of the synchronous set gives no sign of life."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pgbastion.clock import NS_PER_MS, boottime_ms
+from pgbastion.ha.observer import Observer
+from pgbastion.ha.ports import GuardFacts, ServerFacts
+from pgbastion.model.ids import Timeline
+from pgbastion.model.wal import Lsn, WalEnd
+from pgbastion.testing.views import (
+    any_of,
+    cluster_state,
+    name,
+    node_name,
+    opened,
+    received,
+    report,
+    row,
+)
+
+pytestmark = pytest.mark.timeout(10)
+
+PROBE_MS = 500
+STATE = cluster_state(opened=opened(1, 3, any_of(1, 2, 3)))
+
+
+class Stand:
+    """A guard with a server, and a server with one answer."""
+
+    def __init__(self, facts: ServerFacts) -> None:
+        self._facts = facts
+
+    def facts(self) -> GuardFacts:
+        return GuardFacts(running=True, pid=7)
+
+    async def answered(self) -> None:
+        return None
+
+    async def look(self) -> ServerFacts:
+        return self._facts
+
+    async def history(self, timeline: Timeline) -> tuple[tuple[Timeline, Lsn], ...]:
+        del timeline
+        return ()
+
+    def __getattr__(self, what: str) -> Any:
+        raise AssertionError(f"{what} is not asked for here")
+
+
+def observed(*rows: Any) -> Observer:
+    """Return an observer that has looked at a primary with these walsenders."""
+    facts = ServerFacts(
+        sent_ns=boottime_ms() * NS_PER_MS,
+        answered=True,
+        in_recovery=False,
+        wal_end=WalEnd(timeline=Timeline(4), lsn=Lsn(100)),
+        replication=rows,
+    )
+    stand = Stand(facts)
+
+    async def look() -> Observer:
+        looked = asyncio.Event()
+        observer = Observer(
+            stand,
+            stand,
+            probe_ms=PROBE_MS,
+            on_evidence=lambda _: None,
+            on_change=looked.set,
+        )
+        looking = asyncio.create_task(observer.run())
+        await looked.wait()
+        looking.cancel()
+        return observer
+
+    return asyncio.run(look())
+
+
+def heard(*numbers: int, ago_ms: int = 0) -> Any:
+    reports = [report(number) for number in numbers]
+    return received(*reports, at_ms=boottime_ms() - ago_ms)
+
+
+@pytest.fixture
+def both() -> Observer:
+    return observed(row(2), row(3))
+
+
+def test_who_streams_and_reports_is_not_silent(both: Observer) -> None:
+    assert both.silent_since_ms(STATE, heard(2, 3)) == {}
+
+
+def test_a_row_that_outlives_its_node_does_not_count(both: Observer) -> None:
+    long_ago = heard(2, ago_ms=4 * PROBE_MS)
+
+    silent = both.silent_since_ms(STATE, {**heard(3), **long_ago})
+
+    assert silent == {name(2): long_ago[node_name(2)].at_ms}
+
+
+def test_a_standby_whose_daemon_is_silent_lives_as_long_as_its_server_speaks() -> None:
+    observer = observed(replace(row(2), silent_ms=10), row(3))
+
+    assert observer.silent_since_ms(STATE, heard(3)) == {}
+
+
+def test_a_standby_that_does_not_stream_is_silent_since_that_was_seen() -> None:
+    observer = observed(row(3))
+    first = observer.silent_since_ms(STATE, heard(2, 3))
+
+    assert set(first) == {name(2)}
+    assert observer.silent_since_ms(STATE, heard(2, 3)) == first
