@@ -218,7 +218,7 @@ class Loop:
             data_changed=observer.data_changed_epoch == state.epoch != 0,
             checkpointing=self._executor.checkpointing,
             sync_unsettled=self._executor.sync_unsettled,
-            silent_since_ms=observer.silent_since_ms(state),
+            silent_since_ms=observer.silent_since_ms(state, self._host.reports),
             at=at,
             declaration=self._declaration(raft_id),
         )
