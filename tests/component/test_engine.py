@@ -3,6 +3,7 @@
 import itertools
 import re
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -292,3 +293,19 @@ def test_no_acknowledged_write_is_lost_under_kills_and_pauses(three: Lab) -> Non
     for engine in three.engines.values():
         assert engine.ask("read_index")[0] == "ok"
         assert set(acknowledged) <= set(engine.ask("log"))
+
+
+def test_members_talk_over_ipv6(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError as exc:
+            pytest.skip(f"no IPv6 on the loopback: {exc}")
+    with lab(tmp_path, SUBNET) as made:
+        for member_id in (1, 2):
+            made.engines[member_id] = Engine(tmp_path / f"n{member_id}", "[::1]")
+        made.engines[1].ask("form", member_id=1)
+        until(lambda: made.leader() == 1, "the first member leads")
+        made.admit(2)
+
+        assert made.engines[2].ask("propose", data="over IPv6")[0] == "ok"

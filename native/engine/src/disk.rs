@@ -52,7 +52,13 @@ impl DiskLog {
             .map_err(|e| format!("{}: cannot create the log: {e}", dir.display()))?;
         let mut log =
             DiskLog { dir: dir.into(), file, number: 1, offset, capacity, sequence: 2 };
-        log.reserve().map_err(|e| cannot_reserve(dir, &e))?;
+        if let Err(error) = log.reserve() {
+            // What could not be made whole is not to be found at the next start.
+            for (_, path) in segments(dir)? {
+                remove(&path)?;
+            }
+            return Err(cannot_reserve(dir, &error));
+        }
         Ok(log)
     }
 
@@ -109,7 +115,8 @@ impl DiskLog {
             |e: io::Error| format!("{}: cannot open for writing: {e}", path.display());
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
         let capacity = (last.bytes.len() as u64).max(SEGMENT_BYTES);
-        let torn = last.bytes[end as usize..].iter().any(|byte| *byte != 0);
+        let rest = last.bytes.get(end as usize..).unwrap_or_default();
+        let torn = rest.iter().any(|byte| *byte != 0);
         if torn || (last.bytes.len() as u64) < capacity {
             file.set_len(end).map_err(failed)?;
             reserve_space(&file, capacity).map_err(|e| cannot_reserve(dir, &e))?;

@@ -120,6 +120,11 @@ impl Home {
             .mode(0o700)
             .create(dir)
             .map_err(|e| format!("{name}: cannot make the directory of the log: {e}"))?;
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            // So that the name survives a power cut. A parent that this user may not read
+            // is one that an administrator has made.
+            let _ = sync_dir(parent);
+        }
         let lock = OpenOptions::new()
             .write(true)
             .create(true)

@@ -139,6 +139,12 @@ impl<H: Host> Listener<H> {
     }
 }
 
+impl<H: Host> Drop for Listener<H> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 /// A connection that has not proven itself yet.
 struct Pending {
     stream: TcpStream,

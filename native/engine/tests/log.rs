@@ -283,6 +283,24 @@ fn another_format_is_named() {
     assert!(open(&folder.0).expect_err("a newer format").contains("format 9"));
 }
 
+#[test]
+fn a_segment_that_was_cut_short_is_reserved_anew() {
+    let folder = Folder::new();
+    let mut log = DiskLog::create(&folder.0, &joining()).expect("a new log");
+    // Its frame is filled up with zeroes, which the file has lost.
+    log.append(&records(1, b"twenty bytes of data")).expect("a write");
+    drop(log);
+    let (_, end) = frame_of(&folder.0, b"twenty bytes of data");
+    let file = OpenOptions::new().write(true).open(first_segment(&folder.0)).expect("it");
+    file.set_len(end - 1).expect("shorter");
+
+    let (recovered, _) = open(&folder.0).expect("what is whole is kept");
+
+    assert_eq!(recovered.last_index(), 1);
+    let length = fs::metadata(first_segment(&folder.0)).expect("the file").len();
+    assert_eq!(length, SEGMENT_BYTES);
+}
+
 // The directory
 
 fn identity() -> Identity {
