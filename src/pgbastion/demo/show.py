@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 import psycopg
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.rule import Rule
@@ -19,6 +20,9 @@ from pgbastion.demo.stage import READY_S, Picture, Stage
 LOOK_EVERY_S: Final = 0.5
 # As a service manager would do it, only slower, so that it can be watched.
 RESTART_AFTER_S: Final = 2.0
+_EVENTS_MAX: Final = 8
+# Of the page, beside the changes.
+_OTHER_LINES: Final = 19
 # Health's words, in the order in which colours are of use.
 _STYLES: Final = {
     "primary": "bold green",
@@ -127,7 +131,9 @@ class Show:
                 self._note(f"{node.name}'s daemon had ended and was started again")
 
     def _note(self, text: str) -> None:
-        self._events = [*self._events, f"{time.strftime('%H:%M:%S')}  {text}"][-6:]
+        self._events = [*self._events, f"{time.strftime('%H:%M:%S')}  {text}"][
+            -_EVENTS_MAX:
+        ]
         if not self._console.is_terminal:
             self._print(self._events[-1])
 
@@ -143,20 +149,24 @@ class Show:
             self._table(picture),
             _writes(beat) if beat else Text("no writes are accepted yet"),
             Rule("changes", align="left"),
-            Text("\n".join(self._events)),
+            Text("\n".join(self._events[-self._events_shown() :])),
             Rule("try this", align="left"),
             self._try_this(picture),
         )
+
+    def _events_shown(self) -> int:
+        """Return how many changes fit: what is below the terminal's end is cut off."""
+        return min(max(self._console.height - _OTHER_LINES, 1), _EVENTS_MAX)
 
     def _table(self, picture: Picture) -> Table:
         table = Table(
             title=f"pgbastion demo, profile {self._stage.profile}, "
             f"epoch {picture.epoch}",
             title_justify="left",
+            box=SIMPLE_HEAD,
         )
-        for heading in ("node", "address", "role", "PostgreSQL", "commits", "lag",
-                        "lease left", "timeline"):  # fmt: skip
-            right = heading in ("lag", "lease left", "timeline")
+        for heading in ("node", "address", "role", "PostgreSQL", "lag", "lease"):
+            right = heading in ("lag", "lease")
             table.add_column(heading, justify="right" if right else "left")
         for name in NAMES:
             table.add_row(*self._row(picture, name))
@@ -166,29 +176,27 @@ class Show:
         health, member = picture.health.get(name), picture.member(name)
         address = self._stage.nodes[name].address
         if health is None:
-            silent = Text("silent", style="bold red")
-            return [name, address, silent, "", "", "", "", ""]
+            return [name, address, Text("silent", style="bold red"), "", "", ""]
         role, lag = str(health["role"]), member.get("lag")
-        leads = " (Raft leader)" if health.get("leader") == name else ""
+        leads = ", Raft leader" if health.get("leader") == name else ""
         lease_ms = int(health["lease_left_ms"])
         return [
             name,
             address,
-            Text(role + leads, style=_STYLES.get(role, "")),
+            Text(f"{_described(role, member)}{leads}", style=_STYLES.get(role, "")),
             str(health["state"]),
-            _confirms(member),
             f"{lag} B" if isinstance(lag, int) else "-",
             f"{lease_ms / 1_000:.1f} s" if lease_ms else "-",
-            str(health.get("timeline") or "-"),
         ]
 
     def _try_this(self, picture: Picture) -> Text:
         stage = self._stage
         node = stage.nodes[NAMES[-1]].address
-        login = f"user={SUPERUSER} password={stage.keys.password} dbname=postgres"
+        # Short enough for a narrow terminal: what is wrapped cannot be copied.
+        server = f"postgresql://{SUPERUSER}:{stage.keys.password}@{node}"
         lines = {
-            "write": f'psql "host={node} port={PRIMARY_PORT} {login}"',
-            "read": f'psql "host={node} port={REPLICA_PORT} {login}"',
+            "write": f"psql {server}:{PRIMARY_PORT}",
+            "read": f"psql {server}:{REPLICA_PORT}",
             "API": f"curl http://{node}:{API_PORT}/cluster",
             "API token": str(stage.keys.token_file),
             "logs": f"{stage.directory}/n*.log",
@@ -213,11 +221,10 @@ def _writes(beat: Beat) -> Text:
     return text
 
 
-def _confirms(member: dict[str, object]) -> str:
-    role = member.get("role")
-    if role == "leader":
-        return "takes them"
-    return "confirms" if role in ("sync_standby", "quorum_standby") else "-"
+def _described(role: str, member: dict[str, object]) -> str:
+    """Return a role, for a standby with whether commits wait for it."""
+    confirms = member.get("role") in ("sync_standby", "quorum_standby")
+    return f"{role}, confirms" if role == "standby" and confirms else role
 
 
 def _line(picture: Picture) -> str:
