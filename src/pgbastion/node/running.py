@@ -22,6 +22,7 @@ from pgbastion.consensus.interface import (
     SnapshotTaken,
 )
 from pgbastion.control.routing import Routing
+from pgbastion.errors import PgBastionError
 from pgbastion.ha.cutter import NodeCutter, WitnessCutter
 from pgbastion.ha.executor import Executor, Job, Server
 from pgbastion.ha.host import Host
@@ -42,6 +43,7 @@ from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.postgres.instance import Instance
 
 RELEASE_DEADLINE_S: Final = 3.0
+LET_IN_TIMEOUT_S: Final = 5.0
 
 log = get_logger("node")
 
@@ -70,6 +72,7 @@ class Node:
         self.own = own_member(config)
         self.incarnation = Incarnation(random.randbits(62) + 1)
         self._answering: set[asyncio.Task[None]] = set()
+        self._hosts: tuple[str, ...] = ()
         self._build()
 
     def _build(self) -> None:
@@ -205,6 +208,22 @@ class Node:
         if known is not None and known.data_id is not None:
             self.membership.note_data()
         self.instance.nodes = tuple(m.name for m in state.servers if m.name != own)
+        hosts = tuple(m.host for m in state.servers)
+        if hosts != self._hosts:
+            self._hosts = hosts
+            task = asyncio.create_task(self._let_in(self.instance))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+
+    async def _let_in(self, instance: Instance) -> None:
+        """Let new members' servers in at once: a promotion has no time for it."""
+        if self.guard is None or not self.guard.facts().pid:
+            return
+        try:
+            async with asyncio.timeout(LET_IN_TIMEOUT_S):
+                await instance.refresh_access(self.host.state.servers)
+        except (PgBastionError, TimeoutError) as exc:
+            log.warning("access_not_refreshed", error=str(exc))
 
     async def _answer(self, request: Request) -> None:
         if request.kind == Kind.REPORT:
