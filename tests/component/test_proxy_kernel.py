@@ -208,6 +208,24 @@ async def test_bytes_keep_their_order_however_often_the_way_changes() -> None:
         assert 0 < by_kernel < pair.relay.bytes_to_client
 
 
+async def test_the_end_of_one_direction_leaves_the_other_what_it_has_queued() -> None:
+    """An empty piece, as a bare FIN is, must not get into the kernel's queue."""
+    async with raw_pair(KERNEL) as pair:
+        sent = 0
+        last_s = time.monotonic()
+        while time.monotonic() - last_s < 0.3:
+            try:
+                sent += pair.server.send(bytes(1 << 16))
+                last_s = time.monotonic()
+            except BlockingIOError:
+                await asyncio.sleep(0.01)
+
+        pair.client.shutdown(socket.SHUT_WR)
+        assert await pair.end_of(pair.server) == b""
+
+        assert await pair.receive(pair.client, sent) == bytes(sent)
+
+
 async def test_a_session_for_which_there_is_no_room_stays_in_user_space() -> None:
     limits = Limits(connections_max=2)
     async with proxy_lab("n1", limits=limits, data_path=KERNEL) as lab:

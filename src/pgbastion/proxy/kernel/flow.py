@@ -228,7 +228,9 @@ class KernelFlow(Flow):
         if self.relay.lease.is_over():
             self.relay.host.on_expired()
             return
-        if read_tcp_info(self.sink).is_closed:
+        # With nobody reading from the sink, nobody else would learn of this.
+        failure = self.sink.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failure or read_tcp_info(self.sink).is_closed:
             self.relay.sink_broke(self)
             return
         if not self._is_settled(unsent=len(self.waiting)):

@@ -24,6 +24,7 @@ WORDS_PER_SLOT: Final = 8
 # How many of the last bytes redirected are kept: a whole ReadyForQuery.
 TAIL_BYTES: Final = 6
 
+_DROP: Final = 0
 _PASS: Final = 1
 _WORD: Final = 8
 # On the stack: the socket's cookie, a slot number, an instant.
@@ -83,9 +84,11 @@ def _find_slot(p: Assembler, slots_fd: int, words_fd: int) -> None:
     p.jump_if_zero(R0, "pass")
     p.move(R7, R0)
     p.load32(R8, R6, _SKB_LEN)
-    # A bare FIN is judged too. To send nothing counts as a failure in the kernel's
-    # redirect, which would break the other socket with EPIPE.
-    p.jump_if_zero(R8, "pass")
+    # A bare FIN is judged too. The kernel's queue takes a piece of no bytes for a
+    # failure, and would break with EPIPE the socket that it is redirected to, or the
+    # socket itself if it is passed while that queue is in use. The end of the stream
+    # has been noted before this runs, so the empty piece can go.
+    p.jump_if_zero(R8, "drop")
 
 
 def _check_credit(p: Assembler) -> None:
@@ -148,4 +151,7 @@ def _pass_up(p: Assembler) -> None:
     p.store64(R7, Word.PASSED * _WORD, R1)
     p.label("pass")
     p.set(R0, _PASS)
+    p.exit()
+    p.label("drop")
+    p.set(R0, _DROP)
     p.exit()
