@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from pgbastion.control.apply import Outcome, apply
+from pgbastion.errors import ConfigError
 from pgbastion.ha import joining
 from pgbastion.ha.joining import Doorkeeper, Identity, Joiner
-from pgbastion.ha.talk import Guest, Kind, Welcome, decode_welcome, encode_guest
+from pgbastion.ha.talk import Brings, Guest, Kind, Welcome, decode_welcome, encode_guest
 from pgbastion.model.cluster import ClusterState, Member, Policy, ReplicationMode
 from pgbastion.model.commands import Command, Found, encode_command
 from pgbastion.model.ids import MemberId, NodeId
@@ -196,3 +197,82 @@ def test_a_founder_that_was_asked_by_an_earlier_one_does_not_found(
     joiner.answer(Kind.WHO, encode_guest(earlier))
 
     assert asyncio.run(within(joiner.run(), 0.2)) is None
+
+
+def bringing(lan: Lan, number: int, others: list[int], brings: Brings) -> Joiner:
+    joiner = Joiner(
+        own=member(number),
+        cluster_name="main",
+        peers=[member(other).raft_address for other in others],
+        founding=True,
+        auto_join=True,
+        brings=brings,
+        ask=lan.ask,
+    )
+    lan.nodes[member(number).raft_address] = joiner.answer
+    return joiner
+
+
+async def together(*joiners: Joiner) -> list[Identity | BaseException | None]:
+    return await asyncio.gather(
+        *(within(j.run(), 0.3) for j in joiners), return_exceptions=True
+    )
+
+
+def test_of_founders_one_that_brings_data_founds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(joining, "ASK_AGAIN_S", 0.01)
+    lan = Lan()
+    empty = founder(lan, 1, [2])
+    full = bringing(lan, 2, [1], Brings.STOPPED)
+
+    formed = asyncio.run(together(empty, full))
+
+    assert formed[0] is None
+    assert isinstance(formed[1], Identity)
+
+
+def test_between_two_databases_a_human_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "ASK_AGAIN_S", 0.01)
+    lan = Lan()
+    joiners = [
+        bringing(lan, 1, [2], Brings.STOPPED),
+        bringing(lan, 2, [1], Brings.PRIMARY),
+    ]
+
+    refused = asyncio.run(together(*joiners))
+
+    assert all(isinstance(refusal, ConfigError) for refusal in refused)
+    assert "n2 at 10.0.0.2:8300 both hold a PostgreSQL" in str(refused[0])
+
+
+def test_a_running_primary_is_taken_over_when_all_peers_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """LEASE.md, section 7: exactly one primary, all members answering."""
+    monkeypatch.setattr(joining, "ASK_AGAIN_S", 0.01)
+    lan = Lan()
+    joiner = bringing(lan, 1, [2, 3], Brings.PRIMARY)
+    founder(lan, 2, [1, 3])
+    assert asyncio.run(together(joiner)) == [None]
+
+    founder(lan, 3, [1, 2])
+
+    assert isinstance(asyncio.run(together(joiner))[0], Identity)
+
+
+def test_a_node_that_brings_data_joins_no_cluster(host: StateHost) -> None:
+    door = Doorkeeper(host, member(1), timeout_s=1)
+
+    async def ask(address: str, kind: Kind, payload: bytes) -> bytes | None:
+        del address
+        return await door.answer(kind, payload)
+
+    lan = Lan()
+    lan.ask = ask  # type: ignore[method-assign]
+    (refusal,) = asyncio.run(together(bringing(lan, 2, [1], Brings.STOPPED)))
+
+    assert isinstance(refusal, ConfigError)
+    assert "belongs to a cluster already" in str(refusal)
+    assert host.state.named(NodeId("n2")) is None

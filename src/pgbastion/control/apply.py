@@ -240,6 +240,8 @@ def _assign(state: ClusterState, command: Assign) -> ClusterState | Outcome:
         return Outcome.UNKNOWN_MEMBER
     if command.timeline <= state.highest_timeline:
         return Outcome.SENSELESS
+    if command.taken_over and state.assignment is not None:
+        return Outcome.SENSELESS
     assignment = Assignment(
         epoch=command.epoch,
         member_id=command.member_id,
@@ -247,6 +249,7 @@ def _assign(state: ClusterState, command: Assign) -> ClusterState | Outcome:
         data_id=command.data_id,
         timeline=command.timeline,
         surveyed=command.surveyed,
+        taken_over=command.taken_over,
     )
     changed = replace(
         state,

@@ -65,14 +65,25 @@ def decide_cluster(view: ClusterView) -> Decision:
 
 
 def _decide_first_primary(view: ClusterView) -> Decision:
-    """Assign the first epoch to the founder once its data directory is made."""
+    """Assign the first epoch to the founder once its data directory is made.
+
+    A primary that was found running there goes on, on its timeline, if it is the only
+    one.
+    """
     founder = view.state.member(view.state.founder)
     received = view.reports.get(founder.name) if founder else None
     if founder is None or received is None:
         return _or_membership(view, Decision(Reason.FIRST_PRIMARY_NOT_READY))
     report = received.report
     ready = report.data_id is not None and report.data_id == founder.data_id
-    if not ready or report.state is not PostgresState.STOPPED:
+    running = report.adopted and report.state is PostgresState.PRIMARY
+    if running and report.wal_end is not None:
+        timeline = report.wal_end.timeline
+        ready = ready and not _others_run_primaries(view, founder)
+    else:
+        timeline = _next_timeline(view, ())
+        ready = ready and report.state is PostgresState.STOPPED
+    if not ready:
         return _or_membership(view, Decision(Reason.FIRST_PRIMARY_NOT_READY))
     command = Assign(
         revision=view.state.revision,
@@ -80,12 +91,21 @@ def _decide_first_primary(view: ClusterView) -> Decision:
         member_id=founder.member_id,
         node=founder.name,
         data_id=DataId(report.data_id or ""),
-        timeline=_next_timeline(view, ()),
+        timeline=timeline,
         surveyed=None,
         cause=Reason.FIRST_PRIMARY,
         at=view.at,
+        taken_over=running,
     )
     return Decision(Reason.FIRST_PRIMARY, (Propose(command=command),))
+
+
+def _others_run_primaries(view: ClusterView, founder: Member) -> bool:
+    return any(
+        received.report.state is PostgresState.PRIMARY
+        for node, received in view.reports.items()
+        if node != founder.name
+    )
 
 
 def _next_timeline(view: ClusterView, answers: Iterable[SurveyAnswer]) -> Timeline:
@@ -96,12 +116,14 @@ def _next_timeline(view: ClusterView, answers: Iterable[SurveyAnswer]) -> Timeli
     """
     told = tuple(answers)
     ends = [answer.wal_end for answer in told]
-    ends += [received.report.wal_end for received in view.reports.values()]
+    reports = [received.report for received in view.reports.values()]
+    ends += [report.wal_end for report in reports]
     return Timeline(
         max(
             1,
             view.state.highest_timeline,
             *(answer.newest_timeline for answer in told),
+            *(report.timeline or 0 for report in reports),
             *(end.timeline for end in ends if end is not None),
         )
         + 1

@@ -6,6 +6,7 @@ first that has something to say is the decision.
 """
 
 from dataclasses import replace
+from typing import Final
 
 from pgbastion.control.node_primary import watch_ms
 from pgbastion.control.node_rules import holds, own_assignment, promoted_primary
@@ -16,6 +17,9 @@ from pgbastion.model.actions import Decision, Propose
 from pgbastion.model.reasons import Reason
 from pgbastion.model.views import NodeView
 
+_AT_REST: Final = (Found.EMPTY, Found.UNMARKED, Found.STOPPED)
+"""What a long step works on; a server that runs is watched meanwhile."""
+
 
 def decide_node(view: NodeView) -> Decision:
     """Decide what this node does next to fulfil its duty."""
@@ -24,7 +28,7 @@ def decide_node(view: NodeView) -> Decision:
     if view.witness:
         return _declaring(view, Decision(Reason.WITNESS))
     found = find(view)
-    if view.job is not None and found in (Found.EMPTY, Found.STOPPED):
+    if view.job is not None and found in _AT_REST:
         return Decision(Reason.JOB_RUNNING, detail=view.job)
     due = duty(view)
     transition = TRANSITIONS[due, found]
@@ -69,11 +73,15 @@ def find(view: NodeView) -> Found:
     """
     postgres = view.postgres
     if postgres.running:
+        if postgres.adopted and not view.lease.armed_epoch:
+            return Found.TAKEN_OVER
         if postgres.in_recovery is False:
             return Found.PRIMARY
         if postgres.started_as_primary or view.lease.armed_epoch:
             return Found.PROMOTING
         return Found.STARTING if postgres.in_recovery is None else Found.STANDBY
+    if view.data.unmarked:
+        return Found.UNMARKED
     if view.data.problem is not None or not (view.data.empty or view.data.ours):
         return Found.UNUSABLE
     return Found.EMPTY if view.data.empty else Found.STOPPED

@@ -38,6 +38,7 @@ from pgbastion.model.actions import (
     Follow,
     HoldLease,
     InitDb,
+    NotePrimary,
     Promote,
     Propose,
     RecoverCrash,
@@ -45,6 +46,7 @@ from pgbastion.model.actions import (
     StartStandby,
     StopMode,
     StopPostgres,
+    TakeOver,
 )
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport
@@ -59,6 +61,27 @@ def report_problem(view: NodeView) -> Decision | None:
 def initialise(view: NodeView) -> Decision | None:
     """Make the first data directory."""
     return _after_failure(view) or Decision(Reason.INITIALISING, (InitDb(),))
+
+
+def take_over(view: NodeView) -> Decision | None:
+    """Make the PostgreSQL that is here already the cluster's first."""
+    if view.data.ours:
+        return None
+    if view.job is not None:
+        return Decision(Reason.JOB_RUNNING, detail=view.job)
+    return _after_failure(view) or Decision(Reason.TAKING_OVER, (TakeOver(),))
+
+
+def take_up(view: NodeView) -> Decision | None:
+    """Begin the epoch of a server that was found running, without a promotion.
+
+    Any other epoch begins with one: there such a server has no business to run.
+    """
+    held = held_by_this(view)
+    if not held.taken_over or view.data.data_id != held.data_id:
+        return fence(view)
+    actions = (NotePrimary(epoch=held.epoch), Arm(epoch=held.epoch))
+    return Decision(Reason.TAKING_UP, actions)
 
 
 def await_assignment(view: NodeView) -> Decision | None:
@@ -109,7 +132,10 @@ def keep_lease(view: NodeView) -> Decision | None:
 def check_surveyed(view: NodeView) -> Decision | None:
     """Promote only the data that was surveyed; else give the role back."""
     held = held_by_this(view)
-    if view.data.data_id == held.data_id and not view.data_changed:
+    # A server that was found running and ended before it began its epoch begins the
+    # next one, by a promotion.
+    ended_early = held.taken_over and view.data.promoted_epoch < held.epoch
+    if view.data.data_id == held.data_id and not (view.data_changed or ended_early):
         return None
     return give_back(view, Reason.SURVEYED_DATA_CHANGED)
 
@@ -322,6 +348,8 @@ def stream(view: NodeView) -> Decision | None:
 STEPS: Final[Mapping[Step, Callable[[NodeView], Decision | None]]] = {
     Step.REPORT_PROBLEM: report_problem,
     Step.INITIALISE: initialise,
+    Step.TAKE_OVER: take_over,
+    Step.TAKE_UP: take_up,
     Step.AWAIT_ASSIGNMENT: await_assignment,
     Step.REFUSE_EMPTY: refuse_empty,
     Step.RESUME: resume,

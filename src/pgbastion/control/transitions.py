@@ -31,6 +31,8 @@ class Found(StrEnum):
     """What is there: the data directory and the server on it."""
 
     UNUSABLE = "unusable"
+    UNMARKED = "unmarked"
+    """A PostgreSQL that somebody else made, stopped or running, not under guard."""
     EMPTY = "empty"
     STOPPED = "stopped"
     STARTING = "starting"
@@ -39,6 +41,8 @@ class Found(StrEnum):
     PROMOTING = "promoting"
     """Asked to promote, or started without standby.signal: may become a primary."""
     PRIMARY = "primary"
+    TAKEN_OVER = "taken_over"
+    """Found running and under guard, which is not armed for it yet."""
 
 
 class Step(StrEnum):
@@ -46,6 +50,8 @@ class Step(StrEnum):
 
     REPORT_PROBLEM = "report_problem"
     INITIALISE = "initialise"
+    TAKE_OVER = "take_over"
+    TAKE_UP = "take_up"
     AWAIT_ASSIGNMENT = "await_assignment"
     REFUSE_EMPTY = "refuse_empty"
     RESUME = "resume"
@@ -95,6 +101,9 @@ _FENCE: Final = Transition((Step.FENCE,), "no lease, no primary: kill it first")
 
 TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
     (Duty.FOUND, Found.UNUSABLE): _PROBLEM,
+    (Duty.FOUND, Found.UNMARKED): Transition(
+        (Step.TAKE_OVER,), "the first node brings its PostgreSQL into the cluster"
+    ),
     (Duty.FOUND, Found.EMPTY): Transition(
         (Step.INITIALISE,), "the first node makes the first data directory"
     ),
@@ -105,7 +114,12 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
     (Duty.FOUND, Found.STANDBY): _FENCE,
     (Duty.FOUND, Found.PROMOTING): _FENCE,
     (Duty.FOUND, Found.PRIMARY): _FENCE,
+    (Duty.FOUND, Found.TAKEN_OVER): Transition(
+        (Step.TAKE_OVER, Step.AWAIT_ASSIGNMENT),
+        "the server that was found running goes on; the role is not assigned yet",
+    ),
     (Duty.AWAIT, Found.UNUSABLE): _PROBLEM,
+    (Duty.AWAIT, Found.UNMARKED): _PROBLEM,
     (Duty.AWAIT, Found.EMPTY): Transition(
         (Step.AWAIT_ASSIGNMENT,), "there is no primary to copy from yet"
     ),
@@ -116,6 +130,10 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
     (Duty.AWAIT, Found.STANDBY): _FENCE,
     (Duty.AWAIT, Found.PROMOTING): _FENCE,
     (Duty.AWAIT, Found.PRIMARY): _FENCE,
+    (Duty.AWAIT, Found.TAKEN_OVER): _FENCE,
+    (Duty.HOLD, Found.UNMARKED): Transition(
+        (Step.GIVE_BACK,), "the holder's data is gone: another node may have the role"
+    ),
     (Duty.HOLD, Found.UNUSABLE): Transition(
         (Step.GIVE_BACK,), "the holder's data is gone: another node may have the role"
     ),
@@ -171,6 +189,16 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
         ),
         "serve while the lease lasts",
     ),
+    (Duty.HOLD, Found.TAKEN_OVER): Transition(
+        (Step.RESUME, Step.HOLD_LEASE, Step.AWAIT_LEASE, Step.TAKE_UP),
+        "the first epoch of a server that was found running begins when it is armed",
+    ),
+    (Duty.GIVE_UP, Found.UNMARKED): Transition(
+        (Step.GIVE_BACK,), "nothing of this epoch runs: give it back"
+    ),
+    (Duty.GIVE_UP, Found.TAKEN_OVER): Transition(
+        (Step.STOP, Step.GIVE_BACK), "its epoch ended before it was armed: stop it"
+    ),
     (Duty.GIVE_UP, Found.UNUSABLE): Transition(
         (Step.GIVE_BACK,), "nothing runs: give the epoch back"
     ),
@@ -193,6 +221,7 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
         (Step.STOP, Step.GIVE_BACK), "stop writes, then give the epoch back"
     ),
     (Duty.FOLLOW, Found.UNUSABLE): _PROBLEM,
+    (Duty.FOLLOW, Found.UNMARKED): _PROBLEM,
     (Duty.FOLLOW, Found.EMPTY): Transition(
         (Step.REFUSE_EMPTY, Step.COPY), "a new node copies the primary"
     ),
@@ -209,7 +238,9 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
     ),
     (Duty.FOLLOW, Found.PROMOTING): _FENCE,
     (Duty.FOLLOW, Found.PRIMARY): _FENCE,
+    (Duty.FOLLOW, Found.TAKEN_OVER): _FENCE,
     (Duty.WAIT, Found.UNUSABLE): _PROBLEM,
+    (Duty.WAIT, Found.UNMARKED): _PROBLEM,
     (Duty.WAIT, Found.EMPTY): Transition(
         (Step.REFUSE_EMPTY, Step.STAY_STOPPED), "there is no primary to copy from"
     ),
@@ -225,4 +256,5 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
     ),
     (Duty.WAIT, Found.PROMOTING): _FENCE,
     (Duty.WAIT, Found.PRIMARY): _FENCE,
+    (Duty.WAIT, Found.TAKEN_OVER): _FENCE,
 }

@@ -146,6 +146,10 @@ class Executor:
                 return await self._lead(action)
             case act.HoldLease() | act.LatchRelease() | act.Arm() | act.EndEpoch():
                 return await self._bound(action)
+            case act.NotePrimary(epoch=epoch):
+                await self._database.note_primary(epoch)
+                self._observer.note_mark(promoted_epoch=epoch, epoch=epoch)
+                return True
             case act.StopPostgres():
                 return await self._stop(action)
             case act.StartStandby() | act.StartPrimary():
@@ -335,6 +339,8 @@ class Executor:
                 self.job.start(
                     "initdb", self._database.initialise(cluster_id), self._after_job
                 )
+            case act.TakeOver():
+                self.job.start("take over", self._take_over(), self._after_job)
             case act.Examine(primary=primary, epoch=epoch):
                 upstream = self._upstream(primary, epoch)
                 self.job.start("examine", self._examine(upstream), self._after_job)
@@ -355,6 +361,15 @@ class Executor:
             case _:
                 raise TypeError(f"no such action: {action!r}")
         return True
+
+    async def _take_over(self) -> None:
+        # Under guard first, marked last: at whatever point this is cut short, it is
+        # decided again, and a server with our mark is always under guard.
+        running = await self._database.check_stranger()
+        if running is not None and not self._guard.facts().running:
+            await self._guard.adopt(running)
+        state = self._host.state
+        await self._database.take_over(state.cluster_id, state.servers)
 
     async def _examine(self, upstream: Upstream) -> None:
         self._observer.rejoin = await self._database.examine(upstream)

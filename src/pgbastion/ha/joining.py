@@ -2,7 +2,9 @@
 
 A node asks its peers first, always. One that may found a cluster does so only when
 no peer belongs to one and no other founder goes first: of founders that see each
-other, the lowest address founds, so that one cluster or none comes of it.
+other, one that brings a PostgreSQL founds, else the lowest address, so that one
+cluster or none comes of it. One whose PostgreSQL runs waits until all peers answer:
+it goes on as a primary, and none of them may have another.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome
 from pgbastion.errors import ConfigError
 from pgbastion.ha.talk import (
+    Brings,
     Guest,
     Kind,
     Welcome,
@@ -57,6 +60,7 @@ class Joiner:
         founding: Whether this node may found a cluster.
         auto_join: Whether it asks to be let in.
         marked_cluster_id: Whose mark the data directory carries: it joins no other.
+        brings: A PostgreSQL without a mark in the data directory: it joins none.
         ask: Asks one peer as a guest; None: it did not answer.
     """
 
@@ -70,6 +74,7 @@ class Joiner:
         auto_join: bool,
         ask: AskPeer,
         marked_cluster_id: str | None = None,
+        brings: Brings = Brings.NOTHING,
     ) -> None:
         self._marked_cluster_id = marked_cluster_id
         self._guest = Guest(
@@ -77,10 +82,11 @@ class Joiner:
             cluster_name=cluster_name,
             founding=founding,
             auto_join=auto_join,
+            brings=brings,
         )
         self._peers = tuple(peers)
         self._ask = ask
-        self._contenders: dict[str, int] = {}
+        self._contenders: dict[str, tuple[int, Brings]] = {}
         self.stage: Literal["waiting", "founding", "forming"] = (
             "founding" if founding else "waiting"
         )
@@ -146,6 +152,12 @@ class Joiner:
                 f"this node is configured for {configured}: correct cluster.name or "
                 "cluster.peers"
             )
+        if self._guest.brings is not Brings.NOTHING:
+            raise ConfigError(
+                f"postgresql.data_dir: it holds a PostgreSQL, and {peer} belongs to a "
+                "cluster already: move the directory away, so that this node copies "
+                "the cluster's data, or correct postgresql.data_dir or cluster.peers"
+            )
         if self._marked_cluster_id not in (None, welcome.cluster_id):
             raise ConfigError(
                 "postgresql.data_dir belongs to the cluster "
@@ -158,17 +170,45 @@ class Joiner:
             return False
         if any(w.state in ("member", "forming") for w in welcomes):
             return False
+        self._check_nobody_else_brings(welcomes)
+        if self._guest.brings is Brings.PRIMARY and len(welcomes) < len(self._peers):
+            answered = ", ".join(sorted(w.raft_address for w in welcomes))
+            log.state(
+                "join",
+                "waiting_for_all_peers",
+                reason="a running primary is taken over when all peers answer",
+                answered=answered,
+            )
+            return False
         own = self._guest.member.raft_address
         now_ms = boottime_ms()
-        seen = {w.raft_address for w in welcomes if w.state == "founding"}
-        seen |= {a for a, at in self._contenders.items() if now_ms - at < CONTENDER_MS}
-        return all(own <= address for address in seen)
+        seen = {(w.raft_address, w.brings) for w in welcomes if w.state == "founding"}
+        seen |= {
+            (address, brings)
+            for address, (at_ms, brings) in self._contenders.items()
+            if now_ms - at_ms < CONTENDER_MS
+        }
+        first = _rank(own, self._guest.brings)
+        return all(first <= _rank(address, brings) for address, brings in seen)
+
+    def _check_nobody_else_brings(self, welcomes: tuple[Welcome, ...]) -> None:
+        """Refuse to choose between two databases: a human has to."""
+        if self._guest.brings is Brings.NOTHING:
+            return
+        for welcome in welcomes:
+            if welcome.brings is not Brings.NOTHING:
+                raise ConfigError(
+                    "postgresql.data_dir: this node and "
+                    f"{welcome.node} at {welcome.raft_address} both hold a PostgreSQL "
+                    "that could found the cluster: move one of the two away"
+                )
 
     def answer(self, kind: int, payload: bytes) -> bytes:
         """Answer a guest while this node is none's member itself."""
         guest = decode_guest(payload) if kind in (Kind.WHO, Kind.JOIN) else None
         if guest is not None and guest.founding:
-            self._contenders[guest.member.raft_address] = boottime_ms()
+            contender = (boottime_ms(), guest.brings)
+            self._contenders[guest.member.raft_address] = contender
         own = self._guest.member
         return encode_welcome(
             Welcome(
@@ -176,8 +216,14 @@ class Joiner:
                 state=self.stage,
                 raft_address=own.raft_address,
                 refused="this node is no member of a cluster itself",
+                brings=self._guest.brings,
             )
         )
+
+
+def _rank(address: str, brings: Brings) -> tuple[bool, str]:
+    """Return what the least of founds the cluster: who brings data comes first."""
+    return brings is Brings.NOTHING, address
 
 
 class StateMachine(Protocol):

@@ -127,6 +127,19 @@ class DataFacts:
     system_identifier: str | None = None
     wal_end: WalEnd | None = None
     """The end of WAL of a stopped server, where it was read."""
+    unmarked: bool = False
+    """It holds a PostgreSQL that somebody else made."""
+    timeline: Timeline | None = None
+    """Stopped and never in an epoch: the newest timeline that it knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningServer:
+    """A postmaster that somebody else started, and its identity."""
+
+    pid: int
+    start_ticks: int
+    """When it was started, in clock ticks since boot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +161,8 @@ class ServerFacts:
     slots: tuple[NodeId, ...] | None = None
     sync_setting: SyncSet | None = None
     """None: it names nobody who exists."""
+    pending_restart: tuple[str, ...] = ()
+    """Settings that wait for a restart, as far as they were asked for."""
 
 
 class Database(Protocol):
@@ -161,6 +176,20 @@ class Database(Protocol):
 
     async def initialise(self, cluster_id: str) -> None:
         """Make the first data directory with its roles and its mark."""
+
+    async def check_stranger(self) -> RunningServer | None:
+        """Return the server that runs on a data directory without a mark, if one does.
+
+        Raises:
+            PostgresError: It cannot be taken over; the message names what is in the
+                way, each with its remedy. Nothing was changed.
+        """
+
+    async def take_over(self, cluster_id: str, servers: Sequence[Member]) -> None:
+        """Make that PostgreSQL one of ours, stopped or running; the mark comes last."""
+
+    async def note_primary(self, epoch: Epoch) -> None:
+        """Note in the mark that the server is the primary of ``epoch``."""
 
     async def prepare_standby(
         self, upstream: Upstream | None, servers: Sequence[Member]
@@ -234,6 +263,8 @@ class GuardFacts:
     pid: int = 0
     started_ns: int = 0
     started_as_primary: bool = False
+    adopted: bool = False
+    """Found running: not the guard's child."""
     armed_epoch: Epoch = Epoch(0)
     ended_epoch: Epoch = Epoch(0)
     asked_ns: int = 0
@@ -249,6 +280,9 @@ class Guard(Protocol):
         self, command: tuple[str, ...], *, primary: bool, epoch: Epoch
     ) -> None:
         """Start the postmaster."""
+
+    async def adopt(self, server: RunningServer) -> None:
+        """Watch a postmaster that somebody else started as a primary."""
 
     async def stop(self, *, fast_ms: int) -> None:
         """Stop it: fast, immediate, kill within ``fast_ms``; 0 kills at once.

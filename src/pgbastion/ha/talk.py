@@ -1,7 +1,7 @@
 """What nodes ask each other over the consensus engine's channel, and its encoding."""
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -70,6 +70,15 @@ def decode_answer(data: bytes) -> SurveyAnswer | None:
     return survey.answer if survey.v == TALK_VERSION else None
 
 
+class Brings(StrEnum):
+    """What PostgreSQL a node without membership has already, without a mark."""
+
+    NOTHING = "nothing"
+    STOPPED = "stopped"
+    PRIMARY = "primary"
+    """It runs, and goes on when it is taken over."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
     """A node without membership introduces itself."""
@@ -79,6 +88,7 @@ class Guest:
     founding: bool
     """It would found a cluster if nobody has one."""
     auto_join: bool
+    brings: Brings = Brings.NOTHING
     v: int = TALK_VERSION
 
 
@@ -98,6 +108,7 @@ class Welcome:
     refused: str = ""
     is_final: bool = False
     """Asking again changes nothing: a human has to."""
+    brings: Brings = Brings.NOTHING
     v: int = TALK_VERSION
 
 

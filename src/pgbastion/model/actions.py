@@ -147,6 +147,18 @@ class InitDb:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TakeOver:
+    """Make a PostgreSQL that somebody else set up the cluster's first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotePrimary:
+    """Note in the data directory that its server is the primary of this epoch."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Examine:
     """Compare the stopped data directory with the primary's history."""
 
@@ -197,8 +209,8 @@ class Checkpoint:
 Action = (
     Propose | CloseLease | AskAges | Survey | ChangeMember | MoveLeadership | HoldLease
     | LatchRelease | Arm | EndEpoch | StopPostgres | StartStandby | StartPrimary
-    | Promote | Follow | InitDb | Examine | Copy | Rewind | RecoverCrash | ApplySyncSet
-    | KeepSlots | Checkpoint
+    | Promote | Follow | InitDb | TakeOver | NotePrimary | Examine | Copy | Rewind
+    | RecoverCrash | ApplySyncSet | KeepSlots | Checkpoint
 )  # fmt: skip
 
 

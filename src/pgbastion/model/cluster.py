@@ -102,6 +102,9 @@ class Assignment:
     """The timeline that the promotion of this epoch must take."""
     surveyed: WalEnd | None
     """The end of WAL for which the node was chosen; None for the first epoch."""
+    taken_over: bool = False
+    """The first epoch of a server that was found running: it begins without a
+    promotion, on the timeline that the server has."""
     incarnation: Incarnation | None = None
     opened: bool = False
     revoked: bool = False

@@ -79,6 +79,8 @@ class Assign:
     surveyed: WalEnd | None
     cause: str
     at: str
+    taken_over: bool = False
+    """The node's server was found running as a primary: it goes on in this epoch."""
     kind: Literal["assign"] = "assign"
 
 

@@ -60,6 +60,8 @@ class Reason(StrEnum):
     FENCING = "fencing"
     STOPPED_BY_OPERATOR = "stopped_by_operator"
     INITIALISING = "initialising"
+    TAKING_OVER = "taking_over"
+    TAKING_UP = "taking_up"
     WAITING_FOR_ASSIGNMENT = "waiting_for_assignment"
     NO_PRIMARY_TO_FOLLOW = "no_primary_to_follow"
     DATA_DIRECTORY_MISSING = "data_directory_missing"
@@ -130,6 +132,8 @@ SENTENCES: dict[Reason, str] = {
     Reason.STOPPED_BY_OPERATOR: "the daemon was told to stop, and stopped PostgreSQL",
     Reason.FENCING: "PostgreSQL runs as a primary and this node has no lease",
     Reason.INITIALISING: "the first data directory is made",
+    Reason.TAKING_OVER: "a PostgreSQL that was here before becomes the cluster's first",
+    Reason.TAKING_UP: "the server that was found running begins the first epoch",
     Reason.WAITING_FOR_ASSIGNMENT: "the data directory is ready, no role is assigned",
     Reason.NO_PRIMARY_TO_FOLLOW: "no primary is promoted yet",
     Reason.DATA_DIRECTORY_MISSING: "this node had data and its directory is empty",

@@ -143,6 +143,10 @@ class DataView:
     was_standby: bool = False
     """Stopped, and its last server was in recovery."""
     system_identifier: str | None = None
+    unmarked: bool = False
+    """It holds a PostgreSQL that somebody else made; ``problem`` says so too."""
+    timeline: Timeline | None = None
+    """Stopped and never in an epoch: the newest timeline that it knows."""
     problem: str | None = None
     """Why it cannot be used, in words."""
 
@@ -155,6 +159,8 @@ class PostgresView:
     """Whether the guard has a postmaster, or one that is not "stopped" yet."""
     started_as_primary: bool = False
     """Started without ``standby.signal``, or asked to promote since its start."""
+    adopted: bool = False
+    """Found running and not started by the guard."""
     in_recovery: bool | None = None
     """None: it has not answered since its start."""
     timeline: Timeline | None = None

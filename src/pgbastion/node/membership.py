@@ -8,11 +8,16 @@ from pgbastion.config.model import Config
 from pgbastion.config.secrets import Secrets
 from pgbastion.consensus.engine import Engine, ask_as_guest
 from pgbastion.control.apply import Outcome
-from pgbastion.errors import ConfigError, ConsensusError, PgBastionError
+from pgbastion.errors import (
+    ConfigError,
+    ConsensusError,
+    PgBastionError,
+    PostgresError,
+)
 from pgbastion.ha.host import Host
 from pgbastion.ha.joining import Doorkeeper, Identity, Joiner
 from pgbastion.ha.ports import DataFacts
-from pgbastion.ha.talk import Kind
+from pgbastion.ha.talk import Brings, Kind
 from pgbastion.model.cluster import Member, Policy, join_host_port
 from pgbastion.model.commands import Found
 from pgbastion.model.ids import MemberId
@@ -56,6 +61,9 @@ class Membership:
         """Found a cluster, join one, or take up the identity that there is."""
         known = self._engine.identity()
         facts = await self._look_at_data(is_member=known is not None)
+        brings = Brings.NOTHING
+        if facts is not None and facts.unmarked and known is None:
+            brings = await self._check_stranger()
         if known is None:
             config = self._config
             self._joiner = Joiner(
@@ -65,6 +73,7 @@ class Membership:
                 founding=config.raft.bootstrap and self._may_found(facts),
                 marked_cluster_id=facts.cluster_id if facts is not None else None,
                 auto_join=config.cluster.auto_join,
+                brings=brings,
                 ask=self._ask_peer,
             )
             identity = await self._joiner.run()
@@ -91,6 +100,9 @@ class Membership:
         if self._instance is None:
             return None
         facts = await self._instance.inspect(running=False)
+        if facts.unmarked and self._config.raft.bootstrap and not self._note.exists():
+            # The founder may bring one. Of a member that is none, the state knows.
+            return facts
         if facts.problem is not None:
             raise ConfigError(
                 f"postgresql.data_dir: {facts.problem}; correct the setting, or "
@@ -107,6 +119,22 @@ class Membership:
                 "this node copies the primary's"
             )
         return facts
+
+    async def _check_stranger(self) -> Brings:
+        """Say what PostgreSQL this node brings, once it is sure to be taken over.
+
+        Raises:
+            ConfigError: Something is in the way; the message has the remedy.
+        """
+        if self._instance is None:
+            return Brings.NOTHING
+        try:
+            running = await self._instance.check_stranger()
+        except PostgresError as exc:
+            raise ConfigError(f"postgresql.data_dir: {exc}") from exc
+        brings = Brings.STOPPED if running is None else Brings.PRIMARY
+        log.info("postgres_found", brings=brings)
+        return brings
 
     def note_data(self) -> None:
         """Remember that this node has data, for a start without its file system."""

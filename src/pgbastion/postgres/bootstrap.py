@@ -85,12 +85,12 @@ async def single_user(
     statements: Sequence[str],
     *options: str,
     deadline_s: float = SINGLE_USER_DEADLINE_S,
-) -> None:
-    """Run statements in single-user mode: no clients, no network.
+) -> str:
+    """Run statements in single-user mode, no clients, no network; return its output.
 
     Starting it also recovers from a crash, and it ends with a shutdown checkpoint.
     """
-    await programs.run(
+    output = await programs.run(
         "postgres",
         "--single",
         "-j",
@@ -107,6 +107,7 @@ async def single_user(
         deadline_s=deadline_s,
         stdin="".join(f"{statement};\n\n" for statement in statements),
     )
+    return output.stdout
 
 
 def role_statements(roles: PgRoles, secrets: Secrets) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Final
 from pgbastion.clock import boottime_ns
 from pgbastion.errors import GuardError
 from pgbastion.guard.kill import kill_by_directory
-from pgbastion.ha.ports import GuardFacts
+from pgbastion.ha.ports import GuardFacts, RunningServer
 from pgbastion.model.ids import Epoch
 from pgbastion.observe.logging import get_logger
 from pgbastion.postgres.guard_client import GuardClient
@@ -118,6 +118,7 @@ class GuardLink:
             pid=status.postmaster,
             started_ns=status.postmaster_start * _TICK_NS,
             started_as_primary=status.tainted,
+            adopted=status.adopted,
             armed_epoch=Epoch(status.armed),
             ended_epoch=Epoch(status.ended),
             asked_ns=status.asked_ns,
@@ -136,6 +137,15 @@ class GuardLink:
             primary_epoch=epoch if primary else None,
         )
         log.info("postgres_started", pid=pid, primary=primary, epoch=epoch)
+        self._on_event()
+
+    async def adopt(self, server: RunningServer) -> None:
+        """Watch a postmaster that somebody else started as a primary."""
+        self._idle.clear()
+        await self._connected().adopt(
+            server.pid, server.start_ticks, pgdata=self._data_dir, primary=True
+        )
+        log.info("postgres_adopted", pid=server.pid)
         self._on_event()
 
     async def stop(self, *, fast_ms: int) -> None:

@@ -5,15 +5,14 @@ warm connections to the running server.
 """
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from pgbastion.clock import boottime_ns
 from pgbastion.errors import PostgresError
-from pgbastion.ha.ports import DataFacts, ServerFacts, Upstream
-from pgbastion.model.cluster import NOBODY, Member, ReplicationMode, SyncSet
+from pgbastion.ha.ports import DataFacts, RunningServer, ServerFacts, Upstream
+from pgbastion.model.cluster import Member, ReplicationMode, SyncSet
 from pgbastion.model.ids import Epoch, NodeId, Timeline
 from pgbastion.model.report import ReplicationRow
 from pgbastion.model.views import RejoinStep, RejoinView
@@ -35,10 +34,11 @@ from pgbastion.postgres.programs import Programs
 from pgbastion.postgres.settings import Value, limits
 from pgbastion.postgres.source import FromPrimary
 from pgbastion.postgres.standby import Standby, Unknown
+from pgbastion.postgres.stranger import Stranger
+from pgbastion.postgres.sync_change import SyncChange
 
 HISTORY_MAX: Final = 64
 SLOTS_EVERY_NS: Final = 2_000_000_000
-_SYNC: Final = re.compile(r"(?:ANY|FIRST) (\d+) \((.*)\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ class Instance:
         self._probe = Probe(address, self._disk)
         self._standby = Standby(paths, address, self.files, self.config, self.mark)
         self._primary = Primary(address, self.config)
-        self._sync = _SyncSetting()
+        self._sync = SyncChange(self._primary)
         self._rows: tuple[ReplicationRow, ...] = ()
         self._access: tuple[str, ...] | None = None
         self._slots: tuple[NodeId, ...] | None = None
@@ -106,6 +106,16 @@ class Instance:
         source = FromPrimary(paths, identity, self.files, self.programs, self.config)
         self._ladder = Ladder(paths, self.files, self.programs, self.offline, source)
         self._address = address
+        self._stranger = Stranger(
+            paths,
+            identity,
+            self.files,
+            programs=self.programs,
+            offline=self.offline,
+            config=self.config,
+            mark_file=self.mark,
+            secrets=secrets,
+        )
         # Whom to follow and what to promise stand in one file: a cut that was
         # answered to a survey must not be overwritten by what was begun before it.
         self._writing = asyncio.Lock()
@@ -136,7 +146,10 @@ class Instance:
             return DataFacts(empty=True, ours=False)
         mark = await self.mark.read()
         if mark is None:
-            return DataFacts(empty=False, ours=False, problem=self._unmarked())
+            there = (self._paths.data_dir / "PG_VERSION").exists()
+            return DataFacts(
+                empty=False, ours=False, problem=self._unmarked(), unmarked=there
+            )
         if self.cluster_id and mark.cluster_id != self.cluster_id:
             return DataFacts(
                 empty=False,
@@ -146,6 +159,10 @@ class Instance:
                 "correct postgresql.data_dir",
             )
         control = await self.offline.control()
+        timeline = None
+        if not running and mark.epoch == 0:
+            known = await self.newest_timeline()
+            timeline = max(known, control.checkpoint.timeline)
         return DataFacts(
             empty=False,
             ours=True,
@@ -156,6 +173,7 @@ class Instance:
             cut_epoch=mark.cut_epoch,
             was_standby=not running and control.state.is_standby,
             system_identifier=str(control.system_identifier),
+            timeline=timeline,
         )
 
     def _is_empty(self) -> bool:
@@ -182,6 +200,20 @@ class Instance:
             limits=limits(self.config.settings({})),
         )
         await self.config.write_access((), fresh=True)
+
+    async def check_stranger(self) -> RunningServer | None:
+        """Check a PostgreSQL that somebody else made; return the server, if it runs."""
+        return await self._stranger.check()
+
+    async def take_over(self, cluster_id: str, servers: Sequence[Member]) -> None:
+        """Make that PostgreSQL one of ours, stopped or running; the mark comes last."""
+        hosts = tuple(m.host for m in servers)
+        await self._stranger.take_over(cluster_id, hosts)
+        await self._forget()
+
+    async def note_primary(self, epoch: Epoch) -> None:
+        """Note in the mark that the server is the primary of ``epoch``."""
+        await self.mark.update(promoted=epoch)
 
     async def prepare_standby(
         self, upstream: Upstream | None, servers: Sequence[Member]
@@ -222,7 +254,7 @@ class Instance:
         await self._probe.close()
         await self._standby.close()
         await self._primary.close()
-        self._sync = _SyncSetting()
+        self._sync.forget()
         self._slots = self._timeline = None
         self._rows = ()
 
@@ -259,7 +291,7 @@ class Instance:
             checkpoint_timeline=facts.checkpoint_timeline,
             replication=rows,
             slots=self._slots,
-            sync_setting=parse_sync(facts.sync_names),
+            sync_setting=render.parse_sync_names(facts.sync_names),
         )
 
     async def _warm(self) -> None:
@@ -338,37 +370,10 @@ class Instance:
             await self._standby.promote(epoch, timeline)
 
     async def apply_sync(self, sync: SyncSet) -> bool:
-        """Put the set into the setting; tell whether it is effective everywhere.
-
-        Effective: every walsender goes by it, and as many of its members as have to
-        confirm a commit have flushed what was written since.
-        """
+        """Put the set into the setting; tell whether it is effective everywhere."""
         async with self._writing:
-            state = self._sync
-            if state.sync != sync:
-                raised = state.sync is not None and sync.num_sync > state.sync.num_sync
-                mark = await self._own_mark()
-                await self._primary.set_sync(self.mode, sync, mark.data_id)
-                state = self._sync = _SyncSetting(sync=sync, ends_older=raised)
-            effect = await self._primary.sync_effect(self.mode, sync)
-            if not effect.effective:
-                return False
-            if state.ends_older:
-                # The number does not show in a walsender; a new one knows it.
-                await self._primary.end_older_walsenders(sync.names)
-                state.ends_older = False
-                return False
-            if sync.num_sync == 0:
-                return True
-            if state.position is None:
-                state.position = await self._primary.write_position()
-            position = state.position
-            flushed = {
-                sender.name
-                for sender in await self._primary.senders()
-                if sender.flush_lsn >= position
-            }
-            return len(flushed.intersection(sync.names)) >= sync.num_sync
+            mark = await self._own_mark()
+            return await self._sync.apply(self.mode, sync, mark.data_id)
 
     async def keep_slots(self, nodes: Sequence[NodeId]) -> None:
         """Have exactly these members' slots."""
@@ -462,15 +467,6 @@ class Instance:
         self.files.close()
 
 
-@dataclass(slots=True)
-class _SyncSetting:
-    """How far a change of the synchronous setting has come."""
-
-    sync: SyncSet | None = None
-    ends_older: bool = False
-    position: Lsn | None = None
-
-
 _STEPS: Final[Mapping[type[rejoin.Step], RejoinStep]] = {
     rejoin.Follow: RejoinStep.FOLLOW,
     rejoin.CrashRecover: RejoinStep.RECOVER,
@@ -482,19 +478,3 @@ _STEPS: Final[Mapping[type[rejoin.Step], RejoinStep]] = {
 
 def _source(upstream: Upstream) -> render.Upstream:
     return render.Upstream(host=upstream.host, port=upstream.port)
-
-
-def parse_sync(names: str) -> SyncSet | None:
-    """Read ``synchronous_standby_names`` as we write it; None: it names nobody real.
-
-    A setting of another form is nobody's promise either: it is replaced.
-    """
-    if names == "":
-        return NOBODY
-    match = _SYNC.fullmatch(names)
-    if match is None:
-        return None
-    members = tuple(re.findall(r'"((?:[^"]|"")*)"', match[2]))
-    if not members or render.NOBODY_NAME in members:
-        return None
-    return SyncSet(names=members, num_sync=int(match[1]))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pgbastion.model.cluster import ReplicationMode, SyncSet
+from pgbastion.model.cluster import NOBODY, ReplicationMode, SyncSet
 from pgbastion.model.ids import DataId, NodeId, standby_name
 from pgbastion.postgres.layout import PgIdentity, PgRoles
 
@@ -120,6 +120,9 @@ def source_conninfo(
     )
 
 
+_SYNC_NAMES: Final = re.compile(r"(?:ANY|FIRST) (\d+) \((.*)\)")
+
+
 def sync_names(mode: ReplicationMode, sync: SyncSet | None) -> str:
     """Return ``synchronous_standby_names``.
 
@@ -135,6 +138,22 @@ def sync_names(mode: ReplicationMode, sync: SyncSet | None) -> str:
     word = "FIRST" if mode is ReplicationMode.SYNC else "ANY"
     names = ",".join(quote_identifier(name) for name in sync.names)
     return f"{word} {sync.num_sync} ({names})"
+
+
+def parse_sync_names(names: str) -> SyncSet | None:
+    """Read ``synchronous_standby_names`` as we write it; None: it names nobody real.
+
+    A setting of another form is nobody's promise either: it is replaced.
+    """
+    if names == "":
+        return NOBODY
+    match = _SYNC_NAMES.fullmatch(names)
+    if match is None:
+        return None
+    members = tuple(re.findall(r'"((?:[^"]|"")*)"', match[2]))
+    if not members or NOBODY_NAME in members:
+        return None
+    return SyncSet(names=members, num_sync=int(match[1]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The roles that pgbastion logs in as, on a server that somebody else set up."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,10 @@ SELECT a.rolname::text, a.rolpassword, a.rolsuper, a.rolreplication, a.rolcanlog
 """
 
 
+RoleRow = tuple[str, str | None, bool, bool, bool]
+"""Name, stored password, and whether it is superuser, replicates, may log in."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleProblem:
     """Why a role that exists does not do, in words for the operator."""
@@ -34,10 +39,15 @@ async def check_roles(
     A password that is stored in another form than SCRAM cannot be compared; that is a
     problem too, since our access rules ask for SCRAM.
     """
+    return judge_roles(await _existing(connection, roles), roles, secrets)
+
+
+def judge_roles(
+    existing: Iterable[RoleRow], roles: PgRoles, secrets: Secrets
+) -> tuple[RoleProblem, ...]:
+    """Return what is wrong with the rows of our roles."""
     problems = []
-    for name, stored, is_super, replicates, logs_in in await _existing(
-        connection, roles
-    ):
+    for name, stored, is_super, replicates, logs_in in existing:
         known = None if stored is None else scram.verifies(stored, secrets.of(name))
         wrong = [
             (known is None, "its password is not stored as scram-sha-256"),
@@ -89,8 +99,6 @@ async def set_passwords(
     return tuple(changed)
 
 
-async def _existing(
-    connection: Connection, roles: PgRoles
-) -> list[tuple[str, str | None, bool, bool, bool]]:
+async def _existing(connection: Connection, roles: PgRoles) -> list[RoleRow]:
     rows = await connection.rows(_ROLES, (list(roles.all),), deadline_s=DEADLINE_S)
     return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]

@@ -4,8 +4,10 @@ First everything is checked, then files are changed: a refusal leaves all as it 
 Settings that need a restart take effect at the next one; their names are returned.
 """
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from typing import Final
 
 from pgbastion.errors import PostgresError
@@ -82,6 +84,15 @@ class TakeOver:
             )
         )
 
+    async def check(self, found: Found, *, primary: Upstream | None) -> tuple[str, ...]:
+        """Return what is in the way, each with its remedy; nothing is changed."""
+        try:
+            return self._mismatches(found) or await self._obstacles(primary)
+        except ServerSilentError as exc:
+            return (f"{exc}: check postgresql.password_file",)
+        finally:
+            await self._connection.close()
+
     async def take(
         self,
         found: Found,
@@ -101,15 +112,12 @@ class TakeOver:
         Raises:
             PostgresError: Files cannot be written, or the server stopped answering.
         """
+        problems = await self.check(found, primary=primary)
+        if problems:
+            return CannotTakeOver(problems=problems)
         try:
-            problems = self._mismatches(found)
-            if not problems:
-                problems = await self._obstacles(primary)
-            if problems:
-                return CannotTakeOver(problems=problems)
+            await self._connection.open(deadline_s=DEADLINE_S)
             return await self._take(found, mark, members, primary)
-        except ServerSilentError as exc:
-            return CannotTakeOver(problems=(f"{exc}: check postgresql.password_file",))
         finally:
             await self._connection.close()
 
@@ -161,7 +169,24 @@ class TakeOver:
             ),
         ]
         problems += [text for wrong, text in checks if wrong]
-        return tuple(problems)
+        return (*problems, *await self._unreachable())
+
+    async def _unreachable(self) -> tuple[str, ...]:
+        """Tell whether clients and standbys come to it; until a restart nothing helps.
+
+        A wildcard is no address to connect to: then nothing is asked.
+        """
+        host, port = self._identity.listen[0], self._identity.port
+        if ip_address(host).is_unspecified:
+            return ()
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                _, writer = await asyncio.open_connection(host, port)
+        except (OSError, TimeoutError):
+            wanted = f"add {host} to listen_addresses and restart it"
+            return (f"it does not answer on {host}:{port}: {wanted}",)
+        writer.close()
+        return ()
 
     async def _take(
         self,
@@ -175,7 +200,6 @@ class TakeOver:
             created = await create_missing(
                 self._connection, self._identity.roles, self._secrets
             )
-        await self._mark_file.write(mark)
         floors = found.control.settings if found.control and primary else {}
         await self._config.write_static(floors)
         # A primary goes on acknowledging alone, as it did, until it gets a set.
@@ -185,9 +209,12 @@ class TakeOver:
         await self._config.write_access(members)
         await self._config.sanitise()
         if primary is not None:
-            await self._mark_file.update(epoch=Epoch(1))
+            mark = replace(mark, epoch=Epoch(1))
             await self._config.mark_standby()
-        return await self._reload(created, in_recovery=primary is not None)
+        taken = await self._reload(created, in_recovery=primary is not None)
+        # The mark comes last: what was cut short before it is done again.
+        await self._mark_file.write(mark)
+        return taken
 
     async def _reload(
         self, created: tuple[str, ...], *, in_recovery: bool

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from pgbastion.control.transitions import TRANSITIONS
+from pgbastion.control.transitions import TRANSITIONS, Duty, Found
 from pgbastion.model.reasons import Reason
 from pgbastion.testing.sim.runs import run_seed
 from pgbastion.testing.sim.world import Tally, Violation
@@ -19,10 +19,16 @@ CHUNK: Final = 5
 UNREACHED_REASONS: Final[dict[Reason, str]] = {
     Reason.PAUSED: "nothing pauses a cluster yet",
     Reason.FOREIGN_DATA: "the model's directories are the cluster's own",
+    Reason.TAKING_OVER: "the model's directories are the cluster's own",
+    Reason.TAKING_UP: "the model's servers are all started by the guard",
 }
 """Reasons that no simulated run reaches, and why."""
 
-UNREACHED_TRANSITIONS: Final[dict[str, str]] = {}
+UNREACHED_TRANSITIONS: Final[dict[str, str]] = {
+    f"{duty} <- {found}": "the model has no PostgreSQL that somebody else made"
+    for duty in Duty
+    for found in (Found.UNMARKED, Found.TAKEN_OVER)
+}
 """Rows of the table that no simulated run reaches, and why."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pgbastion.errors import PostgresError
-from pgbastion.ha.ports import DataFacts, ServerFacts, Upstream
+from pgbastion.ha.ports import DataFacts, RunningServer, ServerFacts, Upstream
 from pgbastion.model.cluster import Member, SyncSet
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.report import ReplicationRow
@@ -115,6 +115,20 @@ class SimDatabase:
                 branch=Branch(1, None, 0),
             )
         )
+
+    async def check_stranger(self) -> RunningServer | None:
+        """Return the server of a directory without a mark; here all have one."""
+        raise PostgresError("the model's directories are the cluster's own")
+
+    async def take_over(self, cluster_id: str, servers: Sequence[Member]) -> None:
+        """Make a stranger's PostgreSQL one of ours; here there is none."""
+        del cluster_id, servers
+        raise PostgresError("the model's directories are the cluster's own")
+
+    async def note_primary(self, epoch: Epoch) -> None:
+        """Note the epoch of a server that was found running; here there is none."""
+        del epoch
+        raise PostgresError("the model's servers are all started by the guard")
 
     async def prepare_standby(
         self, upstream: Upstream | None, servers: Sequence[Member]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pgbastion.errors import GuardError
 from pgbastion.guard import page as words
 from pgbastion.guard.latches import Latches, Refused
-from pgbastion.ha.ports import GuardFacts
+from pgbastion.ha.ports import GuardFacts, RunningServer
 from pgbastion.model.ids import Epoch
 from pgbastion.testing.sim.loop import SimLoop
 from pgbastion.testing.sim.world import ms
@@ -290,6 +290,10 @@ class GuardPort:
         """Start the postmaster."""
         del command
         await self._ask(lambda guard: guard.start(primary=primary, epoch=epoch))
+
+    async def adopt(self, server: RunningServer) -> None:
+        """Watch a server that somebody else started; the model has none."""
+        raise GuardError(f"the model starts all its servers, not {server}")
 
     async def stop(self, *, fast_ms: int) -> None:
         """Stop the server: fast, immediate, kill."""
