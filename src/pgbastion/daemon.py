@@ -80,9 +80,11 @@ async def _main(config: Config, secrets: Secrets) -> int:
             # Nothing in there returns by itself: this raises what went wrong.
             await work
             return 1
-        log.info("stopping", leaves_postgres=ending.result().leaves_postgres)
+        # Under pause PostgreSQL goes on under its guard, which stays.
+        leaves_postgres = ending.result().leaves_postgres or node.paused
+        log.info("stopping", leaves_postgres=leaves_postgres)
         await node.halt()
-        if not ending.result().leaves_postgres:
+        if not leaves_postgres:
             await node.stop_postgres()
         work.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -47,6 +47,11 @@ class FakeCommands:
         self.outcome: Outcome = Done(facts={"member_id": 4})
         self.added: list[tuple[str, str, int]] = []
         self.reloads = 0
+        self.pauses: list[bool] = []
+
+    async def set_pause(self, *, paused: bool) -> Outcome:
+        self.pauses.append(paused)
+        return self.outcome
 
     async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:
         self.added.append((name, host, raft_port))
@@ -208,12 +213,23 @@ async def test_nothing_is_changed_without_the_token(
 ) -> None:
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
-    for path in ("/raft/add-peer", "/reload"):
+    for path in ("/raft/add-peer", "/reload", "/cluster/pause", "/cluster/resume"):
         response = await api.client.post(path, json=PEER, headers=raw)
         assert response.status_code == 401
         assert response.headers["www-authenticate"] == "Bearer"
     assert not api.commands.added
+    assert not api.commands.pauses
     assert api.commands.reloads == 0
+
+
+async def test_a_pause_is_asked_for_and_taken_back(api: Api) -> None:
+    api.commands.outcome = Done(facts={"paused": True})
+
+    for path in ("/cluster/pause", "/cluster/resume"):
+        answer = await api.client.post(path, headers=AUTHORISED)
+        assert answer.json() == {"ok": True, "paused": True}
+
+    assert api.commands.pauses == [True, False]
 
 
 async def test_a_401_tells_the_line_to_use_and_no_secret(api: Api) -> None:

@@ -68,6 +68,8 @@ def build_api(
         _metrics(take, render_metrics),
         Route("/raft/add-peer", _add_peer(commands), methods=["POST"]),
         Route("/reload", _reload(commands), methods=["POST"]),
+        Route("/cluster/pause", _pause(commands, paused=True), methods=["POST"]),
+        Route("/cluster/resume", _pause(commands, paused=False), methods=["POST"]),
     ]
     return _application(routes, tokens)
 
@@ -172,6 +174,14 @@ def _reload(commands: Commands) -> Handler:
     async def handle(request: Request) -> Response:
         await _body(request)
         return _outcome(await commands.reload())
+
+    return handle
+
+
+def _pause(commands: Commands, *, paused: bool) -> Handler:
+    async def handle(request: Request) -> Response:
+        await _body(request)
+        return _outcome(await commands.set_pause(paused=paused))
 
     return handle
 

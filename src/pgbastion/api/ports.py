@@ -44,6 +44,9 @@ class Commands(Protocol):
     async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:
         """Announce a node, so that it is let in when it comes."""
 
+    async def set_pause(self, *, paused: bool) -> Outcome:
+        """Switch automatic actions off, or on again."""
+
     async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""
 

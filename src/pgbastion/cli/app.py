@@ -111,6 +111,33 @@ def status(
         raise typer.Exit(Exit.NO)
 
 
+UrlOption = Annotated[
+    str | None,
+    typer.Option(help="Base address of a node's API instead of this node's."),
+]
+
+
+@app.command()
+def pause(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None:
+    """Switch automatic actions off: whatever runs goes on, whatever fails stays so.
+
+    A daemon that is stopped meanwhile leaves its PostgreSQL running.
+    """
+    from pgbastion.cli.ordering import order, writing_target
+
+    order(writing_target(config, url, os.environ), "/cluster/pause", {})
+    print("paused")
+
+
+@app.command()
+def resume(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None:
+    """Switch automatic actions on again."""
+    from pgbastion.cli.ordering import order, writing_target
+
+    order(writing_target(config, url, os.environ), "/cluster/resume", {})
+    print("resumed")
+
+
 @app.command()
 def version(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -8,9 +8,10 @@ Source: docs/explanation/lease.md, "What is replicated".
 """
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Final, assert_never
 
+from pgbastion.control.apply_orders import apply_pause, apply_running
+from pgbastion.control.outcomes import Outcome
 from pgbastion.model.cluster import (
     NOBODY,
     Assignment,
@@ -28,43 +29,22 @@ from pgbastion.model.commands import (
     Join,
     Leave,
     Opened,
+    Pause,
     Release,
     Resume,
     Revoke,
+    Running,
     SetSync,
     Undecodable,
     decode_command,
 )
 from pgbastion.model.ids import Epoch, Incarnation, MemberId, Revision
 
+__all__ = ("HISTORY_MAX", "MEMBERS_MAX", "RECENT_MAX", "Applied", "Outcome", "apply")
+
 HISTORY_MAX: Final = 200
 RECENT_MAX: Final = 512
 MEMBERS_MAX: Final = 32
-
-
-class Outcome(StrEnum):
-    """What became of a command."""
-
-    OK = "ok"
-    NO_CHANGE = "no_change"
-    """It says what the state already says."""
-    DUPLICATE = "duplicate"
-    MALFORMED = "malformed"
-    STALE_REVISION = "stale_revision"
-    WRONG_EPOCH = "wrong_epoch"
-    WRONG_INCARNATION = "wrong_incarnation"
-    EPOCH_OVER = "epoch_over"
-    """The epoch was revoked or released."""
-    NOT_HOLDER = "not_holder"
-    NOT_FOUNDED = "not_founded"
-    ALREADY_FOUNDED = "already_founded"
-    NAME_TAKEN = "name_taken"
-    ADDRESS_TAKEN = "address_taken"
-    UNKNOWN_MEMBER = "unknown_member"
-    HOLDS_EPOCH = "holds_epoch"
-    TOO_MANY_MEMBERS = "too_many_members"
-    SENSELESS = "senseless"
-    """Its fields contradict each other or the state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +89,10 @@ def _apply_command(state: ClusterState, command: Command) -> ClusterState | Outc
         return Outcome.NOT_FOUNDED
     if isinstance(command, Join | Leave | Declare):
         return _apply_membership(state, command)
+    if isinstance(command, Pause):
+        return apply_pause(state, command)
+    if isinstance(command, Running):
+        return apply_running(state, command)
     return _apply_role(state, command)
 
 
@@ -250,6 +234,8 @@ def _assign(state: ClusterState, command: Assign) -> ClusterState | Outcome:
         timeline=command.timeline,
         surveyed=command.surveyed,
         taken_over=command.taken_over,
+        # Its holder arms with a page that has at least this revision.
+        running=state.pause_revision,
     )
     changed = replace(
         state,

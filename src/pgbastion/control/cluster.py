@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from pgbastion.control.lease import older_grants_end_ms, own_grants_end_ms
+from pgbastion.control.pause import cannot_acknowledge, heeds_lease
 from pgbastion.control.survey import complete, counted, hold_every_commit
 from pgbastion.model.actions import (
     AskAges,
@@ -55,7 +56,7 @@ def decide_cluster(view: ClusterView) -> Decision:
     if policy is None:
         return Decision(Reason.NOT_FOUNDED)
     if view.state.paused:
-        return Decision(Reason.PAUSED)
+        return _or_membership(view, Decision(Reason.PAUSED))
     held = view.state.assignment
     if held is None:
         return _decide_first_primary(view)
@@ -141,6 +142,8 @@ def _decide_on_holder(view: ClusterView, policy: Policy, held: Assignment) -> De
     waiting = _wait(view, held, max(lease_ends_ms(view, policy), patience_ms))
     if waiting is not None:
         return waiting
+    if view.state.mode is ReplicationMode.ASYNC and not heeds_lease(view.state):
+        return Decision(Reason.PAUSE_MAY_LAST_THERE, detail=held.node)
     revoke = Revoke(epoch=held.epoch, cause=Reason.LEASE_RAN_OUT, at=view.at)
     return Decision(
         Reason.LEASE_RAN_OUT,
@@ -190,6 +193,8 @@ def _decide_succession(view: ClusterView, policy: Policy, held: Assignment) -> D
         if waiting is not None:
             return waiting
     if view.state.mode is ReplicationMode.ASYNC:
+        if not held.released and not heeds_lease(view.state):
+            return Decision(Reason.PAUSE_MAY_LAST_THERE, detail=held.node)
         return _choose_without_survey(view, held)
     if not held.revoked:
         revoke = Revoke(epoch=held.epoch, cause=Reason.HOLDER_RELEASED, at=view.at)
@@ -245,6 +250,10 @@ def _choose_by_survey(view: ClusterView, held: Assignment) -> Decision:
         started_ms = survey.started_ms + SURVEY_AGAIN_MS
         waiting = view.now_ms < started_ms
         reason = Reason.SURVEYING if waiting else Reason.COMMITS_MAY_BE_MISSING
+        return Decision(reason, asking, wake_ms, detail=_told(answers))
+    stopped = held.released or heeds_lease(view.state)
+    if not stopped and not cannot_acknowledge(view.state, answers):
+        reason = Reason.PAUSE_MAY_LAST_THERE
         return Decision(reason, asking, wake_ms, detail=_told(answers))
     patient_ms = survey.started_ms + SURVEY_PATIENCE_MS
     if view.now_ms < patient_ms and _some_living_are_silent(view, answers):

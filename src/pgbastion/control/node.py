@@ -11,6 +11,7 @@ from typing import Final
 from pgbastion.control.node_primary import watch_ms
 from pgbastion.control.node_rules import holds, own_assignment, promoted_primary
 from pgbastion.control.node_steps import STEPS
+from pgbastion.control.pause import keep_still
 from pgbastion.control.transitions import TRANSITIONS, Duty, Found
 from pgbastion.errors import InvariantError
 from pgbastion.model.actions import Decision, Propose
@@ -38,7 +39,7 @@ def decide_node(view: NodeView) -> Decision:
         raise InvariantError("the last step of each transition decides")
     if due is Duty.HOLD and found in (Found.PRIMARY, Found.PROMOTING):
         decision = replace(decision, wake_at_ms=_sooner(decision, watch_ms(view)))
-    return _declaring(view, decision)
+    return _declaring(view, keep_still(view, decision))
 
 
 def _declaring(view: NodeView, decision: Decision) -> Decision:

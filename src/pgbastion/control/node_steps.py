@@ -27,6 +27,7 @@ from pgbastion.control.node_rules import (
     start_backoff_ms,
     taking_up,
 )
+from pgbastion.control.pause import is_paused
 from pgbastion.control.transitions import Step
 from pgbastion.errors import InvariantError
 from pgbastion.model.actions import (
@@ -48,6 +49,7 @@ from pgbastion.model.actions import (
     StopPostgres,
     TakeOver,
 )
+from pgbastion.model.commands import Running
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport
 from pgbastion.model.views import NodeView, RejoinStep
@@ -114,6 +116,21 @@ def hold_lease(view: NodeView) -> Decision | None:
     return Decision(Reason.WAITING_FOR_LEASE, (HoldLease(epoch=epoch),))
 
 
+def say_running(view: NodeView) -> Decision | None:
+    """After a pause, have the log know that this holder heeds its lease again."""
+    held = held_by_this(view)
+    revision = view.state.pause_revision
+    if view.state.paused or held.running == revision:
+        return None
+    if view.lease.paused or view.lease.pause_revision != revision:
+        # The guard has to read it first: it is the one who acts at the expiry.
+        return None
+    command = Running(
+        epoch=held.epoch, incarnation=view.incarnation, pause_revision=revision
+    )
+    return Decision(Reason.SAYING_RUNNING, (Propose(command=command),))
+
+
 def await_lease(view: NodeView) -> Decision | None:
     """Go on only while there is enough of the lease left to stop in time."""
     return None if has_lease(view) else Decision(Reason.WAITING_FOR_LEASE)
@@ -121,7 +138,7 @@ def await_lease(view: NodeView) -> Decision | None:
 
 def keep_lease(view: NodeView) -> Decision | None:
     """Stop what may write when the lease is about to end, or cannot be proven."""
-    if has_lease(view):
+    if has_lease(view) or is_paused(view):
         return None
     if view.lease.epoch != held_by_this(view).epoch:
         return fence(view)
@@ -354,6 +371,7 @@ STEPS: Final[Mapping[Step, Callable[[NodeView], Decision | None]]] = {
     Step.REFUSE_EMPTY: refuse_empty,
     Step.RESUME: resume,
     Step.HOLD_LEASE: hold_lease,
+    Step.SAY_RUNNING: say_running,
     Step.AWAIT_LEASE: await_lease,
     Step.KEEP_LEASE: keep_lease,
     Step.CHECK_SURVEYED: check_surveyed,

@@ -56,6 +56,7 @@ class Step(StrEnum):
     REFUSE_EMPTY = "refuse_empty"
     RESUME = "resume"
     HOLD_LEASE = "hold_lease"
+    SAY_RUNNING = "say_running"
     AWAIT_LEASE = "await_lease"
     KEEP_LEASE = "keep_lease"
     CHECK_SURVEYED = "check_surveyed"
@@ -169,6 +170,7 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
             Step.KEEP_LEASE,
             Step.RESUME,
             Step.HOLD_LEASE,
+            Step.SAY_RUNNING,
             Step.CHECK_ANSWERS,
             Step.AWAIT_PROMOTION,
         ),
@@ -179,6 +181,7 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
             Step.KEEP_LEASE,
             Step.RESUME,
             Step.HOLD_LEASE,
+            Step.SAY_RUNNING,
             Step.CHECK_PROMOTED,
             Step.CHECK_ANSWERS,
             Step.KEEP_SLOTS,

@@ -40,6 +40,8 @@ class LeaseWords:
     expiry_ns: int = 0
     released_epoch: int = 0
     evidence_ns: int = 0
+    pause_revision: int = 0
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +254,8 @@ class Loop:
             armed_epoch=facts.armed_epoch if facts else Epoch(0),
             asked_ms=facts.asked_ns // NS_PER_MS if facts else 0,
             renewing=self.renewing,
+            pause_revision=words.pause_revision,
+            paused=words.paused,
         )
 
     def _declaration(self, raft_id: MemberId) -> Declare | None:

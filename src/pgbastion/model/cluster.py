@@ -106,6 +106,8 @@ class Assignment:
     """The first epoch of a server that was found running: it begins without a
     promotion, on the timeline that the server has."""
     incarnation: Incarnation | None = None
+    running: int = 0
+    """The newest pause revision at which its holder surely heeds its lease."""
     opened: bool = False
     revoked: bool = False
     released: bool = False

@@ -145,9 +145,31 @@ class Revoke:
     kind: Literal["revoke"] = "revoke"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """Switch automatic actions off, or on again, at a human's word."""
+
+    pause_revision: int
+    """One above the state's: what was decided on an older one is refused."""
+    paused: bool
+    at: str
+    kind: Literal["pause"] = "pause"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """The holder knows that no pause is on: from now on it heeds its lease."""
+
+    epoch: Epoch
+    incarnation: Incarnation
+    pause_revision: int
+    """What its guard reads, too."""
+    kind: Literal["running"] = "running"
+
+
 Command = (
     Found | Join | Leave | Declare | Assign | Resume | Opened | SetSync | Release
-    | Revoke
+    | Revoke | Pause | Running
 )  # fmt: skip
 
 

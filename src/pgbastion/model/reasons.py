@@ -11,6 +11,7 @@ class Reason(StrEnum):
     TERM_NOT_STARTED = "term_not_started"
     NOT_FOUNDED = "not_founded"
     PAUSED = "paused"
+    PAUSE_MAY_LAST_THERE = "pause_may_last_there"
     FIRST_PRIMARY_NOT_READY = "first_primary_not_ready"
     FIRST_PRIMARY = "first_primary"
     PRIMARY_HAS_LEASE = "primary_has_lease"
@@ -29,6 +30,7 @@ class Reason(StrEnum):
     MOVING_LEADERSHIP = "moving_leadership"
 
     # Decisions of a node for itself
+    SAYING_RUNNING = "saying_running"
     ENDING_EPOCHS = "ending_epochs"
     WITNESS = "witness"
     JOB_RUNNING = "job_running"
@@ -85,6 +87,8 @@ SENTENCES: dict[Reason, str] = {
     Reason.TERM_NOT_STARTED: "the leader's own first entry is not applied yet",
     Reason.NOT_FOUNDED: "the cluster has no first command yet",
     Reason.PAUSED: "automatic actions are paused",
+    Reason.PAUSE_MAY_LAST_THERE: "the silent holder may not know of the pause's end",
+    Reason.SAYING_RUNNING: "the pause is over, the lease counts again",
     Reason.FIRST_PRIMARY_NOT_READY: "the first node's data directory is being made",
     Reason.FIRST_PRIMARY: "the first node becomes the first primary",
     Reason.PRIMARY_HAS_LEASE: "the primary renews its lease",

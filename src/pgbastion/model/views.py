@@ -124,6 +124,9 @@ class LeaseView:
     """The epoch that the engine renews; 0: none."""
     asked_ms: int = 0
     """Since when a start or promotion that the guard was told of goes on; 0: none."""
+    pause_revision: int = 0
+    """The pause revision that the guard reads."""
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

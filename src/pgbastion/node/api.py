@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Final
 
 from pgbastion._build import COMMIT, VERSION
@@ -17,7 +18,7 @@ from pgbastion.ha.loop import Loop
 from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.actions import Decision
 from pgbastion.model.cluster import Member, join_host_port
-from pgbastion.model.commands import Join
+from pgbastion.model.commands import Join, Pause
 from pgbastion.model.ids import Epoch, MemberId, NodeId
 from pgbastion.model.snapshot import (
     BackendTraffic,
@@ -168,6 +169,11 @@ def _decision(decision: Decision) -> DecisionSnapshot:
     return DecisionSnapshot(reason=decision.reason, detail=decision.detail)
 
 
+def _now() -> str:
+    """Return the wall-clock time, for people."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 class NodeCommands:
     """What the API may change on this node; fulfils ``api.ports.Commands``."""
 
@@ -223,6 +229,30 @@ class NodeCommands:
             )
         log.info("peer_announced", node=name, address=address)
         return Done(facts={"id": name, "member_id": int(member.member_id)})
+
+    async def set_pause(self, *, paused: bool) -> Outcome:
+        """Switch automatic actions off, or on again."""
+        state = self._host.state
+        word = "paused" if paused else "resumed"
+        if state.paused == paused:
+            return Done(facts={"paused": paused, "changed": False})
+        command = Pause(
+            pause_revision=state.pause_revision + 1, paused=paused, at=_now()
+        )
+        outcome = await self._host.propose(command, timeout_s=PROPOSE_TIMEOUT_S)
+        if outcome is None:
+            return Unknown(
+                message=f"nobody can tell yet whether the cluster is {word}",
+                remedy="look at /health, then repeat",
+            )
+        if outcome not in (Applied.OK, Applied.NO_CHANGE):
+            return Refused(
+                code=str(outcome),
+                message=f"the cluster was not {word}: {outcome}",
+                remedy="look at /health, then repeat",
+            )
+        log.info("pause_set", paused=paused)
+        return Done(facts={"paused": paused, "changed": outcome is Applied.OK})
 
     async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""

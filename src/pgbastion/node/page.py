@@ -41,6 +41,19 @@ class SharedPage:
         if self._may_write():
             self._page[words.LEAD_NS] = lead_ms * 1_000_000
 
+    def note_pause(self, revision: int, *, paused: bool) -> None:
+        """Have the guard know whether a pause is on; an older word changes nothing."""
+        page = self._page
+        if not self._may_write() or revision < page[words.PAUSE_REVISION]:
+            return
+        if paused:
+            # Whoever reads between the two writes must not act on a lease any more.
+            page[words.PAUSED] = 1
+            page[words.PAUSE_REVISION] = revision
+        else:
+            page[words.PAUSE_REVISION] = revision
+            page[words.PAUSED] = 0
+
     def read(self) -> LeaseWords:
         """Return what the page says."""
         page = self._page
@@ -49,4 +62,6 @@ class SharedPage:
             expiry_ns=page[words.EXPIRY_NS],
             released_epoch=page[words.RELEASED_EPOCH],
             evidence_ns=page[words.EVIDENCE_NS],
+            pause_revision=page[words.PAUSE_REVISION],
+            paused=page[words.PAUSED] != 0,
         )

@@ -195,13 +195,20 @@ class Node:
                 say(name, **fields)
             case SnapshotTaken():
                 self.host.on_snapshot(event.index, event.data)
+                self._note_state()
             case _:
                 self.loop.wake()
+
+    @property
+    def paused(self) -> bool:
+        """Whether automatic actions are off: PostgreSQL stays as it is."""
+        return self.host.state.paused
 
     def _note_state(self) -> None:
         if self.instance is None:
             return
         state = self.host.state
+        self.page.note_pause(state.pause_revision, paused=state.paused)
         self.instance.mode = state.mode
         own = self.config.node.name
         known = state.named(self.own.name)

@@ -18,6 +18,8 @@ CHUNK: Final = 5
 
 UNREACHED_REASONS: Final[dict[Reason, str]] = {
     Reason.PAUSED: "nothing pauses a cluster yet",
+    Reason.PAUSE_MAY_LAST_THERE: "nothing pauses a cluster yet",
+    Reason.SAYING_RUNNING: "nothing pauses a cluster yet",
     Reason.FOREIGN_DATA: "the model's directories are the cluster's own",
     Reason.TAKING_OVER: "the model's directories are the cluster's own",
     Reason.TAKING_UP: "the model's servers are all started by the guard",

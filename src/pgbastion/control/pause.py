@@ -1,0 +1,86 @@
+"""What a pause changes: PostgreSQL stays as it is, and a lease bounds nothing.
+
+Source: docs/explanation/lease.md, "Pause".
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from pgbastion.control.survey import counted
+from pgbastion.model.actions import (
+    Action,
+    Copy,
+    Decision,
+    LatchRelease,
+    RecoverCrash,
+    Rewind,
+    StartPrimary,
+    StartStandby,
+    StopPostgres,
+)
+from pgbastion.model.cluster import ClusterState, ReplicationMode
+from pgbastion.model.ids import standby_name
+from pgbastion.model.reasons import Reason
+from pgbastion.model.views import NodeView, SurveyAnswer
+
+_TOUCHING: Final = (StopPostgres, StartPrimary, Copy, Rewind, RecoverCrash)
+
+
+def is_paused(view: NodeView) -> bool:
+    """Tell whether automatic actions are off on this node.
+
+    A daemon that has just started has not read the log to its end: what its guard
+    reads may be newer than the state.
+    """
+    if view.lease.pause_revision > view.state.pause_revision:
+        return view.lease.paused
+    return view.state.paused
+
+
+def keep_still(view: NodeView, decision: Decision) -> Decision:
+    """Leave PostgreSQL as it is while a pause is on, whatever it is."""
+    if is_paused(view) and any(_touches(view, a) for a in decision.actions):
+        return Decision(Reason.PAUSED, detail=decision.reason)
+    return decision
+
+
+def _touches(view: NodeView, action: Action) -> bool:
+    if isinstance(action, StartStandby):
+        # What was assigned during the pause was assigned by an operator's order.
+        return not action.for_promotion
+    if isinstance(action, LatchRelease):
+        # A primary that ended stays the holder; what never became one may go.
+        return view.data.promoted_epoch == view.state.epoch
+    return isinstance(action, _TOUCHING)
+
+
+def heeds_lease(state: ClusterState) -> bool:
+    """Tell whether the holder surely stops when its lease runs out.
+
+    A holder that was cut off during a pause ignores its expiry until it has heard of
+    the pause's end.
+    """
+    held = state.assignment
+    return (
+        held is not None and not state.paused and held.running == state.pause_revision
+    )
+
+
+def cannot_acknowledge(state: ClusterState, answers: Sequence[SurveyAnswer]) -> bool:
+    """Tell whether a revoked holder can confirm no commit, whatever its server does.
+
+    Its epoch was never opened, or it answered itself with its epoch latched as ended,
+    or so many of its synchronous standbys are cut that no commit finds enough.
+    """
+    held, opened = state.assignment, state.opened
+    if held is None or opened is None or state.mode is ReplicationMode.ASYNC:
+        return False
+    if opened.epoch != held.epoch:
+        return True
+    usable = counted(answers)
+    if any((a.node, a.data_id) == (held.node, held.data_id) for a in usable):
+        return True
+    sync = opened.sync
+    names = {standby_name(a.node, a.data_id) for a in usable}
+    cut = len(names.intersection(sync.names))
+    return sync.num_sync > 0 and cut + sync.num_sync > len(sync.names)
