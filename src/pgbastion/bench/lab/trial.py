@@ -133,7 +133,9 @@ def _wait_whole(lab: Lab, fault: Fault, victim: str) -> float:
     """Wait until the cluster is complete again; return how long that took, seconds."""
     began = time.monotonic()
     hit_standby = fault.victim is Victim.STANDBY
-    if hit_standby or lab.primary() != victim:
+    # The victim itself may not know yet: its view is as old as the fault.
+    others = [node for node in lab.nodes.values() if node.name != victim]
+    if hit_standby or lab.reported_primary(others) != victim:
         lab.wait_standby(victim)
     lab.wait_steady()
     return time.monotonic() - began
