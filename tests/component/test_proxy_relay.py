@@ -174,6 +174,18 @@ async def test_a_reset_of_the_client_resets_the_server(data_path: DataPath) -> N
         await eventually(lambda: pair.lab.proxy.snapshot().connections == 0)
 
 
+async def test_a_reset_right_after_data_is_noticed(data_path: DataPath) -> None:
+    """Data and error are there at one wake-up, and one read finds the data only."""
+    async with raw_pair(data_path) as pair:
+        pair.client.send(b"data")
+        pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+        pair.client.close()
+
+        with pytest.raises(ConnectionResetError):
+            await pair.end_of(pair.server)
+        await eventually(lambda: pair.lab.proxy.snapshot().connections == 0)
+
+
 async def test_a_client_that_goes_while_it_is_owed_much_ends_the_server(
     data_path: DataPath,
 ) -> None:

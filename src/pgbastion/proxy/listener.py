@@ -8,6 +8,7 @@ from asyncio import AbstractEventLoop, Task
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from pgbastion.proxy import sockets
@@ -15,6 +16,7 @@ from pgbastion.proxy.cancels import Canceller
 from pgbastion.proxy.kernel.choice import DataPathChoice
 from pgbastion.proxy.opening import Opening
 from pgbastion.proxy.patience import Patience
+from pgbastion.proxy.poller import Poller
 from pgbastion.proxy.refusals import Refusal, render_refusal
 from pgbastion.proxy.relay import Relay, RelayHost
 from pgbastion.proxy.routes import (
@@ -65,7 +67,8 @@ class Proxy:
         self._limits = limits
         self._on_event = on_event
         self._loop: AbstractEventLoop = asyncio.get_running_loop()
-        self._host = RelayHost(self._loop, limits)
+        self._poller = Poller(self._loop)
+        self._host = RelayHost(self._loop, self._poller, limits)
         self._host.on_key = self._on_key
         self._host.on_end = self._on_relay_end
         self._board = Switchboard(self._loop, on_event)
@@ -81,23 +84,27 @@ class Proxy:
         self._paused = False
         self._drained = asyncio.Event()
         self._patience = Patience(self._connections, limits.user_timeout_ms)
-        self._path = DataPathChoice(self._loop, data_path, limits, on_event)
+        self._path = DataPathChoice(
+            self._loop, self._poller, data_path, limits, on_event
+        )
         self._tasks: list[Task[None]] = []
 
     async def start(self) -> None:
         """Listen on both ports.
 
         Raises:
-            ProxyError: An address cannot be had; neither port is open then.
+            ProxyError: An address cannot be had; neither port is open then, and this
+                object is of no more use.
         """
         try:
             for service, port in self._ports.items():
                 self._listeners[sockets.listen(self._bind, port)] = service
         except BaseException:
             self._close_listeners()
+            self._poller.close()
             raise
         for listener in self._listeners:
-            self._loop.add_reader(listener.fileno(), self._accept, listener)
+            self._poller.add_reader(listener.fileno(), partial(self._accept, listener))
         for work in (self._patience.watch(), self._settle_data_path()):
             self._tasks.append(self._loop.create_task(self._own(work)))
         self._allow_descriptors()
@@ -162,6 +169,7 @@ class Proxy:
         await self._host.farewells.finish(_STOP_S)
         self._board.mirror_lease(None)
         self._path.close()
+        self._poller.close()
 
     def _allow_descriptors(self) -> None:
         """See to it that the limit of connections can be reached."""
@@ -204,7 +212,7 @@ class Proxy:
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:
-            self._loop.remove_reader(listener.fileno())
+            self._poller.remove_reader(listener.fileno())
             listener.close()
         self._listeners.clear()
 
@@ -226,7 +234,7 @@ class Proxy:
 
     def _pause(self, listener: socket.socket, why: OSError) -> None:
         """Leave clients in the kernel's queue until something may be free again."""
-        self._loop.remove_reader(listener.fileno())
+        self._poller.remove_reader(listener.fileno())
         self._loop.call_later(_PAUSE_S, self._resume, listener)
         if not self._paused:
             self._paused = True
@@ -234,7 +242,7 @@ class Proxy:
 
     def _resume(self, listener: socket.socket) -> None:
         if listener in self._listeners:
-            self._loop.add_reader(listener.fileno(), self._accept, listener)
+            self._poller.add_reader(listener.fileno(), partial(self._accept, listener))
 
     def _admit(
         self, client: socket.socket, address: str, listener: socket.socket

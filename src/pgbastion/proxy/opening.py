@@ -83,7 +83,7 @@ class Opening:
         self._address = address
         self._service = service
         self._cancel = cancel
-        self._waiting = Waiting(self._loop)
+        self._waiting = Waiting(self._loop, host.poller)
         self._received = bytearray()
         self._speaks_tls = False
         self._server: socket.socket | None = None

@@ -9,6 +9,7 @@ from enum import Enum, auto
 from time import CLOCK_BOOTTIME, clock_gettime_ns
 from typing import Final
 
+from pgbastion.proxy.poller import Poller
 from pgbastion.proxy.routes import Backend, Limits, Service
 from pgbastion.proxy.sockets import Farewells, reset
 from pgbastion.proxy.wire import CancelKey, ServerStream
@@ -64,10 +65,11 @@ class Engagement:
 class RelayHost:
     """What all relays of a proxy share."""
 
-    def __init__(self, loop: AbstractEventLoop, limits: Limits) -> None:
+    def __init__(self, loop: AbstractEventLoop, poller: Poller, limits: Limits) -> None:
         self.loop = loop
+        self.poller = poller
         self.limits = limits
-        self.farewells = Farewells(loop, limits.farewell_s)
+        self.farewells = Farewells(loop, poller, limits.farewell_s)
         # Every read goes here and is sent on before the next one, so an idle session
         # owns no buffer.
         self.scratch = memoryview(bytearray(limits.chunk_bytes))
@@ -114,19 +116,19 @@ class Flow:
 
     def begin(self, received: bytes) -> None:
         """Start moving; ``received`` was read from the source already."""
-        loop = self.relay.host.loop
+        poller = self.relay.host.poller
         if received:
             self.moved += len(received)
             self.waiting = received
-            loop.add_writer(self.sink.fileno(), self.on_writable)
+            poller.add_writer(self.sink.fileno(), self.on_writable)
         else:
-            loop.add_reader(self.source.fileno(), self.on_readable)
+            poller.add_reader(self.source.fileno(), self.on_readable)
 
     def halt(self) -> None:
         """Stop moving; the sockets may be closed afterwards."""
-        loop = self.relay.host.loop
-        loop.remove_reader(self.source.fileno())
-        loop.remove_writer(self.sink.fileno())
+        poller = self.relay.host.poller
+        poller.remove_reader(self.source.fileno())
+        poller.remove_writer(self.sink.fileno())
 
     def on_readable(self) -> None:
         """Move one chunk."""
@@ -166,12 +168,12 @@ class Flow:
             return
         if sent < len(chunk):
             self.keep(chunk[sent:])
-            self.relay.host.loop.add_writer(self.sink.fileno(), self.on_writable)
+            self.relay.host.poller.add_writer(self.sink.fileno(), self.on_writable)
 
     def keep(self, rest: memoryview) -> None:
         """Keep ``rest`` until it can be sent, and read nothing more meanwhile."""
         self.waiting = bytes(rest)
-        self.relay.host.loop.remove_reader(self.source.fileno())
+        self.relay.host.poller.remove_reader(self.source.fileno())
 
     def on_writable(self) -> None:
         """Send more of what the sink did not take before."""
@@ -189,16 +191,16 @@ class Flow:
         self.waiting = self.waiting[sent:]
         if self.waiting:
             return
-        relay.host.loop.remove_writer(self.sink.fileno())
+        relay.host.poller.remove_writer(self.sink.fileno())
         if self.ended:
             relay.flow_ended(self)
         else:
-            relay.host.loop.add_reader(self.source.fileno(), self.on_readable)
+            relay.host.poller.add_reader(self.source.fileno(), self.on_readable)
 
     def finish(self) -> None:
         """Take the end of the source's stream; pass it on once all is sent."""
         self.ended = True
-        self.relay.host.loop.remove_reader(self.source.fileno())
+        self.relay.host.poller.remove_reader(self.source.fileno())
         if not self.waiting:
             self.relay.flow_ended(self)
 

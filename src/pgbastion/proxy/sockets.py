@@ -8,10 +8,12 @@ import socket
 import struct
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import ProxyError
+from pgbastion.proxy.poller import Poller
 from pgbastion.proxy.routes import Backend, Limits
 
 # What the kernel keeps of connections that were not accepted yet; it lowers this to
@@ -153,8 +155,11 @@ class Farewells:
     closed or ``patience_s`` are over.
     """
 
-    def __init__(self, loop: AbstractEventLoop, patience_s: float) -> None:
+    def __init__(
+        self, loop: AbstractEventLoop, poller: Poller, patience_s: float
+    ) -> None:
         self._loop = loop
+        self._poller = poller
         self._patience_s = patience_s
         self._leaving: dict[socket.socket, TimerHandle] = {}
         self._gone = asyncio.Event()
@@ -176,7 +181,7 @@ class Farewells:
             return
         timer = self._loop.call_later(self._patience_s, self._close, client)
         self._leaving[client] = timer
-        self._loop.add_reader(client.fileno(), self._discard, client)
+        self._poller.add_reader(client.fileno(), partial(self._discard, client))
 
     async def finish(self, timeout_s: float) -> None:
         """Wait until all have gone, for ``timeout_s`` at most, then close the rest."""
@@ -200,6 +205,6 @@ class Farewells:
 
     def _close(self, client: socket.socket) -> None:
         self._leaving.pop(client).cancel()
-        self._loop.remove_reader(client.fileno())
+        self._poller.remove_reader(client.fileno())
         client.close()
         self._gone.set()

@@ -2,6 +2,9 @@
 
 from asyncio import AbstractEventLoop, Future
 from enum import Enum, auto
+from functools import partial
+
+from pgbastion.proxy.poller import Poller
 
 
 class Wake(Enum):
@@ -24,10 +27,11 @@ class Waiting:
     whoever ends a wait may close the socket right away.
     """
 
-    __slots__ = ("_future", "_loop", "_read_fd", "_write_fd")
+    __slots__ = ("_future", "_loop", "_poller", "_read_fd", "_write_fd")
 
-    def __init__(self, loop: AbstractEventLoop) -> None:
+    def __init__(self, loop: AbstractEventLoop, poller: Poller) -> None:
         self._loop = loop
+        self._poller = poller
         self._future: Future[Wake] | None = None
         self._read_fd = -1
         self._write_fd = -1
@@ -56,9 +60,9 @@ class Waiting:
         self._future = self._loop.create_future()
         timer = self._loop.call_later(max(timeout_s, 0), self.wake, Wake.LATE)
         if self._read_fd >= 0:
-            self._loop.add_reader(self._read_fd, self.wake, Wake.READY)
+            self._poller.add_reader(self._read_fd, partial(self.wake, Wake.READY))
         if self._write_fd >= 0:
-            self._loop.add_writer(self._write_fd, self.wake, Wake.READY)
+            self._poller.add_writer(self._write_fd, partial(self.wake, Wake.READY))
         try:
             return await self._future
         finally:
@@ -68,7 +72,7 @@ class Waiting:
 
     def _forget(self) -> None:
         if self._read_fd >= 0:
-            self._loop.remove_reader(self._read_fd)
+            self._poller.remove_reader(self._read_fd)
         if self._write_fd >= 0:
-            self._loop.remove_writer(self._write_fd)
+            self._poller.remove_writer(self._write_fd)
         self._read_fd = self._write_fd = -1

@@ -119,7 +119,7 @@ class StandInServer:
     async def _session(
         self, parameters: bytes, reader: StreamReader, writer: StreamWriter
     ) -> None:
-        words = parameters.decode().split("\0")
+        words = parameters.decode(errors="replace").split("\0")
         self.startups.append(dict(zip(words[::2], words[1::2], strict=False)))
         if self.behaviour is Behaviour.STARTING_UP:
             writer.write(error("57P03", f"{self.node} is starting up"))
@@ -154,7 +154,7 @@ class StandInServer:
             if kind == b"X":
                 self.endings.append("terminate")
                 return
-            self.queries.append(body.rstrip(b"\0").decode())
+            self.queries.append(body.rstrip(b"\0").decode(errors="replace"))
             words = self.queries[-1].split()
             handler = self._handlers().get(words[0] if words else "", self._name)
             await handler(pid, words, writer)

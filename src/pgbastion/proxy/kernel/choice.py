@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pgbastion.errors import ProxyError
 from pgbastion.proxy.kernel.path import KernelPath
 from pgbastion.proxy.kernel.self_test import prove
+from pgbastion.proxy.poller import Poller
 from pgbastion.proxy.routes import DataPath, Limits
 
 
@@ -15,11 +16,13 @@ class DataPathChoice:
     def __init__(
         self,
         loop: AbstractEventLoop,
+        poller: Poller,
         wanted: DataPath,
         limits: Limits,
         on_event: Callable[[str, Mapping[str, object]], None],
     ) -> None:
         self._loop = loop
+        self._poller = poller
         self._wanted = wanted
         self._limits = limits
         self._on_event = on_event
@@ -46,7 +49,7 @@ class DataPathChoice:
         kernel = None
         try:
             kernel = KernelPath(self._loop, self._limits.connections_max)
-            await prove(kernel, self._limits)
+            await prove(kernel, self._poller, self._limits)
         except ProxyError as exc:
             if kernel is not None:
                 kernel.close()

@@ -114,7 +114,7 @@ class KernelFlow(Flow):
 
     def finish(self) -> None:
         """Pass the end on after everything that came before it."""
-        self.relay.host.loop.remove_reader(self.source.fileno())
+        self.relay.host.poller.remove_reader(self.source.fileno())
         if self._has_all() and self._is_settled(unsent=0):
             super().finish()
         else:
@@ -237,12 +237,12 @@ class KernelFlow(Flow):
             self._look_later()
             return
         self._look_s = _LOOK_SOONEST_S
-        loop = self.relay.host.loop
+        poller = self.relay.host.poller
         if self.waiting:
-            loop.add_writer(self.sink.fileno(), self.on_writable)
+            poller.add_writer(self.sink.fileno(), self.on_writable)
         else:
             # The end was met before the last bytes: read on up to the end.
-            loop.add_reader(self.source.fileno(), self.on_readable)
+            poller.add_reader(self.source.fileno(), self.on_readable)
 
 
 def _is_drained(connection: socket.socket) -> bool:

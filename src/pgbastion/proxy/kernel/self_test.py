@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import random
 import socket
-from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,6 +17,7 @@ from typing import Final
 from pgbastion.clock import boottime_ns
 from pgbastion.errors import ProxyError
 from pgbastion.proxy.kernel.path import KernelPath
+from pgbastion.proxy.poller import Poller
 from pgbastion.proxy.relay import Engagement, Lease, Mode, Relay, RelayHost
 from pgbastion.proxy.routes import Backend, Limits, Service
 
@@ -29,7 +29,7 @@ _STALL_S: Final = 0.1
 _LEASE_NS: Final = 60_000_000_000
 
 
-async def prove(path: KernelPath, limits: Limits) -> None:
+async def prove(path: KernelPath, poller: Poller, limits: Limits) -> None:
     """Relay a session through ``path``.
 
     Raises:
@@ -38,7 +38,8 @@ async def prove(path: KernelPath, limits: Limits) -> None:
     loop = asyncio.get_running_loop()
     with ExitStack() as stack:
         try:
-            trial = _Trial(loop, path, limits, stack)
+            host = RelayHost(loop, poller, replace(limits, farewell_s=0))
+            trial = _Trial(path, host, stack)
             async with asyncio.timeout(_TIMEOUT_S):
                 await trial.run()
         except (OSError, TimeoutError) as exc:
@@ -48,19 +49,12 @@ async def prove(path: KernelPath, limits: Limits) -> None:
 class _Trial:
     """One session: client - near end = far end - server."""
 
-    def __init__(
-        self,
-        loop: AbstractEventLoop,
-        path: KernelPath,
-        limits: Limits,
-        stack: ExitStack,
-    ) -> None:
-        self._loop = loop
+    def __init__(self, path: KernelPath, host: RelayHost, stack: ExitStack) -> None:
+        self._loop = host.loop
         self._path = path
         self._random = random.Random(boottime_ns())  # noqa: S311 - test data
         self._client, near = _connected(stack)
         far, self._server = _connected(stack)
-        host = RelayHost(loop, replace(limits, farewell_s=0))
         host.on_warm = path.on_warm
         host.on_end = path.release
         self._lease = Lease(boottime_ns() + _LEASE_NS)

@@ -1,0 +1,160 @@
+"""The proxy's own set of watched files."""
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+
+from pgbastion.proxy.poller import Poller
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=[True, False], ids=["uvloop", "asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": request.param}
+
+
+@contextmanager
+def watched() -> Iterator[tuple[Poller, socket.socket, socket.socket]]:
+    poller = Poller(asyncio.get_running_loop())
+    near, far = socket.socketpair()
+    try:
+        yield poller, near, far
+    finally:
+        poller.close()
+        near.close()
+        far.close()
+
+
+async def turns(number: int = 5) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0.001)
+
+
+async def test_a_reader_is_called_as_long_as_there_is_input() -> None:
+    with watched() as (poller, near, far):
+        calls: list[bytes] = []
+        poller.add_reader(near.fileno(), lambda: calls.append(near.recv(1)))
+        far.send(b"abc")
+        await turns()
+
+        assert calls == [b"a", b"b", b"c"]
+
+
+async def test_nothing_is_called_after_it_was_removed() -> None:
+    with watched() as (poller, near, far):
+        calls: list[str] = []
+        poller.add_reader(near.fileno(), lambda: calls.append("read"))
+        poller.add_writer(near.fileno(), lambda: calls.append("write"))
+        poller.remove_reader(near.fileno())
+        poller.remove_writer(near.fileno())
+        poller.remove_writer(near.fileno())
+        far.send(b"abc")
+        await turns()
+
+        assert calls == []
+
+
+async def test_reader_and_writer_of_one_file_are_independent() -> None:
+    with watched() as (poller, near, far):
+        calls: list[str] = []
+        poller.add_reader(near.fileno(), lambda: calls.append("read"))
+        poller.add_writer(near.fileno(), lambda: calls.append("write"))
+        await turns(1)
+        assert set(calls) == {"write"}
+
+        poller.remove_writer(near.fileno())
+        calls.clear()
+        far.send(b"x")
+        await turns(1)
+        assert set(calls) == {"read"}
+
+
+async def test_an_error_behind_data_is_still_reported() -> None:
+    with socket.create_server(("127.35.3.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+    poller = Poller(asyncio.get_running_loop())
+    seen: list[object] = []
+
+    def read() -> None:
+        try:
+            seen.append(near.recv(100))
+        except ConnectionResetError:
+            seen.append("reset")
+            poller.remove_reader(near.fileno())
+
+    poller.add_reader(near.fileno(), read)
+    far.send(b"data")
+    reset = struct.pack("ii", 1, 0)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+    far.close()
+    await turns()
+    poller.close()
+    near.close()
+
+    assert seen == [b"data", "reset"]
+
+
+async def test_an_event_of_a_closed_file_does_not_reach_its_successor() -> None:
+    """The second file gets the number of one whose event is in the same batch."""
+    with watched() as (poller, near, far), watched() as (_, other, distant):
+        calls: list[str] = []
+        numbers = sorted((near.fileno(), other.fileno()))
+        ends = {near.fileno(): near, other.fileno(): other}
+        spare: list[int] = []
+
+        def replace_the_other(own: int) -> None:
+            (victim,) = (n for n in numbers if n != own)
+            for number in numbers:
+                poller.remove_reader(number)
+            quiet, end = os.pipe()
+            os.dup2(quiet, victim)
+            spare.extend((quiet, end))
+            poller.add_reader(victim, lambda: calls.append("successor"))
+            calls.append("first")
+
+        for number in numbers:
+            poller.add_reader(number, partial(replace_the_other, number))
+        assert set(ends) == set(numbers)
+        far.send(b"x")
+        distant.send(b"x")
+        await turns()
+        for fd in spare:
+            os.close(fd)
+
+        assert calls == ["first"]
+
+
+async def test_a_handler_that_fails_does_not_keep_others_from_being_called() -> None:
+    loop = asyncio.get_running_loop()
+    failures: list[object] = []
+    loop.set_exception_handler(lambda _loop, found: failures.append(found["exception"]))
+    with watched() as (poller, near, far), watched() as (_, other, distant):
+        calls: list[str] = []
+
+        def fail() -> None:
+            poller.remove_reader(near.fileno())
+            raise ValueError("on purpose")
+
+        poller.add_reader(near.fileno(), fail)
+        poller.add_reader(other.fileno(), lambda: calls.append("other"))
+        far.send(b"x")
+        distant.send(b"x")
+        await turns()
+
+        assert calls
+        assert [str(failure) for failure in failures] == ["on purpose"]
+    loop.set_exception_handler(None)
+
+
+async def test_closing_twice_is_allowed() -> None:
+    poller = Poller(asyncio.get_running_loop())
+    poller.close()
+    poller.close()
