@@ -113,3 +113,11 @@ def test_a_standby_that_does_not_stream_is_silent_since_that_was_seen() -> None:
 
     assert set(first) == {name(2)}
     assert observer.silent_since_ms(STATE, heard(2, 3)) == first
+
+
+def test_who_left_the_set_for_its_silence_is_silent_still(both: Observer) -> None:
+    """Else it would join again at once, as long as its row outlives it."""
+    alone = cluster_state(opened=opened(1, 3, any_of(0)))
+    long_ago = heard(2, ago_ms=4 * PROBE_MS)
+
+    assert set(both.silent_since_ms(alone, {**heard(3), **long_ago})) == {name(2)}

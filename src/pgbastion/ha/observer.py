@@ -258,7 +258,7 @@ class Observer:
     def silent_since_ms(
         self, state: ClusterState, reports: Mapping[NodeId, Received]
     ) -> dict[str, int]:
-        """Return since when each member of the synchronous set gives no sign of life.
+        """Return since when members of the synchronous set, and who streams, are silent.
 
         Its WAL sender's row outlives a lost node by a time-out of TCP. So it also
         has to have spoken a moment ago: its WAL receiver to our server, or its
@@ -276,7 +276,7 @@ class Observer:
         }
         silent: dict[str, int] = {}
         rows = {row.name: row for row in server.replication if row.streaming}
-        for name in opened.sync.names:
+        for name in {*opened.sync.names, *rows}:
             row = rows.get(name)
             if row is None:
                 silent[name] = self._silent_since_ms.get(name, now_ms)
