@@ -258,7 +258,7 @@ class Observer:
     def silent_since_ms(
         self, state: ClusterState, reports: Mapping[NodeId, Received]
     ) -> dict[str, int]:
-        """Return since when members of the synchronous set, and who streams, are silent.
+        """Return since when who streams, or is promised to confirm, gives no sign.
 
         Its WAL sender's row outlives a lost node by a time-out of TCP. So it also
         has to have spoken a moment ago: its WAL receiver to our server, or its
