@@ -9,42 +9,34 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pgbastion.proxy.refusals import Refusal
-from pgbastion.proxy.routes import Backend, Limits
-from pgbastion.testing.stand_in_server import Behaviour
+from pgbastion.proxy.routes import Limits
 from support.proxy_lab import (
     GSS_REQUEST,
     PRIMARY_PORT,
-    REPLICA_PORT,
     SSL_REQUEST,
     ProxyLab,
-    deaf_address,
     eventually,
     proxy_lab,
     query,
     startup,
 )
+from support.proxy_opening import (
+    SHORT,
+    refused,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
-
-SHORT = Limits(first_packet_s=0.3, connect_s=0.3, answer_s=0.3, hold_s=0.5)
 
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": True}
-
-
-async def refused(lab: ProxyLab, port: int = PRIMARY_PORT) -> dict[str, str]:
-    client = await lab.connect(port)
-    client.send(startup())
-    return await client.error()
 
 
 # --- the hold queue ---
@@ -443,105 +435,3 @@ async def test_a_reset_at_any_byte_of_the_start_leaves_nothing_behind() -> None:
         await eventually(lambda: lab.proxy.snapshot().connections == 0)
         await eventually(lambda: not lab.servers["n1"].sessions)
         assert await (await lab.session()).query("who") == [b"n1"]
-
-
-# --- servers that misbehave ---
-
-
-async def test_a_server_that_cannot_be_reached_is_reported() -> None:
-    async with proxy_lab("n1") as lab:
-        lab.proxy.set_routes(lab.routes("n1"))
-        await lab.servers["n1"].stop()
-
-        error = await refused(lab)
-
-        assert (error["C"], "reached" in error["M"]) == ("57P03", True)
-        assert error["D"] == "n1: Connection refused."
-        assert lab.proxy.snapshot().traffic[0].failures_total == 1
-
-
-async def test_a_name_that_does_not_resolve_is_reported() -> None:
-    async with proxy_lab("n1") as lab:
-        lab.servers["n1"].host = "no-such-host.invalid"
-        lab.proxy.set_routes(lab.routes("n1"))
-
-        assert (await refused(lab))["C"] == "57P03"
-        lab.servers["n1"].host = "127.0.0.1"
-
-
-@pytest.mark.parametrize("behaviour", [Behaviour.SILENT, Behaviour.RESET])
-async def test_a_server_that_does_not_answer_is_reported(behaviour: Behaviour) -> None:
-    async with proxy_lab("n1", limits=SHORT) as lab:
-        lab.servers["n1"].behaviour = behaviour
-        lab.proxy.set_routes(lab.routes("n1"))
-
-        assert (await refused(lab))["C"] == "08006"
-
-
-@pytest.mark.parametrize(
-    "behaviour", [Behaviour.SILENT, Behaviour.RESET, Behaviour.STARTING_UP]
-)
-async def test_another_standby_is_asked_where_one_does_not_serve(
-    behaviour: Behaviour,
-) -> None:
-    async with proxy_lab("n1", "n2", "n3", limits=SHORT) as lab:
-        lab.servers["n2"].behaviour = behaviour
-        lab.proxy.set_routes(lab.routes("n1", "n2", "n3"))
-
-        for _ in range(3):
-            client = await lab.session(REPLICA_PORT)
-            assert await client.query("who") == [b"n3"]
-
-
-async def test_the_last_standbys_own_words_reach_the_client() -> None:
-    async with proxy_lab("n1", "n2", "n3") as lab:
-        for node in ("n2", "n3"):
-            lab.servers[node].behaviour = Behaviour.STARTING_UP
-        lab.proxy.set_routes(lab.routes("n1", "n2", "n3"))
-
-        error = await refused(lab, REPLICA_PORT)
-
-        assert (error["C"], "is starting up" in error["M"]) == ("57P03", True)
-
-
-async def test_a_primarys_own_refusal_reaches_the_client() -> None:
-    async with proxy_lab("n1") as lab:
-        lab.servers["n1"].behaviour = Behaviour.STARTING_UP
-        lab.proxy.set_routes(lab.routes("n1"))
-
-        assert (await refused(lab))["M"] == "n1 is starting up"
-
-
-async def test_a_client_on_the_way_to_a_dead_host_goes_to_the_new_primary() -> None:
-    """The change of routes breaks into the attempt, it does not wait for it."""
-    async with proxy_lab("n1") as lab:
-        listener, fillers, port = deaf_address()
-        dead = Backend("n0", listener.getsockname()[0], port)
-        routes = lab.routes("n1")
-        lab.proxy.set_routes(replace(routes, epoch=7, primary=dead))
-        client = await lab.connect()
-        client.send(startup())
-        await eventually(lambda: len(lab.proxy._board.sessions) == 1)
-
-        begin = time.perf_counter()
-        lab.proxy.set_routes(routes)
-        await client.until_ready()
-
-        assert time.perf_counter() - begin < 0.2
-        for raw in (listener, *fillers):
-            raw.close()
-
-
-async def test_a_client_of_a_silent_primary_goes_to_the_new_one() -> None:
-    async with proxy_lab("n1", "n2") as lab:
-        lab.servers["n1"].behaviour = Behaviour.SILENT
-        lab.proxy.set_routes(lab.routes("n1"))
-        client = await lab.connect()
-        client.send(startup())
-        await eventually(lambda: len(lab.proxy._board.sessions) == 1)
-        await asyncio.sleep(0.05)
-
-        lab.proxy.set_routes(lab.routes("n2", epoch=2))
-
-        await client.until_ready()
-        assert await client.query("who") == [b"n2"]

@@ -1,0 +1,120 @@
+"""An API served on a port, for its tests."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from pgbastion.api.app import (
+    build_api,
+    build_metrics_api,
+)
+from pgbastion.api.bounds import Bounds
+from pgbastion.api.ports import Done, Outcome, Tokens
+from pgbastion.api.server import ApiServer
+from pgbastion.model.ids import NodeId
+from pgbastion.model.snapshot import NodeSnapshot
+from pgbastion.observe.metrics import Metrics
+from support.snapshots import primary_snapshot
+
+HOST = "127.38.0.1"
+
+
+WRITE = "write-token"
+
+
+AUTHORISED = {"Authorization": f"Bearer {WRITE}"}
+
+
+PEER = {"id": "n4", "address": "10.0.1.4:8300"}
+
+
+QUESTION = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+HALF_A_BODY = (
+    b"POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+    b"Authorization: Bearer write-token\r\n\r\n1"
+)
+
+
+class FakeCommands:
+    """Notes what was asked, and answers what a test wants."""
+
+    def __init__(self) -> None:
+        self.outcome: Outcome = Done(facts={"member_id": 4})
+        self.added: list[tuple[str, str, int]] = []
+        self.reloads = 0
+        self.pauses: list[bool] = []
+
+    async def set_pause(self, *, paused: bool) -> Outcome:
+        self.pauses.append(paused)
+        return self.outcome
+
+    async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:
+        self.added.append((name, host, raft_port))
+        return self.outcome
+
+    async def reload(self) -> Outcome:
+        self.reloads += 1
+        return self.outcome
+
+
+class Api:
+    """A served API with what stands behind it."""
+
+    def __init__(self) -> None:
+        self.snapshot: NodeSnapshot = primary_snapshot()
+        self.tokens = Tokens(write=WRITE)
+        self.commands = FakeCommands()
+        self.client = httpx.AsyncClient()
+        self.port = 0
+
+    def take(self) -> NodeSnapshot:
+        return self.snapshot
+
+    async def raw(self, request: bytes, *, answer_s: float = 5) -> bytes:
+        """Send bytes and return all that comes until the server closes."""
+        reader, writer = await asyncio.open_connection(HOST, self.port)
+        writer.write(request)
+        try:
+            async with asyncio.timeout(answer_s):
+                return await reader.read()
+        except ConnectionResetError:
+            return b""
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serve(*, metrics_only: bool = False, **bounds: Any) -> AsyncIterator[Api]:
+    api = Api()
+    render = Metrics().render
+    if metrics_only:
+        app = build_metrics_api(
+            api.take, tokens=lambda: api.tokens, render_metrics=render
+        )
+    else:
+        app = build_api(
+            api.take, api.commands, tokens=lambda: api.tokens, render_metrics=render
+        )
+    server = ApiServer(app, host=HOST, port=0, bounds=Bounds(**bounds))
+    await server.start()
+    api.port = server.port
+    try:
+        async with httpx.AsyncClient(
+            base_url=f"http://{HOST}:{server.port}", trust_env=False
+        ) as api.client:
+            yield api
+    finally:
+        await server.stop()
+
+
+def error(response: httpx.Response) -> dict[str, str]:
+    """Return the error of an answer; it has to be complete."""
+    found: dict[str, str] = response.json()["error"]
+    assert set(found) == {"code", "message", "remedy"}
+    assert all(found.values())
+    return found
