@@ -15,11 +15,12 @@ from typing import Final
 
 import uvloop
 
-from pgbastion.config.load import load_config
+from pgbastion.config.load import examine
 from pgbastion.config.model import Config
+from pgbastion.config.problems import Severity
 from pgbastion.config.rundir import make_run_directory
 from pgbastion.config.secrets import Secrets, load_secrets
-from pgbastion.errors import ConfigError, PgBastionError
+from pgbastion.errors import ConfigError, InvariantError, PgBastionError
 from pgbastion.node.build import build_node
 from pgbastion.node.running import Node
 from pgbastion.observe.logging import configure_logging, get_logger
@@ -45,9 +46,16 @@ def run(path: Path) -> int:
         ConfigError: The configuration or the machine does not allow a start.
         PgBastionError: A part could not be built.
     """
-    config = load_config(path)
+    report = examine(path.absolute())
+    config = report.usable()
     configure_logging(level=config.log.level, form=config.log.format)
+    for problem in report.problems:
+        # Errors were raised; with what is left the node starts.
+        say = log.warning if problem.severity is Severity.WARNING else log.info
+        say("configuration", key=problem.key, said=problem.problem, do=problem.remedy)
     os.umask(0o077)
+    # The directory that it was started in may be on a file system that is to go.
+    os.chdir("/")
     secrets = load_secrets(config, os.environ)
     _prepare_directories(config)
     log.info("starting", node=config.node.name, run_dir=str(config.run_dir))
@@ -77,9 +85,9 @@ async def _main(config: Config, secrets: Secrets) -> int:
         waiting: set[asyncio.Future[None] | asyncio.Future[Ending]] = {work, ending}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
-            # Nothing in there returns by itself: this raises what went wrong.
-            await work
-            return 1
+            # Nothing in there returns by itself.
+            await node.dismiss_guard()
+            raise _cause(work)
         # Under pause PostgreSQL goes on under its guard, which stays.
         leaves_postgres = ending.result().leaves_postgres or node.paused
         log.info("stopping", leaves_postgres=leaves_postgres)
@@ -90,6 +98,21 @@ async def _main(config: Config, secrets: Secrets) -> int:
         with contextlib.suppress(asyncio.CancelledError):
             await work
     return 0
+
+
+def _cause(ended: asyncio.Task[None]) -> BaseException:
+    """Return why the node ended: the one failure of the world, or all that is known.
+
+    The tasks of a node end together, so the first failure comes in a group.
+    """
+    failure = ended.exception() or InvariantError("the node ended without a failure")
+    found: BaseException = failure
+    while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:
+        found = found.exceptions[0]
+    if not isinstance(found, PgBastionError):
+        return failure
+    log.error("failed", error=str(found))
+    return found
 
 
 @contextlib.asynccontextmanager

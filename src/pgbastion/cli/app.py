@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -62,7 +63,12 @@ def start(
 
         # A file that cannot be used must not cost the daemon that runs.
         end_running_daemon(load_config(config).raft.data_dir)
-    raise typer.Exit(daemon.run(config))
+    code = daemon.run(config)
+    # The interpreter would now tidy its memory up, for longer than all the daemon's
+    # parts took to stop, while a successor waits for this process to end.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @app.command()

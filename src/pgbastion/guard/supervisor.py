@@ -129,7 +129,7 @@ class Supervisor:
         # A guard that ended while armed left a PostgreSQL of which nothing is known
         # but that it may have been a primary. A kill by directory settles it.
         self._is_unproven = latches.armed != 0
-        # Of the guard before: dead, but perhaps not reaped by whoever inherited it.
+        # Another process's child: dead, but perhaps not reaped by whoever inherited it.
         self._former = page[words.POSTMASTER_PID]
         page[words.POSTMASTER_PID] = 0
 
@@ -472,6 +472,8 @@ class Supervisor:
             self._latches.disarm()
         if postmaster is not None and postmaster.pidfd >= 0:
             os.close(postmaster.pidfd)
+            # It was no child: whoever inherited it may take its time to reap it.
+            self._former = postmaster.identity.pid
         self._tell({"event": "stopped", "pgdata": kill.pgdata})
 
     def _tell_exited(self, *, is_stopped: bool) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pgbastion.config.model import Config
 from pgbastion.config.secrets import Secrets
 from pgbastion.consensus.engine import Engine, is_member
+from pgbastion.errors import PgBastionError
 from pgbastion.guard import page as words
 from pgbastion.guard.page import Page
 from pgbastion.model.cluster import join_host_port
@@ -53,25 +54,32 @@ async def build_node(
     else:
         page = words.obtain(str(page_path))
         page[words.GENERATION] += 1
-    generation = page[words.GENERATION]
-    timings = config.timings
-    engine = Engine(
-        directory=config.raft.data_dir,
-        listen=join_host_port(config.raft.bind_address, config.raft.bind_port),
-        secret=secrets.cluster,
-        heartbeat_ms=timings.heartbeat_ms,
-        election_ms=timings.election_ms,
-        page=page_path,
-        generation=generation,
-    )
-    shared = SharedPage(page, generation)
+    try:
+        engine = _build_engine(config, secrets, page[words.GENERATION])
+    except PgBastionError:
+        if guard is not None:
+            await guard.dismiss()
+        raise
     node = Node(
         config,
         secrets,
         engine=engine,
-        page=shared,
+        page=SharedPage(page, page[words.GENERATION]),
         guard=guard,
         instance=instance,
         on_ready=on_ready,
     )
     return node
+
+
+def _build_engine(config: Config, secrets: Secrets, generation: int) -> Engine:
+    timings = config.timings
+    return Engine(
+        directory=config.raft.data_dir,
+        listen=join_host_port(config.raft.bind_address, config.raft.bind_port),
+        secret=secrets.cluster,
+        heartbeat_ms=timings.heartbeat_ms,
+        election_ms=timings.election_ms,
+        page=config.run_dir / PAGE_NAME,
+        generation=generation,
+    )

@@ -342,6 +342,11 @@ class Node:
         outcome = await self.host.propose(command, timeout_s=RELEASE_DEADLINE_S)
         log.info("epoch_released", epoch=held.epoch, outcome=outcome)
 
+    async def dismiss_guard(self) -> None:
+        """End a guard that has nothing to watch: this daemon has failed."""
+        if self.guard is not None:
+            await self.guard.dismiss()
+
     async def close(self) -> None:
         """Close everything that this process holds; PostgreSQL and guard go on."""
         await self.halt()

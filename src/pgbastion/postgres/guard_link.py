@@ -5,19 +5,18 @@ else happens, and a new guard is started: PROCESS.md, "who dies or hangs".
 """
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pgbastion.clock import boottime_ns
 from pgbastion.errors import GuardError
-from pgbastion.guard.kill import kill_by_directory
 from pgbastion.ha.ports import GuardFacts, RunningServer
 from pgbastion.model.ids import Epoch
 from pgbastion.observe.logging import get_logger
-from pgbastion.postgres.guard_client import GuardClient
+from pgbastion.postgres.guard_client import GuardClient, kill_by_directory
 from pgbastion.postgres.guard_messages import Exited, Gone, GuardEvent, Killed
 
 KILL_DEADLINE_S: Final = 2.0
@@ -52,6 +51,8 @@ class GuardLink:
     ) -> None:
         self._run_dir = run_dir
         self._data_dir = data_dir
+        # Read while nothing runs yet: on a disk that hangs it would block the loop.
+        self._real_data_dir = os.path.realpath(data_dir)
         self._user = user
         self._uid = uid
         self._on_stopped = on_stopped
@@ -101,7 +102,11 @@ class GuardLink:
         client = await GuardClient.connect_or_spawn(
             self._run_dir, on_event=self._take, python=sys.executable
         )
-        self.generation = await client.take_office(OFFICE_DEADLINE_S)
+        try:
+            self.generation = await client.take_office(OFFICE_DEADLINE_S)
+        except GuardError:
+            await client.close()
+            raise
         self._client = client
         status = await client.status()
         for warning in status.warnings:
@@ -163,7 +168,7 @@ class GuardLink:
                 await client.signal("INT" if name == "INT" else "QUIT")
                 if await self._idle_within(share * fast_ms / 1_000):
                     return
-        directory = (os.path.realpath(self._data_dir), self._uid)  # noqa: ASYNC240
+        directory = (self._real_data_dir, self._uid)
         outcome = await client.kill(deadline_s=KILL_DEADLINE_S, directory=directory)
         self._note()
         if not outcome.stopped:
@@ -203,6 +208,16 @@ class GuardLink:
         self._is_ending = True
         await self._connected().quit()
 
+    async def dismiss(self) -> None:
+        """End a guard that has nothing to watch: this daemon does not stay.
+
+        One that watches PostgreSQL, or cannot be asked, goes on.
+        """
+        if self._client is not None and not self.facts().running:
+            with contextlib.suppress(GuardError):
+                await self.quit()
+        await self.close()
+
     async def close(self) -> None:
         """Close the connection; the guard goes on."""
         if self._renewing is not None:
@@ -239,10 +254,8 @@ class GuardLink:
     async def _renew(self, *, is_dead: bool) -> None:
         """Kill what a dead guard left, then get a new one."""
         if is_dead:
-            deadline_ns = boottime_ns() + int(KILL_DEADLINE_S * 1e9)
-            pgdata = os.path.realpath(self._data_dir)  # noqa: ASYNC240
-            left = await asyncio.to_thread(
-                kill_by_directory, pgdata, self._uid, deadline_ns=deadline_ns
+            left = await kill_by_directory(
+                self._real_data_dir, self._uid, deadline_s=KILL_DEADLINE_S
             )
             log.error("guard_died", left="; ".join(left))
         while self._client is None:
