@@ -255,17 +255,17 @@ async def test_a_reader_that_stalls_outlives_the_time_out_of_dead_peers(
     data_path: DataPath,
 ) -> None:
     """TCP_USER_TIMEOUT alone would end it although its kernel answers every probe."""
-    async with raw_pair(data_path, Limits(user_timeout_ms=900)) as pair:
+    async with raw_pair(data_path, Limits(user_timeout_ms=600)) as pair:
         data = bytes(16 << 20)
         sending = asyncio.create_task(pair.loop.sock_sendall(pair.server, data))
-        await asyncio.sleep(3)
+        await asyncio.sleep(2)
 
         tcp = socket.IPPROTO_TCP
         assert pair.relay.client.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 0
         assert await pair.receive(pair.client, len(data)) == data
         await sending
-        await asyncio.sleep(0.7)
-        assert pair.relay.client.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 900
+        await asyncio.sleep(0.5)
+        assert pair.relay.client.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 600
 
 
 async def test_two_thousand_sessions_end_within_a_second(data_path: DataPath) -> None:

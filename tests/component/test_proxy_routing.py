@@ -20,6 +20,7 @@ from support.proxy_lab import (
     query,
     seconds_from_now,
     startup,
+    two_free_ports,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -219,7 +220,8 @@ async def test_a_proxy_that_was_frozen_past_the_expiry_moves_nothing() -> None:
 async def test_both_families_are_served(bind: str, dialled: str, backend: str) -> None:
     if not _has_ipv6():
         pytest.skip("this machine has no IPv6")
-    async with proxy_lab("n1", bind=bind, backend=backend) as lab:
+    port = two_free_ports()  # "::" has the port on every address
+    async with proxy_lab("n1", bind=bind, backend=backend, first_port=port) as lab:
         lab.proxy.set_routes(lab.routes("n1"))
         lab.address = dialled
         client = await lab.session()

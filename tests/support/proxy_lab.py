@@ -31,6 +31,18 @@ def own_address() -> str:
     return f"127.35.{os.getpid() % 250 + 1}.{number % 250 + 1}"
 
 
+def two_free_ports() -> int:
+    """Return a port that is free on every address, like the one after it."""
+    while True:
+        with socket.create_server(("::", 0), family=socket.AF_INET6) as first:
+            port = int(first.getsockname()[1])
+            try:
+                socket.create_server(("::", port + 1), family=socket.AF_INET6).close()
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
 def seconds_from_now(seconds: float) -> int:
     """Return an instant of CLOCK_BOOTTIME in nanoseconds."""
     return boottime_ns() + int(seconds * 1e9)
@@ -44,6 +56,7 @@ class ProxyLab:
     address: str
     servers: dict[str, StandInServer]
     events: list[tuple[str, Mapping[str, object]]]
+    first_port: int = PRIMARY_PORT
     revision: int = 0
     clients: list["RawClient"] = field(default_factory=list)
 
@@ -75,7 +88,8 @@ class ProxyLab:
 
     async def connect(self, port: int = PRIMARY_PORT) -> "RawClient":
         """Open a connection to the proxy and send nothing."""
-        reader, writer = await asyncio.open_connection(self.address, port)
+        at = self.first_port + port - PRIMARY_PORT
+        reader, writer = await asyncio.open_connection(self.address, at)
         client = RawClient(reader, writer)
         self.clients.append(client)
         return client
@@ -96,6 +110,7 @@ async def proxy_lab(
     on_unknown_cancel: OnUnknownCancel | None = None,
     bind: str = "",
     backend: str = "",
+    first_port: int = PRIMARY_PORT,
 ) -> AsyncIterator[ProxyLab]:
     """Run a proxy with one stand-in server a node, and end everything afterwards."""
     address = bind or own_address()
@@ -105,14 +120,14 @@ async def proxy_lab(
     events: list[tuple[str, Mapping[str, object]]] = []
     proxy = Proxy(
         bind=address,
-        primary_port=PRIMARY_PORT,
-        replica_port=REPLICA_PORT,
+        primary_port=first_port,
+        replica_port=first_port + 1,
         limits=replace(limits or Limits(), farewell_s=0.2),
         on_event=lambda name, fields: events.append((name, dict(fields))),
         on_unknown_cancel=on_unknown_cancel,
         data_path=data_path,
     )
-    lab = ProxyLab(proxy, address, servers, events)
+    lab = ProxyLab(proxy, address, servers, events, first_port)
     try:
         for server in servers.values():
             await server.start()
