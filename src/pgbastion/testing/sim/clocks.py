@@ -26,6 +26,8 @@ class NodeClock:
         self.stands = False
         self.stood_until_ns = 0
         """True time at which it last ran on after a stand-still."""
+        self.stood_at_ns = 0
+        """What it showed then."""
         self.on_run: list[Callable[[], None]] = []
 
     def now_ns(self) -> int:
@@ -54,4 +56,5 @@ class NodeClock:
         if self.stands:
             self.stands = False
             self._shown_at_ns = -1
+            self.stood_at_ns = self._base_ns
             self._since_ns = self.stood_until_ns = self._world.now_ns

@@ -47,7 +47,9 @@ class Cluster:
         self.links = Links(world)
         self.machines: dict[int, Machine] = {}
         self.timings = PROFILES[shape.profile]
-        self.judge = Judge(world, self.machines, shape.mode)
+        self.judge = Judge(
+            world, self.machines, shape.mode, lease_ms=self.timings.lease_ms
+        )
         self.final_phase = False
         setting = Setting(timings=self.timings, late_promotions=shape.late_promotions)
         random = world.stream("machines")

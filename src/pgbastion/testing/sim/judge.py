@@ -7,10 +7,11 @@ docs/explanation/lease.md, with the exceptions that are stated there.
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from pgbastion.guard.page import ENDED_EPOCH
 from pgbastion.model.cluster import Assignment, ClusterState, ReplicationMode
 from pgbastion.testing.sim.server import Waiter
 from pgbastion.testing.sim.wal import Branch, Ledger
-from pgbastion.testing.sim.world import NS_PER_MS, NS_PER_S, Violation, World
+from pgbastion.testing.sim.world import NS_PER_MS, NS_PER_S, World
 
 if TYPE_CHECKING:
     from pgbastion.testing.sim.machine import Machine
@@ -37,6 +38,7 @@ class Judge:
     world: World
     machines: dict[int, "Machine"]
     mode: ReplicationMode
+    lease_ms: int
     state: ClusterState = field(default_factory=ClusterState)
     ledger: Ledger = field(default_factory=Ledger)
     grants: dict[int, Grant] = field(default_factory=dict)
@@ -62,12 +64,12 @@ class Judge:
             case ("committed", index, term, _, data):
                 known = self.entries.setdefault(index, (term, data))
                 if known != (term, data):
-                    raise Violation(
+                    raise self.world.broken(
                         "S6", f"{machine.name} has another entry {index} than others"
                     )
             case ("leader", term, leader) if leader:
                 if self.leaders.setdefault(term, leader) != leader:
-                    raise Violation("S6", f"term {term} has two leaders")
+                    raise self.world.broken("S6", f"term {term} has two leaders")
 
     # S4: nobody is assigned while another may hold
 
@@ -93,19 +95,35 @@ class Judge:
 
     def _check_lease_over(self, held: Assignment) -> None:
         grant = self.grants.get(held.epoch)
-        if grant is None or self._clock_stood(grant):
+        if grant is None or self._slept_through(grant):
             return
         left_ns = grant.expiry_ns - grant.machine.clock.now_ns()
         if left_ns > 0:
-            raise Violation(
+            raise self.world.broken(
                 "S4",
                 f"epoch {held.epoch + 1} is assigned while {held.node} has a lease of "
                 f"{held.epoch} for {left_ns / NS_PER_MS:.3f} ms more",
             )
 
-    def _clock_stood(self, grant: Grant) -> bool:
+    def _slept_through(self, grant: Grant) -> bool:
+        """Whether the holder's clock has stood still since it sent the renewal.
+
+        No wait bounds such a lease; revocation does.
+        """
         clock = grant.machine.clock
-        return clock.stands or clock.stood_until_ns >= grant.at_ns
+        sent_ns = grant.expiry_ns - self.lease_ms * NS_PER_MS
+        return clock.stands or (
+            clock.stood_until_ns > 0 and sent_ns <= clock.stood_at_ns
+        )
+
+    def surveyed(self, machine: "Machine", epoch: int) -> None:
+        """Look at a node that has answered a survey of this epoch."""
+        if machine.page[ENDED_EPOCH] < epoch:
+            raise self.world.broken(
+                "S4",
+                f"{machine.name} answers a survey of epoch {epoch}, and its guard may "
+                "still start a primary of it",
+            )
 
     def granted(self, machine: "Machine", epoch: int, expiry_ns: int) -> None:
         """Look at a lease that has reached its holder."""
@@ -116,9 +134,9 @@ class Judge:
         if new is None or new.epoch <= epoch or new.node == machine.name:
             return
         left_ns = expiry_ns - machine.clock.now_ns()
-        stood = machine.clock.stood_until_ns >= self.assigned_ns.get(epoch, 0)
-        if left_ns > 0 and not stood:
-            raise Violation(
+        late = Grant(machine, expiry_ns, self.world.now_ns)
+        if left_ns > 0 and not self._slept_through(late):
+            raise self.world.broken(
                 "S4",
                 f"{machine.name} gets a lease of epoch {epoch} for "
                 f"{left_ns / NS_PER_MS:.3f} ms more, {new.epoch} is assigned",
@@ -151,7 +169,7 @@ class Judge:
                 return
         if self.in_async and (slept or self._impaired(machine, epoch)):
             return
-        raise Violation(
+        raise self.world.broken(
             "S1",
             f"{machine.name} acknowledges a commit in epoch {epoch} after epoch "
             f"{newer} acknowledged one",
@@ -166,12 +184,12 @@ class Judge:
     def _check_in_lease(self, machine: "Machine", epoch: int) -> None:
         grant = self.grants.get(epoch)
         if grant is None or grant.machine is not machine:
-            raise Violation(
+            raise self.world.broken(
                 "S3", f"{machine.name} acknowledges in {epoch} without a lease"
             )
         over_ns = machine.clock.now_ns() - grant.expiry_ns
         if over_ns > 0 and not self._impaired(machine, epoch):
-            raise Violation(
+            raise self.world.broken(
                 "S3",
                 f"{machine.name} acknowledges {over_ns / NS_PER_MS:.3f} ms after its "
                 f"lease of epoch {epoch}",
@@ -182,7 +200,7 @@ class Judge:
         directory = machine.directory
         missing = self.ledger.missing(directory.branch, directory.flushed)
         if missing is not None and not self.in_async:
-            raise Violation("S2", f"{machine.name} is promoted: {missing}")
+            raise self.world.broken("S2", f"{machine.name} is promoted: {missing}")
         if missing is not None:
             self.ledger.newest.clear()
 
@@ -197,7 +215,7 @@ class Judge:
             return
         longest_ns = lease_ms * (MILLION + drift_ppm) * NS_PER_MS // MILLION
         if self.world.now_ns - superseded_ns > longest_ns:
-            raise Violation(
+            raise self.world.broken(
                 "S5", f"{machine.name} sends writers to epoch {epoch} for too long"
             )
 
@@ -244,4 +262,4 @@ class Judge:
         directory = self.machines[held.member_id].directory
         missing = self.ledger.missing(directory.branch, directory.flushed)
         if missing is not None:
-            raise Violation("S2", f"in the end {missing}")
+            raise self.world.broken("S2", f"in the end {missing}")

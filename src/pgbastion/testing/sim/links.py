@@ -31,6 +31,8 @@ class Links:
     weather: Weather = field(default_factory=Weather)
     cuts: set[tuple[int, int]] = field(default_factory=set)
     _streams: dict[tuple[int, int], Random] = field(default_factory=dict)
+    slow: dict[tuple[int, int], float] = field(default_factory=dict)
+    """Milliseconds that are added in one direction."""
     on_cut: list[Callable[[int, int], None]] = field(default_factory=list)
     on_heal: list[Callable[[], None]] = field(default_factory=list)
 
@@ -50,15 +52,20 @@ class Links:
         weather, random = self.weather, self._stream(source, target)
         if weather.lost and random.random() < weather.lost:
             return
-        self._carry(random, deliver, args)
+        added_ms = self.slow.get((source, target), 0.0)
+        self._carry(random, added_ms, deliver, args)
         if weather.repeated and random.random() < weather.repeated:
-            self._carry(random, deliver, args)
+            self._carry(random, added_ms, deliver, args)
 
     def _carry(
-        self, random: Random, deliver: Callable[..., object], args: tuple[object, ...]
+        self,
+        random: Random,
+        added_ms: float,
+        deliver: Callable[..., object],
+        args: tuple[object, ...],
     ) -> None:
         weather = self.weather
-        delay_ms = random.uniform(weather.least_ms, weather.most_ms)
+        delay_ms = added_ms + random.uniform(weather.least_ms, weather.most_ms)
         if weather.late and random.random() < weather.late:
             delay_ms += random.uniform(0, weather.late_ms)
         self.world.after(ms(delay_ms), deliver, *args)
@@ -66,7 +73,8 @@ class Links:
     def delay_ns(self, source: int, target: int) -> int:
         """Return how long a byte of a connection takes; nothing of it is lost."""
         weather, random = self.weather, self._stream(source, target)
-        delay_ms = random.uniform(weather.least_ms, weather.most_ms)
+        added_ms = self.slow.get((source, target), 0.0)
+        delay_ms = added_ms + random.uniform(weather.least_ms, weather.most_ms)
         if weather.lost and random.random() < weather.lost:
             # A lost segment is sent again.
             delay_ms += 200.0

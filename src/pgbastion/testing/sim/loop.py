@@ -157,7 +157,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         if isinstance(exception, Violation):
             raise exception
         message = context.get("message", "")
-        raise Violation("exception", f"{self.name}: {message} {exception!r}")
+        raise self._world.broken("exception", f"{self.name}: {message} {exception!r}")
 
     # What the world does to it
 
@@ -229,7 +229,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 continue
             steps += 1
             if steps > STEPS_MAX:
-                raise Violation("L1", f"{self.name} spins")
+                raise self._world.broken("L1", f"{self.name} spins")
             if handle.context is None:
                 handle.callback(*handle.args)
             else:

@@ -17,7 +17,7 @@ from pgbastion.ha.executor import Server as Parts
 from pgbastion.ha.host import Host
 from pgbastion.ha.loop import LeaseWords, Loop, Pace
 from pgbastion.ha.observer import Observer
-from pgbastion.ha.ports import GuardFacts
+from pgbastion.ha.ports import Cutter, GuardFacts
 from pgbastion.ha.talk import Kind, decode_cut, encode_answer
 from pgbastion.model.cluster import Member
 from pgbastion.model.ids import (
@@ -28,7 +28,7 @@ from pgbastion.model.ids import (
     NodeId,
     standby_name,
 )
-from pgbastion.model.views import START_MAX_MS, Limits
+from pgbastion.model.views import START_MAX_MS, Limits, SurveyAnswer
 from pgbastion.testing.sim.clocks import NodeClock
 from pgbastion.testing.sim.database import SimDatabase
 from pgbastion.testing.sim.engine import SimEngine
@@ -369,6 +369,21 @@ class Machine:
             self.world.after(delay, daemon.loop.call_soon, daemon.guard.note, facts)
 
 
+class JudgedCutter:
+    """Answers surveys; the judge looks at each answer that counts."""
+
+    def __init__(self, machine: Machine, cutter: Cutter) -> None:
+        self._machine = machine
+        self._cutter = cutter
+
+    async def cut(self, epoch: Epoch) -> SurveyAnswer | None:
+        """Answer a survey."""
+        answer = await self._cutter.cut(epoch)
+        if answer is not None and answer.wal_end is not None:
+            self._machine.judge.surveyed(self._machine, epoch)
+        return answer
+
+
 class Daemon:
     """One life of a machine's daemon, put together as :mod:`pgbastion.node` does it."""
 
@@ -405,7 +420,8 @@ class Daemon:
 
     def _build(self, timings: Timings) -> None:
         machine = self.machine
-        parts, cutter, job = None, WitnessCutter(), Job()
+        parts, job = None, Job()
+        cutter: Cutter = WitnessCutter()
         self.engine = SimEngine(
             machine,
             self.loop,
@@ -427,11 +443,11 @@ class Daemon:
             )
             self.guard.on_event = self._wake
             parts = Parts(database=database, guard=self.guard, observer=self.observer)
-            cutter = NodeCutter(node=self.own.name, server=parts, job=job)  # type: ignore[assignment]
+            cutter = NodeCutter(node=self.own.name, server=parts, job=job)
         self.host = Host(
             self.engine,
             node=self.own.name,
-            cutter=cutter,
+            cutter=JudgedCutter(machine, cutter),
             on_change=self._wake,
             cut_timeout_ms=2 * timings.probe_ms + timings.deadline_ms,
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pgbastion.model.cluster import SyncSet
 from pgbastion.testing.sim.links import Links
 from pgbastion.testing.sim.wal import Branch
-from pgbastion.testing.sim.world import Violation, World, ms
+from pgbastion.testing.sim.world import World, ms
 
 if TYPE_CHECKING:
     from pgbastion.testing.sim.machine import Machine
@@ -383,7 +383,7 @@ class Server:
         fits = branch.holds(directory.branch, directory.flushed, upto)
         if upto > directory.flushed and not fits:
             # Ids and positions fitted, the WAL did not: two histories with one id.
-            raise Violation(
+            raise self.world.broken(
                 "S2",
                 f"{self.machine.name} streams over WAL of another history "
                 f"(timeline {directory.branch.timeline} at {directory.flushed})",

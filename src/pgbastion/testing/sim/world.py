@@ -62,6 +62,12 @@ class World:
             tuple[int, int, Callable[..., object], tuple[object, ...]]
         ] = []
         self._sequence = 0
+        self._broken: Violation | None = None
+
+    def broken(self, promise: str, text: str) -> Violation:
+        """Return a violation to raise; it ends the run wherever it is raised."""
+        self._broken = Violation(promise, text)
+        return self._broken
 
     def stream(self, name: str) -> Random:
         """Return the stream of random numbers of this name."""
@@ -86,6 +92,8 @@ class World:
             self.now_ns, _, do, args = pop(queue)
             fired += 1
             do(*args)
+            if self._broken is not None:
+                raise self._broken
         self.tally.events += fired
         self.now_ns = until_ns
 

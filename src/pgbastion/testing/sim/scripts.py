@@ -1,0 +1,403 @@
+"""Scripted runs: what random faults rarely reach, step by step.
+
+Each script is played on the real decisions and must break no promise; each of the
+deliberate mutations of the protocol breaks one in the script that is named for it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from pgbastion.model.actions import Propose
+from pgbastion.model.commands import Assign
+from pgbastion.model.ids import MemberId
+from pgbastion.testing.sim.cluster import Cluster, Shape
+from pgbastion.testing.sim.loop import node_time
+from pgbastion.testing.sim.machine import Machine
+from pgbastion.testing.sim.runs import counting, end, logging_to
+from pgbastion.testing.sim.server import Directory
+from pgbastion.testing.sim.world import Tally, World, ms
+
+Condition = Callable[[], bool]
+
+
+class Stage:
+    """A cluster, and words to write a script in."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.world = cluster.world
+        self.n = cluster.machines
+
+    def wait(self, milliseconds: float) -> None:
+        """Let time pass."""
+        self.world.run(self.world.now_ns + ms(milliseconds))
+
+    def until(
+        self, condition: Condition, *, limit_ms: float, step_ms: float = 1
+    ) -> None:
+        """Let time pass until something is so.
+
+        Raises:
+            AssertionError: It never was: the script does not fit any more.
+        """
+        latest_ns = self.world.now_ns + ms(limit_ms)
+        while not condition():
+            if self.world.now_ns >= latest_ns:
+                raise AssertionError("what the script waits for never came")
+            self.wait(step_ms)
+
+    @property
+    def epoch(self) -> int:
+        """Return the newest epoch that was assigned."""
+        return self.cluster.judge.state.epoch
+
+    def opened(self, epoch: int) -> bool:
+        """Tell whether this epoch has acknowledged a commit."""
+        return epoch in self.cluster.judge.first_ack_ns
+
+    def settled(self) -> bool:
+        """Tell whether all is well: everybody streams, the set has all standbys."""
+        judge = self.cluster.judge
+        opened = judge.state.opened
+        servers = [m for m in self.n.values() if not m.witness]
+        wanted = len(servers) - 1
+        full = opened is not None and len(opened.sync.names) == wanted
+        return full and len(judge.proxied_ns) == len(self.n) and judge.unwell() is None
+
+    def leads(self, machine: Machine) -> bool:
+        """Tell whether a machine leads the Raft group."""
+        daemon = machine.daemon
+        return daemon is not None and daemon.host.raft().is_leader
+
+    def leader(self) -> Machine | None:
+        """Return the machine that leads, or None."""
+        return next((m for m in self.n.values() if self.leads(m)), None)
+
+    def isolate(self, machine: Machine) -> None:
+        """Cut a machine off from all others, both ways."""
+        for other in self.n:
+            if other != machine.number:
+                self.cluster.links.cut(machine.number, other)
+                self.cluster.links.cut(other, machine.number)
+
+    def cut(self, one: int, other: int) -> None:
+        """Cut a link, both ways."""
+        self.cluster.links.cut(one, other)
+        self.cluster.links.cut(other, one)
+
+    def renewed(self) -> None:
+        """Wait for the next lease that reaches its holder."""
+        grants = self.cluster.judge.grants
+        seen = grants[self.epoch].at_ns
+        self.until(lambda: grants[self.epoch].at_ns > seen, limit_ms=60_000)
+
+    def mend(self) -> None:
+        """End all faults, and look whether the cluster is well in the stated time."""
+        end(self.cluster)
+
+
+THREE: Final = Shape(write_ms=200, sync_count=1)
+FIVE_VOTERS: Final = Shape(write_ms=200, sync_count=1, witnesses=2)
+
+
+def restarted_voter(stage: Stage) -> None:
+    """A voter that confirmed the holder's last lease restarts before the election."""
+    n1, n2, n3 = stage.n[1], stage.n[2], stage.n[3]
+    assert stage.leads(n1)
+    stage.cut(1, 3)
+    stage.wait(8_000)
+    stage.renewed()
+    n2.kill_daemon()
+    stage.isolate(n1)
+    stage.wait(30)
+    n2.start_daemon()
+    stage.until(lambda: stage.opened(2), limit_ms=20_000)
+    assert n3.number in stage.n
+    stage.mend()
+
+
+def slow_question(stage: Stage) -> None:
+    """The question of ages takes long: the answer's age counts from its receipt."""
+    n1, n2, n3 = stage.n[1], stage.n[2], stage.n[3]
+    stage.renewed()
+    stage.isolate(n1)
+    stage.until(lambda: stage.leads(n2) or stage.leads(n3), limit_ms=5_000)
+    one, other = (2, 3) if stage.leads(n2) else (3, 2)
+    stage.cluster.links.slow[one, other] = 450
+    stage.until(lambda: stage.epoch == 2, limit_ms=20_000)
+    stage.cluster.links.slow.clear()
+    stage.mend()
+
+
+def leader_that_stepped_down(stage: Stage) -> None:
+    """A leader gives a lease, is told of a higher term and votes at once."""
+    stage.renewed()
+    n1 = stage.n[1]
+    daemon = n1.daemon
+    assert daemon is not None
+
+    def move() -> None:
+        daemon.loop.create_task(daemon.engine.transfer(MemberId(2), 1.0))
+
+    daemon.loop.call_soon(move)
+    stage.until(lambda: stage.leads(stage.n[2]), limit_ms=2_000)
+    stage.isolate(n1)
+    stage.until(lambda: stage.opened(2), limit_ms=20_000)
+    stage.mend()
+
+
+def holder_is_cut_off(stage: Stage) -> None:
+    """The plain case: the primary's node is cut off from all others."""
+    stage.renewed()
+    stage.isolate(stage.n[1])
+    stage.until(lambda: stage.opened(2), limit_ms=20_000)
+    stage.mend()
+
+
+def wakes_between_decision_and_assignment(stage: Stage) -> None:
+    """A paused holder wakes when its successor is decided and not yet in the log."""
+    n1 = stage.n[1]
+    stage.renewed()
+    n1.stall(clock_stands=True)
+    stage.until(lambda: _assigning(stage), limit_ms=20_000, step_ms=0.05)
+    if stage.epoch == 1:
+        for number in (2, 3):
+            stage.n[number].raft_disk_frozen = True
+        n1.thaw()
+        stage.wait(900)
+        for number in (2, 3):
+            stage.n[number].thaw_disks()
+    stage.wait(3_000)
+    stage.mend()
+
+
+def _assigning(stage: Stage) -> bool:
+    actions = [
+        action
+        for machine in stage.n.values()
+        if machine.daemon is not None
+        for action in machine.daemon.main.cluster_decision.actions
+    ]
+    return any(
+        isinstance(a, Propose) and isinstance(a.command, Assign) for a in actions
+    )
+
+
+def commits_while_surveyed(stage: Stage) -> None:
+    """Guard and daemon of a holder are stopped; its server goes on committing."""
+    n1 = stage.n[1]
+    n1.stop_guard()
+    n1.stop_daemon()
+    stage.until(lambda: stage.epoch == 2, limit_ms=30_000)
+    stage.wait(3_000)
+    stage.mend()
+
+
+def successors_die_in_turn(stage: Stage) -> None:
+    """The new primary acknowledges, then all who have it are away for a while."""
+    n1, n2, n3 = stage.n[1], stage.n[2], stage.n[3]
+    n1.power_off()
+    stage.until(lambda: stage.epoch == 2, limit_ms=20_000)
+    held = stage.cluster.judge.state.assignment
+    assert held is not None
+    stage.until(lambda: stage.opened(2), limit_ms=20_000)
+    stage.wait(2_000)
+    n2.power_off()
+    n3.power_off()
+    n1.power_on()
+    stage.wait(20_000)
+    stage.mend()
+
+
+def standby_leaves_and_confirms(stage: Stage) -> None:
+    """A standby comes back just when the set is about to lose it."""
+    n1, n2, n3 = stage.n[1], stage.n[2], stage.n[3]
+    stage.cut(1, 3)
+    smaller = lambda: _names(stage) == 1  # noqa: E731 - it reads as a condition
+    stage.until(smaller, limit_ms=20_000, step_ms=0.1)
+    n1.stop_python()
+    assert n2.server is not None
+    n2.server.freeze()
+    stage.cluster.links.heal()
+    stage.wait(1_200)
+    n1.power_off()
+    n3.power_off()
+    n2.server.thaw()
+    stage.wait(15_000)
+    stage.mend()
+
+
+def _names(stage: Stage) -> int:
+    opened = stage.cluster.judge.state.opened
+    return len(opened.sync.names) if opened is not None else 0
+
+
+def replaced_disk(stage: Stage) -> None:
+    """A degraded primary's disk is replaced by an older copy of its data."""
+    n1, n2, n3 = stage.n[1], stage.n[2], stage.n[3]
+    for machine in (n2, n3):
+        machine.kill_daemon()
+        machine.kill_guard()
+    n1_alone = lambda: _names(stage) == 0  # noqa: E731 - it reads as a condition
+    stage.wait(100)
+    copy = replace(n2.directory, data_id="f" * 16, last_was_standby=True, clean=True)
+    for machine in (n2, n3):
+        machine.start_daemon()
+        machine.stop_daemon()
+    # The engine's threads go on: there is a majority, and nobody streams.
+    for machine in (n2, n3):
+        if machine.daemon is not None:
+            machine.daemon.engine.continue_process()
+    stage.until(n1_alone, limit_ms=20_000)
+    stage.wait(2_000)
+    n1.power_off()
+    n1.replace_directory(_restored(copy))
+    for machine in (n2, n3):
+        machine.continue_parts()
+    n1.power_on()
+    stage.wait(20_000)
+
+
+def _restored(directory: Directory) -> Directory:
+    return replace(directory, promoted_epoch=0, slots=set())
+
+
+def surveyed_holder(stage: Stage) -> None:
+    """A holder's server crashes, and the stopped server is surveyed."""
+    n1, n2, n3 = stage.n[1], stage.n[2], stage.n[3]
+    for machine in (n2, n3):
+        if machine.server is not None:
+            machine.server.freeze()
+    n1.crash_server()
+    stage.wait(8_000)
+    for machine in (n2, n3):
+        if machine.server is not None:
+            machine.server.thaw()
+    n1.crash_server()
+    stage.until(lambda: stage.epoch == 2, limit_ms=20_000)
+    stage.mend()
+
+
+def release_in_flight(stage: Stage) -> None:
+    """The holder's daemon is killed while its release is on the way."""
+    n1 = stage.n[1]
+    n1.crash_server()
+    stage.until(lambda: _released_here(n1) >= 1, limit_ms=5_000, step_ms=0.05)
+    n1.kill_daemon()
+    stage.wait(200)
+    n1.start_daemon()
+    stage.until(lambda: stage.opened(2), limit_ms=20_000)
+    stage.mend()
+
+
+def _released_here(machine: Machine) -> int:
+    daemon = machine.daemon
+    return int(daemon._read_page().released_epoch) if daemon is not None else 0
+
+
+def dies_between_promotion_and_opening(stage: Stage) -> None:
+    """Two new primaries in a row die before they acknowledge anything."""
+    stage.n[1].power_off()
+    for epoch in (2, 3):
+        stage.until(lambda epoch=epoch: stage.epoch == epoch, limit_ms=30_000)  # type: ignore[misc]
+        held = stage.cluster.judge.state.assignment
+        assert held is not None
+        machine = stage.n[held.member_id]
+        stage.until(
+            lambda machine=machine: _is_primary(machine),  # type: ignore[misc]
+            limit_ms=20_000,
+            step_ms=0.5,
+        )
+        machine.power_off()
+        stage.wait(500)
+        machine.power_on()
+    stage.n[1].power_on()
+    stage.mend()
+
+
+def _is_primary(machine: Machine) -> bool:
+    server = machine.server
+    return server is not None and not server.recovering
+
+
+def late_promotion(stage: Stage) -> None:
+    """A promotion is asked for and finishes long after its lease."""
+    setting = stage.cluster.machines[2].setting
+    for machine in stage.n.values():
+        machine.setting = replace(setting, late_promotions=1.0)
+    stage.n[1].power_off()
+    stage.until(lambda: stage.epoch == 2, limit_ms=20_000)
+    held = stage.cluster.judge.state.assignment
+    assert held is not None
+    chosen = stage.n[held.member_id]
+    stage.until(
+        lambda: chosen.server is not None and chosen.server.promoting, limit_ms=20_000
+    )
+    chosen.kill_daemon()
+    stage.n[1].power_on()
+    stage.wait(15_000)
+    for machine in stage.n.values():
+        machine.setting = setting
+    stage.mend()
+
+
+def strict_waits(stage: Stage) -> None:
+    """Strict: without a standby nothing is acknowledged, and it goes on after."""
+    for number in (2, 3):
+        stage.n[number].power_off()
+    stage.n[2].power_on()
+    stage.n[2].stop_daemon()
+    stage.wait(10_000)
+    stage.mend()
+
+
+SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
+    "restarted_voter": (restarted_voter, THREE),
+    "slow_question": (slow_question, THREE),
+    "leader_that_stepped_down": (leader_that_stepped_down, THREE),
+    "holder_is_cut_off": (holder_is_cut_off, THREE),
+    "wakes_between_decision_and_assignment": (
+        wakes_between_decision_and_assignment,
+        THREE,
+    ),
+    "commits_while_surveyed": (
+        commits_while_surveyed,
+        replace(THREE, write_ms=5),
+    ),
+    "successors_die_in_turn": (successors_die_in_turn, FIVE_VOTERS),
+    "standby_leaves_and_confirms": (
+        standby_leaves_and_confirms,
+        replace(FIVE_VOTERS, write_ms=20),
+    ),
+    "replaced_disk": (replaced_disk, FIVE_VOTERS),
+    "surveyed_holder": (surveyed_holder, THREE),
+    "release_in_flight": (release_in_flight, THREE),
+    "dies_between_promotion_and_opening": (dies_between_promotion_and_opening, THREE),
+    "late_promotion": (late_promotion, THREE),
+    "strict_waits": (strict_waits, replace(THREE, strict=True)),
+}
+
+
+def run_script(
+    name: str, *, seed: int = 1, trace: Callable[[str], None] | None = None
+) -> Tally:
+    """Play one script.
+
+    Raises:
+        Violation: A promise was broken.
+        AssertionError: Something that the script waits for did not come.
+    """
+    play, shape = SCRIPTS[name]
+    world = World(seed, trace)
+    with node_time(), counting(world.tally), logging_to(world):
+        cluster = Cluster(world, shape)
+        try:
+            stage = Stage(cluster)
+            stage.until(stage.settled, limit_ms=60_000, step_ms=50)
+            stage.wait(1_000)
+            world.say("script", name)
+            play(stage)
+        finally:
+            cluster.close()
+    return world.tally
