@@ -234,8 +234,11 @@ class GuardPort:
         self._machine = machine
         self._loop = loop
         self._on_stopped = on_stopped
-        self._facts = GuardFacts(running=True, started_as_primary=True)
+        # Connected before anything is decided, as the real daemon is.
+        self._facts = machine.obtain_guard().facts()
         self._idle = asyncio.Event()
+        if not self._facts.running:
+            self._idle.set()
         self.on_event: Callable[[], None] = lambda: None
 
     def note(self, facts: GuardFacts) -> None:

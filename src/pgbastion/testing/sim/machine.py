@@ -502,10 +502,6 @@ class Daemon:
     async def _observe(self) -> None:
         if self.observer is None or self.guard is None:
             return
-        guard = self.machine.obtain_guard()
-        guard.tell()
-        while self.guard.facts().pid == 0 and self.guard.facts().running:
-            await asyncio.sleep(0.002)
         await self.observer.inspect()
         await self.observer.run()
 
