@@ -106,16 +106,7 @@ class Instance:
         source = FromPrimary(paths, identity, self.files, self.programs, self.config)
         self._ladder = Ladder(paths, self.files, self.programs, self.offline, source)
         self._address = address
-        self._stranger = Stranger(
-            paths,
-            identity,
-            self.files,
-            programs=self.programs,
-            offline=self.offline,
-            config=self.config,
-            mark_file=self.mark,
-            secrets=secrets,
-        )
+        self._stranger = self._make_stranger()
         # Whom to follow and what to promise stand in one file: a cut that was
         # answered to a survey must not be overwritten by what was begun before it.
         self._writing = asyncio.Lock()
@@ -124,6 +115,19 @@ class Instance:
         self.nodes: tuple[NodeId, ...] = ()
         """The other nodes that run PostgreSQL."""
         self.progress = ""
+
+    def _make_stranger(self) -> Stranger:
+        """Return what takes over a PostgreSQL that somebody else set up."""
+        return Stranger(
+            self._paths,
+            self._identity,
+            self.files,
+            programs=self.programs,
+            offline=self.offline,
+            config=self.config,
+            mark_file=self.mark,
+            secrets=self._secrets,
+        )
 
     def command(self) -> tuple[str, ...]:
         """Return the argument list that starts the server in the foreground."""
