@@ -15,6 +15,7 @@ def main() -> None:
         print(exc, file=sys.stderr)
         sys.exit(Exit.CONFIG)
     except PgBastionError as exc:
-        cause = f": {exc.__cause__}" if exc.__cause__ else ""
-        print(f"pgbastion: {exc}{cause}", file=sys.stderr)
+        cause = str(exc.__cause__ or "")
+        told = f"{exc}: {cause}" if cause and cause not in str(exc) else str(exc)
+        print(f"pgbastion: {told}", file=sys.stderr)
         sys.exit(Exit.NO)

@@ -74,20 +74,14 @@ def examine(
     document = _read_document(path)
     if isinstance(document, Problem):
         return Report(source=path, config=None, problems=(document,), document=None)
-    try:
-        found = _find(document.values, environment)
-    except ConfigError as exc:
-        problem = Problem(
-            key="node.name", problem="has no place in memory", remedy=str(exc)
-        )
-        return Report(source=path, config=None, problems=(problem,), document=document)
+    found, homeless = _find(document.values, environment)
     parsed = parse_file(with_defaults(document.values, found))
     if isinstance(parsed, list):
         return Report(
-            source=path, config=None, problems=tuple(parsed), document=document
+            source=path, config=None, problems=(*homeless, *parsed), document=document
         )
     config = resolve(parsed, source=path, found=found)
-    problems = check_config(config)
+    problems = [*homeless, *check_config(config)]
     if world:
         problems += check_world(config, gather_facts(config, environment))
     return Report(
@@ -113,8 +107,13 @@ def _read_document(path: Path) -> Document | Problem:
     return parse_document(text)
 
 
-def _find(values: Mapping[str, Any], environment: Mapping[str, str]) -> Found:
-    """Look for what the file may leave out; values of a wrong kind are left out too."""
+def _find(
+    values: Mapping[str, Any], environment: Mapping[str, str]
+) -> tuple[Found, tuple[Problem, ...]]:
+    """Look for what the file may leave out; values of a wrong kind are left out too.
+
+    Without a place in memory for the node the rest can be judged all the same.
+    """
     name = _text_at(values, "node", "name") or "node"
     raft_dir = _text_at(values, "raft", "data_dir") or "/"
     data_dir = _text_at(values, "postgresql", "data_dir")
@@ -122,10 +121,15 @@ def _find(values: Mapping[str, Any], environment: Mapping[str, str]) -> Found:
     if "postgresql" in values and _text_at(values, "postgresql", "bin_dir") is None:
         major = directory_facts(Path(data_dir)).major if data_dir else None
         bin_dir = discover_bin_dir(major, environment.get("PATH", ""))
-    return Found(
-        run_dir=run_directory(name.replace("/", "_"), Path(raft_dir), environment),
-        bin_dir=bin_dir,
-    )
+    problems: tuple[Problem, ...] = ()
+    try:
+        run_dir = run_directory(name.replace("/", "_"), Path(raft_dir), environment)
+    except ConfigError as exc:
+        run_dir = Path("/run/pgbastion")
+        problems = (
+            Problem(key="", problem="the node has no place in memory", remedy=str(exc)),
+        )
+    return Found(run_dir=run_dir, bin_dir=bin_dir), problems
 
 
 def _text_at(values: Mapping[str, Any], section: str, key: str) -> str | None:

@@ -31,6 +31,12 @@ EVENTS_MOST: Final = 256
 EVENTS_WAIT_MS: Final = 1_000
 NS_PER_MS: Final = 1_000_000
 TICKS_A_HEARTBEAT: Final = 4
+# The engine's words when one side or the other does not know the secret.
+_OTHER_SECRET: Final = ("refused: secret", "does not know the secret")
+
+
+class SecretDiffersError(ConsensusError):
+    """A peer has another secret than this node."""
 
 
 async def ask_as_guest(
@@ -39,7 +45,8 @@ async def ask_as_guest(
     """Ask the node at ``address`` one question as a guest.
 
     Raises:
-        ConsensusError: No answer: nobody there, another secret, or too late.
+        SecretDiffersError: It has another secret.
+        ConsensusError: No answer: nobody there, or too late.
     """
     try:
         answer: bytes = await asyncio.to_thread(
@@ -51,7 +58,12 @@ async def ask_as_guest(
             round(timeout_s * 1_000),
         )
     except _engine.EngineError as exc:
-        raise ConsensusError(str(exc)) from exc
+        said = str(exc)
+        if said.endswith(_OTHER_SECRET):
+            raise SecretDiffersError(
+                f"the node at {address} has another secret"
+            ) from exc
+        raise ConsensusError(said) from exc
     return answer
 
 

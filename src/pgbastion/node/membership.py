@@ -1,12 +1,13 @@
 """How this node becomes a member, and lets others become members."""
 
 import asyncio
+import logging
 from dataclasses import replace
 from typing import Final
 
 from pgbastion.config.model import Config
 from pgbastion.config.secrets import Secrets
-from pgbastion.consensus.engine import Engine, ask_as_guest
+from pgbastion.consensus.engine import Engine, SecretDiffersError, ask_as_guest
 from pgbastion.control.apply import Outcome
 from pgbastion.errors import (
     ConfigError,
@@ -163,6 +164,19 @@ class Membership:
             return await ask_as_guest(
                 address, self._secrets.cluster, kind, payload, GUEST_TIMEOUT_S
             )
+        except SecretDiffersError as exc:
+            remedy = "cluster.secret_file has to be the same on every node"
+            if self._config.raft.bootstrap:
+                # That one may belong to a cluster: nothing is founded beside it.
+                raise ConfigError(f"{exc}: {remedy}") from exc
+            log.state(
+                f"peer {address}",
+                "secret_differs",
+                level=logging.ERROR,
+                reason=str(exc),
+                remedy=remedy,
+            )
+            return None
         except ConsensusError as exc:
             log.state(f"peer {address}", "peer_does_not_answer", reason=str(exc))
             return None

@@ -104,9 +104,12 @@ class GuardLink:
         )
         try:
             self.generation = await client.take_office(OFFICE_DEADLINE_S)
-        except GuardError:
+        except GuardError as exc:
             await client.close()
-            raise
+            raise GuardError(
+                f"another daemon of this node runs: {exc}; end it, or take over from "
+                "it with: pgbastion start --replace"
+            ) from exc
         self._client = client
         status = await client.status()
         for warning in status.warnings:
@@ -240,6 +243,9 @@ class GuardLink:
 
     def _take(self, event: GuardEvent) -> None:
         log.info("guard_event", event_said=repr(event))
+        if isinstance(event, Exited) and event.code:
+            place = str(self._run_dir / SERVER_LOG)
+            log.error("postgres_failed", exit_code=event.code, see=place)
         if isinstance(event, Killed):
             log.warning("lease_ran_out", epoch=event.epoch)
         if isinstance(event, Gone):
