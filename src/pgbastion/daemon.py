@@ -91,6 +91,8 @@ async def _main(config: Config, secrets: Secrets) -> int:
         # Under pause PostgreSQL goes on under its guard, which stays.
         leaves_postgres = ending.result().leaves_postgres or node.paused
         log.info("stopping", leaves_postgres=leaves_postgres)
+        if not leaves_postgres:
+            await node.hand_role_on()
         await node.halt()
         if not leaves_postgres:
             await node.stop_postgres()

@@ -129,6 +129,35 @@ async def test_nothing_is_changed_without_the_token(
     assert api.commands.reloads == 0
 
 
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        ({}, (None, None)),
+        ({"to": "n2"}, ("n2", None)),
+        ({"candidate": "n2", "drain": "1s"}, ("n2", 1_000)),
+    ],
+)
+async def test_a_switchover_is_asked_for(
+    api: Api, body: dict[str, str], asked: tuple[str | None, int | None]
+) -> None:
+    api.commands.outcome = Done(facts={"id": "7", "to": "n2"})
+
+    answer = await api.client.post("/cluster/switchover", json=body, headers=AUTHORISED)
+
+    assert answer.json() == {"ok": True, "id": "7", "to": "n2"}
+    assert api.commands.switchovers == [asked]
+
+
+@pytest.mark.parametrize("body", [{"to": 3}, {"to": "a b"}, {"drain": "soon"}])
+async def test_a_senseless_switchover_is_not_asked_for(
+    api: Api, body: dict[str, object]
+) -> None:
+    answer = await api.client.post("/cluster/switchover", json=body, headers=AUTHORISED)
+
+    assert answer.status_code == 400
+    assert not api.commands.switchovers
+
+
 async def test_a_pause_is_asked_for_and_taken_back(api: Api) -> None:
     api.commands.outcome = Done(facts={"paused": True})
 

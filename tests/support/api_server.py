@@ -48,9 +48,14 @@ class FakeCommands:
         self.added: list[tuple[str, str, int]] = []
         self.reloads = 0
         self.pauses: list[bool] = []
+        self.switchovers: list[tuple[str | None, int | None]] = []
 
     async def set_pause(self, *, paused: bool) -> Outcome:
         self.pauses.append(paused)
+        return self.outcome
+
+    async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
+        self.switchovers.append((to, drain_ms))
         return self.outcome
 
     async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:

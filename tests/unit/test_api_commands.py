@@ -1,5 +1,6 @@
 """What the API may change on a node, whatever becomes of the proposal."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from pgbastion.model.cluster import ClusterState
 from pgbastion.model.commands import Command, Join
 from pgbastion.model.ids import MemberId, NodeId
 from pgbastion.node.api import NodeCommands
+from pgbastion.node.ordering import Ordering
 from pgbastion.testing.views import cluster_state, member
 
 pytestmark = pytest.mark.anyio
@@ -41,8 +43,15 @@ async def _refuse() -> str:
     raise ConfigError("n1.yaml:3: error: node.name: is missing")
 
 
-def commands(host: FakeHost) -> NodeCommands:
-    return NodeCommands(host=host, own=member(1), reload=_reload)  # type: ignore[arg-type]
+def commands(
+    host: FakeHost, reload: Callable[[], Awaitable[str]] = _reload
+) -> NodeCommands:
+    return NodeCommands(
+        host=host,  # type: ignore[arg-type]
+        own=member(1),
+        ordering=Ordering(host, fresh_ms=1_000, drain_ms=lambda: 0),  # type: ignore[arg-type]
+        reload=reload,
+    )
 
 
 N4 = NodeId("n4")
@@ -119,7 +128,7 @@ async def test_a_configuration_that_cannot_be_used_is_refused_with_its_problem()
     None
 ):
     host = FakeHost()
-    made = NodeCommands(host=host, own=member(1), reload=_refuse)  # type: ignore[arg-type]
+    made = commands(host, _refuse)
 
     outcome = await made.reload()
 

@@ -159,7 +159,6 @@ def test_a_listen_address_that_others_do_not_use_is_pointed_out() -> None:
         ({"cluster": {"peers": ["10.0.1.2"]}}, "cluster.peers"),
         ({"tags": {"failover_priority": 0}}, "tags.failover_priority"),
         ({"tags": {"clonefrom": True}}, "tags.clonefrom"),
-        ({"proxy": {"drain_timeout": "5s"}}, "proxy.drain_timeout"),
         (
             {"failover": {"primary_restart_timeout": "5s"}},
             "failover.primary_restart_timeout",

@@ -143,6 +143,28 @@ def raft_peers(snapshot: NodeSnapshot) -> Json:
     }
 
 
+def directives(snapshot: NodeSnapshot) -> Json:
+    """Answer ``GET /raft/directives``: the newest orders and what became of them."""
+    return {
+        "directives": [
+            {
+                "id": order.order_id,
+                "order": order.order,
+                "to": order.target,
+                "epoch": order.epoch,
+                "cause": order.cause,
+                "at": order.at,
+                "expires_at": order.expires_at,
+                "begun": order.begun,
+                "outcome": order.outcome,
+                "detail": order.detail,
+                "settled_at": order.settled_at or None,
+            }
+            for order in snapshot.state.orders
+        ]
+    }
+
+
 def connections(snapshot: NodeSnapshot) -> Json:
     """Answer ``GET /connections``: what this node's proxy carries."""
     counts = snapshot.proxy

@@ -26,7 +26,7 @@ from pgbastion.api.ports import (
 )
 from pgbastion.api.problems import Problem, ProblemError, bad_request
 from pgbastion.config.types import NODE_NAME, parse_peer
-from pgbastion.config.units import parse_size_bytes
+from pgbastion.config.units import parse_duration_ms, parse_size_bytes
 from pgbastion.model.ids import NodeId
 from pgbastion.model.snapshot import NodeSnapshot
 from pgbastion.observe.logging import get_logger
@@ -46,6 +46,7 @@ READS: Final[Mapping[str, Answer]] = {
     "/cluster/replication": answers.replication,
     "/raft/state": answers.raft_state,
     "/raft/peers": answers.raft_peers,
+    "/raft/directives": answers.directives,
     "/connections": answers.connections,
     "/patroni": patroni.patroni,
     "/history": patroni.history,
@@ -68,6 +69,7 @@ def build_api(
         _metrics(take, render_metrics),
         Route("/raft/add-peer", _add_peer(commands), methods=["POST"]),
         Route("/reload", _reload(commands), methods=["POST"]),
+        Route("/cluster/switchover", _switch_over(commands), methods=["POST"]),
         Route("/cluster/pause", _pause(commands, paused=True), methods=["POST"]),
         Route("/cluster/resume", _pause(commands, paused=False), methods=["POST"]),
     ]
@@ -184,6 +186,39 @@ def _pause(commands: Commands, *, paused: bool) -> Handler:
         return _outcome(await commands.set_pause(paused=paused))
 
     return handle
+
+
+def _switch_over(commands: Commands) -> Handler:
+    usage = 'send {"to": "node2"}, or {} for the best; "drain": "30s" if you like'
+
+    async def handle(request: Request) -> Response:
+        body = await _body(request)
+        to = _node_or_none(body, usage)
+        return _outcome(await commands.switch_over(to, _drain(body, usage)))
+
+    return handle
+
+
+def _node_or_none(body: Mapping[str, Any], usage: str) -> NodeId | None:
+    # Patroni's tools say "candidate".
+    name = body.get("to", body.get("candidate"))
+    if name is None:
+        return None
+    if not isinstance(name, str) or not NODE_NAME.fullmatch(name):
+        raise bad_request("to is no name of a node", usage)
+    return NodeId(name)
+
+
+def _drain(body: Mapping[str, Any], usage: str) -> int | None:
+    text = body.get("drain")
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise bad_request("drain is no duration", usage)
+    try:
+        return parse_duration_ms(text)
+    except ValueError as exc:
+        raise bad_request(f"drain: {exc}", usage) from exc
 
 
 def _outcome(outcome: Outcome) -> Response:

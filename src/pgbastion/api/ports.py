@@ -47,6 +47,9 @@ class Commands(Protocol):
     async def set_pause(self, *, paused: bool) -> Outcome:
         """Switch automatic actions off, or on again."""
 
+    async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
+        """Order a planned change of the primary; None: to the best, by the default."""
+
     async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""
 

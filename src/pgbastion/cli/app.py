@@ -145,6 +145,36 @@ def resume(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None
 
 
 @app.command()
+def switchover(
+    config: ConfigOption = DEFAULT_CONFIG,
+    to: Annotated[
+        str | None, typer.Option("--to", help="The new primary; default: the best.")
+    ] = None,
+    drain: Annotated[
+        str | None,
+        typer.Option(help="How long transactions that are open may go on."),
+    ] = None,
+    wait_s: Annotated[
+        float, typer.Option("--wait", help="Seconds to wait for the outcome.")
+    ] = 120.0,
+    url: UrlOption = None,
+) -> None:
+    """Move the primary role to a standby, with nothing lost and nobody refused.
+
+    Exit code 1 when it is refused, or when another node became the primary.
+    """
+    from pgbastion.cli.ordering import order, wait_settled, writing_target
+
+    target = writing_target(config, url, os.environ)
+    body = {k: v for k, v in (("to", to), ("drain", drain)) if v is not None}
+    given = order(target, "/cluster/switchover", body)
+    found = wait_settled(target, str(given.get("id")), wait_s)
+    print(f"{found['outcome']}: {found['to']} {found['detail']}".rstrip())
+    if found["outcome"] != "done":
+        raise typer.Exit(Exit.NO)
+
+
+@app.command()
 def version(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -1,5 +1,6 @@
 """Sends an operator's order to a node's API, and says what came of it."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from pgbastion.config.secrets import TOKEN_FILE_NAME, TOKEN_VARIABLE, strip_line
 from pgbastion.errors import ConfigError
 
 ANSWER_S: Final = 15.0
+ASK_EVERY_S: Final = 0.2
 
 
 def writing_target(
@@ -66,3 +68,32 @@ def order(target: Target, path: str, body: Mapping[str, object]) -> dict[str, An
     message = error.get("message", f"answer {answer.status_code}")
     typer.echo(f"pgbastion: {message}; {error.get('remedy', '')}", err=True)
     raise typer.Exit(Exit.NO)
+
+
+def wait_settled(target: Target, order_id: str, within_s: float) -> Mapping[str, Any]:
+    """Wait until an order has an outcome and return it.
+
+    Raises:
+        typer.Exit: It has none within ``within_s`` seconds; a message was printed.
+    """
+    headers = {"Authorization": f"Bearer {target.token}"}
+    until = time.monotonic() + within_s
+    with httpx.Client(
+        base_url=target.url, headers=headers, timeout=ANSWER_S, trust_env=False
+    ) as client:
+        while time.monotonic() < until:
+            for found in _directives(client):
+                if found.get("id") == order_id and found.get("outcome"):
+                    return found
+            time.sleep(ASK_EVERY_S)
+    typer.echo(f"pgbastion: order {order_id} is still being carried out", err=True)
+    raise typer.Exit(Exit.NO)
+
+
+def _directives(client: httpx.Client) -> list[dict[str, Any]]:
+    # A node that is busy for a moment is asked again.
+    try:
+        answer = client.get("/raft/directives")
+        return list(answer.json()["directives"]) if answer.is_success else []
+    except (httpx.HTTPError, ValueError, KeyError):
+        return []

@@ -21,7 +21,6 @@ RUN_DIR_BYTES_MAX: Final = 90
 VOTERS_MAX: Final = 5
 # Keys that are understood and whose part is not built yet.
 WITHOUT_EFFECT: Final = {
-    "proxy.drain_timeout": "planned changes of the primary come later",
     "tags.clonefrom": "copies are taken from the primary",
     "failover.primary_restart_timeout": "a ready standby is always preferred",
     "postgresql.connect_dsn": "the daemon asks its own server, never the proxy, as "

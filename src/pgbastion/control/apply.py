@@ -10,7 +10,12 @@ Source: docs/explanation/lease.md, "What is replicated".
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
-from pgbastion.control.apply_orders import apply_pause, apply_running
+from pgbastion.control.apply_orders import (
+    apply_order,
+    apply_pause,
+    apply_running,
+    settled_by,
+)
 from pgbastion.control.outcomes import Outcome
 from pgbastion.model.cluster import (
     NOBODY,
@@ -23,9 +28,11 @@ from pgbastion.model.cluster import (
 )
 from pgbastion.model.commands import (
     Assign,
+    BeginOrder,
     Command,
     Declare,
     Found,
+    GiveOrder,
     Join,
     Leave,
     Opened,
@@ -35,6 +42,7 @@ from pgbastion.model.commands import (
     Revoke,
     Running,
     SetSync,
+    SettleOrder,
     Undecodable,
     decode_command,
 )
@@ -93,6 +101,8 @@ def _apply_command(state: ClusterState, command: Command) -> ClusterState | Outc
         return apply_pause(state, command)
     if isinstance(command, Running):
         return apply_running(state, command)
+    if isinstance(command, GiveOrder | BeginOrder | SettleOrder):
+        return apply_order(state, command)
     return _apply_role(state, command)
 
 
@@ -243,6 +253,7 @@ def _assign(state: ClusterState, command: Assign) -> ClusterState | Outcome:
         assignment=assignment,
         highest_timeline=command.timeline,
         later_timelines=(*state.later_timelines, command.timeline),
+        orders=settled_by(state, command.node, command.at, command.cause),
     )
     changed = _note(changed, assignment, "assigned", cause=command.cause, at=command.at)
     if state.assignment is not None:
@@ -336,7 +347,9 @@ def _release(state: ClusterState, command: Release) -> ClusterState | Outcome:
     if held.released:
         return Outcome.NO_CHANGE
     changed = replace(
-        state, revision=_raised(state), assignment=replace(held, released=True)
+        state,
+        revision=_raised(state),
+        assignment=replace(held, released=True, ended_at=command.ended_at),
     )
     return _note(changed, held, "released", cause=command.cause, at=command.at)
 

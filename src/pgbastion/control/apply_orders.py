@@ -1,14 +1,26 @@
 """How the state takes an operator's orders.
 
-Source: docs/explanation/lease.md, "Pause".
+Source: docs/explanation/lease.md, "Pause"; docs/explanation/orders.md.
 """
 
 from dataclasses import replace
+from typing import Final, assert_never
 
 from pgbastion.control.outcomes import Outcome
-from pgbastion.model.cluster import ClusterState
-from pgbastion.model.commands import Pause, Running
-from pgbastion.model.ids import Revision
+from pgbastion.model.cluster import ClusterState, Order, OrderOutcome
+from pgbastion.model.commands import (
+    BeginOrder,
+    GiveOrder,
+    Pause,
+    Running,
+    SettleOrder,
+)
+from pgbastion.model.ids import NodeId, Revision
+
+ORDERS_MAX: Final = 50
+DRAIN_MAX_MS: Final = 86_400_000
+
+OrderCommand = GiveOrder | BeginOrder | SettleOrder
 
 
 def apply_pause(state: ClusterState, command: Pause) -> ClusterState | Outcome:
@@ -38,3 +50,97 @@ def apply_running(state: ClusterState, command: Running) -> ClusterState | Outco
         return Outcome.NO_CHANGE
     running = replace(held, running=command.pause_revision)
     return replace(state, assignment=running)
+
+
+def apply_order(state: ClusterState, command: OrderCommand) -> ClusterState | Outcome:
+    """Take an order, its beginning, or its end."""
+    match command:
+        case GiveOrder():
+            return _give(state, command.order)
+        case BeginOrder():
+            return _begin(state, command)
+        case SettleOrder():
+            return _settle(state, command)
+        case _:
+            assert_never(command)
+
+
+def _give(state: ClusterState, order: Order) -> ClusterState | Outcome:
+    """Take an order for the current epoch, one at a time."""
+    if any(known.order_id == order.order_id for known in state.orders):
+        return Outcome.DUPLICATE
+    if state.order is not None:
+        return Outcome.ORDER_OPEN
+    held = state.assignment
+    if held is None or order.epoch != held.epoch:
+        return Outcome.WRONG_EPOCH
+    member = state.named(order.target)
+    if member is None or member.postgres_port is None:
+        return Outcome.UNKNOWN_MEMBER
+    if not order.order_id or not 0 <= order.drain_ms <= DRAIN_MAX_MS:
+        return Outcome.SENSELESS
+    if held.live and order.target == held.node:
+        return Outcome.SENSELESS
+    new = replace(
+        order,
+        begun=False,
+        outcome=None,
+        cause=order.cause[:200],
+        at=order.at[:40],
+        expires_at=order.expires_at[:40],
+        detail="",
+        settled_at="",
+    )
+    return replace(state, orders=(*state.orders, new)[-ORDERS_MAX:])
+
+
+def _begin(state: ClusterState, command: BeginOrder) -> ClusterState | Outcome:
+    """Begin the open order: only the living holder of its epoch can."""
+    order, held = state.order, state.assignment
+    if order is None or order.order_id != command.order_id:
+        return Outcome.NO_SUCH_ORDER
+    if held is None or not held.epoch == command.epoch == order.epoch:
+        return Outcome.WRONG_EPOCH
+    if held.incarnation != command.incarnation:
+        return Outcome.WRONG_INCARNATION
+    if not held.live:
+        return Outcome.EPOCH_OVER
+    if order.begun:
+        return Outcome.NO_CHANGE
+    return _with(state, replace(order, begun=True))
+
+
+def _settle(state: ClusterState, command: SettleOrder) -> ClusterState | Outcome:
+    """End the open order; one that was begun does not expire."""
+    order = state.order
+    if order is None or order.order_id != command.order_id:
+        return Outcome.NO_SUCH_ORDER
+    if order.begun and command.outcome is not OrderOutcome.FAILED:
+        return Outcome.SENSELESS
+    return _with(
+        state,
+        replace(
+            order,
+            outcome=command.outcome,
+            detail=command.detail[:200],
+            settled_at=command.at[:40],
+        ),
+    )
+
+
+def settled_by(
+    state: ClusterState, node: NodeId, at: str, why: str
+) -> tuple[Order, ...]:
+    """Return the orders after a node got the next epoch: the open one has ended."""
+    order = state.order
+    if order is None:
+        return state.orders
+    outcome, detail = OrderOutcome.DONE, ""
+    if node != order.target:
+        outcome, detail = OrderOutcome.OTHER_CHOSEN, f"{node}: {why}"[:200]
+    ended = replace(order, outcome=outcome, detail=detail, settled_at=at[:40])
+    return (*state.orders[:-1], ended)
+
+
+def _with(state: ClusterState, order: Order) -> ClusterState:
+    return replace(state, orders=(*state.orders[:-1], order))

@@ -13,8 +13,14 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from pgbastion.control.lease import older_grants_end_ms, own_grants_end_ms
+from pgbastion.control.orders import is_ordered
 from pgbastion.control.pause import cannot_acknowledge, heeds_lease
-from pgbastion.control.survey import complete, counted, hold_every_commit
+from pgbastion.control.survey import (
+    complete,
+    counted,
+    hold_every_commit,
+    reached_end,
+)
 from pgbastion.model.actions import (
     AskAges,
     ChangeMember,
@@ -29,10 +35,11 @@ from pgbastion.model.cluster import (
     Assignment,
     ClusterState,
     Member,
+    OrderOutcome,
     Policy,
     ReplicationMode,
 )
-from pgbastion.model.commands import Assign, Revoke
+from pgbastion.model.commands import Assign, Revoke, SettleOrder
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState
@@ -41,6 +48,9 @@ from pgbastion.model.views import ClusterView, SurveyAnswer
 VOTERS_MAX: Final = 5
 AGES_AGAIN_MS: Final = 200
 SURVEY_AGAIN_MS: Final = 500
+HANDOVER_PATIENCE_MS: Final = 1_500
+"""How long a planned change waits for the node that was ordered, then for the old
+primary, before another node that has everything is taken."""
 SURVEY_PATIENCE_MS: Final = 100
 """How long a survey that suffices waits for nodes that were alive a moment ago."""
 
@@ -55,7 +65,10 @@ def decide_cluster(view: ClusterView) -> Decision:
     policy = view.state.policy
     if policy is None:
         return Decision(Reason.NOT_FOUNDED)
-    if view.state.paused:
+    expired = _expire(view)
+    if expired is not None:
+        return expired
+    if view.state.paused and not is_ordered(view.state):
         return _or_membership(view, Decision(Reason.PAUSED))
     held = view.state.assignment
     if held is None:
@@ -63,6 +76,24 @@ def decide_cluster(view: ClusterView) -> Decision:
     if held.live:
         return _decide_on_holder(view, policy, held)
     return _decide_succession(view, policy, held)
+
+
+def _expire(view: ClusterView) -> Decision | None:
+    """End an order that was not begun in time: nobody waits for it any more."""
+    order = view.state.order
+    if order is None or order.begun:
+        return None
+    outcome = OrderOutcome.EXPIRED
+    if order.epoch != view.state.epoch:
+        outcome = OrderOutcome.SUPERSEDED
+    elif view.at <= order.expires_at:
+        return None
+    command = SettleOrder(
+        order_id=order.order_id, outcome=outcome, detail="", at=view.at
+    )
+    return Decision(
+        Reason.ORDER_EXPIRED, (Propose(command=command),), detail=order.target
+    )
 
 
 def _decide_first_primary(view: ClusterView) -> Decision:
@@ -256,12 +287,27 @@ def _choose_by_survey(view: ClusterView, held: Assignment) -> Decision:
         reason = Reason.PAUSE_MAY_LAST_THERE
         return Decision(reason, asking, wake_ms, detail=_told(answers))
     patient_ms = survey.started_ms + SURVEY_PATIENCE_MS
-    if view.now_ms < patient_ms and _some_living_are_silent(view, answers):
+    if held.ended_at is not None and is_ordered(view.state):
+        patient_ms = survey.started_ms + HANDOVER_PATIENCE_MS
+        waits = not _ordered_has_everything(view, answers)
+    else:
+        waits = _some_living_are_silent(view, answers)
+    if view.now_ms < patient_ms and waits:
         return Decision(Reason.SURVEYING, asking, patient_ms, detail=_told(answers))
     best = _candidate(view, answers)
     if best is None:
         return Decision(Reason.NO_CANDIDATE, asking, wake_ms, detail=_told(answers))
     return _assign(view, held, best, answers)
+
+
+def _ordered_has_everything(view: ClusterView, answers: Iterable[SurveyAnswer]) -> bool:
+    """Tell whether the node that was ordered has all that the holder wrote.
+
+    Or the holder itself, stopped, has answered: nobody is further than that.
+    """
+    order, held = view.state.order, view.state.assignment
+    wanted = {order.target if order else None, held.node if held else None}
+    return any(a.node in wanted and reached_end(view.state, a) for a in answers)
 
 
 def _told(answers: tuple[SurveyAnswer, ...]) -> str:
@@ -297,11 +343,14 @@ def _preferred(
 ) -> SurveyAnswer | None:
     """Return whom the operator prefers among equals; the former holder comes last."""
     former = view.state.assignment.node if view.state.assignment else None
+    order = view.state.order
+    ordered = order.target if order is not None else None
     priority = {m.name: m.failover_priority for m in view.state.servers}
 
-    def rank(answer: SurveyAnswer) -> tuple[bool, int, NodeId]:
+    def rank(answer: SurveyAnswer) -> tuple[bool, bool, int, NodeId]:
+        node = answer.node
         # The former holder has just failed or been given up.
-        return answer.node != former, priority[answer.node], answer.node
+        return node == ordered, node != former, priority[node], node
 
     return max(equals, key=rank, default=None)
 
@@ -310,6 +359,10 @@ def _choose_without_survey(view: ClusterView, held: Assignment) -> Decision:
     """In ``async``: the most advanced standby that answers, within the lag limit."""
     again_ms = view.now_ms + SURVEY_AGAIN_MS
     found = tuple(_candidates_by_report(view))
+    if held.ended_at is not None and is_ordered(view.state):
+        patient_ms = view.released_seen_ms + HANDOVER_PATIENCE_MS
+        if view.now_ms < patient_ms and not _target_reached(view, found):
+            return Decision(Reason.TARGET_NOT_AS_FAR, (), patient_ms)
     end = max((a.wal_end for a in found if a.wal_end is not None), default=None)
     best = _preferred(view, (a for a in found if a.wal_end == end))
     if best is None or end is None:
@@ -323,6 +376,13 @@ def _choose_without_survey(view: ClusterView, held: Assignment) -> Decision:
                 Reason.LAG_TOO_LARGE, (), again_ms, detail=f"{behind} bytes"
             )
     return _assign(view, held, best, found)
+
+
+def _target_reached(view: ClusterView, found: Iterable[SurveyAnswer]) -> bool:
+    order = view.state.order
+    return order is not None and any(
+        a.node == order.target and reached_end(view.state, a) for a in found
+    )
 
 
 def _candidates_by_report(view: ClusterView) -> Iterator[SurveyAnswer]:

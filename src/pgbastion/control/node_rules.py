@@ -88,6 +88,7 @@ def give_back(view: NodeView, reason: Reason) -> Decision:
             lsn=end.lsn if end else None,
             cause=reason,
             at=view.at,
+            ended_at=view.ended_at if not view.postgres.running else None,
         )
         return Decision(reason, (*steps, Propose(command=release)))
     if held.revoked:

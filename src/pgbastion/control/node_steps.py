@@ -27,6 +27,7 @@ from pgbastion.control.node_rules import (
     start_backoff_ms,
     taking_up,
 )
+from pgbastion.control.orders import give_role_on, hand_over
 from pgbastion.control.pause import is_paused
 from pgbastion.control.transitions import Step
 from pgbastion.errors import InvariantError
@@ -387,6 +388,8 @@ STEPS: Final[Mapping[Step, Callable[[NodeView], Decision | None]]] = {
     Step.KEEP_SYNC: keep_sync,
     Step.KEEP_SLOTS: keep_slots,
     Step.CHECKPOINT: checkpoint,
+    Step.HAND_OVER: hand_over,
+    Step.GIVE_ROLE_ON: give_role_on,
     Step.SERVE: serve,
     Step.STOP: stop,
     Step.GIVE_BACK: give_epoch_back,

@@ -24,5 +24,8 @@ class Outcome(StrEnum):
     UNKNOWN_MEMBER = "unknown_member"
     HOLDS_EPOCH = "holds_epoch"
     TOO_MANY_MEMBERS = "too_many_members"
+    ORDER_OPEN = "order_open"
+    """Another order is being carried out."""
+    NO_SUCH_ORDER = "no_such_order"
     SENSELESS = "senseless"
     """Its fields contradict each other or the state."""

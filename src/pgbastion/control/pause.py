@@ -6,6 +6,7 @@ Source: docs/explanation/lease.md, "Pause".
 from collections.abc import Sequence
 from typing import Final
 
+from pgbastion.control.orders import is_ordered
 from pgbastion.control.survey import counted
 from pgbastion.model.actions import (
     Action,
@@ -39,6 +40,8 @@ def is_paused(view: NodeView) -> bool:
 
 def keep_still(view: NodeView, decision: Decision) -> Decision:
     """Leave PostgreSQL as it is while a pause is on, whatever it is."""
+    if is_ordered(view.state):
+        return decision
     if is_paused(view) and any(_touches(view, a) for a in decision.actions):
         return Decision(Reason.PAUSED, detail=decision.reason)
     return decision
@@ -46,8 +49,15 @@ def keep_still(view: NodeView, decision: Decision) -> Decision:
 
 def _touches(view: NodeView, action: Action) -> bool:
     if isinstance(action, StartStandby):
-        # What was assigned during the pause was assigned by an operator's order.
-        return not action.for_promotion
+        # What was assigned during the pause was assigned by an operator's order, and
+        # whoever handed its role over by one becomes a standby.
+        newest = view.state.orders[-1] if view.state.orders else None
+        handed_over = (
+            newest is not None
+            and newest.begun
+            and view.data.promoted_epoch == newest.epoch == view.state.epoch - 1
+        )
+        return not (action.for_promotion or handed_over)
     if isinstance(action, LatchRelease):
         # A primary that ended stays the holder; what never became one may go.
         return view.data.promoted_epoch == view.state.epoch

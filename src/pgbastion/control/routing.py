@@ -32,6 +32,8 @@ class Routing:
     primary_reason: str
     changing: bool
     """The role is on its way to another node: new clients may wait for it."""
+    parking: str
+    """The order for which new clients wait while the primary still serves; or none."""
     replicas: tuple[Member, ...]
     replica_reason: str
 
@@ -39,12 +41,15 @@ class Routing:
 def decide_routing(view: RoutingView) -> Routing:
     """Send writers to the assigned primary only, readers to standbys that stream."""
     primary, reason = _primary(view)
+    order = view.state.order
+    begun = order is not None and order.begun and order.epoch == view.state.epoch
     replicas = tuple(m for m in view.state.servers if _reads(view, m))
     return Routing(
         epoch=view.state.epoch,
         primary=primary,
         primary_reason=reason,
         changing=primary is None and view.state.assignment is not None,
+        parking=order.order_id if order is not None and begun else "",
         replicas=replicas,
         replica_reason="" if replicas else "no standby streams within the lag limit",
     )

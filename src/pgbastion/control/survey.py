@@ -26,6 +26,8 @@ def hold_every_commit(state: ClusterState, answers: Sequence[SurveyAnswer]) -> b
     if opened is None:
         return False
     usable = counted(answers)
+    if any(reached_end(state, answer) for answer in usable):
+        return True
     if any((a.node, a.data_id) == (opened.node, opened.data_id) for a in usable):
         return True
     if any(_beyond_opened(state, answer) for answer in usable):
@@ -36,6 +38,17 @@ def hold_every_commit(state: ClusterState, answers: Sequence[SurveyAnswer]) -> b
     names = {standby_name(a.node, a.data_id) for a in usable}
     answering = len(names.intersection(sync.names))
     return sync.num_sync > 0 and answering + sync.num_sync > len(sync.names)
+
+
+def reached_end(state: ClusterState, answer: SurveyAnswer) -> bool:
+    """Whether the node has flushed all that a holder wrote which ended in order.
+
+    Timelines never repeat, so WAL of the holder's timeline is the holder's.
+    """
+    held, end = state.assignment, answer.wal_end
+    if held is None or held.ended_at is None or end is None:
+        return False
+    return end.timeline == held.ended_at.timeline and end >= held.ended_at
 
 
 def _beyond_opened(state: ClusterState, answer: SurveyAnswer) -> bool:

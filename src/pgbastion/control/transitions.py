@@ -72,6 +72,8 @@ class Step(StrEnum):
     KEEP_SYNC = "keep_sync"
     KEEP_SLOTS = "keep_slots"
     CHECKPOINT = "checkpoint"
+    HAND_OVER = "hand_over"
+    GIVE_ROLE_ON = "give_role_on"
     SERVE = "serve"
     STOP = "stop"
     GIVE_BACK = "give_back"
@@ -144,6 +146,7 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
     (Duty.HOLD, Found.STOPPED): Transition(
         (
             Step.RESUME,
+            Step.GIVE_ROLE_ON,
             Step.CHECK_SURVEYED,
             Step.START_FOR_PROMOTION,
             Step.AFTER_CRASH,
@@ -188,6 +191,7 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
             Step.OPEN,
             Step.KEEP_SYNC,
             Step.CHECKPOINT,
+            Step.HAND_OVER,
             Step.SERVE,
         ),
         "serve while the lease lasts",

@@ -14,10 +14,11 @@ from pgbastion.control.apply import Outcome
 from pgbastion.errors import InvariantError, PgBastionError
 from pgbastion.ha.host import Host
 from pgbastion.ha.observer import Observer
-from pgbastion.ha.ports import Database, Guard, RaftEngine, Upstream
+from pgbastion.ha.ports import Database, Guard, HandOver, RaftEngine, Upstream
 from pgbastion.model import actions as act
 from pgbastion.model.actions import Action
 from pgbastion.model.ids import Epoch, NodeId
+from pgbastion.model.reasons import Reason
 from pgbastion.observe.logging import get_logger
 
 PROPOSE_TIMEOUT_S: Final = 1.0
@@ -74,6 +75,8 @@ class Server:
     database: Database
     guard: Guard
     observer: Observer
+    hand_over: HandOver | None = None
+    """None: nothing is ever handed over in order."""
 
 
 class Executor:
@@ -111,6 +114,7 @@ class Executor:
         self._hold = hold
         self._background: set[asyncio.Task[None]] = set()
         self.checkpointing = False
+        self.prepared = ""
         self._answer_seen_ms = 0
         self.sync_unsettled = False
         self.job = job
@@ -157,8 +161,8 @@ class Executor:
             case act.Promote() | act.Follow() | act.ApplySyncSet() | act.KeepSlots():
                 async with asyncio.timeout(SQL_TIMEOUT_S):
                     return await self._ask_server(action)
-            case act.Checkpoint():
-                return self._checkpoint()
+            case act.Checkpoint() | act.PrepareHandOver():
+                return self._in_background(action)
             case _:
                 return self._start_job(action)
 
@@ -225,10 +229,18 @@ class Executor:
 
     async def _stop(self, action: act.StopPostgres) -> bool:
         log.info("stopping", mode=action.mode, reason=action.reason)
-        fast_ms = self._stop_ms if action.mode is act.StopMode.FAST else 0
+        budget_ms = action.budget_ms or self._stop_ms
+        fast_ms = budget_ms if action.mode is act.StopMode.FAST else 0
         started_ms = boottime_ms()
         await self._guard.stop(fast_ms=fast_ms)
         log.info("stopped", ms=boottime_ms() - started_ms)
+        hand_over = self._own().hand_over
+        if action.reason is Reason.HANDING_OVER and hand_over is not None:
+            try:
+                self._observer.ended_at = await hand_over.ended_at()
+            except (PgBastionError, TimeoutError, OSError) as exc:
+                # Without it the survey finds out who has everything.
+                log.warning("end_unknown", error=str(exc))
         await self._observer.inspect()
         return True
 
@@ -310,23 +322,37 @@ class Executor:
             node=node, host=member.host, port=member.postgres_port, epoch=epoch
         )
 
-    def _checkpoint(self) -> bool:
+    def _in_background(self, action: act.Checkpoint | act.PrepareHandOver) -> bool:
+        """Have a checkpoint beside the passes, one at a time."""
         if not self.checkpointing:
             self.checkpointing = True
-            task = asyncio.create_task(self._run_checkpoint())
+            task = asyncio.create_task(self._run_in_background(action))
             self._background.add(task)
             task.add_done_callback(self._background.discard)
         return True
 
-    async def _run_checkpoint(self) -> None:
+    async def _run_in_background(
+        self, action: act.Checkpoint | act.PrepareHandOver
+    ) -> None:
         try:
             await self._database.checkpoint()
             log.info("checkpoint_done")
+            if isinstance(action, act.PrepareHandOver):
+                await self._prepare(action)
         except (PgBastionError, TimeoutError, OSError) as exc:
             log.warning("checkpoint_failed", error=str(exc))
         finally:
             self.checkpointing = False
             self._observer.look_soon()
+
+    async def _prepare(self, action: act.PrepareHandOver) -> None:
+        hand_over = self._own().hand_over
+        if hand_over is not None and action.drain_ms:
+            await hand_over.drain(action.drain_ms)
+        # What the first one has written, this one and the one of the stop need not.
+        await self._database.checkpoint()
+        self.prepared = action.order_id
+        log.info("hand_over_prepared", order=action.order_id)
 
     # Long steps
 

@@ -82,6 +82,8 @@ class Host:
         self._ages_term = 0
         self._ages_asked_ms = 0
         self._assigned_seen: tuple[Epoch, int] = (Epoch(0), 0)
+        self._released_seen: tuple[Epoch, int] = (Epoch(0), 0)
+        self._begun_seen: tuple[str, int] = ("", 0)
         self._survey: _Survey | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.accepting_epoch = Epoch(0)
@@ -136,6 +138,11 @@ class Host:
         held = applied.state.assignment
         if held is not None and held.epoch != self._assigned_seen[0]:
             self._assigned_seen = (held.epoch, boottime_ms())
+        if held is not None and held.released and held.epoch != self._released_seen[0]:
+            self._released_seen = (held.epoch, boottime_ms())
+        order = applied.state.order
+        if order and order.begun and order.order_id != self._begun_seen[0]:
+            self._begun_seen = (order.order_id, boottime_ms())
 
     def _tell_lease(self) -> None:
         held = self.state.assignment
@@ -191,6 +198,11 @@ class Host:
         kept.update({a.member_id: a for a in answers})
         self._ages, self._ages_term = tuple(kept.values()), term
         self._on_change()
+
+    @property
+    def begun_ms(self) -> int:
+        """When this node first saw that the newest begun order was begun."""
+        return self._begun_seen[1]
 
     # Reports
 
@@ -304,6 +316,7 @@ class Host:
             ages=self._ages if self._ages_term == raft.term else (),
             ages_asked_ms=self._ages_asked_ms,
             assigned_seen_ms=self._assigned_seen[1],
+            released_seen_ms=self._released_seen[1],
             survey=None
             if survey is None
             else SurveyView(

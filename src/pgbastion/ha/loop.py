@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pgbastion.clock import NS_PER_MS, boottime_ms, boottime_ns
 from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.node import decide_node
+from pgbastion.control.orders import is_ordered
 from pgbastion.control.routing import Routing, RoutingView, accepts, decide_routing
 from pgbastion.ha.executor import Executor
 from pgbastion.ha.host import Host
@@ -104,6 +105,7 @@ class Loop:
         self._reported_ms = 0
         self._confirmed_ns = 0
         self._halted = False
+        self._parking = ""
         self.renewing = Epoch(0)
         self.lost_data = False
         self.node_decision = Decision(Reason.NOT_A_MEMBER)
@@ -164,7 +166,10 @@ class Loop:
         wakes.append(self._lead(now_ms, at))
         if self._observer is not None:
             reason = decision.reason
-            self._observer.hurry = reason in _HURRIED
+            self._observer.hurry = reason in _HURRIED or is_ordered(view.state)
+        if is_ordered(view.state):
+            # The holder waits for the word that new clients are held here.
+            self._route()
         self._tell(view, now_ms)
         self._route()
         # What was due by now was decided just now: looking again at once would spin.
@@ -218,6 +223,9 @@ class Loop:
             job_failed_ms=job.failed_ms,
             rejoin=observer.rejoin,
             data_changed=observer.data_changed_epoch == state.epoch != 0,
+            prepared=self._executor.prepared,
+            begun_ms=self._host.begun_ms,
+            ended_at=observer.ended_at,
             checkpointing=self._executor.checkpointing,
             sync_unsettled=self._executor.sync_unsettled,
             silent_since_ms=observer.silent_since_ms(state, self._host.reports),
@@ -306,6 +314,9 @@ class Loop:
         if report == self._reported and not due:
             return
         urgent = self._reported is None or _essence(report) != _essence(self._reported)
+        if is_ordered(view.state) and self._reported is not None:
+            # How far it has come decides whether it can take the role.
+            urgent = urgent or report.wal_end != self._reported.wal_end
         if not (urgent or due):
             return
         self._reported, self._reported_ms = report, now_ms
@@ -319,6 +330,7 @@ class Loop:
                 version=self._version,
                 state=PostgresState.NONE,
                 reason=self.node_decision.reason,
+                holding=self._parking,
             )
         postgres, data = view.postgres, view.data
         server = observer.server
@@ -345,6 +357,7 @@ class Loop:
             streaming=postgres.streaming,
             replication=postgres.replication if primary else (),
             progress=view.job,
+            holding=self._parking,
         )
 
     def _accepts(self, view: NodeView) -> bool:
@@ -373,6 +386,7 @@ class Loop:
             )
         )
         self._on_routing(routing, self.view_fresh_until_ns)
+        self._parking = routing.parking
 
     async def halt(self) -> None:
         """Decide nothing any more and interrupt what is being carried out."""

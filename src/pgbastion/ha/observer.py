@@ -72,6 +72,8 @@ class Observer:
         self.following: tuple[NodeId, Epoch] | None = None
         self.rejoin: RejoinView | None = None
         self.data_changed_epoch = Epoch(0)
+        self.ended_at: WalEnd | None = None
+        """Where the server ended in order, while it has not been started since."""
         self.start_failures = 0
         self.start_failed_ms = 0
         self.hurry = False
@@ -123,6 +125,7 @@ class Observer:
             self._on_change()
             return
         log.state("server", "server_answers", in_recovery=server.in_recovery)
+        self.ended_at = None
         if self._server_pid != facts.pid:
             self.start_failures = 0
         self._server, self._server_pid = server, facts.pid

@@ -254,6 +254,16 @@ class Database(Protocol):
         """Close connections; the server goes on."""
 
 
+class HandOver(Protocol):
+    """What is done to a running primary, and to its files, for a planned end."""
+
+    async def drain(self, limit_ms: int) -> None:
+        """Wait until the transactions that are open now have ended, at most so long."""
+
+    async def ended_at(self) -> WalEnd | None:
+        """Return where the stopped server's WAL ends; None: it did not end in order."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardFacts:
     """What the guard says about the postmaster and its own latches."""

@@ -104,6 +104,8 @@ class StopPostgres:
 
     mode: StopMode
     reason: Reason
+    budget_ms: int = 0
+    """How long it may take; 0: the profile's stop budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,11 +208,20 @@ class Checkpoint:
     """Write a checkpoint on the primary's own timeline."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareHandOver:
+    """Checkpoint, let older transactions end, and checkpoint once more."""
+
+    order_id: str
+    drain_ms: int
+
+
 Action = (
     Propose | CloseLease | AskAges | Survey | ChangeMember | MoveLeadership | HoldLease
     | LatchRelease | Arm | EndEpoch | StopPostgres | StartStandby | StartPrimary
     | Promote | Follow | InitDb | TakeOver | NotePrimary | Examine | Copy | Rewind
     | RecoverCrash | ApplySyncSet | KeepSlots | Checkpoint
+    | PrepareHandOver
 )  # fmt: skip
 
 

@@ -111,6 +111,8 @@ class Assignment:
     opened: bool = False
     revoked: bool = False
     released: bool = False
+    ended_at: WalEnd | None = None
+    """Where the server of a released epoch ended in order, its last record included."""
 
     @property
     def live(self) -> bool:
@@ -132,6 +134,50 @@ class OpenedEpoch:
     data_id: DataId
     timeline: Timeline
     sync: SyncSet
+
+
+class OrderKind(StrEnum):
+    """What an operator ordered."""
+
+    SWITCHOVER = "switchover"
+    FAILOVER = "failover"
+
+
+class OrderOutcome(StrEnum):
+    """What became of an order."""
+
+    DONE = "done"
+    OTHER_CHOSEN = "other_chosen"
+    """The primary is another node than the one that was ordered."""
+    FAILED = "failed"
+    """Nothing was changed."""
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+    """The primary had changed before the order was begun."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An operator's order to change the primary; it is carried out at most once."""
+
+    order_id: str
+    order: OrderKind
+    target: NodeId
+    epoch: Epoch
+    """The epoch that it ends: in any other one it is void."""
+    drain_ms: int
+    """How long transactions that were begun before may go on."""
+    force: bool
+    """Also where commits could be lost."""
+    cause: str
+    at: str
+    expires_at: str
+    """Wall-clock time, written as ``at``: not begun by then, it is void."""
+    begun: bool = False
+    """New clients wait, and the old primary is stopped next."""
+    outcome: OrderOutcome | None = None
+    detail: str = ""
+    settled_at: str = ""
 
 
 ChangeKind = Literal["assigned", "opened", "released", "revoked"]
@@ -177,6 +223,8 @@ class ClusterState:
     paused: bool = False
     pause_revision: int = 0
     history: tuple[Change, ...] = ()
+    orders: tuple[Order, ...] = ()
+    """The newest orders, oldest first; only the last one may be without outcome."""
     recent: tuple[str, ...] = field(default=(), repr=False)
     """Ids of the newest proposals, so that a repeated one changes nothing."""
 
@@ -187,6 +235,12 @@ class ClusterState:
     def named(self, node: NodeId) -> Member | None:
         """Return the member with this name, or None."""
         return next((m for m in self.members if m.name == node), None)
+
+    @property
+    def order(self) -> Order | None:
+        """The order that is being carried out, or None."""
+        newest = self.orders[-1] if self.orders else None
+        return newest if newest is not None and newest.outcome is None else None
 
     @property
     def epoch(self) -> Epoch:

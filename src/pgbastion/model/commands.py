@@ -10,7 +10,14 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from pgbastion.model.cluster import Member, Policy, ReplicationMode, SyncSet
+from pgbastion.model.cluster import (
+    Member,
+    Order,
+    OrderOutcome,
+    Policy,
+    ReplicationMode,
+    SyncSet,
+)
 from pgbastion.model.ids import (
     DataId,
     Epoch,
@@ -132,6 +139,8 @@ class Release:
     lsn: Lsn | None
     cause: str
     at: str
+    ended_at: WalEnd | None = None
+    """Where its server ended in order: who has flushed this far has everything."""
     kind: Literal["release"] = "release"
 
 
@@ -167,9 +176,38 @@ class Running:
     kind: Literal["running"] = "running"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveOrder:
+    """An operator orders a change of the primary."""
+
+    order: Order
+    kind: Literal["order"] = "order"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginOrder:
+    """The holder is ready to hand its role over: from now on new clients wait."""
+
+    order_id: str
+    epoch: Epoch
+    incarnation: Incarnation
+    kind: Literal["begin_order"] = "begin_order"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleOrder:
+    """An order ends without a change of the primary."""
+
+    order_id: str
+    outcome: OrderOutcome
+    detail: str
+    at: str
+    kind: Literal["settle_order"] = "settle_order"
+
+
 Command = (
     Found | Join | Leave | Declare | Assign | Resume | Opened | SetSync | Release
-    | Revoke | Pause | Running
+    | Revoke | Pause | Running | GiveOrder | BeginOrder | SettleOrder
 )  # fmt: skip
 
 

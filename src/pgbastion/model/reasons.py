@@ -24,6 +24,8 @@ class Reason(StrEnum):
     NO_CANDIDATE = "no_candidate"
     LAG_TOO_LARGE = "lag_too_large"
     FURTHEST_CHOSEN = "furthest_chosen"
+    ORDER_EXPIRED = "order_expired"
+    TARGET_NOT_AS_FAR = "target_not_as_far"
     ADDING_MEMBER = "adding_member"
     PROMOTING_LEARNER = "promoting_learner"
     REMOVING_MEMBER = "removing_member"
@@ -31,6 +33,12 @@ class Reason(StrEnum):
 
     # Decisions of a node for itself
     SAYING_RUNNING = "saying_running"
+    HANDOVER_WAITS = "handover_waits"
+    PREPARING_HANDOVER = "preparing_handover"
+    HOLDING_CLIENTS = "holding_clients"
+    HANDING_OVER = "handing_over"
+    HANDOVER_FAILED = "handover_failed"
+    HANDED_OVER = "handed_over"
     ENDING_EPOCHS = "ending_epochs"
     WITNESS = "witness"
     JOB_RUNNING = "job_running"
@@ -89,6 +97,14 @@ SENTENCES: dict[Reason, str] = {
     Reason.PAUSED: "automatic actions are paused",
     Reason.PAUSE_MAY_LAST_THERE: "the silent holder may not know of the pause's end",
     Reason.SAYING_RUNNING: "the pause is over, the lease counts again",
+    Reason.HANDOVER_WAITS: "the node that was ordered cannot take the role now",
+    Reason.PREPARING_HANDOVER: "checkpoints shorten the stop, older transactions end",
+    Reason.HOLDING_CLIENTS: "every proxy lets new clients wait before the stop",
+    Reason.HANDING_OVER: "PostgreSQL ends in order, a standby takes the role",
+    Reason.HANDOVER_FAILED: "the order ends, the primary stays what it is",
+    Reason.HANDED_OVER: "PostgreSQL has ended in order, the role is free",
+    Reason.ORDER_EXPIRED: "an order could not be begun in time",
+    Reason.TARGET_NOT_AS_FAR: "nobody is known to have all that the primary wrote",
     Reason.FIRST_PRIMARY_NOT_READY: "the first node's data directory is being made",
     Reason.FIRST_PRIMARY: "the first node becomes the first primary",
     Reason.PRIMARY_HAS_LEASE: "the primary renews its lease",

@@ -80,6 +80,8 @@ class NodeReport:
     following: NodeId | None = None
     streaming: bool = False
     replication: tuple[ReplicationRow, ...] = ()
+    holding: str = ""
+    """The order for which this node's proxy lets new clients wait."""
     progress: str | None = None
     """How far a copy or rewind has come, in words."""
 

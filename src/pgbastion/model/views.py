@@ -103,6 +103,8 @@ class ClusterView:
     ages_asked_ms: int = 0
     assigned_seen_ms: int = 0
     """When this node first saw the current assignment: patience counts from here."""
+    released_seen_ms: int = 0
+    """When this node first saw that the current epoch was released."""
     survey: SurveyView | None = None
     at: str = ""
     """Wall-clock time for the history."""
@@ -245,9 +247,15 @@ class NodeView:
     """The long step that is under way."""
     job_failed: str | None = None
     job_failed_ms: int = 0
+    ended_at: WalEnd | None = None
+    """Where the server ended in order, once it was stopped for that."""
     rejoin: RejoinView | None = None
     data_changed: bool = False
     """The end of WAL was not the surveyed one when the promotion was to begin."""
+    prepared: str = ""
+    """The order for which all is prepared on this node."""
+    begun_ms: int = 0
+    """When this node first saw that the open order was begun."""
     checkpointing: bool = False
     """A checkpoint that was asked for is under way."""
     sync_unsettled: bool = False

@@ -30,6 +30,7 @@ from pgbastion.model.snapshot import (
     RaftSnapshot,
     RouteSnapshot,
 )
+from pgbastion.node.ordering import Ordering
 from pgbastion.observe.logging import get_logger
 from pgbastion.proxy.listener import Proxy
 
@@ -178,9 +179,15 @@ class NodeCommands:
     """What the API may change on this node; fulfils ``api.ports.Commands``."""
 
     def __init__(
-        self, *, host: Host, own: Member, reload: Callable[[], Awaitable[str]]
+        self,
+        *,
+        host: Host,
+        own: Member,
+        ordering: Ordering,
+        reload: Callable[[], Awaitable[str]],
     ) -> None:
         self._host = host
+        self._ordering = ordering
         self._own = own
         self._reload = reload
 
@@ -253,6 +260,10 @@ class NodeCommands:
             )
         log.info("pause_set", paused=paused)
         return Done(facts={"paused": paused, "changed": outcome is Applied.OK})
+
+    async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
+        """Order a planned change of the primary."""
+        return await self._ordering.switch_over(to, drain_ms, cause="an operator")
 
     async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""

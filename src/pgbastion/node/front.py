@@ -14,6 +14,7 @@ from pgbastion.ha.loop import Loop
 from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.cluster import Member
 from pgbastion.node.api import NodeCommands, Snapshots
+from pgbastion.node.ordering import Ordering
 from pgbastion.observe.logging import get_logger
 from pgbastion.observe.metrics import Metrics
 from pgbastion.proxy.listener import Proxy
@@ -39,6 +40,7 @@ class Front:
         engine: RaftEngine,
         loop: Loop,
         own: Member,
+        ordering: Ordering,
         reload: Callable[[], Awaitable[str]],
         on_ready: Callable[[], None],
     ) -> None:
@@ -58,7 +60,7 @@ class Front:
             report_max_ms=3 * config.timings.probe_ms,
         )
         self._servers = self._make_servers(
-            NodeCommands(host=host, own=own, reload=reload)
+            NodeCommands(host=host, own=own, ordering=ordering, reload=reload)
         )
 
     def _make_servers(self, commands: NodeCommands) -> tuple[ApiServer, ApiServer]:
@@ -115,6 +117,8 @@ class Front:
             replicas=tuple(_backend(m) for m in routing.replicas),
             replica_reason=routing.replica_reason,
             expires_ns=0,
+            hold=routing.changing or bool(routing.parking),
+            park=bool(routing.parking),
         )
         if self._routes is not None and routes == self._routes:
             self.proxy.extend(expires_ns)

@@ -1,12 +1,14 @@
 """One running node: its parts, joined, and what each tells the others."""
 
 import asyncio
+import contextlib
 import secrets as random
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
 from pgbastion._build import VERSION
+from pgbastion.api.ports import Done
 from pgbastion.clock import boottime_ns
 from pgbastion.config.load import load_config
 from pgbastion.config.model import Config
@@ -36,6 +38,7 @@ from pgbastion.model.reasons import Reason
 from pgbastion.model.views import START_MAX_MS
 from pgbastion.node.front import Front
 from pgbastion.node.membership import Membership
+from pgbastion.node.ordering import Ordering
 from pgbastion.node.page import SharedPage
 from pgbastion.node.parts import limits_of, own_member, pace_of
 from pgbastion.observe.logging import configure_logging, get_logger
@@ -72,6 +75,7 @@ class Node:
         self.own = own_member(config)
         self.incarnation = Incarnation(random.randbits(62) + 1)
         self._answering: set[asyncio.Task[None]] = set()
+        self._moved = asyncio.Event()
         self._hosts: tuple[str, ...] = ()
         self._build()
 
@@ -112,6 +116,11 @@ class Node:
             instance=self.instance,
             own=self.own,
         )
+        self.ordering = Ordering(
+            self.host,
+            fresh_ms=self.config.timings.sync_silent_ms,
+            drain_ms=lambda: self.config.proxy.drain_timeout,
+        )
         self.front = Front(
             self.config,
             self.secrets,
@@ -119,6 +128,7 @@ class Node:
             engine=self.engine,
             loop=self.loop,
             own=self.own,
+            ordering=self.ordering,
             reload=self.reload,
             on_ready=self._on_ready,
         )
@@ -134,7 +144,12 @@ class Node:
             on_evidence=self.page.note_evidence,
             on_change=self.wake,
         )
-        return Server(database=self.instance, guard=self.guard, observer=self.observer)
+        return Server(
+            database=self.instance,
+            guard=self.guard,
+            observer=self.observer,
+            hand_over=self.instance.planned_end(),
+        )
 
     def _make_host(self, server: Server | None, job: Job) -> Host:
         timings = self.config.timings
@@ -151,6 +166,7 @@ class Node:
 
     def wake(self) -> None:
         """Have a pass soon."""
+        self._moved.set()
         self.loop.wake()
 
     def _route(self, routing: Routing, expires_ns: int) -> None:
@@ -308,6 +324,33 @@ class Node:
         return told
 
     # The end
+
+    async def hand_role_on(self) -> None:
+        """Have a standby take the role before this daemon stops, if one is ready."""
+        epoch = self.host.state.epoch
+        if not self._holds_lease(epoch) or self.ordering.best() is None:
+            return
+        limit_ms = self.config.failover.stop_timeout
+        drain_ms = min(self.config.proxy.drain_timeout, limit_ms // 2)
+        done = await self.ordering.switch_over(
+            None, drain_ms, cause="the daemon was told to stop"
+        )
+        log.info("handing_role_on", answer=repr(done))
+        if not isinstance(done, Done):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_ms / 1_000):
+                while not self._role_moved(epoch):
+                    self._moved.clear()
+                    await self._moved.wait()
+
+    def _role_moved(self, epoch: Epoch) -> bool:
+        state = self.host.state
+        held = state.assignment
+        if held is not None and held.epoch > epoch and held.opened:
+            return True
+        # The order has ended, and nothing has changed.
+        return state.order is None and state.epoch == epoch
 
     async def halt(self) -> None:
         """Decide nothing any more; log and lease go on."""

@@ -23,6 +23,7 @@ from pgbastion.postgres.config_files import ConfigFiles, Secrets
 from pgbastion.postgres.connection import Address
 from pgbastion.postgres.disk import DiskWorker
 from pgbastion.postgres.files import Files
+from pgbastion.postgres.hand_over import PlannedEnd
 from pgbastion.postgres.history import HistoryFiles
 from pgbastion.postgres.ladder import Ladder
 from pgbastion.postgres.layout import PgIdentity, PgPaths
@@ -128,6 +129,10 @@ class Instance:
             mark_file=self.mark,
             secrets=self._secrets,
         )
+
+    def planned_end(self) -> PlannedEnd:
+        """Return what ends this server in order."""
+        return PlannedEnd(self._address, self.offline)
 
     def command(self) -> tuple[str, ...]:
         """Return the argument list that starts the server in the foreground."""

@@ -275,10 +275,15 @@ class Opening:
             return b""
 
     def _is_turned_down(self, answer: bytes) -> bool:
-        """Tell whether another standby should be asked instead of this one."""
-        if self._service is Service.PRIMARY or self._answered:
+        """Tell whether another server should be asked instead of this one."""
+        if self._answered:
             return False
-        if leading_error_sqlstate(answer) not in _TURNED_DOWN:
+        state = leading_error_sqlstate(answer)
+        if self._service is Service.PRIMARY:
+            # It ends to hand its role over: the next primary will have the client.
+            cannot = SqlState.CANNOT_CONNECT_NOW.value
+            return self._board.parks and state == cannot
+        if state not in _TURNED_DOWN:
             return False
         if self._engagement is None:
             return False

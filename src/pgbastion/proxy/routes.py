@@ -58,6 +58,8 @@ class Routes:
     # Whether new clients wait while the primary is missing, unreachable or not to be
     # used, instead of being refused.
     hold: bool = False
+    # Whether new clients wait although there is a primary: it is about to end.
+    park: bool = False
 
 
 NO_ROUTES: Final = Routes(

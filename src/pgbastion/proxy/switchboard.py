@@ -92,6 +92,11 @@ class Switchboard:
         """All that are with a server or on the way to one."""
         return self._sessions.keys()
 
+    @property
+    def parks(self) -> bool:
+        """Whether new clients wait because the primary is about to end."""
+        return self._routes.park
+
     def primary_usable(self) -> bool:
         """Tell whether the primary may be talked to at this instant."""
         return self._routes.primary is not None and not self._primary_lease.is_over()
@@ -250,6 +255,8 @@ class Switchboard:
             self._expiry_timer = None
 
     def _choose_primary(self, avoid: Collection[Backend]) -> Backend | Refusal | Hold:
+        if self._routes.park:
+            return Hold()
         primary = self._routes.primary
         if primary is not None and not self._primary_lease.is_over():
             if primary not in avoid:

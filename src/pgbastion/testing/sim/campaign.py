@@ -16,10 +16,19 @@ SEEDS_FOR_COUNTS: Final = 1_000
 """A shorter campaign need not reach everything."""
 CHUNK: Final = 5
 
+NO_ORDERS: Final = "nobody orders a change of the primary yet"
 UNREACHED_REASONS: Final[dict[Reason, str]] = {
     Reason.PAUSED: "nothing pauses a cluster yet",
     Reason.PAUSE_MAY_LAST_THERE: "nothing pauses a cluster yet",
     Reason.SAYING_RUNNING: "nothing pauses a cluster yet",
+    Reason.ORDER_EXPIRED: NO_ORDERS,
+    Reason.TARGET_NOT_AS_FAR: NO_ORDERS,
+    Reason.HANDOVER_WAITS: NO_ORDERS,
+    Reason.PREPARING_HANDOVER: NO_ORDERS,
+    Reason.HOLDING_CLIENTS: NO_ORDERS,
+    Reason.HANDING_OVER: NO_ORDERS,
+    Reason.HANDOVER_FAILED: NO_ORDERS,
+    Reason.HANDED_OVER: NO_ORDERS,
     Reason.FOREIGN_DATA: "the model's directories are the cluster's own",
     Reason.TAKING_OVER: "the model's directories are the cluster's own",
     Reason.TAKING_UP: "the model's servers are all started by the guard",

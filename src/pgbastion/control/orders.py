@@ -1,0 +1,182 @@
+"""An order to change the primary: who may take the role, and the holder's steps.
+
+The holder prepares while it serves, has all proxies hold new clients, stops its server
+in order and gives the epoch back with the place where its WAL ends. A node that has
+flushed that far has everything, so one answer to the survey is enough to assign it.
+
+Source: docs/explanation/orders.md.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from pgbastion.control.node_rules import give_back, held_by_this, lease_deadline_ms
+from pgbastion.model.actions import (
+    Decision,
+    PrepareHandOver,
+    Propose,
+    StopMode,
+    StopPostgres,
+)
+from pgbastion.model.cluster import ClusterState, Order, OrderOutcome
+from pgbastion.model.commands import BeginOrder, SettleOrder
+from pgbastion.model.ids import NodeId, standby_name
+from pgbastion.model.reasons import Reason
+from pgbastion.model.report import NodeReport, PostgresState
+from pgbastion.model.views import NodeView, Received
+
+LAG_MAX_BYTES: Final = 16 << 20
+"""A target may lag by this much, by reports that are as old as a probe."""
+OPENING_MS: Final = 100
+"""How long sessions that are being opened when new ones are held may take."""
+HOLD_PATIENCE_MS: Final = 400
+"""How long a stop waits for proxies that have not said that they hold clients."""
+
+
+def unfit(
+    state: ClusterState,
+    reports: Mapping[NodeId, Received],
+    target: NodeId,
+    *,
+    fresh_since_ms: int,
+) -> str | None:
+    """Return why a node cannot take the role of a living primary; None: it can.
+
+    Args:
+        state: The replicated state.
+        reports: The newest report of each node.
+        target: Who is to become the primary.
+        fresh_since_ms: An older report says nothing about now.
+    """
+    held = state.assignment
+    member = state.named(target)
+    if held is None or not held.live:
+        return "there is no primary"
+    if member is None or member.postgres_port is None:
+        return f"{target} is no member with a PostgreSQL"
+    if target == held.node:
+        return f"{target} is the primary"
+    if member.nofailover:
+        return f"{target} is tagged nofailover"
+    received = reports.get(target)
+    if received is None or received.at_ms < fresh_since_ms:
+        return f"{target} is silent"
+    report = received.report
+    if report.state is not PostgresState.STANDBY or not report.streaming:
+        return f"{target} does not stream from {held.node}"
+    opened = state.opened
+    if opened is None or opened.epoch != held.epoch:
+        return f"{held.node} is still being promoted"
+    if member.data_id is None or report.data_id != member.data_id:
+        return f"{target} has another data directory than it declared"
+    names = opened.sync.names
+    if opened.sync.num_sync and standby_name(target, member.data_id) not in names:
+        return f"{target} is not in the synchronous set"
+    return _lagging(reports.get(held.node), report)
+
+
+def _lagging(primary: Received | None, report: NodeReport) -> str | None:
+    end = primary.report.wal_end if primary is not None else None
+    if end is None or report.wal_end is None or report.replay_lsn is None:
+        return f"how far {report.node} lags is unknown"
+    if report.wal_end.timeline != end.timeline:
+        return f"{report.node} is on timeline {report.wal_end.timeline}"
+    for what, lsn in (("receives", report.wal_end.lsn), ("replays", report.replay_lsn)):
+        behind = end.lsn - lsn
+        if behind > LAG_MAX_BYTES:
+            return f"{report.node} {what} {behind} bytes behind the primary"
+    return None
+
+
+def best_target(
+    state: ClusterState, reports: Mapping[NodeId, Received], *, fresh_since_ms: int
+) -> NodeId | None:
+    """Return the node that should take the role over; None: nobody can."""
+
+    def rank(node: NodeId) -> tuple[int, int, NodeId]:
+        member = state.named(node)
+        replayed = reports[node].report.replay_lsn
+        return member.failover_priority if member else 0, replayed or 0, node
+
+    fit = (
+        m.name
+        for m in state.servers
+        if unfit(state, reports, m.name, fresh_since_ms=fresh_since_ms) is None
+    )
+    return max(fit, key=rank, default=None)
+
+
+def is_ordered(state: ClusterState) -> bool:
+    """Tell whether the current epoch ends by an operator's word."""
+    order = state.order
+    return order is not None and order.epoch == state.epoch and order.begun
+
+
+# The holder's steps
+
+
+def hand_over(view: NodeView) -> Decision | None:
+    """Carry an open order for this epoch out."""
+    order = view.state.order
+    if order is None or order.epoch != view.state.epoch:
+        return None
+    fresh_ms = view.now_ms - view.limits.sync_silent_ms
+    why = unfit(view.state, view.reports, order.target, fresh_since_ms=fresh_ms)
+    if order.begun:
+        return _fail(view, order, why) if why else _stop(view, order, fresh_ms)
+    again_ms = view.now_ms + view.limits.retry_ms
+    if why is not None:
+        return Decision(Reason.HANDOVER_WAITS, (), again_ms, detail=why)
+    if view.prepared != order.order_id:
+        prepare = PrepareHandOver(order_id=order.order_id, drain_ms=order.drain_ms)
+        actions = () if view.checkpointing else (prepare,)
+        return Decision(Reason.PREPARING_HANDOVER, actions, again_ms)
+    begin = BeginOrder(
+        order_id=order.order_id,
+        epoch=view.state.epoch,
+        incarnation=view.incarnation,
+    )
+    return Decision(Reason.HOLDING_CLIENTS, (Propose(command=begin),))
+
+
+def _fail(view: NodeView, order: Order, why: str) -> Decision:
+    """Go on as the primary: nothing was stopped yet."""
+    command = SettleOrder(
+        order_id=order.order_id, outcome=OrderOutcome.FAILED, detail=why, at=view.at
+    )
+    return Decision(Reason.HANDOVER_FAILED, (Propose(command=command),), detail=why)
+
+
+def _stop(view: NodeView, order: Order, fresh_ms: int) -> Decision:
+    """Stop in order once no proxy sends anybody new."""
+    patient_ms = view.begun_ms + HOLD_PATIENCE_MS
+    silent = [
+        received.report.node
+        for received in view.reports.values()
+        if received.at_ms >= fresh_ms and received.report.holding != order.order_id
+    ]
+    if silent and view.now_ms < patient_ms:
+        return Decision(
+            Reason.HOLDING_CLIENTS, (), patient_ms, detail=", ".join(silent)
+        )
+    opened_ms = view.begun_ms + OPENING_MS
+    if view.now_ms < opened_ms:
+        return Decision(Reason.HOLDING_CLIENTS, (), opened_ms)
+    # Until its lease must end, so that an orderly end is not cut short.
+    left_ms = lease_deadline_ms(view) - view.now_ms + view.limits.stop_ms
+    action = StopPostgres(
+        mode=StopMode.FAST,
+        reason=Reason.HANDING_OVER,
+        budget_ms=max(left_ms, view.limits.stop_ms),
+    )
+    return Decision(Reason.HANDING_OVER, (action,), detail=order.target)
+
+
+def give_role_on(view: NodeView) -> Decision | None:
+    """Give the epoch back once the server has ended for an order."""
+    if not is_ordered(view.state):
+        return None
+    held = held_by_this(view)
+    if view.data.promoted_epoch != held.epoch:
+        return None
+    return give_back(view, Reason.HANDED_OVER)

@@ -1,0 +1,108 @@
+"""Puts an operator's orders into the log, after the checks that need no log."""
+
+import secrets as random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from pgbastion.api.ports import Done, Outcome, Refused, Unknown
+from pgbastion.clock import boottime_ms
+from pgbastion.control.apply import Outcome as Applied
+from pgbastion.control.orders import best_target, unfit
+from pgbastion.ha.host import Host
+from pgbastion.model.cluster import Order, OrderKind
+from pgbastion.model.commands import GiveOrder
+from pgbastion.model.ids import NodeId
+from pgbastion.observe.logging import get_logger
+
+PROPOSE_TIMEOUT_S: Final = 2.0
+VALID_MS: Final = 300_000
+"""Beyond the drain: an order that was not begun by then is void."""
+LOOK: Final = "look at /cluster and /cluster/replication, then repeat"
+
+log = get_logger("orders")
+
+
+class Ordering:
+    """Gives orders on behalf of people, and of a daemon that is told to stop.
+
+    Args:
+        host: The replicated state and the reports.
+        fresh_ms: How old a report may be that an order rests on.
+        drain_ms: How long older transactions get where the order does not say.
+    """
+
+    def __init__(
+        self, host: Host, *, fresh_ms: int, drain_ms: Callable[[], int]
+    ) -> None:
+        self._host = host
+        self._fresh_ms = fresh_ms
+        self._drain_ms = drain_ms
+
+    def best(self) -> NodeId | None:
+        """Return who should take the role over now; None: nobody can."""
+        return best_target(
+            self._host.state, self._host.reports, fresh_since_ms=self._fresh_since_ms()
+        )
+
+    def _fresh_since_ms(self) -> int:
+        return boottime_ms() - self._fresh_ms
+
+    async def switch_over(
+        self, to: NodeId | None, drain_ms: int | None, *, cause: str
+    ) -> Outcome:
+        """Order a planned change of the primary; it is carried out by the holder."""
+        state = self._host.state
+        target = to or self.best()
+        if target is None:
+            return Refused(
+                code="no_candidate",
+                message="no standby can take the role over now",
+                remedy=LOOK,
+            )
+        why = unfit(
+            state, self._host.reports, target, fresh_since_ms=self._fresh_since_ms()
+        )
+        if why is not None:
+            return Refused(
+                code="unfit", message=f"no switchover to {target}: {why}", remedy=LOOK
+            )
+        drain = self._drain_ms() if drain_ms is None else drain_ms
+        return await self._give(
+            self._order(OrderKind.SWITCHOVER, target, drain_ms=drain, cause=cause)
+        )
+
+    def _order(
+        self, kind: OrderKind, target: NodeId, *, drain_ms: int, cause: str
+    ) -> Order:
+        now = datetime.now(UTC)
+        expires = now + timedelta(milliseconds=VALID_MS + drain_ms)
+        return Order(
+            order_id=random.token_hex(8),
+            order=kind,
+            target=target,
+            epoch=self._host.state.epoch,
+            drain_ms=drain_ms,
+            force=False,
+            cause=cause,
+            at=now.isoformat(timespec="milliseconds"),
+            expires_at=expires.isoformat(timespec="milliseconds"),
+        )
+
+    async def _give(self, order: Order) -> Outcome:
+        outcome = await self._host.propose(
+            GiveOrder(order=order), timeout_s=PROPOSE_TIMEOUT_S
+        )
+        if outcome is None:
+            return Unknown(
+                message=f"nobody can tell yet whether the {order.order} was ordered",
+                remedy=f"look for {order.order_id} in /raft/directives",
+            )
+        if outcome is not Applied.OK:
+            return Refused(
+                code=str(outcome),
+                message=f"the {order.order} to {order.target} was not taken: {outcome}",
+                remedy="look at /raft/directives and /cluster, then repeat",
+            )
+        log.info("ordered", order=order.order_id, kind=order.order, to=order.target)
+        return Done(facts={"id": order.order_id, "to": order.target})
