@@ -164,7 +164,7 @@ class SimEngine:
 
     def _persist(self, token: int, records: bytes) -> None:
         # One write after the other: a disk does not finish a later one first.
-        delay = ms(self._machine.random.uniform(0.2, 2.0))
+        delay = ms(self._machine.random.uniform(*self._machine.raft_flush_ms))
         at = max(self._world.now_ns + delay, self._disk_free_ns + 1)
         self._disk_free_ns = at
         self._world.after(at - self._world.now_ns, self._persisted, token, records)

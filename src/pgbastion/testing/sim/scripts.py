@@ -127,10 +127,9 @@ def slow_question(stage: Stage) -> None:
     n1, n2, n3 = stage.n[1], stage.n[2], stage.n[3]
     _forget_the_holder(stage)
     stage.isolate(n1)
-    stage.until(lambda: stage.leads(n2) or stage.leads(n3), limit_ms=5_000)
-    if stage.leads(n2):
-        _transfer(n2, n3)
-        stage.until(lambda: stage.leads(n3), limit_ms=2_000, step_ms=0.1)
+    stage.until(lambda: stage.leads(n2) or stage.leads(n3), limit_ms=5_000, step_ms=0.1)
+    # A voter that led itself for a moment would count its age from then on.
+    assert stage.leads(n3)
     stage.cluster.links.slow[3, 2] = 400
     stage.until(lambda: stage.epoch == 2, limit_ms=20_000)
     stage.cluster.links.slow.clear()
@@ -170,19 +169,41 @@ def holder_is_cut_off(stage: Stage) -> None:
 
 def wakes_between_decision_and_assignment(stage: Stage) -> None:
     """A paused holder wakes when its successor is decided and not yet in the log."""
+    n1, n2, n3 = stage.n[1], stage.n[2], stage.n[3]
+    stage.renewed()
+    n1.stall(clock_stands=True)
+    stage.until(lambda: stage.leads(n2) or stage.leads(n3), limit_ms=5_000)
+    stage.wait(1_000)
+    leader, other = (2, 3) if stage.leads(n2) else (3, 2)
+    # The entry gets into the log through the one that wakes, and its disk is slow.
+    stage.cluster.links.slow[leader, other] = 400
+    n1.raft_flush_ms = (60.0, 60.0)
+    stage.until(lambda: _assigning(stage), limit_ms=20_000, step_ms=0.05)
+    n1.thaw()
+    stage.wait(1_000)
+    stage.cluster.links.slow.clear()
+    stage.mend()
+
+
+def leader_dies_after_survey(stage: Stage) -> None:
+    """The leader dies between survey and assignment, and a paused holder wakes."""
     n1 = stage.n[1]
     stage.renewed()
     n1.stall(clock_stands=True)
-    stage.until(lambda: _assigning(stage), limit_ms=20_000, step_ms=0.05)
-    if stage.epoch == 1:
-        for number in (2, 3):
-            stage.n[number].raft_disk_frozen = True
-        n1.thaw()
-        stage.wait(900)
-        for number in (2, 3):
-            stage.n[number].thaw_disks()
+    stage.until(lambda: _surveyed(stage) == 2, limit_ms=20_000, step_ms=0.02)
+    leader = stage.n[2] if stage.leads(stage.n[2]) else stage.n[3]
+    leader.kill_daemon()
+    n1.thaw()
+    stage.wait(1_500)
+    leader.start_daemon()
     stage.wait(3_000)
     stage.mend()
+
+
+def _surveyed(stage: Stage) -> int:
+    """Return how many standbys are cut off from the first epoch."""
+    standbys = (m for m in stage.n.values() if m.number != 1)
+    return sum(m.directory.cut_epoch >= 1 for m in standbys)
 
 
 def _assigning(stage: Stage) -> bool:
@@ -225,18 +246,16 @@ def successors_die_in_turn(stage: Stage) -> None:
 
 def standby_leaves_and_confirms(stage: Stage) -> None:
     """A standby comes back just when the set is about to lose it."""
-    n1, n2, n3 = stage.n[1], stage.n[2], stage.n[3]
+    n1, n3 = stage.n[1], stage.n[3]
     stage.cut(1, 3)
     smaller = lambda: _names(stage) == 1  # noqa: E731 - it reads as a condition
     stage.until(smaller, limit_ms=20_000, step_ms=0.1)
     n1.stop_python()
-    assert n2.server is not None
-    n2.server.freeze()
     stage.cluster.links.heal()
+    stage.cut(1, 2)
     stage.wait(1_200)
     n1.power_off()
     n3.power_off()
-    n2.server.thaw()
     stage.wait(15_000)
     stage.mend()
 
@@ -374,6 +393,7 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
         wakes_between_decision_and_assignment,
         THREE,
     ),
+    "leader_dies_after_survey": (leader_dies_after_survey, THREE),
     "commits_while_surveyed": (
         commits_while_surveyed,
         replace(THREE, write_ms=5),
@@ -392,8 +412,12 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
 }
 
 
+SEEDS: Final[Mapping[str, int]] = {"slow_question": 16}
+"""Seeds other than 1: there the witness wins the election."""
+
+
 def run_script(
-    name: str, *, seed: int = 1, trace: Callable[[str], None] | None = None
+    name: str, *, seed: int | None = None, trace: Callable[[str], None] | None = None
 ) -> Tally:
     """Play one script.
 
@@ -402,7 +426,7 @@ def run_script(
         AssertionError: Something that the script waits for did not come.
     """
     play, shape = SCRIPTS[name]
-    world = World(seed, trace)
+    world = World(SEEDS.get(name, 1) if seed is None else seed, trace)
     with node_time(), counting(world.tally), logging_to(world):
         cluster = Cluster(world, shape)
         try:
