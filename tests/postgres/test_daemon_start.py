@@ -1,0 +1,202 @@
+"""What keeps a node from starting: a message, an exit code, and nothing changed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pgbastion.bench.lab.cluster import Lab
+from pgbastion.bench.lab.errors import CannotRun
+from pgbastion.bench.lab.node import Node
+from pgbastion.bench.lab.settings import Plan
+from pgbastion.bench.lab.waits import wait_for
+from pgbastion.cli.exits import Exit
+from support.lab_faults import KEPT_LOGS
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+END_S = 20.0
+READY_S = 60.0
+TOGETHER = 5
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """Give a cluster of n1 and n2; n3 is not started."""
+    plan = Plan(postgres_nodes=3, profile="normal", namespaces=False)
+    try:
+        with Lab(plan, keep_logs_in=KEPT_LOGS) as one:
+            for name in ("n1", "n2"):
+                one.node(name).start()
+            wait_for("two nodes", lambda: is_whole(one), READY_S)
+            yield one
+    except CannotRun as why:
+        pytest.skip(f"not run: {why}")
+
+
+def is_whole(lab: Lab) -> bool:
+    """Tell whether one of n1 and n2 is the primary and the other streams from it."""
+    primary = lab.reported_primary()
+    return primary is not None and len(lab.streaming(primary)) == 1
+
+
+def refusal(node: Node, change: Callable[[str], str] = str) -> str:
+    """Start the daemon with a changed file; it has to end, and says why."""
+    good = node.config.read_text()
+    before = node.log.read_text() if node.log.exists() else ""
+    content = tree(node.data_dir)
+    node.config.write_text(change(good))
+    try:
+        node.start()
+        wait_for("its end", lambda: node.exit_code() is not None, END_S)
+    finally:
+        node.config.write_text(good)
+    assert node.exit_code() == Exit.CONFIG
+    assert tree(node.data_dir) == content
+    assert node.guard() is None
+    return node.log.read_text().removeprefix(before).splitlines()[-1]
+
+
+def tree(directory: Path) -> dict[str, int]:
+    return {str(p): p.lstat().st_mtime_ns for p in sorted(directory.rglob("*"))}
+
+
+def test_a_second_node_of_one_name_ends(lab: Lab) -> None:
+    said = refusal(lab.node("n3"), lambda text: text.replace("name: n3", "name: n2"))
+
+    assert "a node called n2 is a member" in said
+
+
+def test_a_node_of_another_cluster_name_ends(lab: Lab) -> None:
+    said = refusal(lab.node("n3"), lambda text: text.replace("name: lab", "name: two"))
+
+    assert "belongs to the cluster lab, this node is configured for two" in said
+
+
+def test_a_founder_with_another_secret_founds_nothing(lab: Lab) -> None:
+    """Rule 79: one of the peers may belong to a cluster."""
+    other = lab.directory / "other-secret"
+    other.touch(mode=0o600)
+    other.write_text("another secret of the same length")
+
+    def change(text: str) -> str:
+        text = text.replace(str(lab.directory / "secret"), str(other))
+        return text.replace("bootstrap: false", "bootstrap: true")
+
+    assert "has another secret" in refusal(lab.node("n3"), change)
+
+
+def test_a_joiner_with_another_secret_is_told_so_and_waits(lab: Lab) -> None:
+    node = lab.node("n3")
+    good = node.config.read_text()
+    other = lab.directory / "joiners-secret"
+    other.touch(mode=0o600)
+    other.write_text("another secret of the same length")
+    node.config.write_text(good.replace(str(lab.directory / "secret"), str(other)))
+    try:
+        node.start()
+        wait_for("a word", lambda: "secret_differs" in node.log.read_text(), END_S)
+        assert node.daemon() is not None
+        assert node.stop() == 0
+    finally:
+        node.config.write_text(good)
+    assert not node.data_dir.exists()
+
+
+def test_what_is_no_postgresql_stays_as_it_is(lab: Lab) -> None:
+    node = lab.node("n3")
+    node.data_dir.mkdir()
+    (node.data_dir / "precious").write_text("mine")
+    try:
+        refusal(node)
+        assert "is neither empty nor a data directory" in node.log.read_text()
+    finally:
+        shutil.rmtree(node.data_dir)
+
+
+def test_a_missing_mount_and_foreign_data_are_refused(lab: Lab) -> None:
+    node = lab.node("n2")
+    assert node.stop() == 0
+    away = node.data_dir.with_name("away")
+    mark = node.data_dir / "pgbastion.cluster"
+    ours = mark.read_text()
+    mark.write_text(json.dumps({**json.loads(ours), "cluster_id": "ab" * 16}))
+    try:
+        refusal(node)
+        assert f"belongs to cluster {'ab' * 16}" in node.log.read_text()
+    finally:
+        mark.write_text(ours)
+    node.data_dir.rename(away)
+    node.data_dir.mkdir()
+    try:
+        assert "is its file system mounted?" in refusal(node)
+    finally:
+        node.data_dir.rmdir()
+        away.rename(node.data_dir)
+    node.start()
+    wait_for("both again", lambda: is_whole(lab), READY_S)
+
+
+def test_a_second_daemon_of_a_node_names_the_first(lab: Lab) -> None:
+    node = lab.node("n1")
+    daemon = node.daemon()
+    assert daemon is not None
+    program = Path(sys.executable).with_name("pgbastion")
+
+    second = subprocess.run(
+        [program, "start", "--config", node.config],
+        capture_output=True,
+        text=True,
+        timeout=END_S + 10,
+        check=False,
+    )
+
+    assert second.returncode == Exit.NO
+    assert f"another daemon of this node runs: process {daemon.pid}" in second.stderr
+    assert node.daemon() == daemon
+
+
+def test_a_daemon_that_is_replaced_leaves_postgresql_running(lab: Lab) -> None:
+    """PROCESS.md, "Stopping the daemon": SIGUSR2."""
+    node = lab.node("n2")
+    before, daemon = node.postmaster(), node.daemon()
+    assert daemon is not None
+    os.kill(daemon.pid, signal.SIGUSR2)
+    wait_for("its end", lambda: node.exit_code() is not None, END_S)
+    assert node.exit_code() == 0
+    assert node.postmaster() == before
+
+    node.start()
+    wait_for("n2 to answer", lambda: node.get("/health"), END_S)
+    wait_for("both again", lambda: is_whole(lab), READY_S)
+
+    assert node.postmaster() == before
+
+
+def test_founders_that_start_at_once_found_one_cluster() -> None:
+    """Rule 79, five times with real processes; a witness is the quickest node."""
+    plan = Plan(
+        postgres_nodes=0,
+        witnesses=3,
+        profile="fast",
+        namespaces=False,
+        bootstrap=frozenset({"n1", "n2", "n3"}),
+    )
+    for _ in range(TOGETHER):
+        with Lab(plan, keep_logs_in=KEPT_LOGS) as lab:
+            for node in lab.nodes.values():
+                node.start()
+
+            def peers(lab: Lab = lab) -> bool:
+                answers = [node.get("/raft/peers") for node in lab.nodes.values()]
+                return all(a is not None and len(a["peers"]) == 3 for a in answers)
+
+            wait_for("all to be members", peers, END_S)
+            founded = [n for n in lab.nodes.values() if "founded" in n.log.read_text()]
+            assert len(founded) == 1
