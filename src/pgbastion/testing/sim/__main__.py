@@ -5,6 +5,7 @@ import sys
 
 from pgbastion.testing.sim.campaign import Campaign, run_campaign
 from pgbastion.testing.sim.runs import run_seed, shape_of
+from pgbastion.testing.sim.scripts import SCRIPTS, run_script
 from pgbastion.testing.sim.world import Violation
 
 
@@ -16,7 +17,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=0, help="processes; 0: all cores")
     parser.add_argument("--seed", type=int, help="run this seed alone")
     parser.add_argument("--trace", action="store_true", help="print what happens")
+    parser.add_argument("--script", choices=SCRIPTS, help="play this script alone")
     options = parser.parse_args()
+    if options.script is not None:
+        return _play(options.script, trace=options.trace)
     if options.seed is not None:
         return _run_one(options.seed, trace=options.trace)
     campaign = run_campaign(options.first, options.seeds, jobs=options.jobs)
@@ -34,6 +38,16 @@ def _run_one(seed: int, *, trace: bool) -> int:
         return 1
     say(f"seed {seed}: {tally.failovers} failovers, {tally.commits} commits, ")
     say(f"faults: {dict(tally.faults)}\n")
+    return 0
+
+
+def _play(name: str, *, trace: bool) -> int:
+    try:
+        run_script(name, trace=_line if trace else None)
+    except Violation as violation:
+        _line(f"{name}: {violation}")
+        return 1
+    _line(f"{name}: no promise is broken")
     return 0
 
 

@@ -131,9 +131,15 @@ def slow_question(stage: Stage) -> None:
     # A voter that led itself for a moment would count its age from then on.
     assert stage.leads(n3)
     stage.cluster.links.slow[3, 2] = 400
-    stage.until(lambda: stage.epoch == 2, limit_ms=20_000)
+    stage.until(lambda: _has_ages(n3), limit_ms=3_000)
     stage.cluster.links.slow.clear()
+    stage.until(lambda: stage.epoch == 2, limit_ms=20_000)
     stage.mend()
+
+
+def _has_ages(machine: Machine) -> bool:
+    daemon = machine.daemon
+    return daemon is not None and len(daemon.host._ages) > 1
 
 
 def _transfer(leader: Machine, target: Machine) -> None:
@@ -171,13 +177,15 @@ def wakes_between_decision_and_assignment(stage: Stage) -> None:
     """A paused holder wakes when its successor is decided and not yet in the log."""
     n1, n2, n3 = stage.n[1], stage.n[2], stage.n[3]
     stage.renewed()
+    # When it wakes, its next renewal is due almost at once.
+    stage.wait(stage.cluster.timings.renew_ms - 30)
     n1.stall(clock_stands=True)
     stage.until(lambda: stage.leads(n2) or stage.leads(n3), limit_ms=5_000)
     stage.wait(1_000)
     leader, other = (2, 3) if stage.leads(n2) else (3, 2)
     # The entry gets into the log through the one that wakes, and its disk is slow.
     stage.cluster.links.slow[leader, other] = 400
-    n1.raft_flush_ms = (60.0, 60.0)
+    n1.raft_flush_ms = (150.0, 150.0)
     stage.until(lambda: _assigning(stage), limit_ms=20_000, step_ms=0.05)
     n1.thaw()
     stage.wait(1_000)
