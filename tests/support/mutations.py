@@ -153,6 +153,22 @@ MUTATIONS: Final = (
         ),
     ),
     Mutation(
+        name="LSN read before the cut",
+        script="commits_while_surveyed",
+        promise="S2",
+        edits=(
+            Edit(
+                file="ha/cutter.py",
+                old="            return await self._database.cut(epoch)",
+                new=(
+                    "            end = await self._database.wal_end()\n"
+                    "            await self._database.cut(epoch)\n"
+                    "            return end"
+                ),
+            ),
+        ),
+    ),
+    Mutation(
         name="opened skipped",
         script="successors_die_in_turn",
         promise="S2",
@@ -218,7 +234,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="the holder surveyed without a latch",
-        script="surveyed_holder",
+        script="rebooted_holder",
         promise="S4",
         edits=(
             Edit(

@@ -50,7 +50,7 @@ class SimDatabase:
 
     async def _disk(self) -> None:
         """Wait for a write and its fsync."""
-        await self._pause(0.2, 2.5)
+        await self._pause(*self._machine.fsync_ms)
         while self._machine.disk_frozen:
             await asyncio.sleep(0.05)
 

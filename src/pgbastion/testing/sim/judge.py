@@ -44,6 +44,8 @@ class Judge:
     grants: dict[int, Grant] = field(default_factory=dict)
     first_ack_ns: dict[int, int] = field(default_factory=dict)
     newest_primary: tuple[Branch, "Machine"] | None = None
+    holders: set[int] = field(default_factory=set)
+    """Members that were ever assigned an epoch."""
     assigned_ns: dict[int, int] = field(default_factory=dict)
     entries: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     leaders: dict[int, int] = field(default_factory=dict)
@@ -83,6 +85,7 @@ class Judge:
             return
         new = state.assignment
         self.assigned_ns[new.epoch] = self.world.now_ns
+        self.holders.add(new.member_id)
         self.world.say(
             machine.name, f"epoch {new.epoch} to {new.node}, timeline {new.timeline}"
         )
@@ -118,7 +121,8 @@ class Judge:
 
     def surveyed(self, machine: "Machine", epoch: int) -> None:
         """Look at a node that has answered a survey of this epoch."""
-        if machine.page[ENDED_EPOCH] < epoch:
+        held_before = machine.number in self.holders
+        if held_before and machine.page[ENDED_EPOCH] < epoch:
             raise self.world.broken(
                 "S4",
                 f"{machine.name} answers a survey of epoch {epoch}, and its guard may "

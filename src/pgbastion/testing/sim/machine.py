@@ -109,6 +109,8 @@ class Machine:
         """True time up to which the guard did not run."""
         self.disk_frozen = False
         self.on_disk_thaw: list[Callable[[], None]] = []
+        self.fsync_ms = (0.2, 2.5)
+        """How long a file of the configuration takes, at least and at most."""
         self.raft_flush_ms = (0.2, 2.0)
         """How long a write of the Raft log takes, at least and at most."""
         self.raft_disk_frozen = False

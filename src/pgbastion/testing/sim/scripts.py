@@ -227,12 +227,16 @@ def _assigning(stage: Stage) -> bool:
 
 
 def commits_while_surveyed(stage: Stage) -> None:
-    """Guard and daemon of a holder are stopped; its server goes on committing."""
-    n1 = stage.n[1]
+    """A holder's server goes on committing with a standby that is cut slowly."""
+    n1, n3 = stage.n[1], stage.n[3]
     n1.stop_guard()
     n1.stop_daemon()
+    stage.cluster.links.slow[1, 3] = 15
+    n3.fsync_ms = (150.0, 150.0)
     stage.until(lambda: stage.epoch == 2, limit_ms=30_000)
     stage.wait(3_000)
+    stage.cluster.links.slow.clear()
+    n3.fsync_ms = (0.2, 2.5)
     stage.mend()
 
 
@@ -301,6 +305,22 @@ def replaced_disk(stage: Stage) -> None:
 
 def _restored(directory: Directory) -> Directory:
     return replace(directory, promoted_epoch=0, slots=set())
+
+
+def rebooted_holder(stage: Stage) -> None:
+    """A former holder whose latches are lost with its page answers a survey."""
+    n1 = stage.n[1]
+    n1.crash_server()
+    stage.until(lambda: stage.opened(2), limit_ms=20_000)
+    stage.until(stage.settled, limit_ms=60_000, step_ms=50)
+    n1.power_off()
+    n1.power_on()
+    stage.until(stage.settled, limit_ms=60_000, step_ms=50)
+    held = stage.cluster.judge.state.assignment
+    assert held is not None
+    stage.n[held.member_id].crash_server()
+    stage.until(lambda: stage.opened(3), limit_ms=20_000)
+    stage.mend()
 
 
 def surveyed_holder(stage: Stage) -> None:
@@ -404,7 +424,7 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
     "leader_dies_after_survey": (leader_dies_after_survey, THREE),
     "commits_while_surveyed": (
         commits_while_surveyed,
-        replace(THREE, write_ms=5),
+        replace(THREE, write_ms=40),
     ),
     "successors_die_in_turn": (successors_die_in_turn, FIVE_VOTERS),
     "standby_leaves_and_confirms": (
@@ -412,6 +432,7 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
         replace(FIVE_VOTERS, write_ms=20),
     ),
     "replaced_disk": (replaced_disk, FIVE_VOTERS),
+    "rebooted_holder": (rebooted_holder, THREE),
     "surveyed_holder": (surveyed_holder, THREE),
     "release_in_flight": (release_in_flight, THREE),
     "dies_between_promotion_and_opening": (dies_between_promotion_and_opening, THREE),
