@@ -158,6 +158,26 @@ async def test_a_senseless_switchover_is_not_asked_for(
     assert not api.commands.switchovers
 
 
+async def test_a_failover_is_asked_for(api: Api) -> None:
+    for body in ({"to": "n2"}, {"to": "n3", "force": True}):
+        answer = await api.client.post(
+            "/cluster/failover", json=body, headers=AUTHORISED
+        )
+        assert answer.status_code == 200
+
+    assert api.commands.failovers == [("n2", False), ("n3", True)]
+
+
+@pytest.mark.parametrize("body", [{}, {"to": "n2", "force": "yes"}])
+async def test_a_senseless_failover_is_not_asked_for(
+    api: Api, body: dict[str, object]
+) -> None:
+    answer = await api.client.post("/cluster/failover", json=body, headers=AUTHORISED)
+
+    assert answer.status_code == 400
+    assert not api.commands.failovers
+
+
 async def test_a_pause_is_asked_for_and_taken_back(api: Api) -> None:
     api.commands.outcome = Done(facts={"paused": True})
 

@@ -48,6 +48,7 @@ class FakeCommands:
         self.added: list[tuple[str, str, int]] = []
         self.reloads = 0
         self.pauses: list[bool] = []
+        self.failovers: list[tuple[str, bool]] = []
         self.switchovers: list[tuple[str | None, int | None]] = []
 
     async def set_pause(self, *, paused: bool) -> Outcome:
@@ -56,6 +57,10 @@ class FakeCommands:
 
     async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
         self.switchovers.append((to, drain_ms))
+        return self.outcome
+
+    async def fail_over(self, to: NodeId, *, force: bool) -> Outcome:
+        self.failovers.append((to, force))
         return self.outcome
 
     async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:

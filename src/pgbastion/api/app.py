@@ -70,6 +70,7 @@ def build_api(
         Route("/raft/add-peer", _add_peer(commands), methods=["POST"]),
         Route("/reload", _reload(commands), methods=["POST"]),
         Route("/cluster/switchover", _switch_over(commands), methods=["POST"]),
+        Route("/cluster/failover", _fail_over(commands), methods=["POST"]),
         Route("/cluster/pause", _pause(commands, paused=True), methods=["POST"]),
         Route("/cluster/resume", _pause(commands, paused=False), methods=["POST"]),
     ]
@@ -195,6 +196,21 @@ def _switch_over(commands: Commands) -> Handler:
         body = await _body(request)
         to = _node_or_none(body, usage)
         return _outcome(await commands.switch_over(to, _drain(body, usage)))
+
+    return handle
+
+
+def _fail_over(commands: Commands) -> Handler:
+    usage = 'send {"to": "node2"}; "force": true where a loss is accepted'
+
+    async def handle(request: Request) -> Response:
+        body = await _body(request)
+        to, force = _node_or_none(body, usage), body.get("force", False)
+        if to is None:
+            raise bad_request("to is missing", usage)
+        if not isinstance(force, bool):
+            raise bad_request("force is neither true nor false", usage)
+        return _outcome(await commands.fail_over(to, force=force))
 
     return handle
 

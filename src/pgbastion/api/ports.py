@@ -50,6 +50,9 @@ class Commands(Protocol):
     async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
         """Order a planned change of the primary; None: to the best, by the default."""
 
+    async def fail_over(self, to: NodeId, *, force: bool) -> Outcome:
+        """Order a change of the primary that needs no living one."""
+
     async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""
 

@@ -175,6 +175,38 @@ def switchover(
 
 
 @app.command()
+def failover(
+    to: Annotated[str, typer.Option("--to", help="The new primary.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Also where commits could be lost. You vouch that a primary which is "
+            "silent is off.",
+        ),
+    ] = False,
+    wait_s: Annotated[
+        float, typer.Option("--wait", help="Seconds to wait for the outcome.")
+    ] = 120.0,
+    url: UrlOption = None,
+) -> None:
+    """Make a node the primary, also where the old one is gone.
+
+    A living primary hands its role over as in a switchover. Exit code 1 when it is
+    refused, or when another node became the primary.
+    """
+    from pgbastion.cli.ordering import order, wait_settled, writing_target
+
+    target = writing_target(config, url, os.environ)
+    given = order(target, "/cluster/failover", {"to": to, "force": force})
+    found = wait_settled(target, str(given.get("id")), wait_s)
+    print(f"{found['outcome']}: {found['to']} {found['detail']}".rstrip())
+    if found["outcome"] != "done":
+        raise typer.Exit(Exit.NO)
+
+
+@app.command()
 def version(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

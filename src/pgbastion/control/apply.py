@@ -44,6 +44,7 @@ from pgbastion.model.commands import (
     SetSync,
     SettleOrder,
     Undecodable,
+    Vouched,
     decode_command,
 )
 from pgbastion.model.ids import Epoch, Incarnation, MemberId, Revision
@@ -122,7 +123,7 @@ def _apply_membership(
 
 def _apply_role(
     state: ClusterState,
-    command: Assign | Resume | Opened | SetSync | Release | Revoke,
+    command: Assign | Resume | Opened | SetSync | Release | Revoke | Vouched,
 ) -> ClusterState | Outcome:
     match command:
         case Assign():
@@ -137,6 +138,8 @@ def _apply_role(
             return _release(state, command)
         case Revoke():
             return _revoke(state, command)
+        case Vouched():
+            return _vouched(state, command)
         case _:
             assert_never(command)
 
@@ -364,6 +367,19 @@ def _revoke(state: ClusterState, command: Revoke) -> ClusterState | Outcome:
         state, revision=_raised(state), assignment=replace(held, revoked=True)
     )
     return _note(changed, held, "revoked", cause=command.cause, at=command.at)
+
+
+def _vouched(state: ClusterState, command: Vouched) -> ClusterState | Outcome:
+    held = _held(state, command.epoch, None)
+    if isinstance(held, Outcome):
+        return held
+    if held.vouched:
+        return Outcome.NO_CHANGE
+    # Revoked with it: a holder that lives after all is answered no more, so that the
+    # word cannot shorten the wait of another day.
+    vouched = replace(held, vouched=True, revoked=True)
+    changed = replace(state, revision=_raised(state), assignment=vouched)
+    return _note(changed, held, "vouched", cause=command.who, at=command.at)
 
 
 def _note(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from pgbastion.control.lease import older_grants_end_ms, own_grants_end_ms
-from pgbastion.control.orders import is_ordered
+from pgbastion.control.orders import failover_order, is_ordered
 from pgbastion.control.pause import cannot_acknowledge, heeds_lease
 from pgbastion.control.survey import (
     complete,
@@ -39,7 +39,7 @@ from pgbastion.model.cluster import (
     Policy,
     ReplicationMode,
 )
-from pgbastion.model.commands import Assign, Revoke, SettleOrder
+from pgbastion.model.commands import Assign, Revoke, SettleOrder, Vouched
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState
@@ -68,7 +68,8 @@ def decide_cluster(view: ClusterView) -> Decision:
     expired = _expire(view)
     if expired is not None:
         return expired
-    if view.state.paused and not is_ordered(view.state):
+    ordered = is_ordered(view.state) or failover_order(view.state) is not None
+    if view.state.paused and not ordered:
         return _or_membership(view, Decision(Reason.PAUSED))
     held = view.state.assignment
     if held is None:
@@ -168,6 +169,9 @@ def _decide_on_holder(view: ClusterView, policy: Policy, held: Assignment) -> De
     half_ms = last_ms + policy.lease_ms // 2
     if last_ms and view.now_ms < half_ms:
         return _or_membership(view, Decision(Reason.PRIMARY_HAS_LEASE, (), half_ms))
+    vouching = _vouch(view, held)
+    if vouching is not None:
+        return vouching
     # A fresh assignment has not renewed yet. Patience only, no safety rests on it.
     patience_ms = view.assigned_seen_ms + policy.lease_ms
     waiting = _wait(view, held, max(lease_ends_ms(view, policy), patience_ms))
@@ -179,6 +183,24 @@ def _decide_on_holder(view: ClusterView, policy: Policy, held: Assignment) -> De
     return Decision(
         Reason.LEASE_RAN_OUT,
         (CloseLease(epoch=held.epoch), Propose(command=revoke)),
+        detail=held.node,
+    )
+
+
+def _vouch(view: ClusterView, held: Assignment) -> Decision | None:
+    """Take an operator's word that a silent holder is off, instead of waiting."""
+    order = failover_order(view.state)
+    if order is None or not order.force or held.vouched or held.released:
+        return None
+    policy = view.state.policy
+    heard_ms = max(view.assigned_seen_ms, view.raft.elected_ms)
+    if policy is None or view.now_ms < heard_ms + policy.lease_ms // 2:
+        # A leader or holder that is new may not have heard of the other yet.
+        return None
+    command = Vouched(epoch=held.epoch, who=order.cause, at=view.at)
+    return Decision(
+        Reason.VOUCHED_FOR,
+        (CloseLease(epoch=held.epoch), Propose(command=command)),
         detail=held.node,
     )
 
@@ -219,12 +241,15 @@ def _ages_known(view: ClusterView) -> bool:
 
 def _decide_succession(view: ClusterView, policy: Policy, held: Assignment) -> Decision:
     """Find the next holder of the primary role, now that nobody may renew."""
-    if not held.released:
+    vouching = _vouch(view, held)
+    if vouching is not None:
+        return vouching
+    if not (held.released or held.vouched):
         waiting = _wait(view, held, lease_ends_ms(view, policy))
         if waiting is not None:
             return waiting
     if view.state.mode is ReplicationMode.ASYNC:
-        if not held.released and not heeds_lease(view.state):
+        if not (held.released or held.vouched or heeds_lease(view.state)):
             return Decision(Reason.PAUSE_MAY_LAST_THERE, detail=held.node)
         return _choose_without_survey(view, held)
     if not held.revoked:
@@ -280,9 +305,12 @@ def _choose_by_survey(view: ClusterView, held: Assignment) -> Decision:
     if not hold_every_commit(view.state, answers):
         started_ms = survey.started_ms + SURVEY_AGAIN_MS
         waiting = view.now_ms < started_ms
+        forced = None if waiting else _forced(view, answers)
+        if forced is not None:
+            return _assign(view, held, forced, answers)
         reason = Reason.SURVEYING if waiting else Reason.COMMITS_MAY_BE_MISSING
         return Decision(reason, asking, wake_ms, detail=_told(answers))
-    stopped = held.released or heeds_lease(view.state)
+    stopped = held.released or held.vouched or heeds_lease(view.state)
     if not stopped and not cannot_acknowledge(view.state, answers):
         reason = Reason.PAUSE_MAY_LAST_THERE
         return Decision(reason, asking, wake_ms, detail=_told(answers))
@@ -298,6 +326,20 @@ def _choose_by_survey(view: ClusterView, held: Assignment) -> Decision:
     if best is None:
         return Decision(Reason.NO_CANDIDATE, asking, wake_ms, detail=_told(answers))
     return _assign(view, held, best, answers)
+
+
+def _forced(view: ClusterView, answers: Iterable[SurveyAnswer]) -> SurveyAnswer | None:
+    """Return the node that an operator wants although commits may be missing there.
+
+    It was cut and says what it has; another one that is further goes first.
+    """
+    order, held = failover_order(view.state), view.state.assignment
+    if order is None or not order.force or held is None:
+        return None
+    if not (held.vouched or held.released):
+        return None
+    told = [a for a in counted(answers) if a.node == order.target]
+    return told[0] if told else None
 
 
 def _ordered_has_everything(view: ClusterView, answers: Iterable[SurveyAnswer]) -> bool:
@@ -371,7 +413,9 @@ def _choose_without_survey(view: ClusterView, held: Assignment) -> Decision:
     former = last.report.wal_end if last is not None else None
     if former is not None and former.timeline == end.timeline:
         behind = former.lsn - end.lsn
-        if behind > view.lag_max_bytes:
+        order = failover_order(view.state)
+        forced = order is not None and order.force
+        if not forced and behind > view.lag_max_bytes:
             return Decision(
                 Reason.LAG_TOO_LARGE, (), again_ms, detail=f"{behind} bytes"
             )

@@ -18,7 +18,7 @@ from pgbastion.model.actions import (
     StopMode,
     StopPostgres,
 )
-from pgbastion.model.cluster import ClusterState, Order, OrderOutcome
+from pgbastion.model.cluster import ClusterState, Order, OrderKind, OrderOutcome
 from pgbastion.model.commands import BeginOrder, SettleOrder
 from pgbastion.model.ids import NodeId, standby_name
 from pgbastion.model.reasons import Reason
@@ -110,6 +110,14 @@ def is_ordered(state: ClusterState) -> bool:
     """Tell whether the current epoch ends by an operator's word."""
     order = state.order
     return order is not None and order.epoch == state.epoch and order.begun
+
+
+def failover_order(state: ClusterState) -> Order | None:
+    """Return the open order that counts without a living primary, too; or None."""
+    order = state.order
+    if order is None or order.epoch != state.epoch:
+        return None
+    return order if order.order is OrderKind.FAILOVER else None
 
 
 # The holder's steps

@@ -111,6 +111,8 @@ class Assignment:
     opened: bool = False
     revoked: bool = False
     released: bool = False
+    vouched: bool = False
+    """Somebody outside vouches that its holder is off."""
     ended_at: WalEnd | None = None
     """Where the server of a released epoch ended in order, its last record included."""
 
@@ -180,7 +182,7 @@ class Order:
     settled_at: str = ""
 
 
-ChangeKind = Literal["assigned", "opened", "released", "revoked"]
+ChangeKind = Literal["assigned", "opened", "released", "revoked", "vouched"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -185,6 +185,16 @@ class GiveOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Vouched:
+    """Somebody outside says that the holder is off: nobody waits for its lease."""
+
+    epoch: Epoch
+    who: str
+    at: str
+    kind: Literal["vouched"] = "vouched"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BeginOrder:
     """The holder is ready to hand its role over: from now on new clients wait."""
 
@@ -208,6 +218,7 @@ class SettleOrder:
 Command = (
     Found | Join | Leave | Declare | Assign | Resume | Opened | SetSync | Release
     | Revoke | Pause | Running | GiveOrder | BeginOrder | SettleOrder
+    | Vouched
 )  # fmt: skip
 
 

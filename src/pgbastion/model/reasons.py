@@ -25,6 +25,8 @@ class Reason(StrEnum):
     LAG_TOO_LARGE = "lag_too_large"
     FURTHEST_CHOSEN = "furthest_chosen"
     ORDER_EXPIRED = "order_expired"
+    VOUCHED_FOR = "vouched_for"
+    FORCED = "forced"
     TARGET_NOT_AS_FAR = "target_not_as_far"
     ADDING_MEMBER = "adding_member"
     PROMOTING_LEARNER = "promoting_learner"
@@ -104,6 +106,8 @@ SENTENCES: dict[Reason, str] = {
     Reason.HANDOVER_FAILED: "the order ends, the primary stays what it is",
     Reason.HANDED_OVER: "PostgreSQL has ended in order, the role is free",
     Reason.ORDER_EXPIRED: "an order could not be begun in time",
+    Reason.VOUCHED_FOR: "an operator vouches that the silent holder is off",
+    Reason.FORCED: "an operator takes a loss of commits into account",
     Reason.TARGET_NOT_AS_FAR: "nobody is known to have all that the primary wrote",
     Reason.FIRST_PRIMARY_NOT_READY: "the first node's data directory is being made",
     Reason.FIRST_PRIMARY: "the first node becomes the first primary",

@@ -265,6 +265,10 @@ class NodeCommands:
         """Order a planned change of the primary."""
         return await self._ordering.switch_over(to, drain_ms, cause="an operator")
 
+    async def fail_over(self, to: NodeId, *, force: bool) -> Outcome:
+        """Order a change of the primary that needs no living one."""
+        return await self._ordering.fail_over(to, force=force, cause="an operator")
+
     async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""
         try:

@@ -2,12 +2,14 @@
 
 import secrets as random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pgbastion.api.ports import Done, Outcome, Refused, Unknown
 from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome as Applied
+from pgbastion.control.loss import absent, possible_loss, primary_lives
 from pgbastion.control.orders import best_target, unfit
 from pgbastion.ha.host import Host
 from pgbastion.model.cluster import Order, OrderKind
@@ -71,6 +73,40 @@ class Ordering:
         return await self._give(
             self._order(OrderKind.SWITCHOVER, target, drain_ms=drain, cause=cause)
         )
+
+    async def fail_over(self, to: NodeId, *, force: bool, cause: str) -> Outcome:
+        """Order a change of the primary; a living one hands its role over.
+
+        Without one, what could be lost is told, and accepted with ``force`` only: that
+        also vouches that a silent holder is off.
+        """
+        state, reports = self._host.state, self._host.reports
+        fresh_ms = self._fresh_since_ms()
+        lives = primary_lives(state, reports, fresh_since_ms=fresh_ms)
+        if lives:
+            why = unfit(state, reports, to, fresh_since_ms=fresh_ms)
+        else:
+            why = absent(state, reports, to, fresh_since_ms=fresh_ms)
+        if why is not None:
+            return Refused(
+                code="unfit", message=f"no failover to {to}: {why}", remedy=LOOK
+            )
+        loss = None
+        if not lives:
+            loss = possible_loss(state, reports, to, fresh_since_ms=fresh_ms)
+        if loss is not None and not force:
+            return Refused(
+                code="commits_may_be_lost",
+                message=f"no failover to {to}: {loss}",
+                remedy="wait for more nodes, or make sure that the old primary is off "
+                "and accept the loss with force",
+            )
+        log.warning("failover_ordered", to=to, force=force, possible_loss=loss or "")
+        order = self._order(
+            OrderKind.FAILOVER, to, drain_ms=self._drain_ms(), cause=cause
+        )
+        # Nobody vouches for the death of a primary that lives.
+        return await self._give(replace(order, force=force and not lives))
 
     def _order(
         self, kind: OrderKind, target: NodeId, *, drain_ms: int, cause: str

@@ -23,6 +23,8 @@ UNREACHED_REASONS: Final[dict[Reason, str]] = {
     Reason.SAYING_RUNNING: "nothing pauses a cluster yet",
     Reason.ORDER_EXPIRED: NO_ORDERS,
     Reason.TARGET_NOT_AS_FAR: NO_ORDERS,
+    Reason.VOUCHED_FOR: NO_ORDERS,
+    Reason.FORCED: NO_ORDERS,
     Reason.HANDOVER_WAITS: NO_ORDERS,
     Reason.PREPARING_HANDOVER: NO_ORDERS,
     Reason.HOLDING_CLIENTS: NO_ORDERS,

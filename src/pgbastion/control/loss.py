@@ -1,0 +1,92 @@
+"""What a failover by hand could lose, told beforehand from what nodes report."""
+
+from collections.abc import Iterator, Mapping
+
+from pgbastion.control.survey import hold_every_commit
+from pgbastion.model.cluster import ClusterState, ReplicationMode
+from pgbastion.model.ids import NodeId
+from pgbastion.model.report import PostgresState
+from pgbastion.model.views import Received, SurveyAnswer
+
+_SURVEYABLE = (PostgresState.STANDBY, PostgresState.STOPPED)
+
+
+def primary_lives(
+    state: ClusterState, reports: Mapping[NodeId, Received], *, fresh_since_ms: int
+) -> bool:
+    """Tell whether the holder says that it serves."""
+    held = state.assignment
+    received = reports.get(held.node) if held is not None and held.live else None
+    return (
+        received is not None
+        and received.at_ms >= fresh_since_ms
+        and received.report.promoted
+        and received.report.epoch == state.epoch
+    )
+
+
+def absent(
+    state: ClusterState,
+    reports: Mapping[NodeId, Received],
+    target: NodeId,
+    *,
+    fresh_since_ms: int,
+) -> str | None:
+    """Return why a node can get the role by no means; None: it might."""
+    member = state.named(target)
+    if member is None or member.postgres_port is None:
+        return f"{target} is no member with a PostgreSQL"
+    if member.nofailover:
+        return f"{target} is tagged nofailover"
+    received = reports.get(target)
+    if received is None or received.at_ms < fresh_since_ms:
+        return f"{target} is silent"
+    if received.report.state not in _SURVEYABLE:
+        return f"the PostgreSQL of {target} is {received.report.state}"
+    return None
+
+
+def possible_loss(
+    state: ClusterState,
+    reports: Mapping[NodeId, Received],
+    target: NodeId,
+    *,
+    fresh_since_ms: int,
+) -> str | None:
+    """Return what could be lost if ``target`` took the role, in words; None: nothing.
+
+    The survey that precedes an assignment decides; this is what can be known before.
+    """
+    living = tuple(_answers(state, reports, fresh_since_ms))
+    surveyed = state.mode is not ReplicationMode.ASYNC
+    if surveyed and hold_every_commit(state, living):
+        return None
+    held = state.assignment
+    former = reports.get(held.node) if held is not None else None
+    end = former.report.wal_end if former is not None else None
+    own = reports[target].report.wal_end
+    if end is None or own is None or end.timeline != own.timeline:
+        return "how much would be lost is unknown"
+    behind = end.lsn - own.lsn
+    if behind > 0:
+        return f"{behind} bytes of WAL that the primary had written are missing there"
+    if surveyed:
+        return "commits since the primary's last report may be missing there"
+    return None
+
+
+def _answers(
+    state: ClusterState, reports: Mapping[NodeId, Received], fresh_since_ms: int
+) -> Iterator[SurveyAnswer]:
+    for member in state.servers:
+        received = reports.get(member.name)
+        if received is None or received.at_ms < fresh_since_ms:
+            continue
+        report = received.report
+        if report.state in _SURVEYABLE and report.data_id is not None:
+            yield SurveyAnswer(
+                node=member.name,
+                data_id=report.data_id,
+                wal_end=report.wal_end,
+                timeline_begin=None,
+            )

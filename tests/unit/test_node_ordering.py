@@ -1,0 +1,157 @@
+"""An operator's orders on their way into the log."""
+
+import pytest
+
+from pgbastion.api.ports import Done, Refused, Unknown
+from pgbastion.clock import boottime_ms
+from pgbastion.control.apply import Outcome
+from pgbastion.model.cluster import ClusterState, Order, OrderKind
+from pgbastion.model.commands import Command, GiveOrder
+from pgbastion.model.ids import NodeId
+from pgbastion.model.report import NodeReport
+from pgbastion.model.views import Received
+from pgbastion.model.wal import Lsn
+from pgbastion.node.ordering import Ordering
+from pgbastion.testing.views import (
+    assignment,
+    cluster_state,
+    end,
+    primary_report,
+    received,
+    report,
+)
+
+pytestmark = pytest.mark.anyio
+
+N1, N2, N3, N9 = NodeId("n1"), NodeId("n2"), NodeId("n3"), NodeId("n9")
+
+
+class FakeHost:
+    """Notes what is proposed, and answers what a test wants."""
+
+    def __init__(self, *reports: NodeReport) -> None:
+        self.state: ClusterState = cluster_state()
+        self.reports: dict[NodeId, Received] = received(*reports, at_ms=boottime_ms())
+        self.outcome: Outcome | None = Outcome.OK
+        self.proposed: list[Command] = []
+
+    async def propose(self, command: Command, *, timeout_s: float) -> Outcome | None:
+        del timeout_s
+        self.proposed.append(command)
+        return self.outcome
+
+    @property
+    def order(self) -> Order:
+        [command] = self.proposed
+        assert isinstance(command, GiveOrder)
+        return command.order
+
+
+def whole() -> FakeHost:
+    return FakeHost(
+        primary_report(),
+        report(2, replay_lsn=Lsn(90)),
+        report(3, replay_lsn=Lsn(100)),
+    )
+
+
+def headless(*reports: NodeReport) -> FakeHost:
+    """Return a cluster whose primary is gone."""
+    host = FakeHost(*reports)
+    host.state = cluster_state(assignment=assignment(revoked=True))
+    return host
+
+
+def ordering(host: FakeHost) -> Ordering:
+    return Ordering(host, fresh_ms=60_000, drain_ms=lambda: 700)  # type: ignore[arg-type]
+
+
+async def test_a_switchover_without_a_name_goes_to_the_best() -> None:
+    host = whole()
+
+    outcome = await ordering(host).switch_over(None, None, cause="me")
+
+    assert isinstance(outcome, Done)
+    order = host.order
+    assert (order.order, order.target, order.drain_ms) == (
+        OrderKind.SWITCHOVER,
+        N3,
+        700,
+    )
+    assert order.at < order.expires_at
+    assert outcome.facts == {"id": order.order_id, "to": N3}
+
+
+async def test_a_switchover_takes_the_drain_that_it_is_given() -> None:
+    host = whole()
+
+    await ordering(host).switch_over(N2, 0, cause="me")
+
+    assert (host.order.target, host.order.drain_ms) == (N2, 0)
+
+
+@pytest.mark.parametrize("to", [N1, N9])
+async def test_what_cannot_be_done_is_refused_and_not_proposed(to: NodeId) -> None:
+    host = whole()
+
+    switchover = await ordering(host).switch_over(to, None, cause="me")
+    failover = await ordering(host).fail_over(to, force=True, cause="me")
+
+    assert isinstance(switchover, Refused)
+    assert isinstance(failover, Refused)
+    assert switchover.code == failover.code == "unfit"
+    assert host.proposed == []
+
+
+async def test_a_switchover_needs_somebody_who_can_take_the_role() -> None:
+    outcome = await ordering(FakeHost(primary_report())).switch_over(
+        None, None, cause="me"
+    )
+
+    assert isinstance(outcome, Refused)
+    assert outcome.code == "no_candidate"
+
+
+async def test_nobody_vouches_for_the_death_of_a_living_primary() -> None:
+    host = whole()
+
+    await ordering(host).fail_over(N2, force=True, cause="me")
+
+    assert (host.order.order, host.order.force) == (OrderKind.FAILOVER, False)
+
+
+async def test_a_failover_that_may_lose_commits_needs_force() -> None:
+    behind = (primary_report(wal_end=end(350)), report(2))
+
+    refused = headless(*behind)
+    outcome = await ordering(refused).fail_over(N2, force=False, cause="me")
+    forced = headless(*behind)
+    await ordering(forced).fail_over(N2, force=True, cause="me")
+
+    assert isinstance(outcome, Refused)
+    assert outcome.code == "commits_may_be_lost"
+    assert "250 bytes" in outcome.message
+    assert refused.proposed == []
+    assert forced.order.force
+
+
+async def test_a_failover_that_loses_nothing_needs_no_force() -> None:
+    host = headless(report(2), report(3))
+
+    outcome = await ordering(host).fail_over(N2, force=False, cause="me")
+
+    assert isinstance(outcome, Done)
+    assert host.order.target == N2
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind"),
+    [(None, Unknown), (Outcome.ORDER_OPEN, Refused), (Outcome.WRONG_EPOCH, Refused)],
+)
+async def test_what_became_of_the_proposal_is_told(
+    outcome: Outcome | None, kind: type
+) -> None:
+    host = whole()
+    host.outcome = outcome
+
+    assert isinstance(await ordering(host).switch_over(N2, None, cause="me"), kind)
