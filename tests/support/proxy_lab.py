@@ -73,6 +73,7 @@ class ProxyLab:
         epoch: int = 1,
         left_s: float = 60.0,
         hold: bool = False,
+        park: bool = False,
     ) -> Routes:
         """Describe routes to nodes of this lab."""
         self.revision += 1
@@ -84,7 +85,8 @@ class ProxyLab:
             replicas=tuple(self.backend(node) for node in replicas),
             replica_reason="the test says so, too",
             expires_ns=seconds_from_now(left_s),
-            hold=hold,
+            hold=hold or park,
+            park=park,
         )
 
     async def connect(self, port: int = PRIMARY_PORT) -> "RawClient":

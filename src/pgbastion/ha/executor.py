@@ -236,13 +236,18 @@ class Executor:
         log.info("stopped", ms=boottime_ms() - started_ms)
         hand_over = self._own().hand_over
         if action.reason is Reason.HANDING_OVER and hand_over is not None:
-            try:
-                self._observer.ended_at = await hand_over.ended_at()
-            except (PgBastionError, TimeoutError, OSError) as exc:
-                # Without it the survey finds out who has everything.
-                log.warning("end_unknown", error=str(exc))
-        await self._observer.inspect()
+            # Clients wait meanwhile, so both look at the files at one time.
+            await asyncio.gather(self._note_end(hand_over), self._observer.inspect())
+        else:
+            await self._observer.inspect()
         return True
+
+    async def _note_end(self, hand_over: HandOver) -> None:
+        try:
+            self._observer.ended_at = await hand_over.ended_at()
+        except (PgBastionError, TimeoutError, OSError) as exc:
+            # Without it the survey finds out who has everything.
+            log.warning("end_unknown", error=str(exc))
 
     async def _start(self, action: act.StartStandby | act.StartPrimary) -> bool:
         if isinstance(action, act.StartPrimary):

@@ -70,6 +70,17 @@ class StandInServer:
             writer.transport.abort()
         await asyncio.sleep(0)
 
+    @property
+    def connections(self) -> int:
+        """How many clients are there, whatever they are told."""
+        return len(self._writers)
+
+    def turn_away(self) -> None:
+        """Answer FATAL 57P03 to everybody who is there, and hang up."""
+        for writer in tuple(self._writers):
+            writer.write(error("57P03", f"{self.node} is shutting down"))
+            writer.close()
+
     def secret_of(self, pid: int) -> bytes:
         """Return the cancel key that session ``pid`` was given."""
         return struct.pack("!I", pid * 7919 & 0xFFFFFFFF) * (self.key_bytes // 4)
