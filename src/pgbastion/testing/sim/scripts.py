@@ -165,6 +165,21 @@ def leader_that_stepped_down(stage: Stage) -> None:
     stage.mend()
 
 
+def late_answer(stage: Stage) -> None:
+    """An answer takes long: the lease counts from the sending of the renewal."""
+    n1, n3 = stage.n[1], stage.n[3]
+    stage.renewed()
+    stage.wait(stage.cluster.timings.renew_ms - 150)
+    _transfer(n1, n3)
+    stage.until(lambda: stage.leads(n3), limit_ms=2_000, step_ms=0.1)
+    stage.cluster.links.slow[3, 1] = 300
+    stage.renewed()
+    stage.isolate(n1)
+    stage.until(lambda: stage.epoch == 2, limit_ms=20_000)
+    stage.cluster.links.slow.clear()
+    stage.mend()
+
+
 def holder_is_cut_off(stage: Stage) -> None:
     """The plain case: the primary's node is cut off from all others."""
     stage.renewed()
@@ -416,6 +431,7 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
     "restarted_voter": (restarted_voter, WITNESSED),
     "slow_question": (slow_question, WITNESSED),
     "leader_that_stepped_down": (leader_that_stepped_down, THREE),
+    "late_answer": (late_answer, THREE),
     "holder_is_cut_off": (holder_is_cut_off, THREE),
     "wakes_between_decision_and_assignment": (
         wakes_between_decision_and_assignment,
