@@ -5,13 +5,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Final
 
 BIN: Final = Path(sys.executable).parent
 FULL_VARIABLE: Final = "PGBASTION_TEST_FULL"
+_SECOND_LOOK: Final = frozenset({"component", "postgres"})
 
 
 class Kind(Enum):
@@ -34,6 +35,21 @@ class Layer:
     environment: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[Callable[[], str | None], ...] = ()
     """Each answers why the layer cannot run here, or None."""
+
+    def again(self) -> "Layer | None":
+        """Return the layer with the tests that have just failed; None: it has no such.
+
+        For layers whose tests wait on processes and sockets. Where a failure may be a
+        broken promise, once is enough: those layers get no second look.
+        """
+        if self.name not in _SECOND_LOOK:
+            return None
+        old = f"test-results/{self.name}.xml"
+        new = f"test-results/{self.name}-again.xml"
+        command = tuple(word.replace(old, new) for word in self.command)
+        return replace(
+            self, name=f"{self.name}-again", command=(*command, "--last-failed")
+        )
 
     def cannot_run(self) -> str | None:
         """Return why this layer cannot run here; None: it can."""

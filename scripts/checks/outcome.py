@@ -25,6 +25,22 @@ class Outcome:
             self, failed=self.failed + 1, details=(*self.details, f"FAILED {detail}")
         )
 
+    def looked_at_again(self, again: "Outcome") -> "Outcome":
+        """Return the outcome after its failures were run once more.
+
+        What passed then is reported as unsteady, with its name: it is for somebody to
+        look at, but no reason to refuse a change.
+        """
+        if again.failed or again.not_run is not None or again.passed < self.failed:
+            return self
+        details = tuple(
+            detail.replace("FAILED", "UNSTEADY (failed, then passed)", 1)
+            for detail in self.details
+        )
+        return replace(
+            self, passed=self.passed + self.failed, failed=0, details=details
+        )
+
     def lasting(self, seconds: float) -> "Outcome":
         """Return the outcome with the time that the layer took."""
         return replace(self, seconds=seconds)
