@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pgbastion.bench._engine_lab import SECRET, Engine, Lab, lab, until
 from pgbastion.consensus import _engine
-from support.engine_lab import SECRET, Engine, Lab, lab, until
 
 SUBNET = "127.31.1"
 

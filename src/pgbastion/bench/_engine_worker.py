@@ -1,4 +1,4 @@
-"""A process with one engine, driven by JSON lines: ``python engine_worker.py ARGS``.
+"""A process with one engine, driven by JSON lines: ``python _engine_worker.py ARGS``.
 
 A command carries ``id`` and ``do``; its answer carries the same ``id``. The first line
 says that the engine listens, or why it cannot. The process ends with its input.

@@ -17,8 +17,8 @@ from typing import Any
 
 from pgbastion.guard import page as shared_page
 
-WORKER = Path(__file__).with_name("engine_worker.py")
-SECRET = b"a secret of these tests"
+WORKER = Path(__file__).with_name("_engine_worker.py")
+SECRET = b"the secret of a bench"
 ANSWER_S = 10.0
 ELECTION_S = 5.0
 
@@ -147,10 +147,10 @@ class Lab:
         self.engines[member_id] = engine
         return engine
 
-    def form(self, size: int) -> None:
+    def form(self, size: int, **options: object) -> None:
         """Make a cluster of ``size`` voters."""
         for member_id in range(1, size + 1):
-            self.add(member_id)
+            self.add(member_id, **options)
         self.engines[1].ask("form", member_id=1)
         until(lambda: self.leader() == 1, "the first member leads")
         for member_id in range(2, size + 1):
@@ -225,7 +225,11 @@ def lab(folder: Path, subnet: str) -> Iterator[Lab]:
 
 
 def until(
-    holds: Callable[[], bool], what: str, *, within_s: float = ELECTION_S
+    holds: Callable[[], bool],
+    what: str,
+    *,
+    within_s: float = ELECTION_S,
+    every_s: float = 0.02,
 ) -> None:
     """Wait until something holds.
 
@@ -236,7 +240,7 @@ def until(
     while not holds():
         if time.monotonic() > end:
             raise AssertionError(f"not within {within_s} s: {what}")
-        time.sleep(0.02)
+        time.sleep(every_s)
 
 
 def _free_port(host: str) -> int:
