@@ -61,6 +61,9 @@ class Node:
         """Start the daemon; its standard error is appended to `log`."""
         if self.daemon() is not None:
             raise LabError(f"the daemon of {self.name} runs already")
+        if self._daemon is not None:
+            # One that was killed may still have threads that have not ended.
+            self._daemon.wait(waits.PROCESS_GONE_S)
         program = Path(sys.executable).with_name("pgbastion")
         command = [str(program), "start", "--config", str(self.config)]
         self._daemon = self.run(command)
