@@ -108,11 +108,13 @@ def test_every_plan_has_layers() -> None:
     assert all(list(layers_of(plan)) for plan in PLANS)
 
 
-def test_all_layers_of_a_pipeline_end_within_half_an_hour() -> None:
+def test_a_pipeline_in_which_every_layer_hangs_ends_within_three_quarters_of_an_hour() -> (
+    None
+):
     lint = {"ruff", "format", "mypy", "imports", "sizes", "documents"}
     tests = [found for found in layers_of("test") if found.name not in lint]
 
-    assert sum(found.deadline_s for found in tests) <= 29 * 60
+    assert sum(found.deadline_s for found in tests) <= 45 * 60
 
 
 def test_an_interrupt_ends_the_layer_and_the_run_says_so(tmp_path: Path) -> None:
