@@ -108,9 +108,7 @@ def test_every_plan_has_layers() -> None:
     assert all(list(layers_of(plan)) for plan in PLANS)
 
 
-def test_a_pipeline_in_which_every_layer_hangs_ends_within_three_quarters_of_an_hour() -> (
-    None
-):
+def test_a_pipeline_whose_layers_all_hang_ends_in_three_quarters_of_an_hour() -> None:
     lint = {"ruff", "format", "mypy", "imports", "sizes", "documents"}
     tests = [found for found in layers_of("test") if found.name not in lint]
 
