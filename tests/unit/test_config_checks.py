@@ -160,10 +160,6 @@ def test_a_listen_address_that_others_do_not_use_is_pointed_out() -> None:
         ({"tags": {"failover_priority": 0}}, "tags.failover_priority"),
         ({"tags": {"clonefrom": True}}, "tags.clonefrom"),
         (
-            {"failover": {"primary_restart_timeout": "5s"}},
-            "failover.primary_restart_timeout",
-        ),
-        (
             {"postgresql": {"connect_dsn": "postgres://localhost/app"}},
             "postgresql.connect_dsn",
         ),
@@ -173,6 +169,22 @@ def test_what_the_file_leaves_open_is_noted(sections: dict[str, Any], key: str) 
     notes = of_severity(check_config(understood(**sections)), Severity.NOTE)
 
     assert key in notes
+
+
+def test_a_user_without_the_superusers_rights_is_replaced_in_connect_dsn() -> None:
+    problems = check_config(
+        understood(postgresql={"connect_dsn": "postgres://probe@/app"})
+    )
+
+    assert of_severity(problems, Severity.WARNING) == ["postgresql.connect_dsn"]
+
+
+def test_database_and_options_of_connect_dsn_are_used_without_a_word() -> None:
+    dsn = "dbname=app user=postgres options='-c work_mem=4MB'"
+
+    problems = check_config(understood(postgresql={"connect_dsn": dsn}))
+
+    assert "postgresql.connect_dsn" not in {problem.key for problem in problems}
 
 
 def test_a_witness_with_default_values_has_no_note_about_keys_it_lacks() -> None:

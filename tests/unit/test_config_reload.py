@@ -24,6 +24,7 @@ def test_an_unchanged_file_changes_nothing() -> None:
         ({"tags": {"nofailover": True}}, "tags.nofailover"),
         ({"postgresql": {"parameters": {"work_mem": "8MB"}}}, "postgresql.parameters"),
         ({"failover": {"stop_timeout": "5s"}}, "failover.stop_timeout"),
+        ({"proxy": {"max_connections": 5}}, "proxy.max_connections"),
     ],
 )
 def test_what_can_be_applied_is_applied(sections: dict[str, Any], key: str) -> None:
@@ -35,7 +36,6 @@ def test_what_can_be_applied_is_applied(sections: dict[str, Any], key: str) -> N
     [
         ({"node": {"name": "n9"}}, "node.name"),
         ({"proxy": {"primary_port": 6432}}, "proxy.primary_port"),
-        ({"proxy": {"max_connections": 5}}, "proxy.max_connections"),
         ({"raft": {"election_timeout": "400ms"}}, "raft.election_timeout"),
         ({"postgresql": {"data_dir": "/srv/other"}}, "postgresql.data_dir"),
         ({"postgresql": None}, "postgresql"),

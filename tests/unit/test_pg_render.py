@@ -226,3 +226,19 @@ def test_equal_looking_passwords_have_one_verifier() -> None:
     assert scram.verifier("\u00aa", salt) == scram.verifier("a", salt)
     assert scram.verifier("I\u00adX", salt) == scram.verifier("IX", salt)
     assert scram.verifier("\u0007\u00e4", salt) != scram.verifier("\u00e4", salt)
+
+
+def test_a_password_file_keeps_its_server_and_gets_other_passwords() -> None:
+    old = {"repli:cator": "old:\\", "rewinder": "old"}
+    new = {"repli:cator": "new:\\1", "rewinder": "newer"}
+    upstream = render.Upstream(host="::1", port=5442)
+
+    text = render.with_passwords(render.passfile(upstream, old), new)
+
+    assert text == render.passfile(upstream, new)
+
+
+def test_a_password_file_that_lets_in_nowhere_stays_so() -> None:
+    text = render.passfile(None, {"replicator": "x"})
+
+    assert render.with_passwords(text, {"replicator": "y"}) == text

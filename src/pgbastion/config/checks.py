@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from pgbastion.config.model import Config, PostgresqlSection, Section
 from pgbastion.config.problems import Problem, Severity
 from pgbastion.config.timings import PROFILES, smallest_lease_ms, timing_faults
-from pgbastion.config.types import RAFT_PORT
+from pgbastion.config.types import RAFT_PORT, parts_of_conninfo
 from pgbastion.postgres.settings import check_parameters
 
 # sun_path holds 108 bytes with its end; the rest is for "/.s.PGSQL.PORT.lock".
@@ -22,9 +22,6 @@ VOTERS_MAX: Final = 5
 # Keys that are understood and whose part is not built yet.
 WITHOUT_EFFECT: Final = {
     "tags.clonefrom": "copies are taken from the primary",
-    "failover.primary_restart_timeout": "a ready standby is always preferred",
-    "postgresql.connect_dsn": "the daemon asks its own server, never the proxy, as "
-    "postgresql.superuser in the database postgres",
 }
 
 
@@ -224,6 +221,32 @@ def _postgresql(config: Config) -> Iterator[Problem]:
         )
 
 
+def _dsn(config: Config) -> Iterator[Problem]:
+    """The daemon asks its own server, by its socket, with the rights that it needs."""
+    section = config.postgresql
+    if section is None or section.connect_dsn is None:
+        return
+    parts = parts_of_conninfo(section.connect_dsn)
+    user = parts.get("user", section.superuser)
+    if user != section.superuser:
+        yield Problem(
+            key="postgresql.connect_dsn",
+            problem=f"the user {user} is replaced by postgresql.superuser "
+            f"{section.superuser}, whose rights the daemon needs",
+            remedy="name the user as postgresql.superuser, or leave it out",
+            severity=Severity.WARNING,
+        )
+    replaced = sorted(set(parts) - {"dbname", "options", "user"})
+    if replaced:
+        yield Problem(
+            key="postgresql.connect_dsn",
+            problem=f"{', '.join(replaced)}: replaced by the server's own socket and "
+            "the superuser's password, so that no probe goes through the proxy",
+            remedy="nothing has to be done; database and options are used",
+            severity=Severity.NOTE,
+        )
+
+
 def _exposure(config: Config) -> Iterator[Problem]:
     yield Problem(
         key="raft.tls_enabled",
@@ -260,6 +283,7 @@ _CHECKS: Final = (
     _peers,
     _paths,
     _postgresql,
+    _dsn,
     _exposure,
     _without_effect,
 )

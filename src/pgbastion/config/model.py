@@ -207,8 +207,11 @@ class ProxySection(Section):
     max_replica_lag: SizeBytes = Field(
         16 << 20, description="A standby further behind gets no new session."
     )
-    data_path: Literal["auto", "userspace"] = Field(
-        "auto", description="Who moves the bytes; in this version always user space."
+    data_path: Literal["auto", "kernel", "userspace"] = Field(
+        "auto",
+        description="Who moves the bytes of busy sessions: the kernel where a "
+        "self-test passes (auto), the same with a warning where it does not "
+        "(kernel), or the daemon itself (userspace).",
     )
     tls: ProxyTlsSection = Field(
         default_factory=ProxyTlsSection, description="TLS of clients."

@@ -14,6 +14,10 @@ APPLIED: Final = frozenset(
         "failover.stop_timeout",
         "postgresql.parameters",
         "postgresql.hba",
+        "postgresql.password_file",
+        "proxy.hold_timeout",
+        "proxy.max_hold",
+        "proxy.max_connections",
     }
 )
 # What the cluster has agreed on: the file counts when a cluster is founded only.

@@ -196,6 +196,13 @@ def _conninfo(value: object) -> str:
     return text
 
 
+def parts_of_conninfo(text: str) -> dict[str, str]:
+    """Return the parts of a connection string that was already checked."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    return {key: str(value) for key, value in conninfo_to_dict(text).items()}
+
+
 def _sync_count(value: object) -> int | None:
     if value == "auto":
         return None

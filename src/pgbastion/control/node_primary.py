@@ -228,12 +228,35 @@ def serve(view: NodeView) -> Decision | None:
 
 
 def after_crash(view: NodeView) -> Decision | None:
-    """Give the role to a standby that has everything, if one is ready."""
-    if standbys_have_everything(view):
+    """Give the role to a standby that has everything, if one is ready.
+
+    A restart in place goes first for as long as the operator allows.
+    """
+    if view.now_ms >= restart_until_ms(view) and standbys_have_everything(view):
         return give_back(view, Reason.CRASHED_STANDBY_READY)
     if view.postgres.start_failures >= START_FAILURES_MAX:
         return give_back(view, Reason.RELEASING)
     return None
+
+
+def restart_until_ms(view: NodeView) -> int:
+    """Return until when a crashed primary is preferred to a ready standby."""
+    return view.postgres.ended_ms + view.limits.restart_ms
+
+
+def end_slow_restart(view: NodeView) -> Decision | None:
+    """Stop a restart in place that takes longer than the operator allows.
+
+    Only where a standby is ready: else there is nothing better to wait for.
+    """
+    postgres = view.postgres
+    patient = view.limits.restart_ms == 0 or view.now_ms < restart_until_ms(view)
+    if patient or postgres.ended_ms == 0 or postgres.in_recovery is not None:
+        return None
+    if not standbys_have_everything(view):
+        return None
+    kill = StopPostgres(mode=StopMode.KILL, reason=Reason.CRASHED_STANDBY_READY)
+    return Decision(Reason.CRASHED_STANDBY_READY, (kill,))
 
 
 def standbys_have_everything(view: NodeView) -> bool:

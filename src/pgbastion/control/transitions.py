@@ -66,6 +66,7 @@ class Step(StrEnum):
     AWAIT_PROMOTION = "await_promotion"
     AFTER_CRASH = "after_crash"
     RESTART = "restart"
+    END_SLOW_RESTART = "end_slow_restart"
     CHECK_PROMOTED = "check_promoted"
     CHECK_ANSWERS = "check_answers"
     OPEN = "open"
@@ -175,6 +176,7 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
             Step.HOLD_LEASE,
             Step.SAY_RUNNING,
             Step.CHECK_ANSWERS,
+            Step.END_SLOW_RESTART,
             Step.AWAIT_PROMOTION,
         ),
         "a promotion or a start as primary is under way",

@@ -76,6 +76,7 @@ class Observer:
         """Where the server ended in order, while it has not been started since."""
         self.start_failures = 0
         self.start_failed_ms = 0
+        self._ended_ms = 0
         self.hurry = False
 
     # Looking
@@ -155,6 +156,9 @@ class Observer:
         if self._server_pid == 0 and self._guard.facts().pid == 0:
             self.start_failures += 1
             self.start_failed_ms = boottime_ms()
+        if self._server_pid:
+            # A start that failed leaves the instant of the crash as it is.
+            self._ended_ms = boottime_ms()
         self._server, self._server_pid, self._promotion = None, 0, None
         self._confirmed = self._applied = None
         self._silent_since_ms.clear()
@@ -214,6 +218,7 @@ class Observer:
             return PostgresView(
                 running=False,
                 wal_end=self._data.wal_end,
+                ended_ms=self._ended_ms,
                 start_failures=self.start_failures,
                 start_failed_ms=self.start_failed_ms,
             )
@@ -227,6 +232,7 @@ class Observer:
                 promote_asked=self.promote_asked_pid == facts.pid,
                 evidence_ms=evidence_ms,
                 started_ms=started_ms,
+                ended_ms=self._ended_ms,
                 start_failures=self.start_failures,
                 start_failed_ms=self.start_failed_ms,
             )

@@ -191,6 +191,8 @@ class PostgresView:
     """The members that have a slot; None: not read yet."""
     checkpointed: bool = False
     """Whether a checkpoint was completed on the current timeline."""
+    ended_ms: int = 0
+    """When the server's processes were last seen to have ended; 0: never."""
     start_failures: int = 0
     """Starts that failed in a row."""
     start_failed_ms: int = 0
@@ -226,6 +228,9 @@ class Limits:
     evidence_max_ms: int
     sync_silent_ms: int
     start_max_ms: int = START_MAX_MS
+    restart_ms: int = 0
+    """How long a crashed primary may take to be one again; 0: a ready standby is
+    preferred at once."""
     retry_ms: int = 1_000
 
 

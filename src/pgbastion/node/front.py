@@ -1,12 +1,13 @@
 """What clients, people and programs see of a node: the proxy, the API, the metrics."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from typing import Final
 
 from pgbastion.api.app import build_api, build_metrics_api
 from pgbastion.api.ports import Tokens
 from pgbastion.api.server import ApiServer
-from pgbastion.config.model import Config
+from pgbastion.config.model import Config, ProxySection
 from pgbastion.config.secrets import TOKEN_FILE_NAME, Secrets
 from pgbastion.control.routing import Routing
 from pgbastion.ha.host import Host
@@ -19,6 +20,9 @@ from pgbastion.observe.logging import get_logger
 from pgbastion.observe.metrics import Metrics
 from pgbastion.proxy.listener import Proxy
 from pgbastion.proxy.routes import Backend, DataPath, Limits, Routes
+
+_WARNINGS: Final = frozenset({"proxy_kernel_path_failed"})
+_STATES: Final = frozenset({"proxy_listening", "proxy_data_path"})
 
 log = get_logger("front")
 
@@ -99,6 +103,10 @@ class Front:
         for server in self._servers:
             await server.start()
 
+    def reconfigure(self, config: Config) -> None:
+        """Take other limits; sessions that are open stay."""
+        self.proxy.set_limits(_limits(config.proxy))
+
     async def stop(self) -> None:
         """Close all ports and every session."""
         await self.proxy.stop(0)
@@ -137,14 +145,28 @@ def _proxy(config: Config) -> Proxy:
         bind=proxy.bind_address,
         primary_port=proxy.primary_port,
         replica_port=proxy.replica_port,
-        limits=Limits(
-            connections_max=proxy.max_connections,
-            hold_s=proxy.hold_timeout / 1_000,
-            hold_max=proxy.max_hold,
-        ),
-        on_event=lambda event, fields: log.debug(event, **fields),
-        data_path=DataPath.USERSPACE,
+        limits=_limits(proxy),
+        on_event=_note,
+        data_path=DataPath(proxy.data_path),
     )
+
+
+def _limits(proxy: ProxySection) -> Limits:
+    return Limits(
+        connections_max=proxy.max_connections,
+        hold_s=proxy.hold_timeout / 1_000,
+        hold_max=proxy.max_hold,
+    )
+
+
+def _note(event: str, fields: Mapping[str, object]) -> None:
+    """Record what the proxy does; what concerns one session is a detail."""
+    if event in _WARNINGS:
+        log.warning(event, **fields)
+    elif event in _STATES:
+        log.info(event, **fields)
+    else:
+        log.debug(event, **fields)
 
 
 def _backend(member: Member) -> Backend:

@@ -2,6 +2,7 @@
 
 from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.secrets import Secrets
+from pgbastion.config.types import parts_of_conninfo
 from pgbastion.ha.loop import Pace
 from pgbastion.model.cluster import Member
 from pgbastion.model.ids import MemberId, NodeId
@@ -39,6 +40,7 @@ def limits_of(config: Config) -> Limits:
         margin_ms=timings.margin_ms,
         evidence_max_ms=timings.evidence_max_ms,
         sync_silent_ms=timings.sync_silent_ms,
+        restart_ms=config.failover.primary_restart_timeout,
     )
 
 
@@ -64,6 +66,7 @@ def build_instance(
         replication=section.replication_user,
         rewind=section.rewind_user,
     )
+    dsn = parts_of_conninfo(section.connect_dsn) if section.connect_dsn else {}
     return Instance(
         paths=PgPaths(
             bin_dir=section.bin_dir,
@@ -87,4 +90,6 @@ def build_instance(
             look_s=(timings.evidence_max_ms - timings.probe_ms) / 1_000,
             cut_s=timings.evidence_max_ms / 1_000,
         ),
+        dbname=dsn.get("dbname", "postgres"),
+        options=dsn.get("options", ""),
     )

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import secrets as random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,7 +15,7 @@ from pgbastion.clock import boottime_ns
 from pgbastion.config.load import load_config
 from pgbastion.config.model import Config
 from pgbastion.config.reload import what_changes
-from pgbastion.config.secrets import Secrets
+from pgbastion.config.secrets import Secrets, load_passwords
 from pgbastion.consensus.engine import Engine
 from pgbastion.consensus.interface import (
     Committed,
@@ -308,12 +310,14 @@ class Node:
         configure_logging(level=new.log.level, form=new.log.format)
         self.own = own_member(new)
         self.loop.set_own(self.own)
+        self.front.reconfigure(new)
         if self.instance is not None and new.postgresql is not None:
             self.instance.config.reconfigure(
                 dict(new.postgresql.parameters), new.postgresql.hba
             )
             if self.guard is not None and self.guard.facts().pid:
                 await self.instance.reload(self.host.state.servers)
+            await self._renew_passwords(new)
         told = (
             f"applied: {', '.join(changes.applied) or 'nothing'}; needs a restart: "
             f"{', '.join(changes.needs_restart) or 'nothing'}; the cluster's own "
@@ -322,6 +326,19 @@ class Node:
         log.info("reloaded", result=told)
         self.loop.wake()
         return told
+
+    async def _renew_passwords(self, config: Config) -> None:
+        """Take the passwords that are configured now; the primary has them set."""
+        section = config.postgresql
+        if section is None or self.instance is None:
+            return
+        passwords = load_passwords(section, self.secrets.cluster, os.environ)
+        if passwords == self.secrets.passwords:
+            return
+        self.secrets = replace(self.secrets, passwords=passwords)
+        held = self._holds_lease(self.host.state.epoch)
+        changed = await self.instance.renew_passwords(passwords, on_server=held)
+        log.info("passwords_renewed", roles=",".join(changed), on_server=held)
 
     # The end
 

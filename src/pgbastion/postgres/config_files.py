@@ -33,6 +33,10 @@ class Secrets:
     def __init__(self, passwords: Mapping[str, str]) -> None:
         self._passwords = dict(passwords)
 
+    def renew(self, passwords: Mapping[str, str]) -> None:
+        """Take other passwords: whoever asks from now on gets them."""
+        self._passwords = dict(passwords)
+
     def __repr__(self) -> str:
         return f"Secrets(of {', '.join(sorted(self._passwords))})"
 
@@ -130,6 +134,18 @@ class ConfigFiles:
             role: self._secrets.of(role) for role in (roles.replication, roles.rewind)
         }
         text = render.passfile(upstream, passwords)
+        await self._files.write(self._paths.passfile, text)
+
+    async def renew_passfile(self) -> None:
+        """Write the passwords anew for the server that the file lets in at, if any."""
+        current = await self._files.read(self._paths.passfile)
+        if current is None:
+            return
+        roles = self._identity.roles
+        passwords = {
+            role: self._secrets.of(role) for role in (roles.replication, roles.rewind)
+        }
+        text = render.with_passwords(current, passwords)
         await self._files.write(self._paths.passfile, text)
 
     async def sanitise(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ not cancelled: its socket is shut down, which ends the wait at once.
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString
@@ -42,23 +42,34 @@ class Address:
     port: int
     user: str
     password: str = field(repr=False)
+    newest: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+    """Gives the password as it is configured now; it is tried first. The server has
+    it a moment later, when the primary's node has read it too."""
     dbname: str = "postgres"
     statement_timeout_ms: int = 0
     replication: bool = False
     """A connection that also understands replication commands."""
     application_name: str = "pgbastion"
+    options: str = ""
+    """More of libpq's ``options``; what we need comes after them and wins."""
 
-    def parameters(self) -> dict[str, str]:
-        """Return libpq's parameters."""
+    def passwords(self) -> tuple[str, ...]:
+        """Return what to log in with, the newest first."""
+        newest = self.password if self.newest is None else self.newest()
+        return tuple(dict.fromkeys((newest, self.password)))
+
+    def parameters(self, password: str | None = None) -> dict[str, str]:
+        """Return libpq's parameters; by default with the first password."""
         # What we commit (roles, slots, marks in the WAL) never waits for a standby.
-        options = "-c search_path=pg_catalog -c synchronous_commit=local"
+        needed = "-c search_path=pg_catalog -c synchronous_commit=local"
+        options = f"{self.options} {needed}".lstrip()
         if self.statement_timeout_ms:
             options += f" -c statement_timeout={self.statement_timeout_ms}"
         return {
             "host": self.host,
             "port": str(self.port),
             "user": self.user,
-            "password": self.password,
+            "password": self.password if password is None else password,
             "dbname": self.dbname,
             "options": options,
             "application_name": self.application_name,
@@ -102,15 +113,25 @@ class Connection:
         where = f"{self._address.host}:{self._address.port}"
         try:
             async with asyncio.timeout(deadline_s):
-                self._connection = await psycopg.AsyncConnection.connect(
-                    **self._address.parameters(),  # type: ignore[arg-type]
-                    autocommit=True,
-                    prepare_threshold=None,
-                )
+                self._connection = await self._log_in()
         except TimeoutError as exc:
             raise ServerSilentError(f"cannot connect to {where}: no answer") from exc
         except (psycopg.Error, OSError) as exc:
             raise ServerSilentError(f"cannot connect to {where}: {exc}") from exc
+
+    async def _log_in(self) -> psycopg.AsyncConnection[Row]:
+        *newer, last = self._address.passwords()
+        for password in newer:
+            with suppress(psycopg.OperationalError):
+                return await self._connect(password)
+        return await self._connect(last)
+
+    async def _connect(self, password: str) -> psycopg.AsyncConnection[Row]:
+        return await psycopg.AsyncConnection.connect(
+            **self._address.parameters(password),  # type: ignore[arg-type]
+            autocommit=True,
+            prepare_threshold=None,
+        )
 
     async def close(self) -> None:
         """Close the connection, if it is open."""

@@ -15,9 +15,9 @@ from pgbastion.ha.ports import DataFacts, RunningServer, ServerFacts, Upstream
 from pgbastion.model.cluster import Member, ReplicationMode, SyncSet
 from pgbastion.model.ids import Epoch, NodeId, Timeline
 from pgbastion.model.report import ReplicationRow
-from pgbastion.model.views import RejoinStep, RejoinView
+from pgbastion.model.views import RejoinView
 from pgbastion.model.wal import Lsn, WalEnd
-from pgbastion.postgres import rejoin, render, staging
+from pgbastion.postgres import render, staging
 from pgbastion.postgres.bootstrap import init_cluster
 from pgbastion.postgres.config_files import ConfigFiles, Secrets
 from pgbastion.postgres.connection import Address
@@ -32,6 +32,8 @@ from pgbastion.postgres.offline import Offline
 from pgbastion.postgres.primary import Primary
 from pgbastion.postgres.probe import Probe
 from pgbastion.postgres.programs import Programs
+from pgbastion.postgres.rejoining import Rejoining
+from pgbastion.postgres.roles import renew_passwords
 from pgbastion.postgres.settings import Value, limits
 from pgbastion.postgres.source import FromPrimary
 from pgbastion.postgres.standby import Standby, Unknown
@@ -60,6 +62,8 @@ class Instance:
         parameters: The operator's settings.
         hba: The operator's access rules.
         bounds: Limits of the profile.
+        dbname: The database of the daemon's own connections.
+        options: What they set besides, in libpq's form.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Instance:
         hba: Sequence[str],
         bounds: Bounds,
         dbname: str = "postgres",
+        options: str = "",
     ) -> None:
         self._paths = paths
         self._identity = identity
@@ -91,7 +96,9 @@ class Instance:
             port=identity.port,
             user=roles.superuser,
             password=secrets.of(roles.superuser),
+            newest=lambda: secrets.of(roles.superuser),
             dbname=dbname,
+            options=options,
         )
         self._disk = DiskWorker(paths, self.files)
         self._probe = Probe(address, self._disk)
@@ -103,9 +110,9 @@ class Instance:
         self._slots: tuple[NodeId, ...] | None = None
         self._slots_ns = 0
         self._timeline: Timeline | None = None
-        self._must_copy: str | None = None
         source = FromPrimary(paths, identity, self.files, self.programs, self.config)
-        self._ladder = Ladder(paths, self.files, self.programs, self.offline, source)
+        ladder = Ladder(paths, self.files, self.programs, self.offline, source)
+        self._rejoining = Rejoining(ladder, identity.node)
         self._address = address
         self._stranger = self._make_stranger()
         # Whom to follow and what to promise stand in one file: a cut that was
@@ -115,7 +122,6 @@ class Instance:
         self.cluster_id = ""
         self.nodes: tuple[NodeId, ...] = ()
         """The other nodes that run PostgreSQL."""
-        self.progress = ""
 
     def _make_stranger(self) -> Stranger:
         """Return what takes over a PostgreSQL that somebody else set up."""
@@ -397,55 +403,18 @@ class Instance:
     # From the primary's history to a standby of it
 
     async def examine(self, upstream: Upstream) -> RejoinView:
-        """Compare the stopped directory with the primary's history.
-
-        Raises:
-            PostgresError: One of them cannot be looked at, or not yet.
-        """
-        if self._must_copy is not None:
-            step, detail = RejoinStep.COPY, self._must_copy
-            return RejoinView(step=step, detail=detail, epoch=upstream.epoch)
+        """Compare the stopped directory with the primary's history."""
         primary = replace(self._address, host=upstream.host, port=upstream.port)
-        found = await self._ladder.decide(primary)
-        if isinstance(found, rejoin.Wait):
-            raise PostgresError(found.reason)
-        step = _STEPS[type(found)]
-        return RejoinView(step=step, detail=found.reason, epoch=upstream.epoch)
+        return await self._rejoining.examine(primary, upstream.epoch)
 
     async def copy(self, upstream: Upstream, cluster_id: str) -> None:
         """Replace the data directory by a copy of the primary's."""
-        mark = Mark(
-            cluster_id=cluster_id, data_id=new_data_id(), node=self._identity.node
-        )
-        step = rejoin.Copy(reason=self._must_copy or "the data directory is empty")
-        await self._take(step, upstream, mark)
-        self._must_copy = None
+        await self._rejoining.copy(_source(upstream), cluster_id)
 
     async def rewind(self, upstream: Upstream) -> None:
-        """Rewind the stopped data directory to the primary's history.
-
-        Raises:
-            PostgresError: It failed; the next examination says what to do instead.
-        """
-        mark = replace(await self._own_mark(), data_id=new_data_id())
-        step = rejoin.Rewind(reason=f"to the history of {upstream.node}")
-        other = await self._take(step, upstream, mark)
-        if other is not None:
-            self._must_copy = other.reason
-            raise PostgresError(f"no rewind is possible: {other.reason}")
-
-    async def _take(
-        self, step: rejoin.Rewind | rejoin.Copy, upstream: Upstream, mark: Mark
-    ) -> rejoin.Copy | None:
-        try:
-            return await self._ladder.take(
-                step, _source(upstream), mark, progress=self._note_progress
-            )
-        finally:
-            self.progress = ""
-
-    def _note_progress(self, done: int, total: int) -> None:
-        self.progress = f"{done >> 20} of {total >> 20} MiB"
+        """Rewind the stopped data directory to the primary's history."""
+        mark = await self._own_mark()
+        await self._rejoining.rewind(_source(upstream), upstream.node, mark)
 
     async def recover(self) -> None:
         """Let the stopped, crashed server recover on its own."""
@@ -469,20 +438,25 @@ class Instance:
         await self._write_access(servers)
         await self._primary.reload()
 
+    async def renew_passwords(
+        self, passwords: Mapping[str, str], *, on_server: bool
+    ) -> tuple[str, ...]:
+        """Take other passwords; with ``on_server``, return whose changed there."""
+        self._secrets.renew(passwords)
+        async with self._writing:
+            await self.config.renew_passfile()
+        if not on_server:
+            return ()
+        roles, bound_s = self._identity.roles, self._bounds.look_s
+        return await renew_passwords(
+            self._address, roles, self._secrets, deadline_s=bound_s
+        )
+
     async def close(self) -> None:
         """Close connections; the server goes on."""
         await self._forget()
         await self._disk.close()
         self.files.close()
-
-
-_STEPS: Final[Mapping[type[rejoin.Step], RejoinStep]] = {
-    rejoin.Follow: RejoinStep.FOLLOW,
-    rejoin.CrashRecover: RejoinStep.RECOVER,
-    rejoin.Rewind: RejoinStep.REWIND,
-    rejoin.Copy: RejoinStep.COPY,
-    rejoin.Refuse: RejoinStep.REFUSE,
-}
 
 
 def _source(upstream: Upstream) -> render.Upstream:

@@ -267,6 +267,24 @@ def passfile(upstream: Upstream | None, passwords: Mapping[str, str]) -> str:
     )
 
 
+_PASSFILE_LINE: Final = re.compile(
+    r"^((?:[^:\\]|\\.)+:\d+:\*:)((?:[^:\\]|\\.)+):.*$", re.MULTILINE
+)
+
+
+def with_passwords(text: str, passwords: Mapping[str, str]) -> str:
+    """Return our password file with other passwords at the same server, or at none."""
+
+    def renewed(line: re.Match[str]) -> str:
+        role = re.sub(r"\\(.)", r"\1", line[2])
+        password = passwords.get(role)
+        if password is None:
+            return line[0]
+        return f"{line[1]}{line[2]}:{_passfile_value(password)}"
+
+    return _PASSFILE_LINE.sub(renewed, text)
+
+
 def _passfile_value(text: str) -> str:
     return text.replace("\\", "\\\\").replace(":", "\\:")
 

@@ -111,6 +111,16 @@ class Proxy:
         ports = {service.value: port for service, port in self._ports.items()}
         self._on_event("proxy_listening", {"bind": self._bind, **ports})
 
+    def set_limits(self, limits: Limits) -> None:
+        """Take other bounds for what is accepted from now on.
+
+        What was given to each session's own parts when they were made stays: the bytes
+        read at once, the time-outs of the wire.
+        """
+        self._limits = limits
+        self._host.limits = limits
+        self._allow_descriptors()
+
     def set_routes(self, routes: Routes) -> None:
         """Take new routes at once.
 
