@@ -6,9 +6,9 @@ import pytest
 
 from pgbastion.control.cluster import (
     AGES_AGAIN_MS,
-    VOTERS_MAX,
     decide_cluster,
 )
+from pgbastion.control.membership import VOTERS_MAX
 from pgbastion.model.actions import (
     AskAges,
     ChangeMember,

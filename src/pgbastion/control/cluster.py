@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from pgbastion.control.lease import older_grants_end_ms, own_grants_end_ms
+from pgbastion.control.membership import or_membership
 from pgbastion.control.orders import failover_order, is_ordered
 from pgbastion.control.pause import cannot_acknowledge, heeds_lease
 from pgbastion.control.survey import (
@@ -23,11 +24,8 @@ from pgbastion.control.survey import (
 )
 from pgbastion.model.actions import (
     AskAges,
-    ChangeMember,
     CloseLease,
     Decision,
-    MemberChange,
-    MoveLeadership,
     Propose,
     Survey,
 )
@@ -45,7 +43,6 @@ from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.views import ClusterView, SurveyAnswer
 
-VOTERS_MAX: Final = 5
 AGES_AGAIN_MS: Final = 200
 SURVEY_AGAIN_MS: Final = 500
 HANDOVER_PATIENCE_MS: Final = 1_500
@@ -70,7 +67,7 @@ def decide_cluster(view: ClusterView) -> Decision:
         return expired
     ordered = is_ordered(view.state) or failover_order(view.state) is not None
     if view.state.paused and not ordered:
-        return _or_membership(view, Decision(Reason.PAUSED))
+        return or_membership(view, Decision(Reason.PAUSED))
     held = view.state.assignment
     if held is None:
         return _decide_first_primary(view)
@@ -106,7 +103,7 @@ def _decide_first_primary(view: ClusterView) -> Decision:
     founder = view.state.member(view.state.founder)
     received = view.reports.get(founder.name) if founder else None
     if founder is None or received is None:
-        return _or_membership(view, Decision(Reason.FIRST_PRIMARY_NOT_READY))
+        return or_membership(view, Decision(Reason.FIRST_PRIMARY_NOT_READY))
     report = received.report
     ready = report.data_id is not None and report.data_id == founder.data_id
     running = report.adopted and report.state is PostgresState.PRIMARY
@@ -117,7 +114,7 @@ def _decide_first_primary(view: ClusterView) -> Decision:
         timeline = _next_timeline(view, ())
         ready = ready and report.state is PostgresState.STOPPED
     if not ready:
-        return _or_membership(view, Decision(Reason.FIRST_PRIMARY_NOT_READY))
+        return or_membership(view, Decision(Reason.FIRST_PRIMARY_NOT_READY))
     command = Assign(
         revision=view.state.revision,
         epoch=Epoch(1),
@@ -168,7 +165,7 @@ def _decide_on_holder(view: ClusterView, policy: Policy, held: Assignment) -> De
     last_ms = view.raft.last_answer_ms
     half_ms = last_ms + policy.lease_ms // 2
     if last_ms and view.now_ms < half_ms:
-        return _or_membership(view, Decision(Reason.PRIMARY_HAS_LEASE, (), half_ms))
+        return or_membership(view, Decision(Reason.PRIMARY_HAS_LEASE, (), half_ms))
     vouching = _vouch(view, held)
     if vouching is not None:
         return vouching
@@ -472,71 +469,4 @@ def _assign(
         Reason.FURTHEST_CHOSEN,
         (CloseLease(epoch=held.epoch), Propose(command=command)),
         detail=f"{best.node}: {best.wal_end}",
-    )
-
-
-def _or_membership(view: ClusterView, otherwise: Decision) -> Decision:
-    """Return a change of membership if one is due, else the other decision."""
-    change = _membership(view, otherwise.wake_at_ms)
-    return otherwise if change is None else change
-
-
-def _membership(view: ClusterView, wake_ms: int | None) -> Decision | None:
-    raft = view.raft
-    if raft.change_pending or not _may_change_members(view):
-        return None
-    known = {m.member_id: m for m in view.state.members}
-    for member_id in raft.learners:
-        member = known.get(member_id)
-        if member is not None and _becomes_voter(view, member):
-            action = ChangeMember(change=MemberChange.PROMOTE, member_id=member_id)
-            return Decision(
-                Reason.PROMOTING_LEARNER, (action,), wake_ms, detail=member.name
-            )
-    for member_id in (*raft.learners, *raft.voters):
-        if member_id not in known and member_id != raft.member_id:
-            action = ChangeMember(change=MemberChange.REMOVE, member_id=member_id)
-            return Decision(Reason.REMOVING_MEMBER, (action,), wake_ms)
-    for member in view.state.members:
-        if member.member_id not in (*raft.voters, *raft.learners):
-            action = ChangeMember(
-                change=MemberChange.ADD_LEARNER,
-                member_id=member.member_id,
-                address=member.raft_address,
-            )
-            return Decision(
-                Reason.ADDING_MEMBER, (action,), wake_ms, detail=member.name
-            )
-    return _move_leadership(view, wake_ms)
-
-
-def _may_change_members(view: ClusterView) -> bool:
-    """No change before the ages' wait is over: ages speak of known configurations."""
-    policy = view.state.policy
-    if policy is None or view.state.assignment is None:
-        return True
-    return view.now_ms >= older_grants_end_ms(policy, view.raft, view.ages)
-
-
-def _becomes_voter(view: ClusterView, member: Member) -> bool:
-    raft = view.raft
-    return member.member_id in raft.caught_up and len(raft.voters) < VOTERS_MAX
-
-
-def _move_leadership(view: ClusterView, wake_ms: int | None) -> Decision | None:
-    """Primary and Raft leader sit on one node, as soon as the primary accepts."""
-    held = view.state.assignment
-    if held is None or not held.opened or held.member_id == view.raft.member_id:
-        return None
-    received = view.reports.get(held.node)
-    accepts = received is not None and received.report.accepting
-    if not accepts or held.member_id not in view.raft.voters:
-        return None
-    if held.member_id not in view.raft.caught_up:
-        return None
-    return Decision(
-        Reason.MOVING_LEADERSHIP,
-        (MoveLeadership(member_id=held.member_id),),
-        wake_ms,
-        detail=held.node,
     )

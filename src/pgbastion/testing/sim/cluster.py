@@ -16,7 +16,7 @@ from pgbastion.testing.sim.server import Waiter
 from pgbastion.testing.sim.world import NS_PER_S, World, ms
 
 if TYPE_CHECKING:
-    from pgbastion.testing.sim.machine import Daemon
+    from pgbastion.testing.sim.daemon import Daemon
 
 JOIN_LATE_MS: Final = 30_000
 

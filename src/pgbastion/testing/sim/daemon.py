@@ -1,0 +1,293 @@
+"""A daemon of a simulated machine: the real parts, put together as a node does it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pgbastion.clock import boottime_ns
+from pgbastion.config.timings import Timings
+from pgbastion.control.routing import Routing
+from pgbastion.guard import page as words
+from pgbastion.ha.cutter import NodeCutter, WitnessCutter
+from pgbastion.ha.executor import Executor, Job
+from pgbastion.ha.executor import Server as Parts
+from pgbastion.ha.host import Host
+from pgbastion.ha.loop import LeaseWords, Loop, Pace
+from pgbastion.ha.observer import Observer
+from pgbastion.ha.ports import Cutter, GuardFacts
+from pgbastion.ha.talk import Kind, decode_cut, encode_answer
+from pgbastion.model.cluster import Member
+from pgbastion.model.ids import (
+    Epoch,
+    Incarnation,
+    MemberId,
+    NodeId,
+)
+from pgbastion.model.views import START_MAX_MS, Limits, SurveyAnswer
+from pgbastion.testing.sim.database import SimDatabase
+from pgbastion.testing.sim.engine import SimEngine
+from pgbastion.testing.sim.guard import GuardPort
+from pgbastion.testing.sim.loop import SimLoop
+from pgbastion.testing.sim.world import NS_PER_MS, ms
+
+if TYPE_CHECKING:
+    from pgbastion.testing.sim.machine import Machine
+
+
+class JudgedCutter:
+    """Answers surveys; the judge looks at each answer that counts."""
+
+    def __init__(self, machine: "Machine", cutter: Cutter) -> None:
+        self._machine = machine
+        self._cutter = cutter
+
+    async def cut(self, epoch: Epoch) -> SurveyAnswer | None:
+        """Answer a survey."""
+        answer = await self._cutter.cut(epoch)
+        if answer is not None and answer.wal_end is not None:
+            self._machine.judge.surveyed(self._machine, epoch)
+        return answer
+
+
+class Daemon:
+    """One life of a machine's daemon, put together as :mod:`pgbastion.node` does it."""
+
+    def __init__(self, machine: "Machine") -> None:
+        self.machine = machine
+        timings = machine.setting.timings
+        self.loop = SimLoop(  # type: ignore[abstract]
+            machine.world, machine.clock, machine.name
+        )
+        self.loop.stopped = machine.stalled
+        self.incarnation = Incarnation(machine.random.getrandbits(40) + 1)
+        self.own = Member(
+            member_id=MemberId(0),
+            name=NodeId(machine.name),
+            host=f"127.0.0.{machine.number}",
+            raft_port=8300,
+            postgres_port=None if machine.witness else 5442,
+            api_port=8080,
+            primary_port=5432,
+            replica_port=5433,
+        )
+        self.routing: Routing | None = None
+        self.routing_expires_ns = 0
+        self.guard: GuardPort | None = None
+        self.observer: Observer | None = None
+        self._answering: set[asyncio.Task[None]] = set()
+        self._build(timings)
+        for name, run in (
+            ("loop", self.main.run),
+            ("confirm", self.main.confirm),
+            ("observer", self._observe),
+        ):
+            self.loop.call_soon(self._start, name, run)
+
+    def _build(self, timings: Timings) -> None:
+        machine = self.machine
+        parts, job = None, Job()
+        cutter: Cutter = WitnessCutter()
+        self.engine = SimEngine(
+            machine,
+            self.loop,
+            self._take,
+            tick_ms=timings.heartbeat_ms,
+            election_ticks=max(timings.election_ms // timings.heartbeat_ms, 2),
+        )
+        self.engine.stopped = machine.stalled
+        if not machine.witness:
+            machine.obtain_guard()
+            self.guard = GuardPort(machine, self.loop, self._on_stopped)
+            database = SimDatabase(machine, self.loop, look_ms=timings.probe_ms)
+            self.observer = Observer(
+                database,
+                self.guard,
+                probe_ms=timings.probe_ms,
+                on_evidence=self._note_evidence,
+                on_change=self._wake,
+            )
+            self.guard.on_event = self._wake
+            parts = Parts(database=database, guard=self.guard, observer=self.observer)
+            cutter = NodeCutter(node=self.own.name, server=parts, job=job)
+        self.host = Host(
+            self.engine,
+            node=self.own.name,
+            cutter=JudgedCutter(machine, cutter),
+            on_change=self._wake,
+            cut_timeout_ms=2 * timings.probe_ms + timings.deadline_ms,
+        )
+        self.executor = Executor(
+            host=self.host,
+            engine=self.engine,
+            server=parts,
+            job=job,
+            stop_ms=timings.stop_ms,
+            latch_release=self._latch_release,
+            lease_held=self._holds_lease,
+            hold=self._hold,
+        )
+        self.main = self._make_loop(timings)
+
+    def _make_loop(self, timings: Timings) -> Loop:
+        return Loop(
+            host=self.host,
+            engine=self.engine,
+            guard=self.guard,
+            observer=self.observer,
+            executor=self.executor,
+            own=self.own,
+            incarnation=self.incarnation,
+            limits=Limits(
+                lease_ms=timings.lease_ms,
+                stop_ms=timings.stop_ms,
+                margin_ms=timings.margin_ms,
+                evidence_max_ms=timings.evidence_max_ms,
+                sync_silent_ms=timings.sync_silent_ms,
+            ),
+            pace=Pace(
+                probe_ms=timings.probe_ms,
+                renew_ms=timings.renew_ms,
+                lease_ms=timings.lease_ms,
+                lag_max_bytes=1 << 20,
+                replica_lag_max_bytes=1 << 24,
+            ),
+            version="sim",
+            words=self._read_page,
+            on_routing=self._route,
+        )
+
+    def _start(self, name: str, run: Callable[[], Any]) -> None:
+        task = self.loop.create_task(run(), name=name)
+        task.add_done_callback(self._part_ended)
+
+    def _part_ended(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            # As the task group of the real daemon does: a part that fails ends all.
+            self.loop.call_exception_handler(
+                {"message": task.get_name(), "exception": task.exception()}
+            )
+
+    async def _observe(self) -> None:
+        if self.observer is None or self.guard is None:
+            return
+        await self.observer.inspect()
+        await self.observer.run()
+
+    def kill(self) -> None:
+        """End at once."""
+        self.engine.kill()
+        self.loop.kill()
+
+    def guard_died(self) -> None:
+        """Kill what the dead guard left, then start a new one."""
+        if self.guard is not None:
+            self.loop.call_soon(
+                self.guard.note, GuardFacts(running=True, started_as_primary=True)
+            )
+        delay = ms(self.machine.random.uniform(20, 80))
+        self.machine.world.after(delay, self.loop.call_soon, self._new_guard)
+
+    def _new_guard(self) -> None:
+        machine = self.machine
+        if machine.disk_frozen:
+            self.loop.call_later(0.1, self._new_guard)
+            return
+        if machine.server is not None:
+            machine.end_server(machine.server)
+        machine.obtain_guard().idle()
+
+    def _on_stopped(self) -> None:
+        if self.observer is not None:
+            self.observer.on_stopped()
+            task = self.loop.create_task(self.observer.inspect())
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+
+    def _wake(self) -> None:
+        self.main.wake()
+
+    # The page
+
+    def _note_evidence(self, at_ns: int) -> None:
+        page = self.machine.page
+        page[words.EVIDENCE_NS] = max(page[words.EVIDENCE_NS], at_ns)
+
+    def _latch_release(self, epoch: Epoch) -> None:
+        page = self.machine.page
+        page[words.RELEASED_EPOCH] = max(page[words.RELEASED_EPOCH], epoch)
+
+    def _read_page(self) -> LeaseWords:
+        page = self.machine.page
+        return LeaseWords(
+            epoch=page[words.EPOCH],
+            expiry_ns=page[words.EXPIRY_NS],
+            released_epoch=page[words.RELEASED_EPOCH],
+            evidence_ns=page[words.EVIDENCE_NS],
+        )
+
+    def _holds_lease(self, epoch: Epoch) -> bool:
+        page = self._read_page()
+        held = self.host.state.assignment
+        margin_ns = self.machine.setting.timings.margin_ms * NS_PER_MS
+        return (
+            held is not None
+            and held.epoch == epoch
+            and held.live
+            and page.epoch == epoch
+            and page.released_epoch < epoch
+            and boottime_ns() < page.expiry_ns - margin_ns
+        )
+
+    def _hold(self, epoch: Epoch) -> None:
+        timings = self.machine.setting.timings
+        self.machine.page[words.LEAD_NS] = timings.margin_ms * NS_PER_MS
+        self.engine.hold(
+            epoch,
+            self.incarnation,
+            renew_ms=timings.renew_ms,
+            deadline_ms=timings.deadline_ms,
+            evidence_max_ms=timings.evidence_max_ms,
+            asked_max_ms=START_MAX_MS,
+        )
+        self.main.renewing = epoch
+
+    # What comes in
+
+    def _take(self, event: tuple[Any, ...]) -> None:
+        match event:
+            case ("committed", index, _, proposal_id, data):
+                self.host.on_committed(index, proposal_id, data)
+                self.machine.judge.applied(self.machine, self.host.state)
+            case ("snapshot", index, data):
+                self.host.on_snapshot(index, data)
+            case _:
+                self.main.wake()
+
+    def asked(self, back: tuple[int, int], kind: int, payload: bytes) -> None:
+        """Take a question or a broadcast."""
+        if kind == Kind.REPORT:
+            self.host.on_report_bytes(MemberId(back[0]), payload)
+        elif kind == Kind.CUT:
+            task = self.loop.create_task(self._answer_cut(back, payload))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+
+    async def _answer_cut(self, back: tuple[int, int], payload: bytes) -> None:
+        epoch = decode_cut(payload)
+        answer = None if epoch is None else await self.host.cut(epoch)
+        encoded = b"" if answer is None else encode_answer(answer)
+        machine = self.machine
+        machine.links.send(
+            machine.number, back[0], machine.receive_answer, back[0], back[1], encoded
+        )
+
+    def _route(self, routing: Routing, expires_ns: int) -> None:
+        self.routing = routing
+        self.routing_expires_ns = expires_ns
+
+    def write_target(self) -> int | None:
+        """Return where this node's proxy sends a writer now; None: nowhere."""
+        fresh = self.machine.clock.now_ns() < self.routing_expires_ns
+        if self.routing is None or self.routing.primary is None or not fresh:
+            return None
+        return int(self.routing.primary.member_id)
