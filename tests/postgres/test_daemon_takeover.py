@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +52,20 @@ def value(node: Node, sql: str, port: int = PRIMARY_PORT) -> object:
     return row[0]
 
 
+def command(name: str, node: Node) -> str:
+    """Return what a command says about the node."""
+    program = Path(sys.executable).with_name("pgbastion")
+    done = subprocess.run(
+        [program, name, "--config", node.config],
+        env={**os.environ, "COLUMNS": "250"},
+        capture_output=True,
+        text=True,
+        timeout=PRIMARY_S,
+        check=True,
+    )
+    return done.stdout
+
+
 def refusal(node: Node) -> str:
     """Start the daemon, which refuses, and return what it said."""
     node.start()
@@ -91,6 +108,11 @@ def test_a_running_primary_goes_on_as_the_first(lab: Lab, stranger: Stranger) ->
     with node.connect(PRIMARY_PORT) as connection:
         connection.execute("CREATE TABLE ours AS SELECT 2 AS two")
     assert "wal_log_hints" in node.log.read_text()
+    said = command("status", node)
+    assert "wait for a restart: " in said
+    assert "wal_log_hints" in said
+    assert "was found running" in said
+    assert "found running and taken over" in command("check", node)
 
     # Its first restart is in place; from then on the guard is its parent.
     os.kill(before.pid, signal.SIGKILL)
@@ -98,6 +120,7 @@ def test_a_running_primary_goes_on_as_the_first(lab: Lab, stranger: Stranger) ->
     wait_for("a primary again", lambda: node.query("SELECT 1"), PRIMARY_S)
     wait_for("its proxy", lambda: serves(node), PRIMARY_S)
     assert value(node, "SELECT two FROM ours") == 2
+    assert "found running" not in command("check", node) + command("status", node)
     assert node.stop() == 0
 
 

@@ -182,7 +182,7 @@ def test_minor_releases_that_may_skip_the_wait_are_pointed_out(
 
 
 def test_data_of_another_version_is_refused() -> None:
-    facts = postgresql_facts(data=data(Content.POSTGRESQL, major=15))
+    facts = postgresql_facts(data=data(Content.POSTGRESQL, major=15, marked=True))
 
     problem = only(judged(facts))
 
@@ -204,7 +204,9 @@ def test_a_copy_cut_short_carries_our_mark_and_is_not_refused() -> None:
 
 
 def test_data_of_another_owner_is_refused() -> None:
-    facts = postgresql_facts(data=data(Content.POSTGRESQL, major=16, uid=0))
+    facts = postgresql_facts(
+        data=data(Content.POSTGRESQL, major=16, marked=True, uid=0)
+    )
 
     assert "belongs to user 0" in only(judged(facts)).problem
 
@@ -223,7 +225,9 @@ def test_an_ordinary_user_cannot_use_an_empty_directory_of_another() -> None:
 
 @pytest.mark.parametrize(("mode", "refused"), [(0o755, True), (0o750, False)])
 def test_a_mode_that_postgresql_refuses_is_refused(mode: int, refused: bool) -> None:
-    facts = postgresql_facts(data=data(Content.POSTGRESQL, major=16, mode=mode))
+    facts = postgresql_facts(
+        data=data(Content.POSTGRESQL, major=16, marked=True, mode=mode)
+    )
 
     assert bool(judged(facts)) is refused
 
@@ -313,3 +317,21 @@ def test_a_password_file_that_cannot_be_used_is_refused(passwords: FileFacts) ->
 
     assert problem.key == "postgresql.password_file"
     assert "/etc/pg/passwords" in problem.problem
+
+
+def test_a_postgresql_without_our_mark_is_the_founders_only() -> None:
+    facts = postgresql_facts(data=data(Content.POSTGRESQL, major=16))
+
+    refused = only(judged(facts))
+    noted = only(judged(facts, raft={"bootstrap": True}), Severity.NOTE)
+
+    assert "not of this cluster" in refused.problem
+    assert "taken over" in noted.problem
+
+
+def test_a_server_that_was_taken_over_is_to_be_restarted_once() -> None:
+    ours = data(Content.POSTGRESQL, major=16, marked=True)
+
+    warned = only(judged(postgresql_facts(data=ours, adopted=True)), Severity.WARNING)
+
+    assert "found running and taken over" in warned.problem

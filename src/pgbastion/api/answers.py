@@ -236,6 +236,7 @@ def _member(snapshot: NodeSnapshot, member: Member) -> Json:
     report = snapshot.fresh_report(member.name)
     lag = snapshot.lag_bytes(member.name)
     return {
+        **_restart_due(report),
         "name": member.name,
         "role": _member_role(snapshot, member),
         "state": _member_state(snapshot, member, report),
@@ -244,6 +245,17 @@ def _member(snapshot: NodeSnapshot, member: Member) -> Json:
         "api_url": member.api_url,
         "timeline": _timeline(report),
         "lag": UNKNOWN if lag is None else lag,
+    }
+
+
+def _restart_due(report: NodeReport | None) -> Json:
+    """Say why the server should be restarted, where it should; Patroni's word first."""
+    if report is None or not (report.adopted or report.pending_restart):
+        return {}
+    return {
+        "pending_restart": True,
+        "pending_restart_settings": list(report.pending_restart),
+        "taken_over": report.adopted,
     }
 
 

@@ -99,6 +99,9 @@ def render_status(answer: Answer, console: Console | None = None) -> None:
     for member in cluster.get("members", []):
         table.add_row(*_row(member))
     out.print(table)
+    for member in cluster.get("members", []):
+        for warning in _restart_warnings(member):
+            out.print(f"{member.get('name')}: {warning}", highlight=False)
     primary = cluster.get("primary")
     out.print(
         f"primary {primary or 'none'}, epoch {cluster.get('epoch')}, asked "
@@ -106,6 +109,18 @@ def render_status(answer: Answer, console: Console | None = None) -> None:
         + (", paused" if health.get("paused") else ""),
         highlight=False,
     )
+
+
+def _restart_warnings(member: Mapping[str, Any]) -> list[str]:
+    warnings = []
+    if settings := member.get("pending_restart_settings"):
+        warnings.append(f"settings that wait for a restart: {', '.join(settings)}")
+    if member.get("taken_over"):
+        warnings.append(
+            "its PostgreSQL was found running: until its next restart it outlives a "
+            "death of daemon and guard together"
+        )
+    return warnings
 
 
 def _row(member: Mapping[str, Any]) -> list[str]:

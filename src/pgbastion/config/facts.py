@@ -34,6 +34,7 @@ from pgbastion.config.secrets import (
 )
 
 # Native, and not there in a tree that was never built.
+GUARD_WORDS: Final = b"pgbastion.guard"
 ENGINE: Final = "pgbastion.consensus._engine"
 
 
@@ -146,7 +147,24 @@ def _postgresql_facts(section: PostgresqlSection) -> PostgresqlFacts:
         ),
         passwords=_password_facts(section.password_file),
         setpriv=shutil.which("setpriv") is not None,
+        adopted=_runs_without_guard(section.data_dir),
     )
+
+
+def _runs_without_guard(data_dir: Path) -> bool:
+    """Tell whether a server runs on ``data_dir`` whose parent is no guard."""
+    try:
+        pid = (data_dir / "postmaster.pid").read_text(encoding="ascii").split("\n")[0]
+        process = Path("/proc") / str(int(pid))
+        if (process / "cwd").readlink() != data_dir.resolve():
+            return False
+        status = (process / "stat").read_text(encoding="utf-8", errors="replace")
+        parent = status.rpartition(")")[2].split()[1]
+        words = (Path("/proc") / parent / "cmdline").read_bytes()
+    except (OSError, ValueError):
+        # Nothing runs there, or nobody may know.
+        return False
+    return GUARD_WORDS not in words
 
 
 def closed_parent(path: Path, account: pwd.struct_passwd) -> Path | None:

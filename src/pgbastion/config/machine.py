@@ -90,6 +90,8 @@ class PostgresqlFacts:
     """None: no file is configured."""
     setpriv: bool
     """The program that drops capabilities is there."""
+    adopted: bool = False
+    """A server runs on our data directory that no guard started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ def check_world(config: Config, facts: Facts) -> list[Problem]:
         problems += _programs(section, found)
         problems += _versions(config, section, found)
         problems += _data_dir(section, facts, found)
+        problems += _strange_data(config, section, found)
         problems += _passwords(section, found)
     return problems
 
@@ -289,7 +290,42 @@ def _data_dir(
             remedy=f"chmod 700 {path}",
         )
     yield from _lost_data(section, facts, data)
+    yield from _taken_over(found)
     yield from _foreign_data(section, facts, data)
+
+
+def _taken_over(found: PostgresqlFacts) -> Iterator[Problem]:
+    if found.adopted and found.data.marked:
+        yield Problem(
+            key="postgresql.data_dir",
+            problem="the server there was found running and taken over: until its next "
+            "restart it outlives a death of daemon and guard together",
+            remedy="restart it once: pgbastion status names the settings that wait",
+            severity=Severity.WARNING,
+        )
+
+
+def _strange_data(
+    config: Config, section: PostgresqlSection, found: PostgresqlFacts
+) -> Iterator[Problem]:
+    data = found.data
+    if data.content is not Content.POSTGRESQL or data.marked:
+        return
+    if config.raft.bootstrap:
+        yield Problem(
+            key="postgresql.data_dir",
+            problem=f"{section.data_dir} holds a PostgreSQL of its own: if this node "
+            "founds the cluster, it is taken over as it is",
+            remedy="make sure that it is the one that the cluster is to begin with",
+            severity=Severity.NOTE,
+        )
+        return
+    yield Problem(
+        key="postgresql.data_dir",
+        problem=f"{section.data_dir} holds a PostgreSQL that is not of this cluster",
+        remedy="move it away, so that this node copies the primary's data; only a "
+        "node with raft.bootstrap: true that founds the cluster brings its own",
+    )
 
 
 def _lost_data(

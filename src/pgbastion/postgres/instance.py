@@ -110,6 +110,7 @@ class Instance:
         self._slots: tuple[NodeId, ...] | None = None
         self._slots_ns = 0
         self._timeline: Timeline | None = None
+        self._pending: tuple[str, ...] | None = None
         source = FromPrimary(paths, identity, self.files, self.programs, self.config)
         ladder = Ladder(paths, self.files, self.programs, self.offline, source)
         self._rejoining = Rejoining(ladder, identity.node)
@@ -270,7 +271,7 @@ class Instance:
         await self._standby.close()
         await self._primary.close()
         self._sync.forget()
-        self._slots = self._timeline = None
+        self._slots = self._timeline = self._pending = None
         self._rows = ()
 
     # The running server
@@ -306,8 +307,19 @@ class Instance:
             checkpoint_timeline=facts.checkpoint_timeline,
             replication=rows,
             slots=self._slots,
+            pending_restart=await self._pending_restart(),
             sync_setting=render.parse_sync_names(facts.sync_names),
         )
+
+    async def _pending_restart(self) -> tuple[str, ...]:
+        """Ask once for each server and each reload."""
+        if self._pending is None:
+            try:
+                async with asyncio.timeout(self._bounds.look_s):
+                    self._pending = await self._primary.pending_restart()
+            except (PostgresError, TimeoutError):
+                return ()
+        return self._pending
 
     async def _warm(self) -> None:
         """Keep the connections that a failover will use open."""
@@ -437,6 +449,7 @@ class Instance:
         await self.config.write_static(control.settings)
         await self._write_access(servers)
         await self._primary.reload()
+        self._pending = None
 
     async def renew_passwords(
         self, passwords: Mapping[str, str], *, on_server: bool

@@ -26,6 +26,9 @@ SELECT r.application_name, r.state, r.sync_state, r.sync_priority, r.pid,
            pg_catalog.clock_timestamp() - r.reply_time))::bigint
   FROM pg_catalog.pg_stat_replication AS r
 """
+_PENDING: Final = (
+    "SELECT s.name FROM pg_catalog.pg_settings AS s WHERE s.pending_restart ORDER BY 1"
+)
 _OLDER_WALSENDERS: Final = """
 SELECT pg_catalog.pg_terminate_backend(r.pid)
   FROM pg_catalog.pg_stat_replication AS r
@@ -156,6 +159,12 @@ class Primary:
         await self._connection.rows(
             _OLDER_WALSENDERS, (list(names),), deadline_s=DEADLINE_S
         )
+
+    async def pending_restart(self) -> tuple[str, ...]:
+        """Return the settings that wait for a restart; on a standby too."""
+        await self.open()
+        rows = await self._connection.rows(_PENDING, deadline_s=DEADLINE_S)
+        return tuple(row[0] for row in rows)
 
     async def senders(self) -> tuple[WalSender, ...]:
         """Return the standbys, and whoever else streams."""

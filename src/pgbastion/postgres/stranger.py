@@ -22,7 +22,7 @@ from pgbastion.postgres.offline import Offline
 from pgbastion.postgres.programs import Programs
 from pgbastion.postgres.render import quote_literal
 from pgbastion.postgres.roles import RoleRow, judge_roles
-from pgbastion.postgres.takeover import CannotTakeOver, TakeOver
+from pgbastion.postgres.takeover import LOGICAL, CannotTakeOver, TakeOver
 
 # In single-user mode rows are printed for people; hexadecimal digits survive that.
 _ROWS: Final = """
@@ -59,6 +59,7 @@ class Stranger:
         self._files = files
         self._programs = programs
         self._offline = offline
+        self._config = config
         self._mark_file = mark_file
         self._secrets = secrets
         self._running = TakeOver(paths, identity, config, mark_file, secrets)
@@ -127,7 +128,14 @@ class Stranger:
         label = await self._files.read(data_dir / "backup_label")
         main = await self._files.read(conf_dir / "postgresql.conf")
         is_standby = found.has_standby_signal or control.state.is_standby
+        if main is None:
+            return (f"{conf_dir} has no postgresql.conf: set postgresql.config_dir",)
+        theirs = await self._programs.setting("wal_level")
         checks = [
+            (
+                theirs == "logical" != self._config.settings({})["wal_level"],
+                LOGICAL,
+            ),
             (
                 found.major != programs,
                 f"it is of version {found.major}, postgresql.bin_dir of {programs}",
@@ -139,10 +147,6 @@ class Stranger:
             (
                 label is not None,
                 "it is a base backup that was never started: start and stop it once",
-            ),
-            (
-                main is None,
-                f"{conf_dir} has no postgresql.conf: set postgresql.config_dir",
             ),
         ]
         return tuple(text for wrong, text in checks if wrong)

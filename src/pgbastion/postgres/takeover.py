@@ -39,6 +39,10 @@ SELECT f.sourcefile, f.sourceline, f.name, f.error
  WHERE f.error IS NOT NULL AND f.error <> 'setting could not be applied'
 """
 
+LOGICAL: Final = (
+    "wal_level is logical: set postgresql.parameters.wal_level to logical too"
+)
+
 log = get_logger("postgres")
 
 
@@ -158,6 +162,10 @@ class TakeOver:
             (
                 wal_level == "minimal",
                 "wal_level is minimal: set it to replica and restart the server",
+            ),
+            (
+                wal_level == "logical" != self._config.settings({})["wal_level"],
+                LOGICAL,
             ),
             (
                 senders < 1,
