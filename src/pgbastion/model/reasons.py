@@ -48,7 +48,6 @@ class Reason(StrEnum):
     RESUMING = "resuming"
     WAITING_FOR_LEASE = "waiting_for_lease"
     LEASE_EXPIRING = "lease_expiring"
-    EPOCH_ENDED_HERE = "epoch_ended_here"
     SURVEYED_DATA_CHANGED = "surveyed_data_changed"
     STARTING_FOR_PROMOTION = "starting_for_promotion"
     ARMING = "arming"
@@ -68,7 +67,6 @@ class Reason(StrEnum):
     RESTARTING_IN_PLACE = "restarting_in_place"
     STOPPING_AS_REVOKED = "stopping_as_revoked"
     RELEASING = "releasing"
-    RELEASED = "released"
     FENCING = "fencing"
     STOPPED_BY_OPERATOR = "stopped_by_operator"
     INITIALISING = "initialising"
@@ -132,7 +130,6 @@ SENTENCES: dict[Reason, str] = {
     Reason.RESUMING: "this daemon takes its epoch up",
     Reason.WAITING_FOR_LEASE: "the lease is not granted yet",
     Reason.LEASE_EXPIRING: "the lease is about to end and was not renewed",
-    Reason.EPOCH_ENDED_HERE: "the guard has ended this epoch on this node",
     Reason.SURVEYED_DATA_CHANGED: "the data is not what the survey saw",
     Reason.STARTING_FOR_PROMOTION: "PostgreSQL starts as a standby to be promoted",
     Reason.ARMING: "the guard is armed before PostgreSQL can become a primary",
@@ -152,7 +149,6 @@ SENTENCES: dict[Reason, str] = {
     Reason.RESTARTING_IN_PLACE: "PostgreSQL died, no standby has everything: restart",
     Reason.STOPPING_AS_REVOKED: "the epoch was revoked",
     Reason.RELEASING: "PostgreSQL is stopped, the epoch is given back",
-    Reason.RELEASED: "the epoch was given back",
     Reason.STOPPED_BY_OPERATOR: "the daemon was told to stop, and stopped PostgreSQL",
     Reason.FENCING: "PostgreSQL runs as a primary and this node has no lease",
     Reason.INITIALISING: "the first data directory is made",

@@ -17,32 +17,54 @@ SEEDS_FOR_COUNTS: Final = 1_000
 CHUNK: Final = 5
 
 NO_ORDERS: Final = "nobody orders a change of the primary yet"
+BY_PEOPLE: Final = "people order it; the runs have none who do"
+TAKE_OVER: Final = "every modelled cluster begins with an empty directory"
+DEFENCE: Final = "a second line: the first one has to fail for it"
+BEFORE: Final = "nothing runs before the first epoch unless somebody else started it"
+KEPT: Final = "modelled directories are the cluster's own and do not vanish"
+
 UNREACHED_REASONS: Final[dict[Reason, str]] = {
-    Reason.PAUSED: "nothing pauses a cluster yet",
-    Reason.PAUSE_MAY_LAST_THERE: "nothing pauses a cluster yet",
-    Reason.SAYING_RUNNING: "nothing pauses a cluster yet",
-    Reason.ORDER_EXPIRED: NO_ORDERS,
-    Reason.TARGET_NOT_AS_FAR: NO_ORDERS,
-    Reason.VOUCHED_FOR: NO_ORDERS,
-    Reason.FORCED: NO_ORDERS,
-    Reason.HANDOVER_WAITS: NO_ORDERS,
-    Reason.PREPARING_HANDOVER: NO_ORDERS,
-    Reason.HOLDING_CLIENTS: NO_ORDERS,
-    Reason.HANDING_OVER: NO_ORDERS,
-    Reason.HANDOVER_FAILED: NO_ORDERS,
-    Reason.HANDED_OVER: NO_ORDERS,
-    Reason.FOREIGN_DATA: "the model's directories are the cluster's own",
-    Reason.TAKING_OVER: "the model's directories are the cluster's own",
-    Reason.TAKING_UP: "the model's servers are all started by the guard",
+    Reason.PAUSED: BY_PEOPLE,
+    Reason.PAUSE_MAY_LAST_THERE: BY_PEOPLE,
+    Reason.SAYING_RUNNING: BY_PEOPLE,
+    Reason.ORDER_EXPIRED: BY_PEOPLE,
+    Reason.VOUCHED_FOR: BY_PEOPLE,
+    Reason.FORCED: BY_PEOPLE,
+    Reason.TARGET_NOT_AS_FAR: BY_PEOPLE,
+    Reason.HANDOVER_WAITS: BY_PEOPLE,
+    Reason.PREPARING_HANDOVER: BY_PEOPLE,
+    Reason.HOLDING_CLIENTS: BY_PEOPLE,
+    Reason.HANDING_OVER: BY_PEOPLE,
+    Reason.HANDOVER_FAILED: BY_PEOPLE,
+    Reason.HANDED_OVER: BY_PEOPLE,
+    Reason.STOPPED_BY_OPERATOR: BY_PEOPLE,
+    Reason.REMOVING_MEMBER: BY_PEOPLE,
+    Reason.TAKING_OVER: TAKE_OVER,
+    Reason.TAKING_UP: TAKE_OVER,
+    Reason.DATA_DIRECTORY_MISSING: KEPT,
+    Reason.LAG_TOO_LARGE: "the modelled clients write less than the limit",
+    Reason.ARMING: "arming and promoting are one decision, which says promoting",
+    Reason.EARLIER_EPOCH_RUNS: DEFENCE,
+    Reason.WRONG_TIMELINE: DEFENCE,
+    Reason.DIVERGED: "rare: checked by tests with a real server",
 }
-"""Reasons that no simulated run reaches, and why."""
+"""Reasons that a run need not reach, and why."""
 
 UNREACHED_TRANSITIONS: Final[dict[str, str]] = {
-    f"{duty} <- {found}": "the model has no PostgreSQL that somebody else made"
-    for duty in Duty
-    for found in (Found.UNMARKED, Found.TAKEN_OVER)
+    **{f"{duty} <- {Found.UNMARKED}": TAKE_OVER for duty in Duty},
+    **{f"{duty} <- {Found.TAKEN_OVER}": TAKE_OVER for duty in Duty},
+    **{
+        f"{duty} <- {found}": BEFORE
+        for duty in (Duty.FOUND, Duty.AWAIT)
+        for found in Found
+        if found is not Found.EMPTY
+    },
+    "hold <- empty": KEPT,
+    "give_up <- empty": KEPT,
+    "follow <- unusable": KEPT,
+    "give_up <- standby": "rare: a holder gives up before it is promoted",
 }
-"""Rows of the table that no simulated run reaches, and why."""
+"""Rows of the table that a run need not reach, and why."""
 
 
 @dataclass(slots=True)

@@ -41,7 +41,7 @@ def shape_of(seed: int) -> Shape:
     servers, witnesses = random.choices(((3, 0), (2, 1), (3, 2), (5, 0)), (8, 5, 2, 2))[
         0
     ]
-    profile = random.choices(list(Profile), (3, 8, 9))[0]
+    profile = random.choices(list(Profile), (2, 7, 11))[0]
     mode = random.choices(list(ReplicationMode), (2, 3, 10))[0]
     strict = random.random() < 0.12
     # Strict with more standbys wanted than there are means no writes, as was wished.
