@@ -245,3 +245,22 @@ MUTATIONS: Final = (
         ),
     ),
 )
+
+NATIVE_MUTATIONS: Final = (
+    Mutation(
+        name="a lease counted from the receipt of the answer",
+        script="late_answer",
+        promise="S4",
+        edits=(
+            Edit(
+                file="engine/src/core/leases.rs",
+                old="            if expiry_ns > now_ns {",
+                new=(
+                    "            let expiry_ns = now_ns + lease_ns + 0 * expiry_ns;\n"
+                    "            if expiry_ns > now_ns {"
+                ),
+            ),
+        ),
+    ),
+)
+"""Mutations of the engine: each needs a build of its own."""
