@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun
 from pgbastion.bench.lab.node import Node
-from pgbastion.bench.lab.settings import PRIMARY_PORT, Plan
+from pgbastion.bench.lab.settings import POSTGRES_PORT, PRIMARY_PORT, Plan
 from pgbastion.bench.lab.waits import DAEMON_STOP_S, wait_for
 from support.lab_faults import KEPT_LOGS
 from support.stranger import THEIR_RULE, Stranger
@@ -169,3 +170,31 @@ def test_only_the_founder_takes_anything_over(lab: Lab, stranger: Stranger) -> N
     said = refusal(node)
 
     assert f"{stranger.data} holds a PostgreSQL that is not of this cluster" in said
+
+
+def test_a_server_that_was_started_beside_the_guard_is_fenced(
+    lab: Lab, stranger: Stranger
+) -> None:
+    """LEASE.md, section 7: no lease that can be proven, so fence first."""
+    node = lab.node("n1")
+    node.start()
+    wait_for("a primary", lambda: serves(node), PRIMARY_S)
+    assert node.stop() == 0
+    stranger.start()
+    beside = node.postmaster()
+    assert beside is not None
+
+    node.start()
+    wait_for("a primary again", lambda: serves(node), PRIMARY_S)
+
+    assert node.postmaster() not in (beside, None)
+    assert "unguarded_server_fenced" in node.log.read_text()
+
+
+def test_a_port_that_somebody_else_has_is_named(lab: Lab, stranger: Stranger) -> None:
+    node = lab.node("n1")
+    with socket.create_server((node.address, POSTGRES_PORT)):
+        said = refusal(node)
+
+    assert f"PostgreSQL cannot listen on {node.address}:{POSTGRES_PORT}" in said
+    assert not (stranger.data / "pgbastion.cluster").exists()

@@ -151,18 +151,33 @@ def _postgresql_facts(section: PostgresqlSection) -> PostgresqlFacts:
     )
 
 
-def _runs_without_guard(data_dir: Path) -> bool:
-    """Tell whether a server runs on ``data_dir`` whose parent is no guard."""
+def runs_server(data_dir: Path) -> bool:
+    """Tell whether a server runs on ``data_dir``."""
+    return _postmaster(data_dir) is not None
+
+
+def _postmaster(data_dir: Path) -> Path | None:
+    """Return the directory below /proc of the server of ``data_dir``; None: none."""
     try:
         pid = (data_dir / "postmaster.pid").read_text(encoding="ascii").split("\n")[0]
         process = Path("/proc") / str(int(pid))
-        if (process / "cwd").readlink() != data_dir.resolve():
-            return False
+        same = (process / "cwd").readlink() == data_dir.resolve()
+    except (OSError, ValueError):
+        # Nothing runs there, or nobody may know.
+        return None
+    return process if same else None
+
+
+def _runs_without_guard(data_dir: Path) -> bool:
+    """Tell whether a server runs on ``data_dir`` whose parent is no guard."""
+    process = _postmaster(data_dir)
+    if process is None:
+        return False
+    try:
         status = (process / "stat").read_text(encoding="utf-8", errors="replace")
         parent = status.rpartition(")")[2].split()[1]
         words = (Path("/proc") / parent / "cmdline").read_bytes()
-    except (OSError, ValueError):
-        # Nothing runs there, or nobody may know.
+    except OSError:
         return False
     return GUARD_WORDS not in words
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import socket
 from dataclasses import replace
 from typing import Final
 
+from pgbastion.config.facts import runs_server
 from pgbastion.config.model import Config
 from pgbastion.config.secrets import Secrets
 from pgbastion.consensus.engine import Engine, SecretDiffersError, ask_as_guest
@@ -24,6 +26,7 @@ from pgbastion.model.commands import Found
 from pgbastion.model.ids import MemberId
 from pgbastion.observe.logging import get_logger
 from pgbastion.postgres.instance import Instance
+from pgbastion.proxy.sockets import holder_of
 
 GUEST_TIMEOUT_S: Final = 1.0
 FOUND_AGAIN_S: Final = 0.2
@@ -65,6 +68,8 @@ class Membership:
         brings = Brings.NOTHING
         if facts is not None and facts.unmarked and known is None:
             brings = await self._check_stranger()
+        if brings is not Brings.PRIMARY:
+            self._check_port()
         if known is None:
             config = self._config
             self._joiner = Joiner(
@@ -136,6 +141,27 @@ class Membership:
         brings = Brings.STOPPED if running is None else Brings.PRIMARY
         log.info("postgres_found", brings=brings)
         return brings
+
+    def _check_port(self) -> None:
+        """Look whether the server's port is free, as long as no server of ours runs.
+
+        Raises:
+            ConfigError: Somebody else has it.
+        """
+        section = self._config.postgresql
+        if section is None or runs_server(section.data_dir):
+            return
+        address, port = section.listen, section.port
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            socket.create_server((address, port), family=family).close()
+        except OSError as exc:
+            holder = holder_of(port)
+            raise ConfigError(
+                f"postgresql.port: PostgreSQL cannot listen on "
+                f"{join_host_port(address, port)}: {exc.strerror}"
+                + (f", {holder} does: end it, or take another port" if holder else "")
+            ) from exc
 
     def note_data(self) -> None:
         """Remember that this node has data, for a start without its file system."""

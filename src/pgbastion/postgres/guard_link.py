@@ -16,12 +16,14 @@ from pgbastion.errors import GuardError
 from pgbastion.ha.ports import GuardFacts, RunningServer
 from pgbastion.model.ids import Epoch
 from pgbastion.observe.logging import get_logger
-from pgbastion.postgres.guard_client import GuardClient, kill_by_directory
+from pgbastion.postgres.guard_client import GuardClient, GuardRefused, kill_by_directory
 from pgbastion.postgres.guard_messages import Exited, Gone, GuardEvent, Killed
 
 KILL_DEADLINE_S: Final = 2.0
 OFFICE_DEADLINE_S: Final = 10.0
 PAGE_NAME: Final = "page"
+# The guard's word for a directory in which somebody else's server runs.
+OCCUPIED: Final = "occupied"
 SERVER_LOG: Final = "postgres.log"
 _TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
@@ -135,15 +137,28 @@ class GuardLink:
     async def start(
         self, command: tuple[str, ...], *, primary: bool, epoch: Epoch
     ) -> None:
-        """Start the postmaster as the guard's child."""
+        """Start the postmaster as the guard's child.
+
+        Raises:
+            GuardError: It is refused. A server that runs there without a guard, which
+                no lease holds back, is killed: the next start finds nobody.
+        """
+        client = self._connected()
         self._idle.clear()
-        pid = await self._connected().start(
-            command,
-            user=self._user,
-            pgdata=self._data_dir,
-            log=self._run_dir / SERVER_LOG,
-            primary_epoch=epoch if primary else None,
-        )
+        try:
+            pid = await client.start(
+                command,
+                user=self._user,
+                pgdata=self._data_dir,
+                log=self._run_dir / SERVER_LOG,
+                primary_epoch=epoch if primary else None,
+            )
+        except GuardRefused as exc:
+            self._note()
+            if exc.reason == OCCUPIED:
+                log.error("unguarded_server_fenced", error=str(exc))
+                await self._kill(client)
+            raise
         log.info("postgres_started", pid=pid, primary=primary, epoch=epoch)
         self._on_event()
 
@@ -171,6 +186,10 @@ class GuardLink:
                 await client.signal("INT" if name == "INT" else "QUIT")
                 if await self._idle_within(share * fast_ms / 1_000):
                     return
+        await self._kill(client)
+
+    async def _kill(self, client: GuardClient) -> None:
+        """Kill everything in the data directory, started by whomever."""
         directory = (self._real_data_dir, self._uid)
         outcome = await client.kill(deadline_s=KILL_DEADLINE_S, directory=directory)
         self._note()
