@@ -221,6 +221,12 @@ async def test_a_standby_that_would_acknowledge_alone_is_not_promoted(
     await n2.standby.cut(Epoch(1), deadline_s=5)
     await n2.rows("ALTER SYSTEM SET synchronous_standby_names = ''")
     await n2.rows("SELECT pg_reload_conf()")
+
+    async def in_effect() -> bool:
+        current = "SELECT current_setting('synchronous_standby_names')"
+        return await n2.value(current) == ""
+
+    await until(in_effect)
     with pytest.raises(PostgresError, match="acknowledge commits alone"):
         await n2.standby.promote(Epoch(2), Timeline(3))
     assert await n2.value("SELECT pg_is_in_recovery()") is True

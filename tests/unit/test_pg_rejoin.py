@@ -62,7 +62,7 @@ SOURCE = SourceState(
     major=15,
     in_recovery=False,
     history=history(5, (1, 500), (2, 1000)),
-    flushed=Lsn(2000),
+    written=Lsn(2000),
     checkpoint_timeline=Timeline(5),
 )
 

@@ -25,7 +25,9 @@ DEADLINE_S: Final = 5.0
 _STATE: Final = """
 SELECT pg_catalog.pg_is_in_recovery(),
        pg_catalog.current_setting('server_version_num')::int,
-       (SELECT c.timeline_id FROM pg_catalog.pg_control_checkpoint() AS c)
+       (SELECT c.timeline_id FROM pg_catalog.pg_control_checkpoint() AS c),
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL
+            ELSE pg_catalog.pg_current_wal_insert_lsn()::text END
 """
 
 log = get_logger("postgres")
@@ -51,7 +53,7 @@ async def ask_primary(address: Address) -> rejoin.SourceState:
         major=state[1] // 10_000,
         in_recovery=state[0],
         history=history,
-        flushed=parse_lsn(system[2]),
+        written=parse_lsn(state[3] or system[2]),
         checkpoint_timeline=Timeline(state[2]),
     )
 

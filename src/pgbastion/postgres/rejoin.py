@@ -39,8 +39,8 @@ class SourceState:
     in_recovery: bool
     history: History
     """Of the timeline on which it writes."""
-    flushed: Lsn
-    """How far it has flushed on that timeline."""
+    written: Lsn
+    """How far it has written on that timeline, flushed or not: a rewind copies both."""
     checkpoint_timeline: Timeline
     """Where its latest checkpoint is: what pg_rewind believes."""
 
@@ -103,24 +103,24 @@ def decide_rejoin(local: LocalState, source: SourceState) -> Step:
         return Follow(reason="a base backup that has not been started yet")
     if local.wal_end is None:
         return Copy(reason="the local WAL cannot be read from the latest checkpoint on")
-    excess = find_excess(local.wal_end, source.history, source.flushed)
+    excess = find_excess(local.wal_end, source.history, source.written)
     if excess is None:
         return Follow(reason=f"{local.wal_end} is in the primary's history")
     return _take_back(local, source, local.wal_end, excess)
 
 
-def find_excess(end: WalEnd, history: History, flushed: Lsn) -> str | None:
+def find_excess(end: WalEnd, history: History, written: Lsn) -> str | None:
     """Tell what a disk has that a history lacks, in words; None: nothing.
 
     Args:
         end: The end of valid WAL on the disk.
         history: The history to compare with.
-        flushed: Where its own timeline ends by now.
+        written: Where its own timeline ends by now.
     """
     if end.timeline == history.timeline:
-        if end.lsn <= flushed:
+        if end.lsn <= written:
             return None
-        return f"{end}, where the primary has only {format_lsn(flushed)}"
+        return f"{end}, where the primary has only {format_lsn(written)}"
     fork = history.end_of(end.timeline)
     if fork is None:
         return f"{end}, a timeline that leads not to timeline {history.timeline}"
