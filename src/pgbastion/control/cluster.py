@@ -142,8 +142,11 @@ def _next_timeline(view: ClusterView, answers: Iterable[SurveyAnswer]) -> Timeli
     """Return a timeline id above every one assigned or seen.
 
     A history file that somebody left behind counts too: PostgreSQL would step over
-    its id and take another one than the assigned.
+    its id and take another one than the assigned. Who was promoted and never opened
+    may have done just that without a chance to say so: its next id stays unused.
     """
+    held = view.state.assignment
+    spare = 0 if held is None or held.opened else 1
     told = tuple(answers)
     ends = [answer.wal_end for answer in told]
     reports = [received.report for received in view.reports.values()]
@@ -157,6 +160,7 @@ def _next_timeline(view: ClusterView, answers: Iterable[SurveyAnswer]) -> Timeli
             *(end.timeline for end in ends if end is not None),
         )
         + 1
+        + spare
     )
 
 

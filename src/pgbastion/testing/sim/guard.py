@@ -125,6 +125,8 @@ class GuardProcess:
     def _killed(self) -> None:
         if self.machine.disk_frozen:
             # Processes that wait for the disk die when it answers again.
+            if self.machine.server is not None:
+                self.machine.server.doomed = True
             self.machine.on_disk_thaw.append(self._killed)
             return
         server = self.machine.server

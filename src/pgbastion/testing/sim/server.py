@@ -111,6 +111,8 @@ class Server:
         self.alive = True
         self.frozen = False
         """Its processes are stopped, or the whole machine is."""
+        self.doomed = False
+        """It was killed; what waits in the kernel ends without another step."""
         self.answers = False
         """Recovery has reached a consistent state."""
         self.recovering = True
@@ -142,7 +144,7 @@ class Server:
 
     def deliver(self, do: Callable[..., object], *args: object) -> None:
         """Have a process do something now, or when the server is thawed."""
-        if not self.alive:
+        if not self.alive or self.doomed:
             return
         if self.frozen:
             self._held.append((do, args))
@@ -233,7 +235,9 @@ class Server:
 
     def commit(self, done: Callable[[Waiter], None]) -> bool:
         """Write a row; False: it accepts none. ``done`` comes when it is confirmed."""
-        if not self.alive or self.frozen or not self.answers or self.recovering:
+        if not self.alive or self.doomed or self.frozen:
+            return False
+        if not self.answers or self.recovering:
             return False
         self._write(done)
         return True
