@@ -200,8 +200,13 @@ class Judge:
             )
 
     def promoted(self, machine: "Machine") -> None:
-        """Look at what a server has that was promoted in this instant."""
+        """Look at what a server has that was promoted in this instant.
+
+        One whose epoch is over by then may finish late; what it acknowledges is S1's.
+        """
         directory = machine.directory
+        if directory.promoted_epoch < self.state.epoch:
+            return
         missing = self.ledger.missing(directory.branch, directory.flushed)
         if missing is not None and not self.in_async:
             raise self.world.broken("S2", f"{machine.name} is promoted: {missing}")
