@@ -98,7 +98,7 @@ def led_by(order: Path) -> tuple[Replacement, ...]:
             "            return Decision(Reason.MOVING_LEADERSHIP, (move,))\n",
         ),
         Replacement(
-            file="control/cluster.py",
+            file="control/membership.py",
             old='    """Primary and Raft leader sit on one node, as soon as the primary'
             ' accepts."""\n',
             new="    return None\n",
