@@ -1,90 +1,19 @@
 """The commands as a user types them."""
 
 import json
-import os
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 
 from pgbastion.config.document import render_example
-
-COMMAND = [sys.executable, "-c", "from pgbastion.cli.main import main; main()"]
-MEMBERS = [
-    {
-        "name": "n1",
-        "role": "leader",
-        "state": "running",
-        "host": "127.32.0.1",
-        "port": 5442,
-        "timeline": 3,
-        "lag": None,
-    },
-    {
-        "name": "n2",
-        "role": "quorum_standby",
-        "state": "streaming",
-        "host": "127.32.0.2",
-        "port": 5442,
-        "timeline": 3,
-        "lag": 1024,
-    },
-]
-
-
-def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    own = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("PGBASTION_") or name == "PGBASTION_TEST_RUN"
-    }
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-        env={**own, "COLUMNS": "100", **environment},
-    )
-
-
-class Api(BaseHTTPRequestHandler):
-    """Answers as a node does."""
-
-    cluster: ClassVar[dict[str, Any]] = {}
-    tokens: ClassVar[list[str | None]] = []
-
-    def do_GET(self) -> None:
-        self.tokens.append(self.headers["Authorization"])
-        health = {"node": "n1", "role": "primary", "state": "running", "paused": False}
-        body = json.dumps(health if self.path == "/health" else self.cluster).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+from support.cli import MEMBERS, Api, answering, run
 
 
 @pytest.fixture
 def api() -> Iterator[str]:
-    Api.cluster = {"scope": "lab", "members": MEMBERS, "primary": "n1", "epoch": 7}
-    Api.tokens.clear()
-    server = ThreadingHTTPServer(("127.32.0.1", 0), Api)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.32.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with answering() as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,11 +1,12 @@
 """The reference of the commands, generated from the commands themselves."""
 
 import inspect
+from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 import typer.main
-from typer.core import TyperOption
+from typer.core import TyperGroup, TyperOption
 
 from pgbastion.cli.app import app
 from pgbastion.cli.exits import Exit
@@ -13,9 +14,10 @@ from pgbastion.cli.exits import Exit
 EXIT_MEANINGS: Final = {
     Exit.OK: "done, and the answer is yes",
     Exit.NO: "the answer is no (no primary, rows lost), or an action failed",
-    Exit.USAGE: "the command line is wrong",
-    Exit.UNREACHABLE: "the daemon does not answer",
-    Exit.UNAVAILABLE: "this user or machine lacks what the fault needs (demo)",
+    Exit.USAGE: "the command line is wrong, or a question was not answered with yes",
+    Exit.UNREACHABLE: "no node answers",
+    Exit.UNFINISHED: "begun, and the outcome is not known yet: look before repeating",
+    Exit.UNAVAILABLE: "this user or machine lacks what is needed (demo, lab)",
     Exit.CONFIG: "the configuration cannot be used",
 }
 
@@ -29,7 +31,7 @@ def render_commands() -> str:
         "",
     ]
     group = typer.main.get_group(app)
-    for name, command in sorted(group.commands.items()):
+    for name, command in _flat(group.commands):
         lines += [f"## pgbastion {name}", "", inspect.cleandoc(command.help or ""), ""]
         rows = [_row(o) for o in command.params if isinstance(o, TyperOption)]
         if rows:
@@ -37,6 +39,14 @@ def render_commands() -> str:
     lines += ["## Exit codes", "", "| code | meaning |", "|---|---|"]
     lines += [f"| {code.value} | {EXIT_MEANINGS[code]} |" for code in Exit]
     return "\n".join([*lines, ""])
+
+
+def _flat(commands: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every command with its whole name, those of a group after it."""
+    for name, command in sorted(commands.items()):
+        yield above + name, command
+        if isinstance(command, TyperGroup):
+            yield from _flat(command.commands, f"{above}{name} ")
 
 
 def _row(option: TyperOption) -> str:

@@ -10,9 +10,11 @@ class Exit(IntEnum):
     NO = 1
     """The answer is no: no primary, rows lost, an action that failed."""
     USAGE = 2
-    """The command line is wrong; typer's own code."""
+    """The command line is wrong (typer's own code), or a question was not answered."""
     UNREACHABLE = 3
-    """The daemon does not answer."""
+    """No node answers."""
+    UNFINISHED = 4
+    """It was begun and its outcome is not known yet: look before repeating it."""
     UNAVAILABLE = 69
     """This user or machine lacks what was asked for (EX_UNAVAILABLE of sysexits.h)."""
     CONFIG = 78

@@ -1,0 +1,106 @@
+"""Commands that change who is the primary, or whether that may change by itself."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from pgbastion.cli.exits import Exit
+from pgbastion.cli.options import (
+    DEFAULT_CONFIG,
+    WAIT_S,
+    ConfigOption,
+    UrlOption,
+    WaitOption,
+    YesOption,
+)
+
+commands = typer.Typer()
+
+
+@commands.command()
+def pause(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None:
+    """Switch automatic actions off: whatever runs goes on, whatever fails stays so.
+
+    A daemon that is stopped meanwhile leaves its PostgreSQL running.
+    """
+    from pgbastion.cli.target import writer
+
+    writer(config, url).order("/cluster/pause", {})
+    print("paused")
+
+
+@commands.command()
+def resume(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None:
+    """Switch automatic actions on again."""
+    from pgbastion.cli.target import writer
+
+    writer(config, url).order("/cluster/resume", {})
+    print("resumed")
+
+
+@commands.command()
+def switchover(
+    config: ConfigOption = DEFAULT_CONFIG,
+    to: Annotated[
+        str | None, typer.Option("--to", help="The new primary; default: the best.")
+    ] = None,
+    drain: Annotated[
+        str | None,
+        typer.Option(help="How long transactions that are open may go on."),
+    ] = None,
+    wait_s: WaitOption = WAIT_S,
+    url: UrlOption = None,
+) -> None:
+    """Move the primary role to a standby, with nothing lost and nobody refused.
+
+    Exit code 1 when it is refused, or when another node became the primary; 4 when it
+    is not finished in time.
+    """
+    from pgbastion.cli.ordering import carry_out
+    from pgbastion.cli.target import writer
+
+    body = {k: v for k, v in (("to", to), ("drain", drain)) if v is not None}
+    client = writer(config, url)
+    what = f"switchover to {to or 'the best standby'}"
+    _tell(carry_out(client, "/cluster/switchover", body, what=what, wait_s=wait_s))
+
+
+@commands.command()
+def failover(
+    to: Annotated[str, typer.Option("--to", help="The new primary.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Also where commits could be lost. You vouch that a primary which is "
+            "silent is off.",
+        ),
+    ] = False,
+    yes: YesOption = False,
+    wait_s: WaitOption = WAIT_S,
+    url: UrlOption = None,
+) -> None:
+    """Make a node the primary, also where the old one is gone.
+
+    A living primary hands its role over as in a switchover. Exit code 1 when it is
+    refused, or when another node became the primary; 4 when it is not finished in time.
+    """
+    from pgbastion.cli.asking import confirm
+    from pgbastion.cli.ordering import carry_out
+    from pgbastion.cli.target import writer
+
+    if force:
+        confirm(
+            "Commits may be lost, and a silent primary has to be off: go on?", yes=yes
+        )
+    body = {"to": to, "force": force}
+    client, what = writer(config, url), f"failover to {to}"
+    _tell(carry_out(client, "/cluster/failover", body, what=what, wait_s=wait_s))
+
+
+def _tell(found: Mapping[str, Any]) -> None:
+    print(f"{found['outcome']}: {found['to']} {found['detail']}".rstrip())
+    if found["outcome"] != "done":
+        raise typer.Exit(Exit.NO)

@@ -1,0 +1,102 @@
+"""Commands of one node: the daemon, its configuration, the first look."""
+
+import json
+import os
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from pgbastion.cli.exits import Exit
+from pgbastion.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from pgbastion.config.timings import Profile
+
+commands = typer.Typer()
+
+
+class Fault(StrEnum):
+    """What ``demo --once`` does to the primary."""
+
+    POSTMASTER = "postmaster"
+    FREEZE = "freeze"
+    DAEMON = "daemon"
+    CUT = "cut"
+    NODE = "node"
+    STANDBY = "standby"
+
+
+@commands.command()
+def start(
+    config: ConfigOption = DEFAULT_CONFIG,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Take over from the daemon that runs here; PostgreSQL goes on.",
+        ),
+    ] = False,
+) -> None:
+    """Run the daemon in the foreground; it logs to standard error."""
+    from pgbastion import daemon
+
+    if replace:
+        from pgbastion.cli.replacing import end_running_daemon
+        from pgbastion.config.load import load_config
+
+        # A file that cannot be used must not cost the daemon that runs.
+        end_running_daemon(load_config(config).raft.data_dir)
+    code = daemon.run(config)
+    # The interpreter would now tidy its memory up, for longer than all the daemon's
+    # parts took to stop, while a successor waits for this process to end.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+@commands.command()
+def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Say everything that is wrong with the configuration, and what to do about it."""
+    from pgbastion.cli.checking import render_report, report_as_json
+    from pgbastion.config.load import examine
+
+    report = examine(config, os.environ)
+    text = (
+        json.dumps(report_as_json(report), indent=2)
+        if as_json
+        else render_report(report)
+    )
+    print(text)
+    if report.errors:
+        raise typer.Exit(Exit.CONFIG)
+
+
+@commands.command()
+def version(as_json: JsonOption = False) -> None:
+    """Print the version, the commit, the consensus engine and the Python."""
+    from pgbastion.version import versions
+
+    found = versions()
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"{name} {value}")
+
+
+@commands.command()
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="One fault, one line of JSON, end.")
+    ] = False,
+    fault: Annotated[
+        Fault, typer.Option(help="What happens to the primary with --once.")
+    ] = Fault.POSTMASTER,
+    profile: Annotated[Profile, typer.Option(help="Timings.")] = Profile.NORMAL,
+) -> None:
+    """Run three nodes with real PostgreSQL on loopback; Ctrl-C removes them."""
+    from pgbastion import demo as demonstration
+
+    raise typer.Exit(
+        demonstration.run(once=once, fault=fault.value, profile=profile.value)
+    )

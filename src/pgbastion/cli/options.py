@@ -1,0 +1,40 @@
+"""Options that several commands have, so that each means the same everywhere."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+DEFAULT_CONFIG: Final = Path("/etc/pgbastion/pgbastion.yaml")
+WAIT_S: Final = 120.0
+
+ConfigOption = Annotated[
+    Path,
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="PGBASTION_CONFIG",
+        help="The configuration file.",
+        show_default=True,
+    ),
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="PGBASTION_URL",
+        help="Base addresses of nodes' APIs, with commas between them, instead of "
+        "those that the configuration names.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+YesOption = Annotated[
+    bool, typer.Option("--yes", "-y", help="Do not ask whether you mean it.")
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what would be done, and change nothing."),
+]
+WaitOption = Annotated[
+    float, typer.Option("--wait", help="Seconds to wait for the outcome.")
+]

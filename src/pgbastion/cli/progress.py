@@ -1,0 +1,87 @@
+"""Waits for something and shows that it does, on a terminal only."""
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self, TextIO, TypeVar
+
+from pgbastion.cli.problems import UnfinishedError
+
+ASK_EVERY_S: Final = 0.2
+_CLEAR: Final = "\r\x1b[K"
+
+T = TypeVar("T")
+
+
+class Progress:
+    """One line that says what is waited for and for how long; erased at the end.
+
+    Args:
+        what: What is waited for.
+        out: Where it is shown if that is a terminal.
+    """
+
+    def __init__(self, what: str, out: TextIO | None = None) -> None:
+        self._what = what
+        self._out = out or sys.stderr
+        self._shown = self._out.isatty()
+        self._since_s = time.monotonic()
+        self._detail = ""
+
+    def __enter__(self) -> Self:
+        self.show()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._shown:
+            self._out.write(_CLEAR)
+            self._out.flush()
+
+    def say(self, detail: str) -> None:
+        """Show a word on how far it has come."""
+        self._detail = detail
+        self.show()
+
+    def show(self) -> None:
+        """Show how long it has taken by now."""
+        if self._shown:
+            took_s = time.monotonic() - self._since_s
+            more = f": {self._detail}" if self._detail else ""
+            self._out.write(f"{_CLEAR}{self._what}{more} ({took_s:.0f} s)")
+            self._out.flush()
+
+
+def wait_for(
+    look: Callable[[Progress], T | None],
+    *,
+    what: str,
+    within_s: float,
+    every_s: float = ASK_EVERY_S,
+) -> T:
+    """Look until there is something to return.
+
+    Args:
+        look: Returns what is waited for, or None; it may say how far it has come.
+        what: What is waited for, for people.
+        within_s: How long to wait.
+        every_s: How long to pause between two looks.
+
+    Raises:
+        UnfinishedError: It did not come in time.
+    """
+    until_s = time.monotonic() + within_s
+    with Progress(what) as progress:
+        while True:
+            found = look(progress)
+            if found is not None:
+                return found
+            if time.monotonic() >= until_s:
+                raise UnfinishedError(f"{what}: not finished after {within_s:g} s")
+            time.sleep(every_s)
+            progress.show()

@@ -1,0 +1,130 @@
+"""Which nodes a command asks, and how it proves who asks.
+
+Both come from the options, the environment and the configuration, in this order.
+"""
+
+import ipaddress
+import os
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pgbastion.cli.client import Client, Target
+from pgbastion.config.load import Report, examine
+from pgbastion.config.model import Config
+from pgbastion.config.secrets import TOKEN_FILE_NAME, TOKEN_VARIABLE, strip_line_end
+from pgbastion.errors import ConfigError
+from pgbastion.model.cluster import join_host_port
+
+CA_VARIABLE: Final = "PGBASTION_CA_FILE"
+
+
+def reader(config: Path, url: str | None) -> Client:
+    """Return who answers questions.
+
+    Raises:
+        ConfigError: No ``url`` is given and the file is not understood.
+    """
+    return Client(target_of(config, url, os.environ))
+
+
+def writer(config: Path, url: str | None) -> Client:
+    """Return who takes orders.
+
+    Raises:
+        ConfigError: No ``url`` is given and the file is not understood, or the token
+            cannot be read.
+    """
+    return Client(writing_target(config, url, os.environ))
+
+
+def target_of(config: Path, url: str | None, environment: Mapping[str, str]) -> Target:
+    """Return where to ask: at ``url``, else this node, else its peers.
+
+    Raises:
+        ConfigError: No ``url`` is given and the file is not understood.
+    """
+    token = environment.get(TOKEN_VARIABLE)
+    trust = _trust(environment)
+    if url is not None:
+        return Target(urls=_given(url), token=token, trust=trust)
+    found = _usable(examine(config, environment, world=False))
+    return Target(urls=urls_of(found), token=token or _read_token(found), trust=trust)
+
+
+def writing_target(
+    config: Path, url: str | None, environment: Mapping[str, str]
+) -> Target:
+    """Return where to send orders, with the token that they need.
+
+    Raises:
+        ConfigError: No ``url`` is given and the file is not understood, or the token
+            cannot be read.
+    """
+    token = environment.get(TOKEN_VARIABLE)
+    trust = _trust(environment)
+    if url is not None and token is not None:
+        return Target(urls=_given(url), token=token, trust=trust)
+    found = _usable(examine(config, environment, world=False))
+    urls = urls_of(found) if url is None else _given(url)
+    return Target(urls=urls, token=token or _write_token(found), trust=trust)
+
+
+def urls_of(config: Config) -> tuple[str, ...]:
+    """Return this node's API, then those of its peers.
+
+    A peer's port is taken to be this node's: the list of peers has Raft's.
+    """
+    own = ipaddress.ip_address(config.api.bind_address)
+    if own.is_unspecified:
+        own = ipaddress.ip_address("127.0.0.1" if own.version == 4 else "::1")
+    others = (p.host for p in config.cluster.peers if p.host != config.node.address)
+    port = config.api.port
+    return tuple(f"http://{join_host_port(h, port)}" for h in (str(own), *others))
+
+
+def _given(url: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in url.split(",") if part.strip()) or (url,)
+
+
+def _usable(report: Report) -> Config:
+    if report.config is None:
+        raise ConfigError(report.render(report.errors))
+    return report.config
+
+
+def _trust(environment: Mapping[str, str]) -> ssl.SSLContext | None:
+    file = environment.get(CA_VARIABLE)
+    if not file:
+        return None
+    try:
+        return ssl.create_default_context(cafile=file)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigError(f"{CA_VARIABLE}: cannot use {file}: {exc}") from exc
+
+
+def _read_token(config: Config) -> str | None:
+    """Return the token for reading where one is needed and this user may read it."""
+    path = config.api.read_token_file
+    if path is None:
+        return None
+    try:
+        return _one_line(path)
+    except OSError:
+        return None
+
+
+def _write_token(config: Config) -> str:
+    path = config.api.auth_token_file or config.raft.data_dir / TOKEN_FILE_NAME
+    try:
+        return _one_line(path)
+    except OSError as exc:
+        raise ConfigError(
+            f"cannot read the token in {path}: run this as the daemon's user, or set "
+            f"{TOKEN_VARIABLE}"
+        ) from exc
+
+
+def _one_line(path: Path) -> str:
+    return strip_line_end(path.read_bytes()).decode(errors="replace")

@@ -1,0 +1,152 @@
+"""Commands talk to any node, and never do a thing twice."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pgbastion.cli.exits import Exit
+from support.cli import Api, answering, run
+
+SILENT = "http://127.32.0.9:9"
+ORDER = {"id": "o1", "outcome": "done", "to": "n2", "detail": "", "begun": True}
+REFUSED = {"error": {"code": "unfit", "message": "n2 is silent", "remedy": "wait"}}
+
+
+@pytest.fixture
+def api() -> Iterator[str]:
+    with answering() as url:
+        yield url
+
+
+def test_the_next_node_is_asked_when_one_does_not_answer(api: str) -> None:
+    done = run("status", "--url", f"{SILENT},{api}")
+
+    assert done.returncode == Exit.OK, done.stderr
+
+
+def test_peers_of_the_configuration_are_asked_when_this_node_is_silent(
+    tmp_path: Path,
+) -> None:
+    with answering("127.32.0.2") as url:
+        port = url.rpartition(":")[2]
+        config = tmp_path / "pgbastion.yaml"
+        config.write_text(
+            "node: {name: n1, address: 127.32.0.1}\n"
+            "cluster: {peers: [127.32.0.1, 127.32.0.2]}\n"
+            f"raft: {{data_dir: {tmp_path}/raft, tls_enabled: false}}\n"
+            f"api: {{bind_address: 127.32.0.1, port: {port}}}\n"
+        )
+
+        done = run("list", "-c", str(config))
+
+    assert done.returncode == Exit.OK, done.stderr
+    assert done.stdout.splitlines()[1].startswith("n1    primary")
+
+
+def test_every_node_that_was_tried_is_named(api: str) -> None:
+    done = run("status", "--url", f"{SILENT},http://127.32.0.9:10")
+
+    assert done.returncode == Exit.UNREACHABLE
+    assert done.stderr.count("Connection refused") == 2
+
+
+def test_an_order_goes_to_the_next_node_while_it_has_reached_nobody(api: str) -> None:
+    Api.answers = {"/cluster/pause": {"ok": True}}
+
+    done = run("pause", "--url", f"{SILENT},{api}", PGBASTION_TOKEN="t")
+
+    assert done.returncode == Exit.OK, done.stderr
+    assert Api.asked == [("/cluster/pause", {})]
+    assert Api.tokens == ["Bearer t"]
+
+
+def test_an_order_that_may_have_arrived_is_not_given_again(api: str) -> None:
+    """Whether it was carried out is not known: the next node could do it twice."""
+    Api.answers = {"/cluster/pause": (None, None)}
+
+    done = run("pause", "--url", f"{api},{api}/again", PGBASTION_TOKEN="t")
+
+    assert done.returncode == Exit.UNFINISHED
+    assert [path for path, _ in Api.asked] == ["/cluster/pause"]
+    assert "may have done it all the same" in done.stderr
+
+
+def test_an_outcome_that_the_node_does_not_know_has_its_own_exit_code(
+    api: str,
+) -> None:
+    problem = {"code": "outcome_unknown", "message": "nobody knows", "remedy": "look"}
+    Api.answers = {"/cluster/pause": (504, {"error": problem})}
+
+    done = run("pause", "--url", api, PGBASTION_TOKEN="t")
+
+    assert done.returncode == Exit.UNFINISHED
+    assert "nobody knows; look" in done.stderr
+
+
+def test_a_refusal_is_told_with_its_remedy(api: str) -> None:
+    Api.answers = {"/cluster/switchover": (409, REFUSED)}
+
+    done = run("switchover", "--to", "n2", "--url", api, PGBASTION_TOKEN="t")
+
+    assert done.returncode == Exit.NO
+    assert done.stderr == "pgbastion: n2 is silent; wait\n"
+
+
+def test_an_order_is_followed_to_its_outcome(api: str) -> None:
+    Api.answers = {
+        "/cluster/switchover": {"ok": True, "id": "o1", "to": "n2"},
+        "/raft/directives": {"directives": [ORDER]},
+    }
+
+    done = run("switchover", "--to", "n2", "--url", api, PGBASTION_TOKEN="t")
+
+    assert (done.returncode, done.stdout) == (Exit.OK, "done: n2\n")
+
+
+def test_an_order_without_an_outcome_in_time_has_its_own_exit_code(api: str) -> None:
+    Api.answers = {
+        "/cluster/switchover": {"ok": True, "id": "o1", "to": "n2"},
+        "/raft/directives": {"directives": [{**ORDER, "outcome": None}]},
+    }
+
+    done = run("switchover", "--wait", "0.3", "--url", api, PGBASTION_TOKEN="t")
+
+    assert done.returncode == Exit.UNFINISHED
+    assert "not finished after 0.3 s" in done.stderr
+
+
+def test_what_hurts_needs_a_yes_where_nobody_can_be_asked(api: str) -> None:
+    done = run("failover", "--to", "n2", "--force", "--url", api, PGBASTION_TOKEN="t")
+
+    assert done.returncode == Exit.USAGE
+    assert "add --yes" in done.stderr
+    assert Api.asked == []
+
+
+def test_what_hurts_is_done_with_a_yes(api: str) -> None:
+    Api.answers = {
+        "/cluster/failover": {"ok": True, "id": "o1", "to": "n2"},
+        "/raft/directives": {"directives": [ORDER]},
+    }
+
+    run("failover", "--to=n2", "--force", "--yes", "--url", api, PGBASTION_TOKEN="t")
+
+    assert Api.asked == [("/cluster/failover", {"to": "n2", "force": True})]
+
+
+def test_the_environment_names_the_nodes(api: str) -> None:
+    done = run("list", "--json", PGBASTION_URL=api)
+
+    assert [member["name"] for member in json.loads(done.stdout)] == ["n1", "n2"]
+
+
+def test_an_answer_that_is_none_of_ours_is_told_as_such(api: str) -> None:
+    Api.answers = {"/cluster": ["what"]}
+
+    done = run("status", "--url", api)
+
+    assert done.returncode == Exit.UNREACHABLE
+    assert "does not answer as pgbastion does" in done.stderr
+    assert "Traceback" not in done.stderr
