@@ -7,10 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from pgbastion.api.app import (
-    BODY_BYTES_MAX,
-    build_metrics_api,
-)
+from pgbastion.api.app import build_metrics_api
+from pgbastion.api.bodies import BODY_BYTES_MAX
 from pgbastion.api.ports import Refused, Unknown
 from pgbastion.api.server import ApiServer
 from pgbastion.errors import ApiError

@@ -5,10 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from pgbastion.api.app import (
-    READS,
-)
 from pgbastion.api.checks import CHECKS
+from pgbastion.api.endpoints import READS
 from pgbastion.api.ports import Done, Tokens
 from pgbastion.model.snapshot import LeaseSnapshot
 from support.api_server import (

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pgbastion.api import answers, patroni
-from pgbastion.api.app import READS
+from pgbastion.api.endpoints import READS
 from pgbastion.model.ids import MemberId, NodeId
-from pgbastion.model.report import PostgresState
+from pgbastion.model.report import PostgresState, SlotRow, Vitals
 from pgbastion.model.snapshot import NodeSnapshot, RouteSnapshot
 from pgbastion.model.wal import Lsn
 from pgbastion.testing.views import (
@@ -25,6 +26,15 @@ from pgbastion.testing.views import (
 )
 from support.snapshots import change, primary_snapshot, standby_snapshot
 
+SLOT = SlotRow(
+    name="pgbastion_n2",
+    kind="physical",
+    active=True,
+    restart_lsn=Lsn(800),
+    wal_status="reserved",
+    retained_bytes=200,
+    node=NodeId("n2"),
+)
 HEALTH = [
     "node",
     "role",
@@ -42,7 +52,7 @@ HEALTH = [
 
 def members(snapshot: NodeSnapshot) -> dict[str, dict[str, Any]]:
     """Return the members that ``GET /cluster`` lists, by name."""
-    return {m["name"]: m for m in answers.cluster(snapshot)["members"]}
+    return {m["name"]: {**m} for m in answers.cluster(snapshot)["members"]}
 
 
 def test_health_has_the_fields_of_the_contract() -> None:
@@ -168,6 +178,7 @@ def test_the_state_machine_is_told_with_its_reasons() -> None:
 
     assert state["decision"]["reason"] == "following"
     assert state["decision"]["sentence"] == "the standby follows the primary"
+    assert state["assignment"] is not None
     assert state["assignment"]["node"] == "n1"
     assert state["synchronous"]["names"] == ["n2_a2", "n3_a3"]
     assert state["synchronous"]["num_sync"] == 1
@@ -232,7 +243,13 @@ def test_an_unknown_leader_is_null() -> None:
 def test_replication_compares_each_standby_with_the_primary() -> None:
     snapshot = primary_snapshot(
         reports=received(
-            primary_report(wal_end=end(1_000), replication=(row(2, 960),)),
+            primary_report(
+                wal_end=end(1_000),
+                replication=(
+                    replace(row(2, 960), write_lsn=Lsn(968), replay_lag_ms=250),
+                ),
+                vitals=Vitals(probe_ms=2, slots=(SLOT,)),
+            ),
             report(2, replay_lsn=Lsn(900), wal_end=end(950), following=NodeId("n1")),
         )
     )
@@ -247,12 +264,45 @@ def test_replication_compares_each_standby_with_the_primary() -> None:
         "sync_role": "quorum_standby",
         "following": "n1",
         "wal_end": "0/3B6",
+        "write_lsn": "0/3C8",
         "flush_lsn": "0/3C0",
         "replay_lsn": "0/384",
         "lag_bytes": 100,
+        "lag_seconds": 0.25,
+        "slot": "pgbastion_n2",
         "progress": None,
     }
     assert answer["standbys"][1]["state"] == "unknown"
+    assert answer["standbys"][1]["lag_seconds"] is None
+    assert answer["slots"] == [
+        {
+            "name": "pgbastion_n2",
+            "kind": "physical",
+            "active": True,
+            "restart_lsn": "0/320",
+            "wal_status": "reserved",
+            "retained_bytes": 200,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lag_ms", "replayed", "wanted"),
+    [(40, 900, 0.04), (None, 1_000, 0.0), (None, 900, None)],
+    ids=["while it writes", "idle and equal", "idle and behind"],
+)
+def test_a_lag_in_seconds_is_told_where_it_can_be(
+    lag_ms: int | None, replayed: int, wanted: float | None
+) -> None:
+    rows = (replace(row(2), replay_lag_ms=lag_ms),)
+    reports = received(
+        primary_report(wal_end=end(1_000), replication=rows),
+        report(2, replay_lsn=Lsn(replayed)),
+    )
+
+    answer = answers.replication(primary_snapshot(reports=reports))
+
+    assert answer["standbys"][0]["lag_seconds"] == wanted
 
 
 def test_history_has_one_line_for_each_timeline_that_was_left() -> None:

@@ -3,15 +3,14 @@
 Where Patroni's tools read a field, it carries Patroni's word.
 """
 
-from typing import Any, Final
+from typing import Final
 
+from pgbastion.api import shapes
 from pgbastion.model.cluster import Member
 from pgbastion.model.ids import standby_name
-from pgbastion.model.report import NodeReport, PostgresState
+from pgbastion.model.report import NodeReport, PostgresState, SlotRow
 from pgbastion.model.snapshot import DecisionSnapshot, NodeSnapshot
-from pgbastion.model.wal import WalEnd, format_lsn
-
-Json = dict[str, Any]
+from pgbastion.model.wal import Lsn, WalEnd, format_lsn
 
 UNKNOWN: Final = "unknown"
 _STATES: Final = {
@@ -26,8 +25,8 @@ _STATES: Final = {
 }
 
 
-def health(snapshot: NodeSnapshot) -> Json:
-    """Answer ``GET /health``."""
+def health(snapshot: NodeSnapshot) -> shapes.HealthAnswer:
+    """Tell what this node is."""
     report = snapshot.report
     return {
         "node": snapshot.node,
@@ -44,8 +43,8 @@ def health(snapshot: NodeSnapshot) -> Json:
     }
 
 
-def cluster(snapshot: NodeSnapshot) -> Json:
-    """Answer ``GET /cluster``: the members and where clients are sent."""
+def cluster(snapshot: NodeSnapshot) -> shapes.ClusterAnswer:
+    """Tell the members, and where clients are sent."""
     primary = snapshot.primary
     return {
         "scope": snapshot.state.cluster_name,
@@ -59,8 +58,8 @@ def cluster(snapshot: NodeSnapshot) -> Json:
     }
 
 
-def cluster_state(snapshot: NodeSnapshot) -> Json:
-    """Answer ``GET /cluster/state``: where this node's state machine stands."""
+def cluster_state(snapshot: NodeSnapshot) -> shapes.ClusterStateAnswer:
+    """Tell where this node's state machine stands."""
     state, held, report = snapshot.state, snapshot.state.assignment, snapshot.report
     sync = state.opened.sync if state.opened else None
     return {
@@ -103,8 +102,8 @@ def cluster_state(snapshot: NodeSnapshot) -> Json:
     }
 
 
-def raft_state(snapshot: NodeSnapshot) -> Json:
-    """Answer ``GET /raft/state``."""
+def raft_state(snapshot: NodeSnapshot) -> shapes.RaftStateAnswer:
+    """Tell this node's part in the Raft group."""
     raft = snapshot.raft
     return {
         "node": snapshot.node,
@@ -122,8 +121,8 @@ def raft_state(snapshot: NodeSnapshot) -> Json:
     }
 
 
-def raft_peers(snapshot: NodeSnapshot) -> Json:
-    """Answer ``GET /raft/peers``: every member, this node included."""
+def raft_peers(snapshot: NodeSnapshot) -> shapes.PeersAnswer:
+    """Tell of every member of the Raft group, this node included."""
     raft = snapshot.raft
     matched = {peer.member_id: peer.matched for peer in raft.peers}
     return {
@@ -143,8 +142,8 @@ def raft_peers(snapshot: NodeSnapshot) -> Json:
     }
 
 
-def directives(snapshot: NodeSnapshot) -> Json:
-    """Answer ``GET /raft/directives``: the newest orders and what became of them."""
+def directives(snapshot: NodeSnapshot) -> shapes.DirectivesAnswer:
+    """Tell the newest orders and what became of them."""
     return {
         "directives": [
             {
@@ -165,8 +164,8 @@ def directives(snapshot: NodeSnapshot) -> Json:
     }
 
 
-def connections(snapshot: NodeSnapshot) -> Json:
-    """Answer ``GET /connections``: what this node's proxy carries."""
+def connections(snapshot: NodeSnapshot) -> shapes.ConnectionsAnswer:
+    """Tell what this node's proxy carries."""
     counts = snapshot.proxy
     return {
         "node": snapshot.node,
@@ -190,12 +189,14 @@ def connections(snapshot: NodeSnapshot) -> Json:
     }
 
 
-def replication(snapshot: NodeSnapshot) -> Json:
-    """Answer ``GET /cluster/replication``: each standby against the primary."""
+def replication(snapshot: NodeSnapshot) -> shapes.ReplicationAnswer:
+    """Tell how far each standby is behind the primary."""
     held = snapshot.state.assignment
     source = snapshot.reports.get(held.node) if held else None
     rows = {row.name: row for row in source.report.replication} if source else {}
-    standbys = []
+    vitals = source.report.vitals if source else None
+    slots = {slot.node: slot.name for slot in vitals.slots} if vitals else {}
+    standbys: list[shapes.StandbyFacts] = []
     for member in snapshot.state.servers:
         if held is not None and held.live and held.member_id == member.member_id:
             continue
@@ -209,11 +210,12 @@ def replication(snapshot: NodeSnapshot) -> Json:
                 "sync_role": snapshot.sync_role(member),
                 "following": report.following if report else None,
                 "wal_end": _lsn(report.wal_end) if report else None,
-                "flush_lsn": format_lsn(row.flush_lsn) if row else None,
-                "replay_lsn": format_lsn(report.replay_lsn)
-                if report and report.replay_lsn is not None
-                else None,
+                "write_lsn": _position(row.write_lsn) if row else None,
+                "flush_lsn": _position(row.flush_lsn) if row else None,
+                "replay_lsn": _position(report.replay_lsn) if report else None,
                 "lag_bytes": snapshot.lag_bytes(member.name),
+                "lag_seconds": snapshot.lag_s(member.name),
+                "slot": slots.get(member.name),
                 "progress": report.progress if report else None,
             }
         )
@@ -222,6 +224,7 @@ def replication(snapshot: NodeSnapshot) -> Json:
         "wal_end": _lsn(source.report.wal_end) if source else None,
         "timeline": held.timeline if held else None,
         "standbys": standbys,
+        "slots": [_slot(slot) for slot in vitals.slots] if vitals else [],
     }
 
 
@@ -232,7 +235,7 @@ def state_word(report: NodeReport) -> str:
     return _STATES[report.state]
 
 
-def _member(snapshot: NodeSnapshot, member: Member) -> Json:
+def _member(snapshot: NodeSnapshot, member: Member) -> shapes.MemberFacts:
     report = snapshot.fresh_report(member.name)
     lag = snapshot.lag_bytes(member.name)
     return {
@@ -248,7 +251,7 @@ def _member(snapshot: NodeSnapshot, member: Member) -> Json:
     }
 
 
-def _restart_due(report: NodeReport | None) -> Json:
+def _restart_due(report: NodeReport | None) -> shapes.RestartFacts:
     """Say why the server should be restarted, where it should; Patroni's word first."""
     if report is None or not (report.adopted or report.pending_restart):
         return {}
@@ -294,11 +297,11 @@ def _primary_reason(snapshot: NodeSnapshot) -> str:
     return snapshot.routes.primary_reason
 
 
-def _backend(member: Member) -> Json:
+def _backend(member: Member) -> shapes.BackendFacts:
     return {"node": member.name, "host": member.host, "port": member.postgres_port}
 
 
-def _decision(decision: DecisionSnapshot) -> Json:
+def _decision(decision: DecisionSnapshot) -> shapes.DecisionFacts:
     return {
         "reason": decision.reason,
         "sentence": decision.sentence,
@@ -308,6 +311,21 @@ def _decision(decision: DecisionSnapshot) -> Json:
 
 def _timeline(report: NodeReport | None) -> int | None:
     return report.wal_end.timeline if report and report.wal_end else None
+
+
+def _slot(slot: SlotRow) -> shapes.SlotFacts:
+    return {
+        "name": slot.name,
+        "kind": slot.kind,
+        "active": slot.active,
+        "restart_lsn": _position(slot.restart_lsn),
+        "wal_status": slot.wal_status,
+        "retained_bytes": slot.retained_bytes,
+    }
+
+
+def _position(lsn: Lsn | None) -> str | None:
+    return None if lsn is None else format_lsn(lsn)
 
 
 def _lsn(end: WalEnd | None) -> str | None:

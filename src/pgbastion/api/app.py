@@ -1,8 +1,6 @@
 """The endpoints, as ASGI applications: one for the API, one for metrics alone."""
 
-import asyncio
-import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -13,9 +11,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pgbastion.api import answers, patroni
+from pgbastion._build import VERSION
+from pgbastion.api import answers
 from pgbastion.api.access import Access
-from pgbastion.api.checks import CHECKS, Asked, Check
+from pgbastion.api.bodies import read_body
+from pgbastion.api.checks import CHECKS, REPLICATION_STATES, Asked, Check
+from pgbastion.api.endpoints import CHANGES, READS, Answer, Change
+from pgbastion.api.openapi import body_of, describe
 from pgbastion.api.ports import (
     Commands,
     Done,
@@ -25,32 +27,13 @@ from pgbastion.api.ports import (
     Tokens,
 )
 from pgbastion.api.problems import Problem, ProblemError, bad_request
-from pgbastion.config.types import NODE_NAME, parse_peer
-from pgbastion.config.units import parse_duration_ms, parse_size_bytes
-from pgbastion.model.ids import NodeId
+from pgbastion.config.units import parse_size_bytes
 from pgbastion.model.snapshot import NodeSnapshot
 from pgbastion.observe.logging import get_logger
 
-BODY_BYTES_MAX: Final = 64 * 1024
-BODY_S: Final = 5.0
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 RenderMetrics = Callable[[NodeSnapshot], bytes]
-Handler = Callable[[Request], Awaitable[Response]]
-Answer = Callable[[NodeSnapshot], Mapping[str, Any] | Sequence[Any]]
-
-READS: Final[Mapping[str, Answer]] = {
-    "/health": answers.health,
-    "/cluster": answers.cluster,
-    "/cluster/state": answers.cluster_state,
-    "/cluster/replication": answers.replication,
-    "/raft/state": answers.raft_state,
-    "/raft/peers": answers.raft_peers,
-    "/raft/directives": answers.directives,
-    "/connections": answers.connections,
-    "/patroni": patroni.patroni,
-    "/history": patroni.history,
-}
 
 log = get_logger("api")
 
@@ -66,13 +49,9 @@ def build_api(
     routes = [
         *(_check(path, check, take) for path, check in CHECKS.items()),
         *(_read(path, answer, take) for path, answer in READS.items()),
+        *(_changing(p, m, change, commands) for (m, p), change in CHANGES.items()),
         _metrics(take, render_metrics),
-        Route("/raft/add-peer", _add_peer(commands), methods=["POST"]),
-        Route("/reload", _reload(commands), methods=["POST"]),
-        Route("/cluster/switchover", _switch_over(commands), methods=["POST"]),
-        Route("/cluster/failover", _fail_over(commands), methods=["POST"]),
-        Route("/cluster/pause", _pause(commands, paused=True), methods=["POST"]),
-        Route("/cluster/resume", _pause(commands, paused=False), methods=["POST"]),
+        _description(),
     ]
     return _application(routes, tokens)
 
@@ -107,7 +86,9 @@ def _application(routes: list[Route], tokens: Callable[[], Tokens]) -> Starlette
 
 def _check(path: str, check: Check, take: TakeSnapshot) -> Route:
     async def answer(request: Request) -> Response:
-        asked = Asked(lag_bytes_max=_lag(request))
+        asked = Asked(
+            lag_bytes_max=_lag(request), replication_state=_replication_state(request)
+        )
         snapshot = take()
         problem = check(snapshot, asked)
         if problem is not None:
@@ -134,6 +115,22 @@ def _metrics(take: TakeSnapshot, render_metrics: RenderMetrics) -> Route:
     return Route("/metrics", answer, methods=["GET", "OPTIONS"])
 
 
+def _description() -> Route:
+    async def answer(request: Request) -> Response:
+        del request
+        return _json(describe(VERSION))
+
+    return Route("/openapi.json", answer, methods=["GET", "OPTIONS"])
+
+
+def _replication_state(request: Request) -> str | None:
+    wanted = request.query_params.get("replication_state")
+    if wanted is not None and wanted not in REPLICATION_STATES:
+        states = " or ".join(REPLICATION_STATES)
+        raise bad_request("replication_state: unknown", f"write {states}")
+    return wanted
+
+
 def _lag(request: Request) -> int | None:
     text = request.query_params.get("lag")
     if text is None:
@@ -154,87 +151,13 @@ def _json(content: Mapping[str, Any] | Sequence[Any]) -> JSONResponse:
 # Changing
 
 
-def _add_peer(commands: Commands) -> Handler:
-    usage = 'send {"id": "node2", "address": "10.0.1.2:8300"}'
+def _changing(path: str, method: str, change: Change, commands: Commands) -> Route:
+    model = body_of(change)
 
     async def handle(request: Request) -> Response:
-        body = await _body(request)
-        name, address = body.get("id", body.get("name")), body.get("address")
-        if not isinstance(name, str) or not NODE_NAME.fullmatch(name):
-            raise bad_request("id is missing or no name of a node", usage)
-        if not isinstance(address, str):
-            raise bad_request("address is missing or no text", usage)
-        try:
-            host, port = parse_peer(address)
-        except ValueError as exc:
-            raise bad_request(f"address: {exc}", usage) from exc
-        return _outcome(await commands.add_peer(NodeId(name), host, port))
+        return _outcome(await change(commands, await read_body(request, model)))
 
-    return handle
-
-
-def _reload(commands: Commands) -> Handler:
-    async def handle(request: Request) -> Response:
-        await _body(request)
-        return _outcome(await commands.reload())
-
-    return handle
-
-
-def _pause(commands: Commands, *, paused: bool) -> Handler:
-    async def handle(request: Request) -> Response:
-        await _body(request)
-        return _outcome(await commands.set_pause(paused=paused))
-
-    return handle
-
-
-def _switch_over(commands: Commands) -> Handler:
-    usage = 'send {"to": "node2"}, or {} for the best; "drain": "30s" if you like'
-
-    async def handle(request: Request) -> Response:
-        body = await _body(request)
-        to = _node_or_none(body, usage)
-        return _outcome(await commands.switch_over(to, _drain(body, usage)))
-
-    return handle
-
-
-def _fail_over(commands: Commands) -> Handler:
-    usage = 'send {"to": "node2"}; "force": true where a loss is accepted'
-
-    async def handle(request: Request) -> Response:
-        body = await _body(request)
-        to, force = _node_or_none(body, usage), body.get("force", False)
-        if to is None:
-            raise bad_request("to is missing", usage)
-        if not isinstance(force, bool):
-            raise bad_request("force is neither true nor false", usage)
-        return _outcome(await commands.fail_over(to, force=force))
-
-    return handle
-
-
-def _node_or_none(body: Mapping[str, Any], usage: str) -> NodeId | None:
-    # Patroni's tools say "candidate".
-    name = body.get("to", body.get("candidate"))
-    if name is None:
-        return None
-    if not isinstance(name, str) or not NODE_NAME.fullmatch(name):
-        raise bad_request("to is no name of a node", usage)
-    return NodeId(name)
-
-
-def _drain(body: Mapping[str, Any], usage: str) -> int | None:
-    text = body.get("drain")
-    if text is None:
-        return None
-    if not isinstance(text, str):
-        raise bad_request("drain is no duration", usage)
-    try:
-        return parse_duration_ms(text)
-    except ValueError as exc:
-        raise bad_request(f"drain: {exc}", usage) from exc
+    return Route(path, handle, methods=[method])
 
 
 def _outcome(outcome: Outcome) -> Response:
@@ -247,50 +170,6 @@ def _outcome(outcome: Outcome) -> Response:
     return Problem(
         status=status, code=code, message=outcome.message, remedy=outcome.remedy
     ).response()
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    """Return the body, a JSON object under any content type; {} for an empty one."""
-    raw = b""
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for chunk in request.stream():
-                raw += chunk
-                if len(raw) > BODY_BYTES_MAX:
-                    raise _too_large()
-    except TimeoutError as exc:
-        raise _too_slow() from exc
-    if not raw.strip():
-        return {}
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError) as exc:
-        raise bad_request("the body is no JSON", "send one JSON object") from exc
-    if not isinstance(body, dict):
-        raise bad_request("the body is no JSON object", "send one JSON object")
-    return body
-
-
-def _too_large() -> ProblemError:
-    return ProblemError(
-        Problem(
-            status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            code="body_too_large",
-            message="the body is too large",
-            remedy=f"send at most {BODY_BYTES_MAX} bytes",
-        )
-    )
-
-
-def _too_slow() -> ProblemError:
-    return ProblemError(
-        Problem(
-            status=HTTPStatus.REQUEST_TIMEOUT,
-            code="body_too_slow",
-            message="the body did not arrive in time",
-            remedy=f"send it within {BODY_S:g} s",
-        )
-    )
 
 
 # What went wrong

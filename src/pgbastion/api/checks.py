@@ -19,7 +19,13 @@ class Asked:
 
     lag_bytes_max: int | None = None
     """A standby further behind fails; None: any lag will do."""
+    replication_state: str | None = None
+    """One of `REPLICATION_STATES`; None: it has to stream."""
 
+
+STREAMING: Final = "streaming"
+# Patroni's words for how a standby gets its WAL.
+REPLICATION_STATES: Final = (STREAMING, "in archive recovery")
 
 Verdict = Problem | None
 """Why the check fails; None: it passes."""
@@ -46,8 +52,10 @@ def is_replica(snapshot: NodeSnapshot, asked: Asked) -> Verdict:
         return _fails(snapshot, "not_standby", f"its role is {snapshot.role}")
     report = snapshot.report
     member = snapshot.state.member(snapshot.member_id)
-    if report is None or not report.streaming:
-        return _fails(snapshot, "not_streaming", "its standby does not stream")
+    wanted = asked.replication_state or STREAMING
+    if report is None or report.streaming is not (wanted == STREAMING):
+        does = "streams" if report and report.streaming else "does not stream"
+        return _fails(snapshot, "not_streaming", f"its standby {does}")
     if member is None or member.noloadbalance:
         return _fails(snapshot, "noloadbalance", "it is tagged noloadbalance")
     return _near_enough(snapshot, asked)

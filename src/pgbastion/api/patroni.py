@@ -1,20 +1,18 @@
 """Read endpoints of Patroni, so that monitoring that was written for it goes on."""
 
 from itertools import pairwise
-from typing import Any
 
 from pgbastion.api.answers import state_word
+from pgbastion.api.shapes import HistoryLine, PatroniAnswer, XlogFacts
 from pgbastion.model.report import NodeReport
 from pgbastion.model.snapshot import NodeRole, NodeSnapshot
 
-Json = dict[str, Any]
 
-
-def patroni(snapshot: NodeSnapshot) -> Json:
-    """Answer ``GET /patroni``: this node."""
+def patroni(snapshot: NodeSnapshot) -> PatroniAnswer:
+    """Tell what this node is, in Patroni's words."""
     report = snapshot.report
     state = snapshot.state
-    answer: Json = {
+    answer: PatroniAnswer = {
         "state": state_word(report) if report else "starting",
         "role": "primary" if snapshot.role is NodeRole.PRIMARY else "replica",
         "patroni": {
@@ -34,8 +32,8 @@ def patroni(snapshot: NodeSnapshot) -> Json:
     return answer
 
 
-def history(snapshot: NodeSnapshot) -> list[list[Any]]:
-    """Answer ``GET /history``: each timeline that was left, where, why and for whom.
+def history(snapshot: NodeSnapshot) -> list[HistoryLine]:
+    """Tell of each timeline that was left, where, why and for whom.
 
     The position is the primary's own word; null where it has forgotten it.
     """
@@ -49,7 +47,7 @@ def history(snapshot: NodeSnapshot) -> list[list[Any]]:
     ]
 
 
-def _xlog(snapshot: NodeSnapshot, report: NodeReport) -> Json:
+def _xlog(snapshot: NodeSnapshot, report: NodeReport) -> XlogFacts:
     assert report.wal_end is not None, "asked only where there is one"
     if snapshot.role is NodeRole.PRIMARY:
         return {"location": report.wal_end.lsn}

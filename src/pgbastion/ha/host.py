@@ -338,7 +338,7 @@ class Host:
                 await task
 
 
-_RESTLESS: Final = {"wal_end", "replay_lsn", "replication", "progress"}
+_RESTLESS: Final = {"wal_end", "replay_lsn", "replication", "progress", "vitals"}
 _lasting = attrgetter(*(f.name for f in fields(NodeReport) if f.name not in _RESTLESS))
 
 

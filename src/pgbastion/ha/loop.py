@@ -358,6 +358,7 @@ class Loop:
             replication=postgres.replication if primary else (),
             progress=view.job,
             holding=self._parking,
+            vitals=server.vitals if server and postgres.running else None,
         )
 
     def _accepts(self, view: NodeView) -> bool:
@@ -425,5 +426,11 @@ def _state(view: NodeView) -> PostgresState:
 def _essence(report: NodeReport) -> NodeReport:
     """Return the report without what changes all the time."""
     return replace(
-        report, wal_end=None, replay_lsn=None, replication=(), progress=None, reason=""
+        report,
+        wal_end=None,
+        replay_lsn=None,
+        replication=(),
+        progress=None,
+        reason="",
+        vitals=None,
     )

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pgbastion.model.cluster import Member, SyncSet
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
-from pgbastion.model.report import ReplicationRow
+from pgbastion.model.report import ReplicationRow, Vitals
 from pgbastion.model.views import AgeAnswer, RejoinView, SurveyAnswer
 from pgbastion.model.wal import Lsn, WalEnd
 
@@ -163,6 +163,7 @@ class ServerFacts:
     """None: it names nobody who exists."""
     pending_restart: tuple[str, ...] = ()
     """Settings that wait for a restart, as far as they were asked for."""
+    vitals: Vitals | None = None
 
 
 class Database(Protocol):

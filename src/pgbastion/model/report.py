@@ -44,6 +44,45 @@ class ReplicationRow:
     sync_state: str
     silent_ms: int | None = None
     """How long ago the standby last said something, by the primary's clock."""
+    write_lsn: Lsn | None = None
+    replay_lag_ms: int | None = None
+    """From writing WAL here until the standby said that it replayed it; None: idle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotRow:
+    """A replication slot of the primary, and what it costs."""
+
+    name: str
+    kind: str
+    """``physical`` or ``logical``."""
+    active: bool
+    restart_lsn: Lsn | None
+    wal_status: str
+    retained_bytes: int | None
+    """WAL that the server keeps for it."""
+    node: NodeId | None = None
+    """The member that it is for; None: somebody else's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """The file system under the data or the WAL."""
+
+    holds: str
+    """``data`` (and the WAL too, where that has none of its own) or ``wal``."""
+    free_bytes: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """What is watched, and decides nothing."""
+
+    probe_ms: int
+    """How long the server and its disks took to answer the last probe."""
+    slots: tuple[SlotRow, ...] = ()
+    disks: tuple[Disk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +123,7 @@ class NodeReport:
     """The order for which this node's proxy lets new clients wait."""
     progress: str | None = None
     """How far a copy or rewind has come, in words."""
+    vitals: Vitals | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

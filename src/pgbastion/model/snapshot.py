@@ -253,6 +253,27 @@ class NodeSnapshot:
             return None
         return max(end.lsn - replayed, 0)
 
+    def lag_s(self, node: NodeId) -> float | None:
+        """Return how old what a standby replays is; None: it cannot be told.
+
+        The primary measures it by the standby's confirmations, which come while it
+        writes: without any, nothing is behind only where nothing is left to replay.
+        """
+        held, member = self.state.assignment, self.state.named(node)
+        if held is None or member is None or member.data_id is None:
+            return None
+        if held.node == node:
+            return 0.0
+        primary = self.fresh_report(held.node)
+        own = standby_name(node, member.data_id)
+        rows = primary.replication if primary else ()
+        row = next((r for r in rows if r.name == own and r.streaming), None)
+        if row is None:
+            return None
+        if row.replay_lag_ms is not None:
+            return row.replay_lag_ms / 1_000
+        return 0.0 if self.lag_bytes(node) == 0 else None
+
     def sync_role(self, member: Member) -> SyncRole:
         """Return whether commits wait for this member, by the declared set."""
         opened, held = self.state.opened, self.state.assignment

@@ -27,6 +27,8 @@ class DiskAnswer:
     """None: it is still under way."""
     error: str | None = None
     free_bytes: Mapping[str, int] | None = None
+    size_bytes: Mapping[str, int] | None = None
+    """Both by directory: the data's first, then that of WAL on a disk of its own."""
 
     @property
     def is_good(self) -> bool:
@@ -88,6 +90,7 @@ class DiskWorker:
         except (OSError, ValueError, PostgresError) as exc:
             answer = {"error": f"the disk worker failed: {exc}"}
         error, free = answer.get("error"), answer.get("free")
+        size = answer.get("size")
         if error is not None:
             # Where data and WAL are is looked up anew: a copy may have moved them.
             await self._forget()
@@ -96,6 +99,7 @@ class DiskWorker:
             answered_ns=boottime_ns(),
             error=None if error is None else str(error),
             free_bytes=free if isinstance(free, dict) else None,
+            size_bytes=size if isinstance(size, dict) else None,
         )
 
     async def _exchange(self) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """A process that writes and fsyncs a small file wherever it is asked to.
 
 Run by path, isolated, standard library only. Each line of standard input asks once; the
-answer is one line of JSON: free bytes by directory, or the first error. A frozen file
-system leaves this process waiting in the kernel, and nobody else.
+answer is one line of JSON: free bytes and size by directory, or the first error. A
+frozen file system leaves this process waiting in the kernel, and nobody else.
 """
 
 import json
@@ -22,7 +22,7 @@ def main(directories: list[str], uid: int, gid: int) -> None:
 
 def check(directories: list[str], text: str, uid: int, gid: int) -> dict[str, object]:
     """Write ``text`` durably in each directory."""
-    free = {}
+    free, size = {}, {}
     for directory in directories:
         try:
             write(f"{directory}/pgbastion.probe", text, uid, gid)
@@ -30,7 +30,8 @@ def check(directories: list[str], text: str, uid: int, gid: int) -> dict[str, ob
         except OSError as exc:
             return {"error": f"{directory}: {exc.strerror}", "errno": exc.errno}
         free[directory] = status.f_bavail * status.f_frsize
-    return {"free": free}
+        size[directory] = status.f_blocks * status.f_frsize
+    return {"free": free, "size": size}
 
 
 def write(path: str, text: str, uid: int, gid: int) -> None:

@@ -14,7 +14,7 @@ from pgbastion.errors import PostgresError
 from pgbastion.ha.ports import DataFacts, RunningServer, ServerFacts, Upstream
 from pgbastion.model.cluster import Member, ReplicationMode, SyncSet
 from pgbastion.model.ids import Epoch, NodeId, Timeline
-from pgbastion.model.report import ReplicationRow
+from pgbastion.model.report import ReplicationRow, SlotRow
 from pgbastion.model.views import RejoinView
 from pgbastion.model.wal import Lsn, WalEnd
 from pgbastion.postgres import render, staging
@@ -39,6 +39,7 @@ from pgbastion.postgres.source import FromPrimary
 from pgbastion.postgres.standby import Standby, Unknown
 from pgbastion.postgres.stranger import Stranger
 from pgbastion.postgres.sync_change import SyncChange
+from pgbastion.postgres.vitals import vitals
 
 HISTORY_MAX: Final = 64
 SLOTS_EVERY_NS: Final = 2_000_000_000
@@ -108,6 +109,7 @@ class Instance:
         self._rows: tuple[ReplicationRow, ...] = ()
         self._access: tuple[str, ...] | None = None
         self._slots: tuple[NodeId, ...] | None = None
+        self._all_slots: tuple[SlotRow, ...] = ()
         self._slots_ns = 0
         self._timeline: Timeline | None = None
         self._pending: tuple[str, ...] | None = None
@@ -272,7 +274,7 @@ class Instance:
         await self._primary.close()
         self._sync.forget()
         self._slots = self._timeline = self._pending = None
-        self._rows = ()
+        self._rows, self._all_slots = (), ()
 
     # The running server
 
@@ -308,6 +310,7 @@ class Instance:
             replication=rows,
             slots=self._slots,
             pending_restart=await self._pending_restart(),
+            vitals=vitals(result, self._all_slots),
             sync_setting=render.parse_sync_names(facts.sync_names),
         )
 
@@ -340,6 +343,7 @@ class Instance:
                     self._slots_ns = now_ns
                     slots = await self._primary.slots.list()
                     self._slots = self._nodes_of({s.name for s in slots if not s.lost})
+                    self._all_slots = await self._primary.slots.survey(self.nodes)
         except (PostgresError, TimeoutError):
             return self._rows
         # Our own connections that speak the replication protocol show up there too.

@@ -23,7 +23,8 @@ SELECT r.application_name, r.state, r.sync_state, r.sync_priority, r.pid,
        coalesce(pg_catalog.host(r.client_addr), ''),
        r.backend_start < pg_catalog.pg_conf_load_time(),
        pg_catalog.floor(1000 * extract(epoch FROM
-           pg_catalog.clock_timestamp() - r.reply_time))::bigint
+           pg_catalog.clock_timestamp() - r.reply_time))::bigint,
+       pg_catalog.ceil(1000 * extract(epoch FROM r.replay_lag))::bigint
   FROM pg_catalog.pg_stat_replication AS r
 """
 _PENDING: Final = (
@@ -54,6 +55,7 @@ class WalSender:
     """It was started before the settings in force were loaded."""
     reply_age_ms: int | None
     """How long ago the standby last said something, by this server's clock."""
+    replay_lag_ms: int | None = None
 
     def row(self) -> ReplicationRow:
         """Return what a node's report says of it."""
@@ -63,6 +65,8 @@ class WalSender:
             flush_lsn=self.flush_lsn,
             sync_state=self.sync_state,
             silent_ms=self.reply_age_ms,
+            write_lsn=self.write_lsn,
+            replay_lag_ms=self.replay_lag_ms,
         )
 
 
@@ -183,6 +187,7 @@ class Primary:
                 host=row[8],
                 is_older=row[9],
                 reply_age_ms=row[10],
+                replay_lag_ms=row[11],
             )
             for row in rows
         )

@@ -5,17 +5,30 @@ from dataclasses import dataclass
 from typing import Final
 
 from pgbastion.model.ids import NodeId
+from pgbastion.model.report import SlotRow
 from pgbastion.model.wal import Lsn, parse_lsn
 from pgbastion.postgres.connection import Connection
 from pgbastion.postgres.render import SLOT_PREFIX, slot_name
 
 DEADLINE_S: Final = 5.0
+SURVEYED_MAX: Final = 32
+"""A report carries at most so many slots."""
 
 _SLOTS: Final = """
 SELECT s.slot_name::text, s.active, s.restart_lsn::text, coalesce(s.wal_status, '')
   FROM pg_catalog.pg_replication_slots AS s
  WHERE s.slot_type = 'physical' AND NOT s.temporary
    AND pg_catalog.starts_with(s.slot_name::text, %s)
+"""
+_SURVEY: Final = """
+SELECT s.slot_name::text, s.slot_type, s.active, s.restart_lsn::text,
+       coalesce(s.wal_status, ''),
+       pg_catalog.pg_wal_lsn_diff(
+           pg_catalog.pg_current_wal_lsn(), s.restart_lsn)::bigint
+  FROM pg_catalog.pg_replication_slots AS s
+ WHERE NOT s.temporary
+ ORDER BY s.restart_lsn NULLS LAST
+ LIMIT %s
 """
 # Both in one statement: a server that was promoted a moment ago keeps its new slots.
 _DROP_IN_RECOVERY: Final = """
@@ -55,6 +68,25 @@ class Slots:
                 active=row[1],
                 restart_lsn=None if row[2] is None else parse_lsn(row[2]),
                 lost=row[3] == "lost",
+            )
+            for row in rows
+        )
+
+    async def survey(self, nodes: Iterable[NodeId]) -> tuple[SlotRow, ...]:
+        """Return all slots of a primary, those that keep most WAL first; bounded."""
+        rows = await self._connection.rows(
+            _SURVEY, (SURVEYED_MAX,), deadline_s=DEADLINE_S
+        )
+        owners = {slot_name(node): node for node in nodes}
+        return tuple(
+            SlotRow(
+                name=row[0],
+                node=owners.get(row[0]),
+                kind=row[1],
+                active=row[2],
+                restart_lsn=None if row[3] is None else parse_lsn(row[3]),
+                wal_status=row[4],
+                retained_bytes=row[5],
             )
             for row in rows
         )

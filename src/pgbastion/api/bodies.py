@@ -1,0 +1,188 @@
+"""The bodies of requests: their models, and how one is read from the wire.
+
+A body is JSON under any content type, at most `BODY_BYTES_MAX` long, and has arrived
+within `BODY_S`.
+"""
+
+import asyncio
+import json
+from http import HTTPStatus
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
+from starlette.requests import Request
+
+from pgbastion.api.problems import Problem, ProblemError, bad_request
+from pgbastion.config.types import NODE_NAME, NodeName, Peer, parse_peer
+from pgbastion.config.units import parse_duration_ms
+
+BODY_BYTES_MAX: Final = 64 * 1024
+BODY_S: Final = 5.0
+# An answer names so many problems of a body; the rest shows once these are mended.
+PROBLEMS_MAX: Final = 5
+
+Model = TypeVar("Model", bound="Body")
+
+
+def _peer(value: object) -> Peer:
+    if not isinstance(value, str):
+        raise ValueError("is no text")  # noqa: TRY004 - pydantic wants this one
+    return parse_peer(value)
+
+
+def _duration(value: object) -> int:
+    if not isinstance(value, str):
+        raise ValueError("is no duration, write 250ms, 5s, 1m30s")  # noqa: TRY004
+    return parse_duration_ms(value)
+
+
+Name = Annotated[
+    NodeName,
+    WithJsonSchema({"type": "string", "pattern": f"^{NODE_NAME.pattern}$"}),
+]
+PeerAddress = Annotated[
+    Peer,
+    BeforeValidator(_peer),
+    WithJsonSchema({"type": "string", "examples": ["10.0.1.2:8300"]}),
+]
+DurationMs = Annotated[
+    int,
+    BeforeValidator(_duration),
+    WithJsonSchema({"type": "string", "examples": ["30s"]}),
+]
+
+
+class Body(BaseModel):
+    """A JSON object; names that it does not know are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @classmethod
+    def usage(cls) -> str:
+        """Return what to send, for those whose body makes no sense."""
+        examples = cls.model_json_schema().get("examples", [{}])
+        return f"send for instance {json.dumps(examples[0])}"
+
+
+class Nothing(Body):
+    """Nothing is needed; an empty object will do."""
+
+
+class AddPeer(Body):
+    """Who is to be let in."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": ["id"]}, {"required": ["name"]}],
+            "examples": [{"id": "node2", "address": "10.0.1.2:8300"}],
+        }
+    )
+    id: Name | None = Field(None, description="The node's name.")
+    name: Name | None = Field(None, description="The same.")
+    address: PeerAddress = Field(description="HOST or HOST:PORT of its Raft port.")
+
+    @property
+    def node(self) -> str | None:
+        """The name, under whichever key it came."""
+        return self.id or self.name
+
+
+class SwitchOver(Body):
+    """Who is to be the primary; Patroni's tools say ``candidate`` and ``leader``."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"to": "node2"}, {}]})
+    to: Name | None = Field(None, description="The new primary; default: the best.")
+    candidate: Name | None = Field(None, description="The same.")
+    leader: Name | None = Field(None, description="The primary that is meant.")
+    drain: DurationMs | None = Field(
+        None, description="How long open transactions may go on."
+    )
+
+
+class FailOver(Body):
+    """Who is to be the primary."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": ["to"]}, {"required": ["candidate"]}],
+            "examples": [{"to": "node2"}],
+        }
+    )
+    to: Name | None = Field(None, description="The new primary.")
+    candidate: Name | None = Field(None, description="The same.")
+    force: bool = Field(
+        default=False, description="Also where commits could be lost; vouches for it."
+    )
+
+
+async def read_body(request: Request, model: type[Model]) -> Model:
+    """Return the request's body, checked; an empty one counts as an empty object.
+
+    Raises:
+        ProblemError: It is too long, too slow, or says something impossible.
+    """
+    raw = await _bytes(request)
+    usage = model.usage()
+    try:
+        given = json.loads(raw) if raw.strip() else {}
+    except (ValueError, RecursionError) as exc:
+        raise bad_request("the body is no JSON", usage) from exc
+    if not isinstance(given, dict):
+        raise bad_request("the body is no JSON object", usage)
+    try:
+        return model.model_validate(given)
+    except ValidationError as exc:
+        raise bad_request(_said(exc), usage) from exc
+
+
+def _said(exc: ValidationError) -> str:
+    errors: list[Any] = exc.errors(include_url=False, include_input=False)
+    said = [
+        f"{'.'.join(map(str, e['loc'])) or 'body'}: "
+        f"{e['msg'].removeprefix('Value error, ')}"
+        for e in errors[:PROBLEMS_MAX]
+    ]
+    # A client's own words come back to it in part only.
+    return "; ".join(said)[:500]
+
+
+async def _bytes(request: Request) -> bytes:
+    raw = b""
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                raw += chunk
+                if len(raw) > BODY_BYTES_MAX:
+                    raise _too_large()
+    except TimeoutError as exc:
+        raise _too_slow() from exc
+    return raw
+
+
+def _too_large() -> ProblemError:
+    return ProblemError(
+        Problem(
+            status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            code="body_too_large",
+            message="the body is too large",
+            remedy=f"send at most {BODY_BYTES_MAX} bytes",
+        )
+    )
+
+
+def _too_slow() -> ProblemError:
+    return ProblemError(
+        Problem(
+            status=HTTPStatus.REQUEST_TIMEOUT,
+            code="body_too_slow",
+            message="the body did not arrive in time",
+            remedy=f"send it within {BODY_S:g} s",
+        )
+    )

@@ -1,0 +1,83 @@
+"""The table of endpoints: what is read, and what changes something.
+
+The application, the OpenAPI description and the reference are made from it. What an
+endpoint is for stands in its function's docstring; what it takes and gives, in the
+function's types.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from pgbastion.api import answers, patroni
+from pgbastion.api.bodies import AddPeer, FailOver, Nothing, SwitchOver
+from pgbastion.api.ports import Commands, Outcome
+from pgbastion.api.problems import bad_request
+from pgbastion.model.ids import NodeId
+from pgbastion.model.snapshot import NodeSnapshot
+
+Answer = Callable[[NodeSnapshot], Mapping[str, Any] | Sequence[Any]]
+Change = Callable[[Commands, Any], Awaitable[Outcome]]
+
+READS: Final[Mapping[str, Answer]] = {
+    "/health": answers.health,
+    "/cluster": answers.cluster,
+    "/cluster/state": answers.cluster_state,
+    "/cluster/replication": answers.replication,
+    "/raft/state": answers.raft_state,
+    "/raft/peers": answers.raft_peers,
+    "/raft/directives": answers.directives,
+    "/connections": answers.connections,
+    "/patroni": patroni.patroni,
+    "/history": patroni.history,
+}
+
+
+async def add_peer(commands: Commands, body: AddPeer) -> Outcome:
+    """Announce a node, so that it is let in when it comes."""
+    if body.node is None:
+        raise bad_request("id is missing", body.usage())
+    host, port = body.address
+    return await commands.add_peer(NodeId(body.node), host, port)
+
+
+async def reload(commands: Commands, body: Nothing) -> Outcome:
+    """Read the configuration again and look at everything anew."""
+    del body
+    return await commands.reload()
+
+
+async def switch_over(commands: Commands, body: SwitchOver) -> Outcome:
+    """Order a planned change of the primary; the answer's id is in /raft/directives."""
+    to = body.to or body.candidate
+    return await commands.switch_over(NodeId(to) if to else None, body.drain)
+
+
+async def fail_over(commands: Commands, body: FailOver) -> Outcome:
+    """Order a change of the primary that needs no living one; answers with an id."""
+    to = body.to or body.candidate
+    if to is None:
+        raise bad_request("to is missing", body.usage())
+    return await commands.fail_over(NodeId(to), force=body.force)
+
+
+async def pause(commands: Commands, body: Nothing) -> Outcome:
+    """Switch automatic actions off: whatever runs goes on."""
+    del body
+    return await commands.set_pause(paused=True)
+
+
+async def resume(commands: Commands, body: Nothing) -> Outcome:
+    """Switch automatic actions on again."""
+    del body
+    return await commands.set_pause(paused=False)
+
+
+# By method and path.
+CHANGES: Final[Mapping[tuple[str, str], Change]] = {
+    ("POST", "/raft/add-peer"): add_peer,
+    ("POST", "/reload"): reload,
+    ("POST", "/cluster/switchover"): switch_over,
+    ("POST", "/cluster/failover"): fail_over,
+    ("POST", "/cluster/pause"): pause,
+    ("POST", "/cluster/resume"): resume,
+}

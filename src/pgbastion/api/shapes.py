@@ -1,0 +1,311 @@
+"""The shapes of the answers.
+
+The type checker holds the code to them; the OpenAPI description is made from them.
+"""
+
+from typing import Any, NotRequired
+
+# Pydantic wants this one before Python 3.12.
+from typing_extensions import TypedDict
+
+
+class ErrorFacts(TypedDict):
+    """Why a request got no answer, and what to do about it."""
+
+    code: str
+    message: str
+    remedy: str
+
+
+class ErrorAnswer(TypedDict):
+    """Every answer that is none."""
+
+    error: ErrorFacts
+
+
+class HealthAnswer(TypedDict):
+    """One node."""
+
+    node: str
+    role: str
+    state: str
+    vip: bool
+    leader: str | None
+    term: int
+    epoch: int
+    timeline: int | None
+    lease_left_ms: int
+    paused: bool
+    version: str
+
+
+class RestartFacts(TypedDict):
+    """Why a server should be restarted."""
+
+    pending_restart: NotRequired[bool]
+    pending_restart_settings: NotRequired[list[str]]
+    taken_over: NotRequired[bool]
+
+
+class MemberFacts(RestartFacts):
+    """A member, in the words that Patroni's tools read."""
+
+    name: str
+    role: str
+    state: str
+    host: str
+    port: int | None
+    api_url: str
+    timeline: int | None
+    lag: int | str
+    """Bytes, or ``unknown``."""
+
+
+class BackendFacts(TypedDict):
+    """A server that clients are sent to."""
+
+    node: str
+    host: str
+    port: int | None
+
+
+class BackendsFacts(TypedDict):
+    """Where each port sends its clients."""
+
+    primary: list[BackendFacts]
+    replica: list[BackendFacts]
+
+
+class ClusterAnswer(TypedDict):
+    """The members and where clients are sent."""
+
+    scope: str
+    members: list[MemberFacts]
+    primary: str | None
+    epoch: int
+    backends: BackendsFacts
+
+
+class DecisionFacts(TypedDict):
+    """The newest decision and why."""
+
+    reason: str
+    sentence: str
+    detail: str
+
+
+class LeaseFacts(TypedDict):
+    """A node's lease on the primary role."""
+
+    epoch: int
+    left_ms: int
+
+
+class AssignmentFacts(TypedDict):
+    """Who has the primary role."""
+
+    epoch: int
+    node: str
+    timeline: int
+    opened: bool
+    revoked: bool
+    released: bool
+
+
+class SynchronousFacts(TypedDict):
+    """Whom commits wait for."""
+
+    mode: str
+    epoch: int
+    names: list[str]
+    num_sync: int
+    strict: bool
+
+
+class RoutesFacts(TypedDict):
+    """Where this node's proxy sends clients."""
+
+    primary: str | None
+    primary_reason: str
+    replicas: list[str]
+    replica_reason: str
+
+
+class ClusterStateAnswer(TypedDict):
+    """Where a node's state machine stands."""
+
+    node: str
+    role: str
+    state: str
+    decision: DecisionFacts
+    cluster_decision: DecisionFacts
+    view_left_ms: int
+    lease: LeaseFacts
+    assignment: AssignmentFacts | None
+    synchronous: SynchronousFacts
+    paused: bool
+    log_index: int
+    system_identifier: str | None
+    routes: RoutesFacts
+
+
+class RaftStateAnswer(TypedDict):
+    """A node's part in the Raft group."""
+
+    node: str
+    member_id: int
+    role: str
+    term: int
+    leader: str | None
+    leader_id: int
+    voters: list[int]
+    learners: list[int]
+    quorum: int
+    committed_index: int
+    applied_index: int
+    last_index: int
+
+
+class PeerFacts(TypedDict):
+    """A member of the Raft group."""
+
+    id: str
+    member_id: int
+    address: str
+    suffrage: str
+    leader: bool
+    self: bool
+    joined: bool
+    matched_index: int | None
+
+
+class PeersAnswer(TypedDict):
+    """Every member."""
+
+    peers: list[PeerFacts]
+
+
+class DirectiveFacts(TypedDict):
+    """An order and what became of it."""
+
+    id: str
+    order: str
+    to: str
+    epoch: int
+    cause: str
+    at: str
+    expires_at: str
+    begun: bool
+    outcome: str | None
+    detail: str
+    settled_at: str | None
+
+
+class DirectivesAnswer(TypedDict):
+    """The newest orders, oldest first."""
+
+    directives: list[DirectiveFacts]
+
+
+class BackendTrafficFacts(TypedDict):
+    """What one port carries to one server."""
+
+    port: str
+    node: str
+    sessions: int
+    sessions_total: int
+    bytes_to_server: int
+    bytes_to_client: int
+    failures_total: int
+
+
+class ConnectionsAnswer(TypedDict):
+    """What a node's proxy carries."""
+
+    node: str
+    connections: int
+    opening: int
+    held: int
+    accepted_total: int
+    refused_total: dict[str, int]
+    backends: list[BackendTrafficFacts]
+
+
+class StandbyFacts(TypedDict):
+    """A standby against the primary."""
+
+    node: str
+    state: str
+    sync_role: str
+    following: str | None
+    wal_end: str | None
+    write_lsn: str | None
+    flush_lsn: str | None
+    replay_lsn: str | None
+    lag_bytes: int | None
+    """Not replayed yet; null where it cannot be told."""
+    lag_seconds: float | None
+    """How long the primary waited for the standby's newest replay; 0 when idle."""
+    slot: str | None
+    progress: str | None
+
+
+class SlotFacts(TypedDict):
+    """A replication slot of the primary, and what it costs."""
+
+    name: str
+    kind: str
+    active: bool
+    restart_lsn: str | None
+    wal_status: str
+    retained_bytes: int | None
+
+
+class ReplicationAnswer(TypedDict):
+    """Each standby against the primary."""
+
+    primary: str | None
+    wal_end: str | None
+    timeline: int | None
+    standbys: list[StandbyFacts]
+    slots: list[SlotFacts]
+
+
+class PatroniFacts(TypedDict):
+    """What serves."""
+
+    version: str
+    scope: str
+    name: str
+
+
+class XlogFacts(TypedDict, total=False):
+    """Positions, as numbers of bytes."""
+
+    location: int
+    received_location: int
+    replayed_location: int | None
+    paused: bool
+
+
+class PatroniAnswer(TypedDict):
+    """One node, in Patroni's words."""
+
+    state: str
+    role: str
+    patroni: PatroniFacts
+    pause: bool
+    database_system_identifier: NotRequired[str]
+    timeline: NotRequired[int]
+    xlog: NotRequired[XlogFacts]
+    server_version: NotRequired[int]
+
+
+HistoryLine = list[Any]
+"""Timeline, position where it was left, cause, when, new primary."""
+
+
+class OkAnswer(TypedDict):
+    """An order was taken; what else is known stands beside it."""
+
+    ok: bool
