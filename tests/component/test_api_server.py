@@ -234,3 +234,15 @@ async def test_a_read_token_changes_nothing(api: Api) -> None:
 def test_tokens_do_not_show_in_a_representation() -> None:
     assert WRITE not in repr(Tokens(write=WRITE, read=READ))
     assert READ not in repr(Tokens(write=WRITE, read=READ))
+
+
+async def test_the_explanation_is_json_and_on_request_text() -> None:
+    async with serve() as api:
+        told = (await api.client.get("/cluster/explain")).json()
+        text = await api.client.get(
+            "/cluster/explain", headers={"Accept": "text/plain"}
+        )
+
+    assert told["lines"] == text.text.splitlines()
+    assert told["lines"][0].startswith(told["state"])
+    assert text.headers["content-type"].startswith("text/plain")

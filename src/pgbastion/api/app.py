@@ -1,6 +1,5 @@
 """The endpoints, as ASGI applications: one for the API, one for metrics alone."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -9,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from pgbastion._build import VERSION
@@ -17,7 +16,7 @@ from pgbastion.api import answers
 from pgbastion.api.access import Access
 from pgbastion.api.bodies import read_body
 from pgbastion.api.checks import CHECKS, REPLICATION_STATES, Asked, Check
-from pgbastion.api.endpoints import CHANGES, READS, Answer, Change
+from pgbastion.api.endpoints import CHANGES, READS, TEXTS, Answer, Change
 from pgbastion.api.openapi import body_of, describe
 from pgbastion.api.ports import (
     Commands,
@@ -28,7 +27,6 @@ from pgbastion.api.ports import (
     Tokens,
 )
 from pgbastion.api.problems import Problem, ProblemError, bad_request
-from pgbastion.api.rates import Rates
 from pgbastion.config.units import parse_size_bytes
 from pgbastion.model.snapshot import NodeSnapshot
 from pgbastion.observe.logging import get_logger
@@ -46,17 +44,8 @@ def build_api(
     *,
     tokens: Callable[[], Tokens],
     render_metrics: RenderMetrics,
-    requests_per_second: Callable[[], float] = lambda: 0,
 ) -> Starlette:
-    """Return the application of the API port.
-
-    Args:
-        take: Returns what the node knows now.
-        commands: What clients may change.
-        tokens: Returns the tokens that count now.
-        render_metrics: Renders a snapshot for Prometheus.
-        requests_per_second: Returns how often one address may ask; 0: any number.
-    """
+    """Return the application of the API port."""
     routes = [
         *(_check(path, check, take) for path, check in CHECKS.items()),
         *(_read(path, answer, take) for path, answer in READS.items()),
@@ -64,7 +53,7 @@ def build_api(
         _metrics(take, render_metrics),
         _description(),
     ]
-    return _application(routes, tokens, requests_per_second)
+    return _application(routes, tokens)
 
 
 def build_metrics_api(
@@ -74,20 +63,13 @@ def build_metrics_api(
     render_metrics: RenderMetrics,
 ) -> Starlette:
     """Return the application of the metrics port."""
-    return _application([_metrics(take, render_metrics)], tokens, lambda: 0)
+    return _application([_metrics(take, render_metrics)], tokens)
 
 
-def _application(
-    routes: list[Route],
-    tokens: Callable[[], Tokens],
-    requests_per_second: Callable[[], float],
-) -> Starlette:
+def _application(routes: list[Route], tokens: Callable[[], Tokens]) -> Starlette:
     application = Starlette(
         routes=routes,
-        middleware=[
-            Middleware(Rates, per_second=requests_per_second, now_s=time.monotonic),
-            Middleware(Access, tokens=tokens),
-        ],
+        middleware=[Middleware(Access, tokens=tokens)],
         exception_handlers={
             ProblemError: _on_problem,
             HTTPException: _on_http_error,
@@ -117,8 +99,14 @@ def _check(path: str, check: Check, take: TakeSnapshot) -> Route:
 
 
 def _read(path: str, answer: Answer, take: TakeSnapshot) -> Route:
+    text = TEXTS.get(path)
+
     async def render(request: Request) -> Response:
-        del request
+        accepted = request.headers.get("accept", "")
+        if text is not None and accepted.startswith("text/plain"):
+            return PlainTextResponse(
+                text(take()), headers={"Cache-Control": "no-store"}
+            )
         return _json(answer(take()))
 
     return Route(path, render, methods=["GET", "OPTIONS"])

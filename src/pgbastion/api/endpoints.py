@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pgbastion.api import answers, patroni
 from pgbastion.api.bodies import AddPeer, FailOver, Nothing, SwitchOver
+from pgbastion.api.explaining import explain_as_text, explain_cluster
 from pgbastion.api.ports import Commands, Outcome
 from pgbastion.api.problems import bad_request
 from pgbastion.model.ids import NodeId
@@ -23,12 +24,18 @@ READS: Final[Mapping[str, Answer]] = {
     "/cluster": answers.cluster,
     "/cluster/state": answers.cluster_state,
     "/cluster/replication": answers.replication,
+    "/cluster/explain": explain_cluster,
     "/raft/state": answers.raft_state,
     "/raft/peers": answers.raft_peers,
     "/raft/directives": answers.directives,
     "/connections": answers.connections,
     "/patroni": patroni.patroni,
     "/history": patroni.history,
+}
+
+# As text, for those who accept that and no JSON.
+TEXTS: Final[Mapping[str, Callable[[NodeSnapshot], str]]] = {
+    "/cluster/explain": explain_as_text,
 }
 
 

@@ -29,10 +29,10 @@ def end_running_daemon(raft_dir: Path) -> int | None:
     Raises:
         PgBastionError: The process does not end.
     """
-    lock = str((raft_dir / LOCK_NAME).resolve())
-    pid = next((pid for pid in _pids() if _holds(pid, lock)), None)
+    pid = find_daemon(raft_dir)
     if pid is None:
         return None
+    lock = _lock_of(raft_dir)
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -45,6 +45,16 @@ def end_running_daemon(raft_dir: Path) -> int | None:
     finally:
         os.close(pidfd)
     return pid
+
+
+def find_daemon(raft_dir: Path) -> int | None:
+    """Return the pid of the daemon of ``raft_dir``; None: none that this user sees."""
+    lock = _lock_of(raft_dir)
+    return next((pid for pid in _pids() if _holds(pid, lock)), None)
+
+
+def _lock_of(raft_dir: Path) -> str:
+    return str((raft_dir / LOCK_NAME).resolve())
 
 
 def _pids() -> Iterator[int]:

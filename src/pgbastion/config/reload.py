@@ -15,7 +15,6 @@ APPLIED: Final = frozenset(
         "postgresql.parameters",
         "postgresql.hba",
         "postgresql.password_file",
-        "api.requests_per_second",
         "proxy.hold_timeout",
         "proxy.max_hold",
         "proxy.max_connections",

@@ -1,11 +1,11 @@
 """What a failover by hand could lose, told beforehand from what nodes report."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from pgbastion.control.survey import hold_every_commit
 from pgbastion.model.cluster import ClusterState, ReplicationMode
-from pgbastion.model.ids import NodeId
-from pgbastion.model.report import PostgresState
+from pgbastion.model.ids import DataId, NodeId
+from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.views import Received, SurveyAnswer
 
 _SURVEYABLE = (PostgresState.STANDBY, PostgresState.STOPPED)
@@ -57,7 +57,9 @@ def possible_loss(
 
     The survey that precedes an assignment decides; this is what can be known before.
     """
-    living = tuple(_answers(state, reports, fresh_since_ms))
+    living = living_answers(
+        state, {n: r for n, r in reports.items() if r.at_ms >= fresh_since_ms}
+    )
     surveyed = state.mode is not ReplicationMode.ASYNC
     if surveyed and hold_every_commit(state, living):
         return None
@@ -75,18 +77,21 @@ def possible_loss(
     return None
 
 
-def _answers(
-    state: ClusterState, reports: Mapping[NodeId, Received], fresh_since_ms: int
-) -> Iterator[SurveyAnswer]:
-    for member in state.servers:
-        received = reports.get(member.name)
-        if received is None or received.at_ms < fresh_since_ms:
-            continue
-        report = received.report
-        if report.state in _SURVEYABLE and report.data_id is not None:
-            yield SurveyAnswer(
-                node=member.name,
-                data_id=report.data_id,
-                wal_end=report.wal_end,
-                timeline_begin=None,
-            )
+def living_answers(
+    state: ClusterState, living: Mapping[NodeId, Received]
+) -> tuple[SurveyAnswer, ...]:
+    """Return what the nodes that live would say to a survey, from their reports."""
+    return tuple(
+        SurveyAnswer(
+            node=member.name,
+            data_id=living[member.name].report.data_id or DataId(""),
+            wal_end=living[member.name].report.wal_end,
+            timeline_begin=None,
+        )
+        for member in state.servers
+        if member.name in living and _is_surveyable(living[member.name].report)
+    )
+
+
+def _is_surveyable(report: NodeReport) -> bool:
+    return report.state in _SURVEYABLE and report.data_id is not None

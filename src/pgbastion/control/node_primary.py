@@ -13,9 +13,9 @@ from pgbastion.control.sync_standbys import (
     InForce,
     SetReplicated,
     SetServer,
-    automatic_count,
     desired_set,
     next_sync_step,
+    wanted_count,
 )
 from pgbastion.model.actions import (
     ApplySyncSet,
@@ -29,7 +29,7 @@ from pgbastion.model.actions import (
     StopMode,
     StopPostgres,
 )
-from pgbastion.model.cluster import NOBODY, ReplicationMode, SyncSet
+from pgbastion.model.cluster import NOBODY, SyncSet
 from pgbastion.model.commands import Opened, SetSync
 from pgbastion.model.ids import standby_name
 from pgbastion.model.reasons import Reason
@@ -93,7 +93,7 @@ def open_epoch(view: NodeView) -> Decision | None:
     }
     desired = desired_set(view.state, flushed, ())
     give_up_ms = view.postgres.promoted_ms + view.limits.sync_silent_ms
-    if desired.num_sync < _count(view):
+    if desired.num_sync < wanted_count(view.state):
         if view.state.strict:
             return Decision(Reason.WAITING_FOR_SYNC_STANDBY)
         if view.now_ms < give_up_ms:
@@ -102,16 +102,6 @@ def open_epoch(view: NodeView) -> Decision | None:
         epoch=held.epoch, incarnation=view.incarnation, sync=desired, at=view.at
     )
     return Decision(Reason.OPENING, (Propose(command=command),), detail=_say(desired))
-
-
-def _count(view: NodeView) -> int:
-    """Return how many standbys have to confirm a commit when all is well."""
-    state = view.state
-    if state.mode is ReplicationMode.ASYNC:
-        return 0
-    if state.sync_count is not None:
-        return state.sync_count
-    return automatic_count(len(state.servers))
 
 
 def _eligible(view: NodeView) -> frozenset[str]:

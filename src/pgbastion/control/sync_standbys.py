@@ -9,7 +9,7 @@ Source: docs/explanation/lease.md, "Changing the set".
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pgbastion.model.cluster import NOBODY, ClusterState, SyncSet
+from pgbastion.model.cluster import NOBODY, ClusterState, ReplicationMode, SyncSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,15 @@ def automatic_count(servers: int) -> int:
     return servers // 2
 
 
+def wanted_count(state: ClusterState) -> int:
+    """Return how many standbys have to confirm a commit when all is well."""
+    if state.mode is ReplicationMode.ASYNC:
+        return 0
+    if state.sync_count is not None:
+        return state.sync_count
+    return automatic_count(len(state.servers))
+
+
 def desired_set(
     state: ClusterState, streaming: Iterable[str], kept: Iterable[str]
 ) -> SyncSet:
@@ -58,11 +67,9 @@ def desired_set(
         streaming: Standby names that stream and may be synchronous.
         kept: Names in force now that must not leave yet, streaming or not.
     """
-    count = state.sync_count
-    if count is None:
-        count = automatic_count(len(state.servers))
+    count = wanted_count(state)
     names = tuple(sorted({*streaming, *kept}))
-    if state.mode == "async" or count == 0:
+    if count == 0:
         return NOBODY
     if len(names) >= count:
         return SyncSet(names=names, num_sync=count)

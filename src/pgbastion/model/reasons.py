@@ -171,3 +171,12 @@ SENTENCES: dict[Reason, str] = {
     Reason.FOLLOWING: "the standby follows the primary",
     Reason.REJOIN_FAILED: "the last attempt to rejoin failed and is repeated later",
 }
+
+
+def sentence_of(reason: str) -> str:
+    """Return the sentence of a reason that a node told; of an unknown one its name."""
+    try:
+        return SENTENCES[Reason(reason)]
+    except ValueError:
+        # Another release's.
+        return reason

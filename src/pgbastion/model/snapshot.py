@@ -98,8 +98,6 @@ class RouteSnapshot:
     primary_reason: str = ""
     replicas: tuple[Member, ...] = ()
     replica_reason: str = ""
-    rivals: tuple[NodeId, ...] = ()
-    """Split brain: who takes writes beside the holder of the role."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,11 +122,8 @@ class ProxyCounts:
     opening: int = 0
     """Clients that have not finished their first packet."""
     held: int = 0
-    """Clients that wait for a server."""
+    """Clients that wait for a primary."""
     held_total: int = 0
-    held_oldest_s: float = 0.0
-    """For how long the first of them has waited."""
-    held_seconds_total: float = 0.0
     accepted_total: int = 0
     superseded_total: int = 0
     """Sessions closed because their primary is none any more."""
@@ -163,6 +158,8 @@ class NodeSnapshot:
     proxy: ProxyCounts
     version: str
     commit: str
+    lag_max_bytes: int = 1 << 20
+    """How far behind a standby may be promoted in asynchronous mode."""
     vip: bool = False
     """Whether the virtual address is on this node."""
     loop_lag_ms: float = 0.0

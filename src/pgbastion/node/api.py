@@ -67,6 +67,7 @@ class Snapshots:
         proxy: Proxy,
         own: Member,
         report_max_ms: int,
+        lag_max_bytes: int,
     ) -> None:
         self._host = host
         self._engine = engine
@@ -74,6 +75,7 @@ class Snapshots:
         self._proxy = proxy
         self._own = own
         self._report_max_ms = report_max_ms
+        self._lag_max_bytes = lag_max_bytes
         self.lag = LoopLag()
         self.routing: Routing | None = None
 
@@ -92,6 +94,7 @@ class Snapshots:
             state=state,
             reports=self._host.reports,
             report_max_ms=self._report_max_ms,
+            lag_max_bytes=self._lag_max_bytes,
             raft=self._raft(),
             lease=LeaseSnapshot(
                 epoch=Epoch(self._loop.lease_epoch()),
@@ -107,7 +110,6 @@ class Snapshots:
                 primary_reason=routing.primary_reason,
                 replicas=routing.replicas,
                 replica_reason=routing.replica_reason,
-                rivals=routing.rivals,
             ),
             proxy=self._proxy_counts(),
             version=VERSION,
@@ -144,8 +146,6 @@ class Snapshots:
             opening=snapshot.opening,
             held=snapshot.held,
             held_total=snapshot.held_total,
-            held_oldest_s=snapshot.held_oldest_s,
-            held_seconds_total=snapshot.held_seconds_total,
             accepted_total=snapshot.accepted_total,
             superseded_total=snapshot.superseded_total,
             cancels_total=snapshot.cancels_total,

@@ -15,7 +15,6 @@ from pgbastion.ha.loop import Loop
 from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.cluster import Member
 from pgbastion.node.api import NodeCommands, Snapshots
-from pgbastion.node.cancels import FarCancels
 from pgbastion.node.ordering import Ordering
 from pgbastion.observe.logging import get_logger
 from pgbastion.observe.metrics import Metrics
@@ -55,7 +54,7 @@ class Front:
         self._is_ready = False
         self._routes: Routes | None = None
         self._revision = 0
-        self.proxy = _proxy(config, FarCancels(engine, host))
+        self.proxy = _proxy(config)
         self.snapshots = Snapshots(
             host=host,
             engine=engine,
@@ -63,6 +62,7 @@ class Front:
             proxy=self.proxy,
             own=own,
             report_max_ms=3 * config.timings.probe_ms,
+            lag_max_bytes=config.failover.max_lag_threshold,
         )
         self._servers = self._make_servers(
             NodeCommands(host=host, own=own, ordering=ordering, reload=reload)
@@ -74,13 +74,7 @@ class Front:
         take = self.snapshots.take
         return (
             ApiServer(
-                build_api(
-                    take,
-                    commands,
-                    tokens=self._tokens,
-                    render_metrics=render,
-                    requests_per_second=lambda: self._config.api.requests_per_second,
-                ),
+                build_api(take, commands, tokens=self._tokens, render_metrics=render),
                 host=api.bind_address,
                 port=api.port,
             ),
@@ -112,7 +106,6 @@ class Front:
 
     def reconfigure(self, config: Config) -> None:
         """Take other limits; sessions that are open stay."""
-        self._config = config
         self.proxy.set_limits(_limits(config.proxy))
 
     async def stop(self) -> None:
@@ -134,7 +127,6 @@ class Front:
             replica_reason=routing.replica_reason,
             expires_ns=0,
             hold=routing.changing or bool(routing.parking),
-            patient=primary is not None,
             park=bool(routing.parking),
         )
         if self._routes is not None and routes == self._routes:
@@ -148,7 +140,7 @@ class Front:
             self._on_ready()
 
 
-def _proxy(config: Config, cancels: FarCancels) -> Proxy:
+def _proxy(config: Config) -> Proxy:
     proxy = config.proxy
     return Proxy(
         bind=proxy.bind_address,
@@ -156,7 +148,6 @@ def _proxy(config: Config, cancels: FarCancels) -> Proxy:
         replica_port=proxy.replica_port,
         limits=_limits(proxy),
         on_event=_note,
-        on_unknown_cancel=cancels.ask,
         data_path=DataPath(proxy.data_path),
     )
 

@@ -32,7 +32,6 @@ class Canceller:
         self._most = limits.cancels_max
         self._on_unknown = on_unknown
         self._running = 0
-        self._delivering = 0
         self.total = 0
         self.dropped_total = 0
 
@@ -54,13 +53,9 @@ class Canceller:
         if not isinstance(request, CancelRequest):
             return False
         backend = self._board.backend_of_key(request.key)
-        if backend is None or self._delivering >= self._most:
+        if backend is None:
             return False
-        self._delivering += 1
-        try:
-            await self._send(backend, request.packet)
-        finally:
-            self._delivering -= 1
+        await self._send(backend, request.packet)
         return True
 
     async def _find_and_deliver(self, request: CancelRequest, service: Service) -> None:

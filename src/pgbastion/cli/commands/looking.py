@@ -45,3 +45,31 @@ def list_members(
 
     cluster = reader(config, url).get("/cluster")
     print(json.dumps(cluster["members"]) if as_json else render_members(cluster))
+
+
+@commands.command()
+def explain(
+    config: ConfigOption = DEFAULT_CONFIG,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is going on, why, what would happen if a node died, and what to do.
+
+    The first line has the state and the next step. Works on what one node knows when
+    there is no majority, and on this machine alone when no node answers.
+
+    Exit codes: 0 when there is a primary that takes clients, 1 when there is none, 3
+    when no node answers, 78 when the configuration cannot be used.
+    """
+    from pgbastion.cli.explaining import ask_cluster, look_here
+    from pgbastion.cli.problems import UnreachableError
+
+    try:
+        told = ask_cluster(config, url)
+    except UnreachableError as exc:
+        lines = look_here(config, str(exc))
+        print(json.dumps({"lines": lines}) if as_json else "\n".join(lines))
+        raise typer.Exit(Exit.UNREACHABLE) from exc
+    print(json.dumps(told) if as_json else "\n".join(told["lines"]))
+    if not told["serving"]:
+        raise typer.Exit(Exit.NO)

@@ -1,6 +1,7 @@
 """Commands that change who is the primary, or whether that may change by itself."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from pgbastion.cli.options import (
     DEFAULT_CONFIG,
     WAIT_S,
     ConfigOption,
+    DryRunOption,
     UrlOption,
     WaitOption,
     YesOption,
@@ -49,6 +51,7 @@ def switchover(
         str | None,
         typer.Option(help="How long transactions that are open may go on."),
     ] = None,
+    dry_run: DryRunOption = False,
     wait_s: WaitOption = WAIT_S,
     url: UrlOption = None,
 ) -> None:
@@ -60,6 +63,9 @@ def switchover(
     from pgbastion.cli.ordering import carry_out
     from pgbastion.cli.target import writer
 
+    if dry_run:
+        _rehearse(config, url, to)
+        return
     body = {k: v for k, v in (("to", to), ("drain", drain)) if v is not None}
     client = writer(config, url)
     what = f"switchover to {to or 'the best standby'}"
@@ -98,6 +104,18 @@ def failover(
     body = {"to": to, "force": force}
     client, what = writer(config, url), f"failover to {to}"
     _tell(carry_out(client, "/cluster/failover", body, what=what, wait_s=wait_s))
+
+
+def _rehearse(config: Path, url: str | None, to: str | None) -> None:
+    """Say whether a switchover would be taken now, by what the leader knows."""
+    from pgbastion.cli.explaining import ask_cluster
+
+    others = ask_cluster(config, url)["others"]
+    asked = [other for other in others if to in (None, other["node"])]
+    for other in asked or [{"node": to, "sentence": "is no other member"}]:
+        print(f"{other['node']} {other['sentence']}")
+    if not any(other["ready"] for other in asked):
+        raise typer.Exit(Exit.NO)
 
 
 def _tell(found: Mapping[str, Any]) -> None:

@@ -1,0 +1,79 @@
+"""Asks the cluster to explain itself; where nobody answers, looks at this machine."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pgbastion.cli.client import Client, Target
+from pgbastion.cli.problems import CommandError, UnreachableError
+from pgbastion.cli.replacing import find_daemon
+from pgbastion.cli.target import target_of
+from pgbastion.config.load import examine
+from pgbastion.config.model import Config
+
+EXPLAIN: str = "/cluster/explain"
+
+
+def ask_cluster(config: Path, url: str | None) -> Mapping[str, Any]:
+    """Return the explanation of the Raft leader, else of whichever node answers.
+
+    The leader alone knows what it waits for.
+
+    Raises:
+        UnreachableError: No node answers.
+    """
+    target = target_of(config, url, os.environ)
+    told = _told(Client(target))
+    leader_url = told.get("leader_url")
+    if not leader_url or told.get("leader") == told.get("node"):
+        return told
+    leader = Target(urls=(leader_url,), token=target.token, trust=target.trust)
+    try:
+        return _told(Client(leader))
+    except CommandError:
+        # What the other one knows is better than nothing.
+        return told
+
+
+def _told(client: Client) -> Mapping[str, Any]:
+    told = client.get(EXPLAIN)
+    if not isinstance(told, dict) or "lines" not in told:
+        raise UnreachableError(f"{client.url} does not explain itself: another release")
+    return told
+
+
+def look_here(config: Path, trouble: str) -> tuple[str, ...]:
+    """Return what can be said without any daemon, from this machine alone."""
+    first = f"{trouble}. Next: start the daemon here: systemctl start pgbastion."
+    found = examine(config, os.environ, world=False).config
+    if found is None:
+        return (first, f"  {config} is not understood: pgbastion check says why")
+    return (first, "on this machine:", *(f"  {line}" for line in _local(found)))
+
+
+def _local(config: Config) -> Iterator[str]:
+    pid = find_daemon(config.raft.data_dir)
+    if pid is None:
+        yield f"no daemon has {config.raft.data_dir} locked"
+    else:
+        yield f"a daemon runs as process {pid} and does not answer: look at its log"
+    if config.postgresql is None:
+        yield "this node is a witness: it has no PostgreSQL"
+        return
+    yield _postmaster(config.postgresql.data_dir)
+
+
+def _postmaster(data_dir: Path) -> str:
+    try:
+        line = (data_dir / "postmaster.pid").read_text(encoding="utf-8").split("\n")[0]
+        os.kill(int(line), 0)
+    except FileNotFoundError:
+        return f"no PostgreSQL runs on {data_dir}"
+    except ProcessLookupError:
+        return f"the PostgreSQL of {data_dir} has ended without an orderly stop"
+    except PermissionError:
+        return f"this user may not see whether a PostgreSQL runs on {data_dir}"
+    except (OSError, ValueError) as exc:
+        return f"whether a PostgreSQL runs on {data_dir} cannot be told: {exc}"
+    return f"PostgreSQL runs on {data_dir} as process {line}; its guard minds the lease"

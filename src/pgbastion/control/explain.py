@@ -1,0 +1,212 @@
+"""Explains a cluster from what one node knows: state, next step, who, why not, what if.
+
+The first line comes from ``control.situations``; what would happen if a node died from
+``control.foresee``, which asks the real decisions.
+"""
+
+from collections.abc import Iterator
+
+from pgbastion.control.foresee import foresee, living_reports
+from pgbastion.control.loss import absent, possible_loss, primary_lives
+from pgbastion.control.orders import unfit
+from pgbastion.control.situations import (
+    DISK_WARNING,
+    disks_below,
+    doing,
+    judge,
+    members_short,
+    needs_a_hand,
+    runs_outside,
+)
+from pgbastion.control.sync_standbys import wanted_count
+from pgbastion.model.cluster import ClusterState, Member
+from pgbastion.model.explanation import (
+    Explanation,
+    Foreseen,
+    Prospect,
+    Standing,
+)
+from pgbastion.model.reasons import Reason, sentence_of
+from pgbastion.model.snapshot import NodeSnapshot, SyncRole
+
+SYNC_WORDS = {
+    SyncRole.SYNC: "synchronous standby",
+    SyncRole.QUORUM: "quorum standby",
+    SyncRole.ASYNC: "asynchronous standby",
+}
+
+
+def explain(snapshot: NodeSnapshot) -> Explanation:
+    """Return what is so, why, what would be, and what should be done next."""
+    state = snapshot.state
+    verdict = judge(snapshot)
+    leader = state.member(snapshot.raft.leader)
+    held = state.assignment
+    holder = held.node if held is not None and held.live else None
+    living = living_reports(snapshot)
+    asked = (m.name for m in state.members if m.name in living or _holds(state, m))
+    foreseen = tuple(foresee(snapshot, node) for node in asked)
+    return Explanation(
+        situation=verdict.situation,
+        state=verdict.state,
+        next_step=verdict.next_step,
+        node=snapshot.node,
+        leader=leader.name if leader else None,
+        leader_url=leader.api_url if leader else None,
+        primary=holder,
+        serving=snapshot.primary is not None,
+        primary_lines=tuple(_primary(snapshot)),
+        others=tuple(_standing(snapshot, m) for m in state.members if m.name != holder),
+        foreseen=foreseen,
+        blocking=tuple(_blocking(snapshot, foreseen)),
+        warnings=tuple(_warnings(snapshot)),
+    )
+
+
+def _holds(state: ClusterState, member: Member) -> bool:
+    return state.assignment is not None and state.assignment.node == member.name
+
+
+def _primary(snapshot: NodeSnapshot) -> Iterator[str]:
+    """Yield who has the role, since when and by what; or why nobody has it."""
+    state = snapshot.state
+    held = state.assignment
+    if held is None:
+        yield "none yet"
+        return
+    left = ""
+    if snapshot.lease.epoch == held.epoch and snapshot.lease.left_ms > 0:
+        left = f", lease for {snapshot.lease.left_ms / 1_000:.1f} s"
+    since = [c for c in state.history if c.epoch == held.epoch and c.what == "assigned"]
+    when = f" since {since[-1].at}" if since else ""
+    word = "is" if held.live else "was"
+    yield (
+        f"{held.node} {word} the primary{when}: epoch {held.epoch}, timeline "
+        f"{held.timeline}{left}"
+    )
+    if since:
+        yield f"why it was chosen: {sentence_of(since[-1].cause)}"
+    opened = state.opened
+    if held.live and opened is not None and opened.epoch == held.epoch:
+        yield _commits(state)
+    if snapshot.routes.primary is None or snapshot.view_left_ms <= 0:
+        reason = snapshot.routes.primary_reason
+        if snapshot.view_left_ms <= 0:
+            reason = "this node has not heard from the cluster for a whole lease"
+        yield f"{snapshot.node} sends no client to a primary: {reason}"
+
+
+def _commits(state: ClusterState) -> str:
+    sync = state.opened.sync if state.opened else None
+    if sync is None or sync.num_sync == 0:
+        return "commits are confirmed by the primary alone"
+    names = ", ".join(name.rpartition("_")[0] for name in sync.names)
+    return f"each commit is confirmed by {sync.num_sync} of {names}"
+
+
+# Why not the others
+
+
+def _standing(snapshot: NodeSnapshot, member: Member) -> Standing:
+    name = member.name
+    if not member.joined:
+        return Standing(node=name, ready=False, sentence="was announced, has not come")
+    if member.postgres_port is None:
+        silent = "" if snapshot.fresh_report(name) else ", and is silent"
+        return Standing(node=name, ready=False, sentence=f"is a witness{silent}")
+    why = _why_not(snapshot, member)
+    if why is not None:
+        report = snapshot.fresh_report(name)
+        busy = f" ({doing(report)})" if report is not None else ""
+        return Standing(node=name, ready=False, sentence=f"cannot: {why}{busy}")
+    lag = snapshot.lag_bytes(name)
+    behind = "" if lag is None else f", {lag} bytes to replay"
+    role = SYNC_WORDS[snapshot.sync_role(member)]
+    return Standing(node=name, ready=True, sentence=f"is ready: {role}{behind}")
+
+
+def _why_not(snapshot: NodeSnapshot, member: Member) -> str | None:
+    state, reports = snapshot.state, snapshot.reports
+    fresh_ms = snapshot.now_ms - snapshot.report_max_ms
+    if primary_lives(state, reports, fresh_since_ms=fresh_ms):
+        return unfit(state, reports, member.name, fresh_since_ms=fresh_ms)
+    why = absent(state, reports, member.name, fresh_since_ms=fresh_ms)
+    if why is None and state.opened is not None:
+        why = possible_loss(state, reports, member.name, fresh_since_ms=fresh_ms)
+    return why
+
+
+# What is in the way
+
+
+def _blocking(snapshot: NodeSnapshot, foreseen: tuple[Foreseen, ...]) -> Iterator[str]:
+    state = snapshot.state
+    if state.paused:
+        yield "automatic actions are paused"
+    short = members_short(snapshot)
+    if short:
+        yield f"no majority: {short}"
+    held = state.assignment
+    if held is None:
+        yield "there was no primary yet"
+        return
+    if not held.live:
+        decision = snapshot.cluster_decision
+        if decision.reason is not Reason.NOT_LEADER:
+            detail = f" ({decision.detail})" if decision.detail else ""
+            yield f"{decision.sentence}{detail}"
+        return
+    for told in foreseen:
+        lost = told.prospect in (Prospect.NO_PRIMARY, Prospect.MAJORITY_LOST)
+        known = told.reason is Reason.PAUSED or short
+        if told.node == held.node and lost and not known:
+            yield told.sentence
+
+
+def _warnings(snapshot: NodeSnapshot) -> Iterator[str]:
+    yield from _on_commits(snapshot)
+    yield from _on_nodes(snapshot)
+    voters = len(snapshot.raft.voters)
+    if voters == 2:
+        yield "with two votes the loss of either node stops writes: add a witness"
+    for member_id in snapshot.raft.learners:
+        member = snapshot.state.member(member_id)
+        if member is not None:
+            yield f"{member.name} has no vote yet"
+    versions = {r.report.version for r in snapshot.reports.values()}
+    if len(versions) > 1:
+        yield f"several releases run: {', '.join(sorted(versions))}"
+
+
+def _on_commits(snapshot: NodeSnapshot) -> Iterator[str]:
+    state = snapshot.state
+    held, opened = state.assignment, state.opened
+    if held is None or opened is None or opened.epoch != held.epoch or not held.live:
+        return
+    wanted, found = wanted_count(state), opened.sync.num_sync
+    if found < wanted:
+        yield f"{found} of {wanted} standbys confirm commits"
+
+
+def _on_nodes(snapshot: NodeSnapshot) -> Iterator[str]:
+    for member in snapshot.state.members:
+        report = snapshot.fresh_report(member.name)
+        name = member.name
+        if report is None:
+            if member.joined:
+                yield f"{name} is silent"
+            continue
+        if needs_a_hand(report):
+            yield f"{name} needs a hand: {doing(report)}"
+        if runs_outside(snapshot, report):
+            yield f"{name} runs as a primary and is not the one"
+        if report.adopted:
+            yield (
+                f"{name} was found running: until its next restart it outlives a "
+                "death of daemon and guard together"
+            )
+        for words in disks_below(report, DISK_WARNING):
+            yield f"{name}: {words}"
+        if report.pending_restart:
+            settings = ", ".join(report.pending_restart)
+            yield f"{name} has settings that wait for a restart: {settings}"

@@ -1,0 +1,431 @@
+"""The first line of an explanation: what is so, the gravest first, and what to do.
+
+Each rule looks at one node's knowledge and has a verdict or none; the first that has
+one is told.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from pgbastion.control.foresee import living_reports
+from pgbastion.control.sync_standbys import wanted_count
+from pgbastion.model.explanation import Situation
+from pgbastion.model.ids import NodeId
+from pgbastion.model.reasons import Reason, sentence_of
+from pgbastion.model.report import NodeReport, PostgresState
+from pgbastion.model.snapshot import NodeRole, NodeSnapshot
+
+STUCK: Final = frozenset(
+    {
+        Reason.COMMITS_MAY_BE_MISSING,
+        Reason.NO_CANDIDATE,
+        Reason.LAG_TOO_LARGE,
+        Reason.PAUSE_MAY_LAST_THERE,
+    }
+)
+"""Decisions of the leader that last until something else changes."""
+NEED_A_HAND: Final = frozenset(
+    {Reason.DATA_DIRECTORY_MISSING, Reason.FOREIGN_DATA, Reason.REJOIN_FAILED}
+)
+"""Decisions of a node that no patience helps."""
+DISK_WARNING: Final = 20
+"""Percent of a disk that are free: less is told."""
+DISK_LOW: Final = 10
+"""Less of a disk than so many percent free comes first."""
+FEWER: Final = "until then fewer failures are survived"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What is so, and what to do next."""
+
+    situation: Situation
+    state: str
+    next_step: str
+
+
+Rule = Callable[[NodeSnapshot], Verdict | None]
+
+
+def judge(snapshot: NodeSnapshot) -> Verdict:
+    """Return the gravest thing that is so."""
+    found = (rule(snapshot) for rule in RULES)
+    return next((v for v in found if v is not None), _healthy(snapshot))
+
+
+def _majority_lost(snapshot: NodeSnapshot) -> Verdict | None:
+    short = members_short(snapshot)
+    cut_off = snapshot.view_left_ms <= 0 and snapshot.state.policy is not None
+    if not short and not cut_off:
+        return None
+    silent = ", ".join(_silent(snapshot)) or "the others"
+    return Verdict(
+        situation=Situation.MAJORITY_LOST,
+        state=f"no majority: {short}, so nobody takes writes"
+        if short
+        else "no majority answers this node",
+        next_step=f"bring back {silent} or the network to them; if they are gone for "
+        "good: pgbastion raft recover",
+    )
+
+
+def members_short(snapshot: NodeSnapshot) -> str:
+    """Return how far the votes that are heard fall short of a majority; "" if not."""
+    voters = set(snapshot.raft.voters)
+    members = (snapshot.state.named(node) for node in living_reports(snapshot))
+    heard = sum(m is not None and m.member_id in voters for m in members)
+    quorum = snapshot.raft.quorum
+    if not voters or heard >= quorum:
+        return ""
+    return f"{heard} of {len(voters)} votes answer, {quorum} are needed"
+
+
+def _split_brain(snapshot: NodeSnapshot) -> Verdict | None:
+    reports = _fresh(snapshot)
+    running = [r for r in reports if r.state is PostgresState.PRIMARY]
+    outside = [r.node for r in running if runs_outside(snapshot, r)]
+    if len(running) < 2 or not outside:
+        return None
+    names = " and ".join(r.node for r in running)
+    return Verdict(
+        situation=Situation.SPLIT_BRAIN,
+        state=f"split brain: {names} run as primaries",
+        next_step=f"{', '.join(outside)} is being stopped; if it is not, stop its "
+        "PostgreSQL by hand and look at the rows that only it has",
+    )
+
+
+def runs_outside(snapshot: NodeSnapshot, report: NodeReport) -> bool:
+    """Tell whether a server runs as a primary without being the one."""
+    held = snapshot.state.assignment
+    if report.state is not PostgresState.PRIMARY or held is None:
+        return False
+    ours = held.live and report.node == held.node
+    # One that was found running has no epoch until the first begins.
+    return not ours or (report.epoch != held.epoch and not report.adopted)
+
+
+def _fenced(snapshot: NodeSnapshot) -> Verdict | None:
+    if snapshot.role is not NodeRole.FENCED:
+        return None
+    held = snapshot.state.assignment
+    if held is not None and not held.live and held.node == snapshot.node:
+        # It gave the role back; what is so now is the search for the next holder.
+        return None
+    return Verdict(
+        situation=Situation.FENCED,
+        state=f"{snapshot.node} is fenced: {snapshot.node_decision.sentence}",
+        next_step="nothing: it becomes a standby of the primary by itself",
+    )
+
+
+def _no_primary_yet(snapshot: NodeSnapshot) -> Verdict | None:
+    state = snapshot.state
+    if state.assignment is not None:
+        return None
+    founder = state.member(state.founder)
+    if founder is None:
+        return Verdict(
+            situation=Situation.NO_PRIMARY_YET,
+            state="there is no cluster yet",
+            next_step="start the node that has raft.bootstrap: true, and see that "
+            "cluster.peers names it",
+        )
+    report = snapshot.fresh_report(founder.name)
+    busy = doing(report) if report is not None else "it is silent"
+    return Verdict(
+        situation=Situation.NO_PRIMARY_YET,
+        state=f"no primary yet: {founder.name} becomes the first, {busy}",
+        next_step="wait"
+        if report is not None and report.state is not PostgresState.FAILED
+        else f"look at the log of {founder.name}",
+    )
+
+
+def _ordered(snapshot: NodeSnapshot) -> Verdict | None:
+    order = snapshot.state.order
+    if order is None:
+        return None
+    stage = "clients wait, the roles change" if order.begun else "being prepared"
+    decision = snapshot.node_decision
+    if decision.reason is Reason.HANDOVER_WAITS:
+        stage = f"it waits, {decision.detail}"
+    return Verdict(
+        situation=Situation.SWITCHOVER,
+        state=f"{order.order} to {order.target} under way: {stage}",
+        next_step="wait; its outcome will be in pgbastion history",
+    )
+
+
+def _no_candidate(snapshot: NodeSnapshot) -> Verdict | None:
+    held, decision = snapshot.state.assignment, snapshot.cluster_decision
+    if held is None or held.live or decision.reason not in STUCK:
+        return None
+    silent = ", ".join(n for n in _silent(snapshot) if _is_server(snapshot, n))
+    detail = f" ({decision.detail})" if decision.detail else ""
+    return Verdict(
+        situation=Situation.NO_CANDIDATE,
+        state=f"no primary: {decision.sentence}{detail}",
+        next_step=(f"start {silent}; " if silent else "")
+        + "where a loss is accepted: pgbastion failover --to NODE --force",
+    )
+
+
+def _failing_over(snapshot: NodeSnapshot) -> Verdict | None:
+    held = snapshot.state.assignment
+    if held is None or (held.live and snapshot.routes.primary is not None):
+        return None
+    decision = snapshot.cluster_decision
+    why = snapshot.routes.primary_reason
+    if decision.reason is not Reason.NOT_LEADER and not held.live:
+        why = decision.sentence
+    return Verdict(
+        situation=Situation.FAILOVER,
+        state=f"no primary at this moment: {why}",
+        next_step="wait; if it lasts, ask again what is in the way",
+    )
+
+
+def _primary_silent(snapshot: NodeSnapshot) -> Verdict | None:
+    held = snapshot.state.assignment
+    if held is None or not held.live or snapshot.fresh_report(held.node) is not None:
+        return None
+    if snapshot.state.paused:
+        return Verdict(
+            situation=Situation.PRIMARY_SILENT,
+            state=f"{held.node}, the primary, is silent, and automatic actions are "
+            "paused",
+            next_step="pgbastion resume, or bring it back",
+        )
+    return Verdict(
+        situation=Situation.PRIMARY_SILENT,
+        state=f"{held.node}, the primary, is silent; its lease may still run",
+        next_step="wait: another node follows when the lease has run out",
+    )
+
+
+def _commits_wait(snapshot: NodeSnapshot) -> Verdict | None:
+    held, opened = snapshot.state.assignment, snapshot.state.opened
+    report = snapshot.fresh_report(held.node) if held is not None else None
+    if held is None or opened is None or report is None or opened.epoch != held.epoch:
+        return None
+    names = {row.name for row in report.replication if row.streaming}
+    confirming = len(names.intersection(opened.sync.names))
+    if confirming >= opened.sync.num_sync:
+        return None
+    away = ", ".join(_away(snapshot)) or "a standby"
+    lasting = "strict: " if snapshot.state.strict else "for a moment, "
+    return Verdict(
+        situation=Situation.COMMITS_WAIT,
+        state=f"commits wait at {held.node}: {lasting}{confirming} of "
+        f"{opened.sync.num_sync} standbys confirm them",
+        next_step=f"bring back {away}"
+        if snapshot.state.strict
+        else f"wait: the set of standbys goes on without {away}",
+    )
+
+
+def _paused(snapshot: NodeSnapshot) -> Verdict | None:
+    if not snapshot.state.paused:
+        return None
+    return Verdict(
+        situation=Situation.PAUSED,
+        state=f"paused: {_primary_words(snapshot)}, and nothing is done if it fails",
+        next_step="pgbastion resume when the work is done",
+    )
+
+
+def _disk_filling(snapshot: NodeSnapshot) -> Verdict | None:
+    filling = [
+        f"{report.node}: {words}"
+        for report in _fresh(snapshot)
+        for words in disks_below(report, DISK_LOW)
+    ]
+    if not filling:
+        return None
+    return Verdict(
+        situation=Situation.DISK_FILLING,
+        state=f"a disk is filling: {'; '.join(filling)}; {_primary_words(snapshot)}",
+        next_step="make room: PostgreSQL stops when it is full; pgbastion explain "
+        "--json and GET /cluster/replication say what slots retain",
+    )
+
+
+def disks_below(report: NodeReport, percent: int) -> list[str]:
+    """Return which disks of a node have less free than ``percent``, in words."""
+    disks = report.vitals.disks if report.vitals is not None else ()
+    return [
+        f"{disk.free_bytes * 100 // disk.size_bytes}% of the {disk.holds} disk is free"
+        for disk in disks
+        if disk.size_bytes and disk.free_bytes * 100 < disk.size_bytes * percent
+    ]
+
+
+def _node_failed(snapshot: NodeSnapshot) -> Verdict | None:
+    failed = [r for r in _fresh(snapshot) if needs_a_hand(r)]
+    if not failed:
+        return None
+    told = "; ".join(f"{r.node}: {doing(r)}" for r in failed)
+    return Verdict(
+        situation=Situation.NODE_FAILED,
+        state=f"{told}; {_primary_words(snapshot)}",
+        next_step=f"look at the log of {failed[0].node}, it says what is in the way",
+    )
+
+
+def needs_a_hand(report: NodeReport) -> bool:
+    """Tell whether a node waits for a person."""
+    return report.state is PostgresState.FAILED or report.reason in NEED_A_HAND
+
+
+def _copying(snapshot: NodeSnapshot) -> Verdict | None:
+    copying = [r for r in _fresh(snapshot) if r.state is PostgresState.COPYING]
+    if not copying:
+        return None
+    told = ", ".join(f"{r.node} ({doing(r)})" for r in copying)
+    return Verdict(
+        situation=Situation.COPYING,
+        state=f"not ready yet: {told}; {_primary_words(snapshot)}",
+        next_step="wait",
+    )
+
+
+def _degraded(snapshot: NodeSnapshot) -> Verdict | None:
+    state = snapshot.state
+    held, opened = state.assignment, state.opened
+    if held is None or opened is None or opened.epoch != held.epoch:
+        return None
+    wanted, found = wanted_count(state), opened.sync.num_sync
+    if found >= wanted:
+        return None
+    away = _away(snapshot)
+    return Verdict(
+        situation=Situation.DEGRADED,
+        state=f"degraded: {_primary_words(snapshot)}, and {found} of {wanted} standbys "
+        "confirm commits",
+        next_step=f"bring back {', '.join(away)}" if away else "wait for a standby",
+    )
+
+
+def _node_silent(snapshot: NodeSnapshot) -> Verdict | None:
+    silent = [n for n in _away(snapshot) if _is_server(snapshot, n)]
+    if not silent:
+        return None
+    return Verdict(
+        situation=Situation.NODE_SILENT,
+        state=f"without {', '.join(silent)}: {_primary_words(snapshot)}",
+        next_step=f"bring back {', '.join(silent)}: {FEWER}",
+    )
+
+
+def _witness_lost(snapshot: NodeSnapshot) -> Verdict | None:
+    silent = _silent(snapshot)
+    if not silent:
+        return None
+    return Verdict(
+        situation=Situation.WITNESS_LOST,
+        state=f"without the vote of {', '.join(silent)}: {_primary_words(snapshot)}",
+        next_step=f"bring back {', '.join(silent)}: {FEWER}",
+    )
+
+
+def _taken_over(snapshot: NodeSnapshot) -> Verdict | None:
+    adopted = [r.node for r in _fresh(snapshot) if r.adopted]
+    if not adopted:
+        return None
+    return Verdict(
+        situation=Situation.TAKEN_OVER,
+        state=f"{', '.join(adopted)} was found running and is only watched; "
+        f"{_primary_words(snapshot)}",
+        next_step="restart it when it suits: a switchover does",
+    )
+
+
+def _restart_pending(snapshot: NodeSnapshot) -> Verdict | None:
+    waiting = [r for r in _fresh(snapshot) if r.pending_restart]
+    if not waiting:
+        return None
+    told = "; ".join(f"{r.node}: {', '.join(r.pending_restart)}" for r in waiting)
+    return Verdict(
+        situation=Situation.RESTART_PENDING,
+        state=f"settings wait for a restart ({told}); {_primary_words(snapshot)}",
+        next_step="restart these servers when it suits, standbys first",
+    )
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    _majority_lost,
+    _no_primary_yet,
+    _split_brain,
+    _fenced,
+    _ordered,
+    _no_candidate,
+    _failing_over,
+    _primary_silent,
+    _commits_wait,
+    _paused,
+    _disk_filling,
+    _node_failed,
+    _degraded,
+    _copying,
+    _node_silent,
+    _witness_lost,
+    _taken_over,
+    _restart_pending,
+)
+
+
+def _healthy(snapshot: NodeSnapshot) -> Verdict:
+    return Verdict(
+        situation=Situation.HEALTHY,
+        state=f"healthy: {_primary_words(snapshot)}",
+        next_step="nothing to do",
+    )
+
+
+# Words
+
+
+def _primary_words(snapshot: NodeSnapshot) -> str:
+    held, opened = snapshot.state.assignment, snapshot.state.opened
+    if held is None:
+        return "there is no primary"
+    words = f"{held.node} is the primary"
+    if opened is not None and opened.sync.num_sync:
+        words += f", commits are confirmed by {opened.sync.num_sync} more"
+    return words
+
+
+def _fresh(snapshot: NodeSnapshot) -> list[NodeReport]:
+    members = snapshot.state.members
+    reports = (snapshot.fresh_report(m.name) for m in members)
+    return [r for r in reports if r is not None]
+
+
+def _silent(snapshot: NodeSnapshot) -> list[NodeId]:
+    """Return the members that say nothing."""
+    living = living_reports(snapshot)
+    return [m.name for m in snapshot.state.members if m.joined and m.name not in living]
+
+
+def _away(snapshot: NodeSnapshot) -> list[NodeId]:
+    """Return the servers besides the primary that are silent or do not stream."""
+    held = snapshot.state.assignment
+    away = []
+    for member in snapshot.state.servers:
+        report = snapshot.fresh_report(member.name)
+        holds = held is not None and held.node == member.name
+        if member.joined and not holds and (report is None or not report.streaming):
+            away.append(member.name)
+    return away
+
+
+def _is_server(snapshot: NodeSnapshot, node: NodeId) -> bool:
+    member = snapshot.state.named(node)
+    return member is not None and member.postgres_port is not None
+
+
+def doing(report: NodeReport) -> str:
+    """Return what a node does: how far a step has come, or its last reason."""
+    return report.progress or sentence_of(report.reason)

@@ -1,0 +1,272 @@
+"""What a node says of a cluster, where the simulated one cannot be brought to."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pgbastion.control.explain import explain
+from pgbastion.control.explain_text import LINES_MAX, render_explanation
+from pgbastion.control.foresee import foresee
+from pgbastion.model.cluster import ReplicationMode
+from pgbastion.model.explanation import Explanation, Prospect, Situation
+from pgbastion.model.ids import Epoch, MemberId, NodeId
+from pgbastion.model.reasons import Reason
+from pgbastion.model.report import Disk, NodeReport, PostgresState, Vitals
+from pgbastion.model.snapshot import DecisionSnapshot, LeaseSnapshot, NodeSnapshot
+from pgbastion.testing.views import (
+    NOW_MS,
+    any_of,
+    assignment,
+    cluster_state,
+    end,
+    member,
+    opened,
+    primary_report,
+    received,
+    report,
+    row,
+)
+from support.snapshots import primary_snapshot
+
+SIZE = 100_000
+
+
+def joined(*, servers: int = 3, **changes: Any) -> Any:
+    members = tuple(member(n, joined=True) for n in range(1, servers + 1))
+    return cluster_state(members=members, **changes)
+
+
+def snapshot(*reports: NodeReport, **changes: Any) -> NodeSnapshot:
+    """Return what n1 knows: three joined members, n1 the primary, reports replaced."""
+    told = {
+        "n1": primary_report(replication=(row(2), row(3))),
+        "n2": report(2, replay_lsn=end(100).lsn),
+        "n3": report(3, replay_lsn=end(100).lsn),
+    }
+    told |= {r.node: r for r in reports}
+    usual: dict[str, Any] = {"state": joined(), "reports": received(*told.values())}
+    return primary_snapshot(**{**usual, **changes})
+
+
+def first(told: Explanation) -> str:
+    return render_explanation(told)[0]
+
+
+def disk(percent: int) -> Vitals:
+    free = SIZE * percent // 100
+    return Vitals(
+        probe_ms=1, disks=(Disk(holds="data", free_bytes=free, size_bytes=SIZE),)
+    )
+
+
+def test_all_being_well_nothing_is_to_do() -> None:
+    told = explain(snapshot())
+
+    assert told.situation is Situation.HEALTHY
+    assert told.serving
+    assert (told.blocking, told.warnings) == ((), ())
+    assert [s.ready for s in told.others] == [True, True]
+
+
+def test_a_disk_that_fills_is_a_warning_and_then_the_first_line() -> None:
+    warned = explain(snapshot(report(2, vitals=disk(15))))
+    low = explain(snapshot(report(2, vitals=disk(9))))
+
+    assert warned.situation is Situation.HEALTHY
+    assert warned.warnings == ("n2: 15% of the data disk is free",)
+    assert low.situation is Situation.DISK_FILLING
+    assert first(low).startswith("a disk is filling: n2: 9% of the data disk is free")
+
+
+def test_a_disk_of_unknown_size_is_no_warning() -> None:
+    nothing = Disk(holds="data", free_bytes=0, size_bytes=0)
+    told = explain(snapshot(report(2, vitals=Vitals(probe_ms=1, disks=(nothing,)))))
+
+    assert told.warnings == ()
+
+
+def test_a_server_that_was_found_running_is_told_until_its_restart() -> None:
+    told = explain(
+        snapshot(
+            primary_report(
+                adopted=True, pending_restart=("wal_log_hints",), replication=(row(2),)
+            )
+        )
+    )
+
+    assert told.situation is Situation.TAKEN_OVER
+    assert "n1 was found running and is only watched" in first(told)
+    assert "n1 has settings that wait for a restart: wal_log_hints" in told.warnings
+
+
+def test_settings_that_wait_for_a_restart_are_named() -> None:
+    told = explain(snapshot(report(3, pending_restart=("max_connections",))))
+
+    assert told.situation is Situation.RESTART_PENDING
+    assert "n3: max_connections" in first(told)
+
+
+def test_a_primary_without_its_lease_is_fenced() -> None:
+    told = explain(
+        snapshot(
+            primary_report(epoch=Epoch(2), promoted=False),
+            report(2, state=PostgresState.STANDBY),
+            state=joined(assignment=assignment(2)),
+            lease=LeaseSnapshot(),
+            node_decision=DecisionSnapshot(reason=Reason.FENCING),
+        )
+    )
+
+    assert told.situation is Situation.FENCED
+    assert first(told).startswith("n1 is fenced: PostgreSQL runs as a primary and this")
+
+
+def test_a_holder_that_gave_its_role_back_is_no_fenced_node() -> None:
+    told = explain(
+        snapshot(
+            report(1, state=PostgresState.STOPPED),
+            state=joined(assignment=assignment(released=True)),
+        )
+    )
+
+    assert told.situation is Situation.FAILOVER
+
+
+def test_before_there_is_a_cluster_the_founder_is_to_be_started() -> None:
+    told = explain(
+        snapshot(
+            state=joined(assignment=None, opened=None, founder=MemberId(9)),
+        )
+    )
+
+    assert told.situation is Situation.NO_PRIMARY_YET
+    assert "raft.bootstrap: true" in told.next_step
+    assert told.primary_lines == ("none yet",)
+
+
+def test_a_founder_that_fails_is_to_be_looked_at() -> None:
+    failed = report(1, state=PostgresState.FAILED, reason="foreign_data")
+    told = explain(snapshot(failed, state=joined(assignment=None, opened=None)))
+
+    assert told.next_step == "look at the log of n1"
+    assert "n1 needs a hand: the data directory belongs to something else" in (
+        told.warnings
+    )
+
+
+def test_two_votes_are_a_warning() -> None:
+    usual = snapshot()
+    two = replace(usual.raft, voters=usual.raft.voters[:2], learners=(MemberId(3),))
+    told = explain(replace(usual, raft=two))
+
+    assert "with two votes the loss of either node stops writes: add a witness" in (
+        told.warnings
+    )
+    assert "n3 has no vote yet" in told.warnings
+
+
+def test_several_releases_are_a_warning() -> None:
+    told = explain(snapshot(report(2, version="2")))
+
+    assert told.warnings == ("several releases run: 1, 2",)
+
+
+def test_a_node_that_was_announced_and_has_not_come_is_no_silent_one() -> None:
+    state = joined()
+    told = explain(snapshot(state=replace(state, members=(*state.members, member(4)))))
+
+    assert told.situation is Situation.HEALTHY
+    assert told.others[-1].sentence == "was announced, has not come"
+
+
+def test_a_reason_of_another_release_is_told_by_its_name() -> None:
+    told = explain(snapshot(report(3, streaming=False, reason="a_new_one")))
+
+    assert told.others[-1].sentence == "cannot: n3 does not stream from n1 (a_new_one)"
+
+
+def test_an_explanation_of_many_nodes_fits_a_screen() -> None:
+    many = joined(servers=32)
+    told = render_explanation(explain(snapshot(state=many)))
+
+    assert len(told) <= LINES_MAX
+    assert any("more: --json has them" in line for line in told)
+
+
+# What would be
+
+
+def test_without_a_primary_nobodys_death_changes_that() -> None:
+    told = foresee(snapshot(state=joined(assignment=None)), NodeId("n2"))
+
+    assert told.prospect is Prospect.NOTHING_CHANGES
+
+
+def test_in_async_a_standby_that_lags_too_far_is_not_promoted() -> None:
+    far = primary_report(wal_end=end(3 << 20))
+    state = joined(mode=ReplicationMode.ASYNC, opened=opened(1, 3, any_of(0)))
+    told = foresee(snapshot(far, state=state), NodeId("n1"))
+    near = foresee(snapshot(state=state), NodeId("n1"))
+
+    assert (told.prospect, told.reason) == (Prospect.NO_PRIMARY, Reason.LAG_TOO_LARGE)
+    assert near.prospect is Prospect.OTHER_PRIMARY
+    assert near.sentence.endswith("commits wait for nobody")
+
+
+def test_in_async_the_operators_lag_limit_counts() -> None:
+    far = primary_report(wal_end=end(3 << 20))
+    state = joined(mode=ReplicationMode.ASYNC, opened=opened(1, 3, any_of(0)))
+    told = foresee(snapshot(far, state=state, lag_max_bytes=4 << 20), NodeId("n1"))
+
+    assert told.prospect is Prospect.OTHER_PRIMARY
+
+
+def test_nodes_that_must_not_become_primaries_leave_nobody() -> None:
+    members = (
+        member(1, joined=True),
+        member(2, joined=True, nofailover=True),
+        member(3, joined=True, nofailover=True),
+    )
+    told = explain(snapshot(state=cluster_state(members=members)))
+
+    assert told.foreseen[0].reason is Reason.NO_CANDIDATE
+    assert told.blocking == (told.foreseen[0].sentence,)
+
+
+def test_strict_commits_wait_when_the_last_standby_dies() -> None:
+    state = joined(strict=True)
+    alone = snapshot(report(3, streaming=False), state=state)
+
+    told = foresee(alone, NodeId("n2"))
+
+    assert told.prospect is Prospect.COMMITS_WAIT
+
+
+def test_a_silent_majority_is_told_whoever_dies() -> None:
+    usual = snapshot()
+    old = received(report(2), report(3), at_ms=NOW_MS - 60_000)
+    lonely = replace(usual, reports={**usual.reports, **old})
+
+    told = explain(lonely)
+
+    assert told.situation is Situation.MAJORITY_LOST
+    assert {f.prospect for f in told.foreseen} == {Prospect.MAJORITY_LOST}
+    assert told.blocking == ("no majority: 1 of 3 votes answer, 2 are needed",)
+
+
+def test_a_node_that_hears_nothing_of_a_majority_says_so() -> None:
+    told = explain(snapshot(view_left_ms=0))
+
+    assert told.situation is Situation.MAJORITY_LOST
+    assert not told.serving
+
+
+@pytest.mark.parametrize("node", ["n1", "n2", "n3"])
+def test_nothing_that_is_foreseen_changes_what_is(node: str) -> None:
+    now = snapshot()
+    before = replace(now)
+
+    foresee(now, NodeId(node))
+
+    assert now == before
