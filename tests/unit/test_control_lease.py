@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgbastion.control.lease import (
+    FOUNDING_TERM,
     older_grants_end_ms,
     own_grants_end_ms,
     stretched_ms,
@@ -52,6 +53,15 @@ def test_without_a_majority_of_ages_the_whole_lease_counts_from_the_election() -
     raft = raft_view(elected_ms=NOW_MS - 10)
 
     assert older_grants_end_ms(POLICY, raft, [age(1, 900)]) == NOW_MS - 10 + LENGTH
+
+
+def test_the_first_leader_of_all_waits_for_nobody() -> None:
+    """Nobody led before it, so nobody granted: its learners may vote at once."""
+    raft = raft_view(elected_ms=NOW_MS, term=FOUNDING_TERM)
+    assert older_grants_end_ms(POLICY, raft, []) == 0
+
+    second = raft_view(elected_ms=NOW_MS, term=FOUNDING_TERM + 1)
+    assert older_grants_end_ms(POLICY, second, []) == NOW_MS + LENGTH
 
 
 def test_an_age_of_a_lower_term_does_not_count() -> None:

@@ -5,10 +5,15 @@ Source: docs/explanation/lease.md, "Assigning another node" and "Ages".
 
 from collections.abc import Iterable
 from math import ceil
+from typing import Final
 
 from pgbastion.model.cluster import Policy
 from pgbastion.model.ids import MemberId
 from pgbastion.model.views import AgeAnswer, RaftView
+
+FOUNDING_TERM: Final = 2
+"""The term in which a cluster's first leader is elected: its log begins in term 1,
+written by the engine when the cluster is formed, in which nobody leads."""
 
 
 def stretched_ms(policy: Policy) -> int:
@@ -39,8 +44,10 @@ def older_grants_end_ms(
     so the latest deadline of a majority bounds every grant: two majorities share
     a voter. That has to hold in each configuration since the election. The whole
     lease from this leader's election bounds every grant too: those who elected it
-    confirm no older leader any more.
+    confirm no older leader any more. The first leader of all has no predecessor.
     """
+    if raft.term <= FOUNDING_TERM:
+        return 0
     length = stretched_ms(policy)
     deadlines = {
         answer.member_id: answer.receipt_ms + length - answer.age_ms

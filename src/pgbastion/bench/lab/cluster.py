@@ -37,6 +37,7 @@ from pgbastion.bench.lab.settings import (
 )
 from pgbastion.bench.lab.wall_clock import wrong_clock
 from pgbastion.bench.lab.workload import Place, Sampler, Writers, schema
+from pgbastion.control.membership import VOTERS_MAX
 
 _DISK_BYTES: Final = 1 << 30
 _KEPT: Final = ("*.log", "*.yaml", "*.txt", "n*/pg/log/*", "n*/pg/*.conf")
@@ -157,7 +158,7 @@ class Lab:
         return wanted if isinstance(wanted, int) else self.plan.postgres_nodes // 2
 
     def wait_steady(self, within_s: float = waits.STEADY_S) -> None:
-        """Wait until every standby streams and enough of them are synchronous."""
+        """Wait until all vote, all standbys stream and enough are synchronous."""
 
         def steady() -> bool:
             ended = [node.name for node in self.nodes.values() if node.has_failed()]
@@ -167,9 +168,16 @@ class Lab:
             if primary is None:
                 return False
             complete = len(self.streaming(primary)) == len(self.servers()) - 1
-            return complete and self.synchronous_count(primary) >= self.sync_count()
+            enough = self.synchronous_count(primary) >= self.sync_count()
+            return complete and enough and self._all_vote(primary)
 
         self._wait("a primary and all its standbys", steady, within_s)
+
+    def _all_vote(self, name: str) -> bool:
+        answer = self.node(name).get("/raft/state")
+        return answer is not None and len(answer["voters"]) == min(
+            len(self.nodes), VOTERS_MAX
+        )
 
     def wait_standby(self, name: str, within_s: float = waits.REJOINED_S) -> None:
         """Wait until ``name`` is a standby that streams from the primary."""

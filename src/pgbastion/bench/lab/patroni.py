@@ -149,6 +149,10 @@ class PatroniLab(Lab):
         }
         return node
 
+    def _all_vote(self, name: str) -> bool:
+        # Its store is started with all its members.
+        return name in self.nodes
+
     def _etcd(self, node: Node) -> str:
         peers = {
             name: f"http://{self.network.addresses[name]}:{_PEER_PORT}"
