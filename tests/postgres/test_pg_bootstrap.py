@@ -94,6 +94,23 @@ async def test_a_humans_alter_system_does_not_weaken_the_set(one_lab: Lab) -> No
     await fresh.close()
 
 
+async def test_a_warm_connection_that_the_server_ended_is_made_anew(
+    one_lab: Lab,
+) -> None:
+    n1 = await one_lab.primary("n1")
+    await n1.primary.open()
+    other = Connection(n1.address())
+    await other.open(deadline_s=5)
+    await other.rows(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'",
+        deadline_s=10,
+    )
+    await other.close()
+
+    await n1.primary.reload()
+
+
 async def test_a_directory_with_anything_in_it_is_not_initialised(
     one_lab: Lab,
 ) -> None:

@@ -94,6 +94,7 @@ def led_by(order: Path) -> tuple[Replacement, ...]:
             "    for member in view.state.members:\n"
             "        if order.exists() and member.name == order.read_text():\n"
             "            order.unlink()\n"
+            "            from pgbastion.model.actions import MoveLeadership\n"
             "            move = MoveLeadership(member_id=member.member_id)\n"
             "            return Decision(Reason.MOVING_LEADERSHIP, (move,))\n",
         ),

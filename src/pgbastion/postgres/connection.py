@@ -84,6 +84,7 @@ class Connection:
         self._address = address
         self._connection: psycopg.AsyncConnection[Row] | None = None
         self._opening = asyncio.Lock()
+        self._busy = 0
 
     @property
     def is_open(self) -> bool:
@@ -105,8 +106,25 @@ class Connection:
                 the two apart.
         """
         async with self._opening:
-            if not self.is_open:
+            if not self.is_open or self._was_ended():
                 await self._open(deadline_s)
+
+    def _was_ended(self) -> bool:
+        """Tell whether the server has ended the idle session, or is gone.
+
+        To a session that asked nothing a server has one error to say: its farewell.
+        """
+        connection = self._connection
+        if connection is None or self._busy:
+            return False
+        try:
+            with socket.socket(fileno=_duplicate(connection)) as twin:
+                said = twin.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except (psycopg.Error, OSError):
+            return True
+        return said in {b"", b"E"}
 
     async def _open(self, deadline_s: float) -> None:
         await self.close()
@@ -169,10 +187,12 @@ class Connection:
             raise ServerSilentError("not connected")
         work = asyncio.ensure_future(_fetch(connection, query, parameters))
         late = True
+        self._busy += 1
         try:
             await asyncio.wait({work}, timeout=deadline_s)
             late = not work.done()
         finally:
+            self._busy -= 1
             if not work.done():
                 await _sever(connection, work)
         if late:
