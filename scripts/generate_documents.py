@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from pgbastion.api.document import render_rest
 from pgbastion.cli.document import render_commands
 from pgbastion.config.document import render_example, render_reference
 
@@ -12,6 +13,7 @@ DOCUMENTS: Final = {
     "config/pgbastion.yaml.example": render_example,
     "docs/reference/commands.md": render_commands,
     "docs/reference/configuration.md": render_reference,
+    "docs/reference/rest.md": render_rest,
 }
 
 

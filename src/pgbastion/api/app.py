@@ -1,5 +1,6 @@
 """The endpoints, as ASGI applications: one for the API, one for metrics alone."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -27,6 +28,7 @@ from pgbastion.api.ports import (
     Tokens,
 )
 from pgbastion.api.problems import Problem, ProblemError, bad_request
+from pgbastion.api.rates import Rates
 from pgbastion.config.units import parse_size_bytes
 from pgbastion.model.snapshot import NodeSnapshot
 from pgbastion.observe.logging import get_logger
@@ -44,8 +46,17 @@ def build_api(
     *,
     tokens: Callable[[], Tokens],
     render_metrics: RenderMetrics,
+    requests_per_second: Callable[[], float] = lambda: 0,
 ) -> Starlette:
-    """Return the application of the API port."""
+    """Return the application of the API port.
+
+    Args:
+        take: Returns what the node knows now.
+        commands: What clients may change.
+        tokens: Returns the tokens that count now.
+        render_metrics: Renders a snapshot for Prometheus.
+        requests_per_second: Returns how often one address may ask; 0: any number.
+    """
     routes = [
         *(_check(path, check, take) for path, check in CHECKS.items()),
         *(_read(path, answer, take) for path, answer in READS.items()),
@@ -53,7 +64,7 @@ def build_api(
         _metrics(take, render_metrics),
         _description(),
     ]
-    return _application(routes, tokens)
+    return _application(routes, tokens, requests_per_second)
 
 
 def build_metrics_api(
@@ -63,13 +74,20 @@ def build_metrics_api(
     render_metrics: RenderMetrics,
 ) -> Starlette:
     """Return the application of the metrics port."""
-    return _application([_metrics(take, render_metrics)], tokens)
+    return _application([_metrics(take, render_metrics)], tokens, lambda: 0)
 
 
-def _application(routes: list[Route], tokens: Callable[[], Tokens]) -> Starlette:
+def _application(
+    routes: list[Route],
+    tokens: Callable[[], Tokens],
+    requests_per_second: Callable[[], float],
+) -> Starlette:
     application = Starlette(
         routes=routes,
-        middleware=[Middleware(Access, tokens=tokens)],
+        middleware=[
+            Middleware(Rates, per_second=requests_per_second, now_s=time.monotonic),
+            Middleware(Access, tokens=tokens),
+        ],
         exception_handlers={
             ProblemError: _on_problem,
             HTTPException: _on_http_error,

@@ -35,6 +35,8 @@ Check = Callable[[NodeSnapshot, Asked], Verdict]
 def is_primary(snapshot: NodeSnapshot, asked: Asked) -> Verdict:
     """Pass on the primary that takes writes, while its lease runs."""
     del asked
+    if snapshot.routes.rivals:
+        return _fails(snapshot, "split_brain", snapshot.routes.primary_reason)
     if snapshot.takes_writes:
         return None
     held = snapshot.state.assignment

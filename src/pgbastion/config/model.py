@@ -305,6 +305,13 @@ class ApiSection(Section):
         description="One line; where given, reading needs it too, but for the role "
         "and health checks.",
     )
+    requests_per_second: int = Field(
+        100,
+        ge=0,
+        le=1_000_000,
+        description="How often one address may ask; checks and /health do not count. "
+        "0: any number.",
+    )
 
 
 class MetricsSection(Section):

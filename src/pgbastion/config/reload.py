@@ -15,6 +15,7 @@ APPLIED: Final = frozenset(
         "postgresql.parameters",
         "postgresql.hba",
         "postgresql.password_file",
+        "api.requests_per_second",
         "proxy.hold_timeout",
         "proxy.max_hold",
         "proxy.max_connections",

@@ -21,6 +21,8 @@ class RoutingView:
     lag_max_bytes: int
     accepting_epoch: Epoch
     """The newest epoch whose primary was ever seen to accept clients."""
+    assigned_ms: int = 0
+    """When this node first saw the newest epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +38,16 @@ class Routing:
     """The order for which new clients wait while the primary still serves; or none."""
     replicas: tuple[Member, ...]
     replica_reason: str
+    rivals: tuple[NodeId, ...] = ()
+    """Split brain: who says that it is the primary, and is another than the holder."""
 
 
 def decide_routing(view: RoutingView) -> Routing:
     """Send writers to the assigned primary only, readers to standbys that stream."""
     primary, reason = _primary(view)
+    others = rivals(view)
+    if others:
+        primary, reason = None, f"split brain: {', '.join(others)} takes writes too"
     order = view.state.order
     begun = order is not None and order.begun and order.epoch == view.state.epoch
     replicas = tuple(m for m in view.state.servers if _reads(view, m))
@@ -52,6 +59,30 @@ def decide_routing(view: RoutingView) -> Routing:
         parking=order.order_id if order is not None and begun else "",
         replicas=replicas,
         replica_reason="" if replicas else "no standby streams within the lag limit",
+        rivals=others,
+    )
+
+
+def rivals(view: RoutingView) -> tuple[NodeId, ...]:
+    """Return who takes clients' writes by its own word while another has the role.
+
+    The lease rules that out; where it happens all the same, writers go to nobody. A
+    word that was on its way when the role changed hands is none.
+    """
+    held = view.state.assignment
+    if held is None:
+        return ()
+    since_ms = max(
+        view.assigned_ms + view.report_max_ms, view.now_ms - view.report_max_ms
+    )
+    return tuple(
+        sorted(
+            node
+            for node, received in view.reports.items()
+            if received.report.accepting
+            and node != held.node
+            and received.at_ms > since_ms
+        )
     )
 
 

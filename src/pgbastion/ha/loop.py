@@ -384,6 +384,7 @@ class Loop:
                 report_max_ms=3 * self._pace.probe_ms,
                 lag_max_bytes=self._pace.replica_lag_max_bytes,
                 accepting_epoch=self._host.accepting_epoch,
+                assigned_ms=self._host.assigned_ms,
             )
         )
         self._on_routing(routing, self.view_fresh_until_ns)

@@ -98,6 +98,8 @@ class RouteSnapshot:
     primary_reason: str = ""
     replicas: tuple[Member, ...] = ()
     replica_reason: str = ""
+    rivals: tuple[NodeId, ...] = ()
+    """Split brain: who takes writes beside the holder of the role."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

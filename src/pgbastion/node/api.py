@@ -110,6 +110,7 @@ class Snapshots:
                 primary_reason=routing.primary_reason,
                 replicas=routing.replicas,
                 replica_reason=routing.replica_reason,
+                rivals=routing.rivals,
             ),
             proxy=self._proxy_counts(),
             version=VERSION,

@@ -74,7 +74,13 @@ class Front:
         take = self.snapshots.take
         return (
             ApiServer(
-                build_api(take, commands, tokens=self._tokens, render_metrics=render),
+                build_api(
+                    take,
+                    commands,
+                    tokens=self._tokens,
+                    render_metrics=render,
+                    requests_per_second=lambda: self._config.api.requests_per_second,
+                ),
                 host=api.bind_address,
                 port=api.port,
             ),
@@ -106,6 +112,7 @@ class Front:
 
     def reconfigure(self, config: Config) -> None:
         """Take other limits; sessions that are open stay."""
+        self._config = config
         self.proxy.set_limits(_limits(config.proxy))
 
     async def stop(self) -> None:

@@ -324,6 +324,8 @@ class Node:
             f"values count for: {', '.join(changes.held_by_cluster) or 'nothing'}"
         )
         log.info("reloaded", result=told)
+        if self.observer is not None:
+            self.observer.look_soon()
         self.loop.wake()
         return told
 
