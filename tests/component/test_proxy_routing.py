@@ -56,8 +56,8 @@ async def test_the_replica_port_takes_the_standby_with_fewest_sessions() -> None
         assert [await c.query("who") for c in later] == [[b"n2"], [b"n2"]]
 
 
-async def test_before_any_routes_clients_are_refused() -> None:
-    async with proxy_lab("n1") as lab:
+async def test_before_any_routes_clients_wait_and_are_then_refused() -> None:
+    async with proxy_lab("n1", limits=Limits(hold_s=0.2)) as lab:
         for port in (PRIMARY_PORT, REPLICA_PORT):
             client = await lab.connect(port)
             client.send(startup())

@@ -74,6 +74,7 @@ class ProxyLab:
         left_s: float = 60.0,
         hold: bool = False,
         park: bool = False,
+        patient: bool = False,
     ) -> Routes:
         """Describe routes to nodes of this lab."""
         self.revision += 1
@@ -87,6 +88,7 @@ class ProxyLab:
             expires_ns=seconds_from_now(left_s),
             hold=hold or park,
             park=park,
+            patient=patient,
         )
 
     async def connect(self, port: int = PRIMARY_PORT) -> "RawClient":
@@ -114,6 +116,7 @@ async def proxy_lab(
     bind: str = "",
     backend: str = "",
     first_port: int = PRIMARY_PORT,
+    settle_s: float = 0,
 ) -> AsyncIterator[ProxyLab]:
     """Run a proxy with one stand-in server a node, and end everything afterwards."""
     address = bind or own_address()
@@ -125,7 +128,7 @@ async def proxy_lab(
         bind=address,
         primary_port=first_port,
         replica_port=first_port + 1,
-        limits=replace(limits or Limits(), farewell_s=0.2),
+        limits=replace(limits or Limits(), farewell_s=0.2, settle_s=settle_s),
         on_event=lambda name, fields: events.append((name, dict(fields))),
         on_unknown_cancel=on_unknown_cancel,
         data_path=data_path,

@@ -24,6 +24,8 @@ class Kind(IntEnum):
     """Question of a guest: which cluster are you of?"""
     JOIN = 4
     """Question of a guest: let me in."""
+    CANCEL = 16
+    """Question of a proxy: cancel this query if its session is yours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

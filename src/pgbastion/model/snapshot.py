@@ -124,8 +124,11 @@ class ProxyCounts:
     opening: int = 0
     """Clients that have not finished their first packet."""
     held: int = 0
-    """Clients that wait for a primary."""
+    """Clients that wait for a server."""
     held_total: int = 0
+    held_oldest_s: float = 0.0
+    """For how long the first of them has waited."""
+    held_seconds_total: float = 0.0
     accepted_total: int = 0
     superseded_total: int = 0
     """Sessions closed because their primary is none any more."""

@@ -147,6 +147,8 @@ class Snapshots:
             opening=snapshot.opening,
             held=snapshot.held,
             held_total=snapshot.held_total,
+            held_oldest_s=snapshot.held_oldest_s,
+            held_seconds_total=snapshot.held_seconds_total,
             accepted_total=snapshot.accepted_total,
             superseded_total=snapshot.superseded_total,
             cancels_total=snapshot.cancels_total,

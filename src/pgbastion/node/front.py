@@ -15,6 +15,7 @@ from pgbastion.ha.loop import Loop
 from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.cluster import Member
 from pgbastion.node.api import NodeCommands, Snapshots
+from pgbastion.node.cancels import FarCancels
 from pgbastion.node.ordering import Ordering
 from pgbastion.observe.logging import get_logger
 from pgbastion.observe.metrics import Metrics
@@ -54,7 +55,7 @@ class Front:
         self._is_ready = False
         self._routes: Routes | None = None
         self._revision = 0
-        self.proxy = _proxy(config)
+        self.proxy = _proxy(config, FarCancels(engine, host))
         self.snapshots = Snapshots(
             host=host,
             engine=engine,
@@ -134,6 +135,7 @@ class Front:
             replica_reason=routing.replica_reason,
             expires_ns=0,
             hold=routing.changing or bool(routing.parking),
+            patient=primary is not None,
             park=bool(routing.parking),
         )
         if self._routes is not None and routes == self._routes:
@@ -147,7 +149,7 @@ class Front:
             self._on_ready()
 
 
-def _proxy(config: Config) -> Proxy:
+def _proxy(config: Config, cancels: FarCancels) -> Proxy:
     proxy = config.proxy
     return Proxy(
         bind=proxy.bind_address,
@@ -155,6 +157,7 @@ def _proxy(config: Config) -> Proxy:
         replica_port=proxy.replica_port,
         limits=_limits(proxy),
         on_event=_note,
+        on_unknown_cancel=cancels.ask,
         data_path=DataPath(proxy.data_path),
     )
 

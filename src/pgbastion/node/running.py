@@ -38,6 +38,7 @@ from pgbastion.model.commands import Release
 from pgbastion.model.ids import Epoch, Incarnation, MemberId
 from pgbastion.model.reasons import Reason
 from pgbastion.model.views import START_MAX_MS
+from pgbastion.node.cancels import answer_cancel
 from pgbastion.node.front import Front
 from pgbastion.node.membership import Membership
 from pgbastion.node.ordering import Ordering
@@ -259,6 +260,9 @@ class Node:
             answer = await self.membership.answer_guest(request.kind, request.payload)
         elif request.kind == Kind.CUT:
             answer = await self._answer_cut(request.payload)
+        elif request.kind == Kind.CANCEL:
+            deliver = self.front.proxy.deliver_cancel
+            answer = await answer_cancel(deliver, request.payload)
         self.engine.answer(request.request_id, answer)
 
     async def _answer_cut(self, payload: bytes) -> bytes:

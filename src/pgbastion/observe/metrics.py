@@ -231,11 +231,20 @@ class _Collector(Collector):
             counts.opening,
         )  # fmt: skip
         yield _gauge(
-            "pgbastion_proxy_waiting", "Clients that wait for a primary.", counts.held
+            "pgbastion_proxy_waiting", "Clients that wait for a server.", counts.held
+        )
+        yield _gauge(
+            "pgbastion_proxy_waiting_oldest_seconds",
+            "For how long the first of those that wait has done so.",
+            counts.held_oldest_s,
         )
         yield _counter(
-            "pgbastion_proxy_held", "Clients that had to wait for a primary.",
+            "pgbastion_proxy_held", "Clients that had to wait for a server.",
             counts.held_total,
+        )  # fmt: skip
+        yield _counter(
+            "pgbastion_proxy_held_seconds", "How long clients waited, all together.",
+            counts.held_seconds_total,
         )  # fmt: skip
         yield _counter(
             "pgbastion_proxy_accepted", "Clients accepted.", counts.accepted_total

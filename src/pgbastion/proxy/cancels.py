@@ -32,6 +32,7 @@ class Canceller:
         self._most = limits.cancels_max
         self._on_unknown = on_unknown
         self._running = 0
+        self._delivering = 0
         self.total = 0
         self.dropped_total = 0
 
@@ -53,9 +54,13 @@ class Canceller:
         if not isinstance(request, CancelRequest):
             return False
         backend = self._board.backend_of_key(request.key)
-        if backend is None:
+        if backend is None or self._delivering >= self._most:
             return False
-        await self._send(backend, request.packet)
+        self._delivering += 1
+        try:
+            await self._send(backend, request.packet)
+        finally:
+            self._delivering -= 1
         return True
 
     async def _find_and_deliver(self, request: CancelRequest, service: Service) -> None:

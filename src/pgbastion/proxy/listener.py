@@ -71,7 +71,7 @@ class Proxy:
         self._host = RelayHost(self._loop, self._poller, limits)
         self._host.on_key = self._on_key
         self._host.on_end = self._on_relay_end
-        self._board = Switchboard(self._loop, on_event)
+        self._board = Switchboard(self._loop, on_event, settle_s=limits.settle_s)
         self._host.on_expired = self._board.expire
         self._canceller = Canceller(self._board, limits, on_unknown_cancel)
         self._listeners: dict[socket.socket, Service] = {}
@@ -119,6 +119,7 @@ class Proxy:
         """
         self._limits = limits
         self._host.limits = limits
+        self._board.settle_s = limits.settle_s
         self._allow_descriptors()
 
     def set_routes(self, routes: Routes) -> None:
@@ -152,6 +153,8 @@ class Proxy:
             opening=len(self._openings),
             held=self._board.held,
             held_total=self._board.held_total,
+            held_oldest_s=self._board.held_oldest_s,
+            held_seconds_total=self._board.held_seconds_total,
             accepted_total=self._accepted,
             superseded_total=self._board.superseded_total,
             cancels_total=self._canceller.total,

@@ -24,6 +24,7 @@ from pgbastion.proxy.wire import (
     SqlState,
     Startup,
     Unsupported,
+    leading_error_message,
     leading_error_sqlstate,
     parse_first_packet,
 )
@@ -32,8 +33,6 @@ from pgbastion.proxy.wire import (
 _PACKETS_MAX: Final = 3
 # Enough of a server's first answer to see what kind of error it is.
 _ANSWER_BYTES: Final = 4_096
-# How soon a primary that could not be reached is tried again.
-_RETRY_S: Final = 0.2
 _NO: Final = b"N"
 _ACCEPTED: Final = (b"S", b"G")
 # A standby that answers so has nothing against the client; another one may do.
@@ -81,7 +80,7 @@ class Opening:
         self._limits = host.limits
         self._client: socket.socket | None = client
         self._address = address
-        self._service = service
+        self.service = service
         self._cancel = cancel
         self._waiting = Waiting(self._loop, host.poller)
         self._received = bytearray()
@@ -155,7 +154,7 @@ class Opening:
             match packet:
                 case CancelRequest():
                     self._drop_server()
-                    await self._cancel(packet, self._service)
+                    await self._cancel(packet, self.service)
                     return None
                 case EncryptionRequest():
                     relay, refused = await self._encrypt(packet, refused)
@@ -246,11 +245,14 @@ class Opening:
                 await self._reach()
             answer = await self._ask(packet)
             if answer and not self._is_turned_down(answer):
+                self._board.note_answer(self.service)
                 return answer
             if self._answered:
                 superseded = self._server is None
                 raise RefusedError(Refusal.SUPERSEDED if superseded else Refusal.SILENT)
-            if self._server is not None:
+            if self._server is not None and answer:
+                self._give_up(Refusal.UNREACHABLE, leading_error_message(answer))
+            elif self._server is not None:
                 self._give_up(Refusal.SILENT, "it accepts connections, no more")
 
     async def _ask(self, packet: bytes) -> bytes:
@@ -279,23 +281,23 @@ class Opening:
         if self._answered:
             return False
         state = leading_error_sqlstate(answer)
-        if self._service is Service.PRIMARY:
-            # It ends to hand its role over: the next primary will have the client.
+        if self.service is Service.PRIMARY:
+            # It starts, or it ends: the client waits for it, or for the next primary.
             cannot = SqlState.CANNOT_CONNECT_NOW.value
-            return self._board.parks and state == cannot
+            return self._board.waits_for_primary and state == cannot
         if state not in _TURNED_DOWN:
             return False
         if self._engagement is None:
             return False
         rest = self._board.choose(
-            self._service, {*self._avoid, self._engagement.backend}
+            self.service, {*self._avoid, self._engagement.backend}
         )
         return isinstance(rest, Backend)
 
     async def _reach(self) -> None:
         """Connect to a server that the routes allow."""
         while self._server is None:
-            choice = self._board.choose(self._service, self._avoid)
+            choice = self._board.choose(self.service, self._avoid)
             match choice:
                 case Refusal.UNREACHABLE:
                     raise self._failure
@@ -317,7 +319,7 @@ class Opening:
                 Refusal.UNREACHABLE, f"{backend.node}: its name does not resolve."
             )
             return
-        if not self._board.allows(self._service, backend):
+        if not self._board.allows(self.service, backend):
             return
         family, address = resolved
         try:
@@ -326,7 +328,7 @@ class Opening:
             raise RefusedError(Refusal.TOO_MANY, f"{exc.strerror}.") from exc
         self._server = server
         tune(server, limits)
-        self._engagement = self._board.engage(self._service, backend)
+        self._engagement = self._board.engage(self.service, backend)
         self._board.enter(self, self._engagement)
         failure = server.connect_ex(address)
         if failure == errno.EINPROGRESS:
@@ -341,16 +343,21 @@ class Opening:
             self._give_up(Refusal.UNREACHABLE, os.strerror(failure))
 
     async def _hold(self) -> None:
-        """Wait in the queue until a primary may be there; refuse after ``hold_s``."""
+        """Wait in the queue until a server may be there; refuse after ``hold_s``."""
         now_s = self._loop.time()
         if self._hold_end_s is None:
+            if self._board.held >= self._limits.hold_max:
+                raise self._refused(Refusal.HOLD_FULL)
             self._hold_end_s = now_s + self._limits.hold_s
+            self._board.held_total += 1
         if now_s >= self._hold_end_s:
+            if self._avoid:
+                raise RefusedError(Refusal.HOLD_TIMED_OUT, self._failure.detail)
             raise self._refused(Refusal.HOLD_TIMED_OUT)
-        if self._board.held >= self._limits.hold_max:
-            raise self._refused(Refusal.HOLD_FULL)
-        # One that is there and could not be reached is tried again before long.
-        end_s = min(self._hold_end_s, now_s + _RETRY_S if self._avoid else float("inf"))
+        end_s = self._hold_end_s
+        if self._avoid:
+            # One that is there and could not be reached is tried again before long.
+            end_s = min(end_s, self._board.next_try_s())
         self._board.hold(self)
         try:
             while await self._wait_held(end_s) is Wake.READY:
@@ -358,7 +365,9 @@ class Opening:
                 self._received += self._read_client(self._the_client())
         finally:
             self._board.unhold(self)
-        self._avoid.clear()
+            self._board.held_seconds_total += self._loop.time() - now_s
+        if self._loop.time() < self._hold_end_s:
+            self._avoid.clear()
 
     async def _wait_held(self, end_s: float) -> Wake:
         if len(self._received) < STARTUP_BYTES_MAX:
@@ -432,8 +441,9 @@ class Opening:
         if refusal is Refusal.VIEW_EXPIRED:
             return RefusedError(refusal)
         routes = self._board.routes
-        primary = self._service is Service.PRIMARY
+        primary = self.service is Service.PRIMARY
         reason = routes.primary_reason if primary else routes.replica_reason
+        reason = reason or "it cannot be reached from here"
         return RefusedError(refusal, f"{reason[:1].upper()}{reason[1:]}.")
 
     def _tell(self, refused: RefusedError) -> None:

@@ -48,11 +48,11 @@ SENTENCES: Final = {
         "Connect through another node.",
     ),
     Refusal.HOLD_TIMED_OUT: Sentence(
-        SqlState.CANNOT_CONNECT_NOW, "no primary became ready in time", _RETRY
+        SqlState.CANNOT_CONNECT_NOW, "no server became ready in time", _RETRY
     ),
     Refusal.HOLD_FULL: Sentence(
         SqlState.TOO_MANY_CONNECTIONS,
-        "too many clients wait for a primary already",
+        "too many clients wait for a server already",
         _RETRY,
     ),
     Refusal.NO_STANDBY: Sentence(

@@ -56,8 +56,11 @@ class Routes:
     # CLOCK_BOOTTIME. From this instant on nothing goes to or comes from the primary.
     expires_ns: int
     # Whether new clients wait while the primary is missing, unreachable or not to be
-    # used, instead of being refused.
+    # used, instead of being refused: another one is on its way.
     hold: bool = False
+    # Whether new clients wait while the primary that is named cannot be reached, or is
+    # starting: it may be failing just now, and nobody has decided anything yet.
+    patient: bool = False
     # Whether new clients wait although there is a primary: it is about to end.
     park: bool = False
 
@@ -70,6 +73,7 @@ NO_ROUTES: Final = Routes(
     replicas=(),
     replica_reason="this node has not learnt the cluster's state yet",
     expires_ns=0,
+    hold=True,
 )
 
 
@@ -88,6 +92,8 @@ class Limits:
     answer_s: float = 15.0
     hold_s: float = 10.0
     hold_max: int = 1_000
+    # After a change of the primary, how long readers wait for standbys to follow it.
+    settle_s: float = 3.0
     # Bytes read at once, and so the most that a direction keeps for a slow reader.
     chunk_bytes: int = 65_536
     # After a server has closed its side, how long its client may stay half open.
@@ -134,6 +140,9 @@ class ProxySnapshot:
     opening: int
     held: int
     held_total: int
+    # How long the first of the queue has waited, and all that have left it together.
+    held_oldest_s: float
+    held_seconds_total: float
     accepted_total: int
     # Sessions that were closed because their primary is none any more.
     superseded_total: int

@@ -5,7 +5,6 @@ sessions that it outdates nothing else runs.
 """
 
 from asyncio import AbstractEventLoop, TimerHandle
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -22,6 +21,10 @@ _NS_PER_S: Final = 1_000_000_000
 # The loop's timers stand still while the machine is suspended; the lease does not. So
 # the expiry is looked at this often at least; relays look at it before every move.
 _EXPIRY_LOOK_S: Final = 1.0
+# A primary that could not be reached is tried again this soon, and by this many of the
+# waiting clients a second at most: each try is a line in its log.
+_RETRY_S: Final = 0.2
+_RETRIES_PER_S: Final = 50
 _UNKNOWN: Final = "Whether a commit that was under way took effect is not known here."
 
 
@@ -38,13 +41,17 @@ class Session(Protocol):
 class Held(Protocol):
     """A client in the hold queue."""
 
+    since_s: float
+    """When it came, on the loop's clock."""
+    service: Service
+
     def release(self) -> None:
         """Let the client look for a server again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The client has to wait for a primary."""
+    """The client has to wait for a server."""
 
 
 @dataclass(slots=True)
@@ -61,21 +68,28 @@ class Tally:
 class Switchboard:
     """Holds the routes, the sessions that they allow and the clients that wait."""
 
-    def __init__(self, loop: AbstractEventLoop, on_event: OnEvent) -> None:
+    def __init__(
+        self, loop: AbstractEventLoop, on_event: OnEvent, *, settle_s: float
+    ) -> None:
         self._loop = loop
         self._on_event = on_event
+        # How long after a change of the primary standbys may take to follow it.
+        self.settle_s = settle_s
+        self._settled_s = 0.0
+        self._next_try_s = 0.0
         self._routes = NO_ROUTES
         self._primary_lease = Lease(0)
         self._no_lease = Lease()
         self._sessions: dict[Session, Engagement] = {}
         self._tallies: dict[tuple[Service, str], Tally] = {}
-        self._held: OrderedDict[Held, None] = OrderedDict()
+        self._held: dict[Held, None] = {}
         self._keys: dict[CancelKey, Backend] = {}
         self._turn = 0
         self._expiry_timer: TimerHandle | None = None
         self._expired = True
         self.superseded_total = 0
         self.held_total = 0
+        self.held_seconds_total = 0.0
 
     @property
     def routes(self) -> Routes:
@@ -84,8 +98,14 @@ class Switchboard:
 
     @property
     def held(self) -> int:
-        """How many clients wait for a primary."""
+        """How many clients wait for a server."""
         return len(self._held)
+
+    @property
+    def held_oldest_s(self) -> float:
+        """How long the one that came first has been here; 0: nobody waits."""
+        came_s = min((client.since_s for client in self._held), default=None)
+        return 0.0 if came_s is None else self._loop.time() - came_s
 
     @property
     def sessions(self) -> Collection[Session]:
@@ -97,12 +117,22 @@ class Switchboard:
         """Whether new clients wait because the primary is about to end."""
         return self._routes.park
 
+    @property
+    def waits_for_primary(self) -> bool:
+        """Whether a client waits whom the primary turns away, since it starts or ends.
+
+        It has ended to hand its role over, or comes back where it was.
+        """
+        return self._routes.park or self._routes.hold or self._routes.patient
+
     def primary_usable(self) -> bool:
         """Tell whether the primary may be talked to at this instant."""
         return self._routes.primary is not None and not self._primary_lease.is_over()
 
     def set_routes(self, routes: Routes) -> None:
         """Take new routes: end what they outdate, then let waiting clients go on."""
+        if routes.epoch != self._routes.epoch or not self._routes.revision:
+            self._settled_s = self._loop.time() + self.settle_s
         self._routes = routes
         outdated = [
             session
@@ -138,6 +168,7 @@ class Switchboard:
         self._supersede(
             bound, "this node has not heard from the cluster for longer than the lease"
         )
+        self._release_held()
 
     def choose(
         self, service: Service, avoid: Collection[Backend]
@@ -157,6 +188,8 @@ class Switchboard:
         ]
         candidates = [backend for backend in allowed if backend not in avoid]
         if not candidates:
+            if self._routes.hold or self._loop.time() < self._settled_s:
+                return Hold()
             return Refusal.UNREACHABLE if allowed else Refusal.NO_STANDBY
         # Of several with equally few sessions, each has its turn.
         self._turn += 1
@@ -223,13 +256,23 @@ class Switchboard:
         )
 
     def hold(self, client: Held) -> None:
-        """Put ``client`` at the end of the queue."""
+        """Put ``client`` into the queue; its place is that of its arrival."""
         self._held[client] = None
-        self.held_total += 1
 
     def unhold(self, client: Held) -> None:
         """Take ``client`` out of the queue, wherever it stands."""
         self._held.pop(client, None)
+
+    def next_try_s(self) -> float:
+        """Return when a client that has failed may try again, on the loop's clock."""
+        soonest_s = self._loop.time() + _RETRY_S
+        self._next_try_s = max(soonest_s, self._next_try_s + 1 / _RETRIES_PER_S)
+        return self._next_try_s
+
+    def note_answer(self, service: Service) -> None:
+        """Take note that a server has a new client: the others may go there too."""
+        if self._held:
+            self._release_held(service)
 
     def remember_key(self, key: CancelKey, backend: Backend) -> None:
         """Note which server a cancel request with ``key`` is for."""
@@ -261,7 +304,8 @@ class Switchboard:
         if primary is not None and not self._primary_lease.is_over():
             if primary not in avoid:
                 return primary
-            return Hold() if self._routes.hold else Refusal.UNREACHABLE
+            waits = self._routes.hold or self._routes.patient
+            return Hold() if waits else Refusal.UNREACHABLE
         if self._routes.hold:
             return Hold()
         return Refusal.NO_PRIMARY if primary is None else Refusal.VIEW_EXPIRED
@@ -308,11 +352,19 @@ class Switchboard:
         left_s = min(left_ns / _NS_PER_S, _EXPIRY_LOOK_S)
         self._expiry_timer = self._loop.call_later(left_s, self._look_at_expiry)
 
-    def _release_held(self) -> None:
-        if not self._held or isinstance(self.choose(Service.PRIMARY, ()), Hold):
+    def _release_held(self, *services: Service) -> None:
+        """Let those go on for whom there is a server again, or a refusal."""
+        if not self._held:
             return
-        waiting, self._held = self._held, OrderedDict()
-        for client in waiting:
+        open_to = {
+            service
+            for service in services or Service
+            if not isinstance(self.choose(service, ()), Hold)
+        }
+        free = [client for client in self._held if client.service in open_to]
+        # In the order of arrival, also those that have tried a server meanwhile.
+        for client in sorted(free, key=lambda client: client.since_s):
+            del self._held[client]
             client.release()
 
 

@@ -200,14 +200,23 @@ def error_response(
 
 def leading_error_sqlstate(received: bytes) -> str | None:
     """Return the SQLSTATE when ``received`` begins with a whole ErrorResponse."""
+    return _leading_error_field(received, b"C")
+
+
+def leading_error_message(received: bytes) -> str:
+    """Return the message of the ErrorResponse that ``received`` begins with."""
+    return _leading_error_field(received, b"M") or "it turned the client away"
+
+
+def _leading_error_field(received: bytes, kind: bytes) -> str | None:
     if received[:1] != b"E" or len(received) < 5:
         return None
     (length,) = _LENGTH.unpack_from(received, 1)
     if len(received) < 1 + length:
         return None
     for text in received[5 : 1 + length].split(b"\0"):
-        if text[:1] == b"C":
-            return text[1:].decode("ascii", errors="replace")
+        if text[:1] == kind:
+            return text[1:].decode(errors="replace")
     return None
 
 
