@@ -36,6 +36,8 @@ class NoProxy:
             opening=0,
             held=0,
             held_total=0,
+            held_oldest_s=0.0,
+            held_seconds_total=0.0,
             accepted_total=0,
             superseded_total=0,
             cancels_total=0,
