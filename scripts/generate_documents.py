@@ -7,12 +7,14 @@ from typing import Final
 from pgbastion.api.document import render_rest
 from pgbastion.cli.document import render_commands
 from pgbastion.config.document import render_example, render_reference
+from pgbastion.observe.document import render_metrics
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCUMENTS: Final = {
     "config/pgbastion.yaml.example": render_example,
     "docs/reference/commands.md": render_commands,
     "docs/reference/configuration.md": render_reference,
+    "docs/reference/metrics.md": render_metrics,
     "docs/reference/rest.md": render_rest,
 }
 

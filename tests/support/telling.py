@@ -8,6 +8,7 @@ from typing import Any, cast
 from pgbastion.model.commands import Command
 from pgbastion.model.snapshot import NodeSnapshot
 from pgbastion.node.api import Snapshots
+from pgbastion.observe.gaps import GapMeter
 from pgbastion.proxy.listener import Proxy
 from pgbastion.proxy.routes import DataPath, ProxySnapshot
 from pgbastion.testing.sim.cluster import Cluster, Shape
@@ -76,6 +77,7 @@ def take(stage: Stage, machine: Machine) -> NodeSnapshot:
         own=daemon.own,
         report_max_ms=3 * machine.setting.timings.probe_ms,
         lag_max_bytes=1 << 20,
+        gaps=GapMeter(lambda: 0),
     )
     snapshots.routing = daemon.routing
     taken: list[NodeSnapshot] = []

@@ -319,6 +319,10 @@ class MetricsSection(Section):
 
     bind_address: Address = Field(EVERYWHERE, description="Address to listen on.")
     port: Port = Field(9_090, description="Its port.")
+    patroni_names: bool = Field(
+        default=False,
+        description="Also give what dashboards for Patroni read, under its names.",
+    )
 
 
 class LogSection(Section):

@@ -16,6 +16,7 @@ APPLIED: Final = frozenset(
         "postgresql.hba",
         "postgresql.password_file",
         "api.requests_per_second",
+        "metrics.patroni_names",
         "proxy.hold_timeout",
         "proxy.max_hold",
         "proxy.max_connections",

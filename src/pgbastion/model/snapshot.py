@@ -7,6 +7,7 @@ another node. Instants are milliseconds on this node's CLOCK_BOOTTIME.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from pgbastion.model.cluster import ClusterState, Member, ReplicationMode
 from pgbastion.model.ids import Epoch, MemberId, NodeId, standby_name
@@ -139,6 +140,19 @@ class ProxyCounts:
     traffic: tuple[BackendTraffic, ...] = ()
 
 
+GAP_BOUNDS_S: Final = (0.1, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gaps:
+    """How long this node knew no primary for clients, since the daemon's start."""
+
+    counts: tuple[int, ...] = (0,) * (len(GAP_BOUNDS_S) + 1)
+    """Ended gaps up to each of `GAP_BOUNDS_S`, not cumulated; the last: longer ones."""
+    sum_s: float = 0.0
+    newest_s: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSnapshot:
     """Everything that a node answers questions from."""
@@ -167,6 +181,7 @@ class NodeSnapshot:
     """How far behind a standby may be promoted in asynchronous mode."""
     vip: bool = False
     """Whether the virtual address is on this node."""
+    gaps: Gaps = field(default_factory=Gaps)
     loop_lag_ms: float = 0.0
     """How late the event loop was at its last measurement."""
 

@@ -31,6 +31,7 @@ from pgbastion.model.snapshot import (
     RouteSnapshot,
 )
 from pgbastion.node.ordering import Ordering
+from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
 from pgbastion.proxy.listener import Proxy
 
@@ -68,6 +69,7 @@ class Snapshots:
         own: Member,
         report_max_ms: int,
         lag_max_bytes: int,
+        gaps: GapMeter,
     ) -> None:
         self._host = host
         self._engine = engine
@@ -76,6 +78,7 @@ class Snapshots:
         self._own = own
         self._report_max_ms = report_max_ms
         self._lag_max_bytes = lag_max_bytes
+        self._gaps = gaps
         self.lag = LoopLag()
         self.routing: Routing | None = None
 
@@ -115,6 +118,7 @@ class Snapshots:
             proxy=self._proxy_counts(),
             version=VERSION,
             commit=COMMIT,
+            gaps=self._gaps.gaps,
             loop_lag_ms=self.lag.ms,
         )
 

@@ -7,6 +7,7 @@ from typing import Final
 from pgbastion.api.app import build_api, build_metrics_api
 from pgbastion.api.ports import Tokens
 from pgbastion.api.server import ApiServer
+from pgbastion.clock import boottime_ms
 from pgbastion.config.model import Config, ProxySection
 from pgbastion.config.secrets import TOKEN_FILE_NAME, Secrets
 from pgbastion.control.routing import Routing
@@ -17,6 +18,7 @@ from pgbastion.model.cluster import Member
 from pgbastion.node.api import NodeCommands, Snapshots
 from pgbastion.node.cancels import FarCancels
 from pgbastion.node.ordering import Ordering
+from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
 from pgbastion.observe.metrics import Metrics
 from pgbastion.proxy.listener import Proxy
@@ -56,6 +58,7 @@ class Front:
         self._routes: Routes | None = None
         self._revision = 0
         self.proxy = _proxy(config, FarCancels(engine, host))
+        self.gaps = GapMeter(boottime_ms)
         self.snapshots = Snapshots(
             host=host,
             engine=engine,
@@ -64,6 +67,7 @@ class Front:
             own=own,
             report_max_ms=3 * config.timings.probe_ms,
             lag_max_bytes=config.failover.max_lag_threshold,
+            gaps=self.gaps,
         )
         self._servers = self._make_servers(
             NodeCommands(host=host, own=own, ordering=ordering, reload=reload)
@@ -71,7 +75,7 @@ class Front:
 
     def _make_servers(self, commands: NodeCommands) -> tuple[ApiServer, ApiServer]:
         api, metrics = self._config.api, self._config.metrics
-        render = Metrics().render
+        render = Metrics(lambda: self._config.metrics.patroni_names).render
         take = self.snapshots.take
         return (
             ApiServer(
@@ -125,6 +129,7 @@ class Front:
     def route(self, routing: Routing, expires_ns: int) -> None:
         """Send clients there, as long as the knowledge behind it may be used."""
         self.snapshots.routing = routing
+        self.gaps.note(has_primary=routing.primary is not None)
         primary = _backend(routing.primary) if routing.primary else None
         routes = Routes(
             revision=self._revision,

@@ -5,7 +5,7 @@ label has a bounded set of values: roles, members, ports, reasons.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -16,23 +16,33 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from pgbastion.model.cluster import ClusterState
+from pgbastion.model.cluster import ClusterState, ReplicationMode
 from pgbastion.model.snapshot import NodeRole, NodeSnapshot
+from pgbastion.observe.gaps import gap_metrics
+from pgbastion.observe.patroni_metrics import PatroniMetricsOf
+from pgbastion.observe.vitals import member_vitals
 
 MS_PER_S = 1_000
 
 
 class Metrics:
-    """Renders snapshots; counts what only a succession of them shows."""
+    """Renders snapshots; counts what only a succession of them shows.
 
-    def __init__(self) -> None:
+    Args:
+        patroni_names: Tells whether Patroni's names are wanted beside ours.
+    """
+
+    def __init__(self, patroni_names: Callable[[], bool] = lambda: False) -> None:
         self._failovers = FailoverCounts()
+        self._patroni_names = patroni_names
 
     def render(self, snapshot: NodeSnapshot) -> bytes:
         """Return the metrics of one snapshot in Prometheus' text format."""
         self._failovers.take(snapshot.state)
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collector(snapshot, self._failovers.by_cause))
+        registry.register(MetricsOf(snapshot, self._failovers.by_cause))
+        if self._patroni_names():
+            registry.register(PatroniMetricsOf(snapshot))
         return generate_latest(registry)
 
 
@@ -54,7 +64,7 @@ class FailoverCounts:
                 self.by_cause[change.cause] += 1
 
 
-class _Collector(Collector):
+class MetricsOf(Collector):
     """The metrics of one snapshot."""
 
     def __init__(self, snapshot: NodeSnapshot, failovers: Counter[str]) -> None:
@@ -65,10 +75,12 @@ class _Collector(Collector):
         """Yield every metric."""
         yield from self._node()
         yield from self._members()
+        yield from member_vitals(self._snapshot)
         yield from self._lease()
         yield from self._cluster()
         yield from self._raft()
         yield from self._proxy()
+        yield from gap_metrics(self._snapshot.gaps)
 
     def _node(self) -> Iterator[Metric]:
         s = self._snapshot
@@ -83,6 +95,11 @@ class _Collector(Collector):
         for role in NodeRole:
             roles.add_metric([role], float(s.role is role))
         yield roles
+        yield _gauge(
+            "pgbastion_node_fenced",
+            "1 while this node is, or just was, a primary that may not take writes.",
+            float(s.role is NodeRole.FENCED),
+        )
         yield _gauge(
             "pgbastion_node_takes_writes",
             "1 while clients may write to this node's PostgreSQL.",
@@ -183,6 +200,20 @@ class _Collector(Collector):
             "pgbastion_sync_standbys_required",
             "How many of them have to confirm a commit; 0: none, it is degraded.",
             sync.num_sync if sync else 0,
+        )
+        yield _gauge(
+            "pgbastion_degraded",
+            "1 while commits wait for no standby although they are meant to.",
+            float(
+                sync is not None
+                and sync.num_sync == 0
+                and s.state.mode is not ReplicationMode.ASYNC
+            ),
+        )
+        yield _gauge(
+            "pgbastion_split_brain",
+            "1 while two nodes say that they take writes; writers go to neither.",
+            float(bool(s.routes.rivals)),
         )
         failovers = CounterMetricFamily(
             "pgbastion_failovers",
