@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,8 @@ from pgbastion.observe.logging import configure_logging, get_logger
 from pgbastion.postgres.layout import resolve_account
 
 STOP_DEADLINE_S: Final = 5.0
+REMOVED_CODE: Final = 77
+"""The exit code of a node that was removed; the service manager does not restart it."""
 
 log = get_logger("daemon")
 
@@ -37,6 +39,8 @@ class Ending:
 
     leaves_postgres: bool
     """SIGUSR2: another daemon takes over, PostgreSQL goes on."""
+    removed: bool = False
+    """This node is a member of the cluster no more: its PostgreSQL stops with it."""
 
 
 def run(path: Path) -> int:
@@ -79,7 +83,12 @@ def _prepare_directories(config: Config) -> None:
 async def _main(config: Config, secrets: Secrets) -> int:
     ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
     _take_signals(ending)
-    async with _running_node(config, secrets) as node:
+
+    def on_removed() -> None:
+        if not ending.done():
+            ending.set_result(Ending(leaves_postgres=False, removed=True))
+
+    async with _running_node(config, secrets, on_removed) as node:
         _reload_on_hangup(node)
         work = asyncio.create_task(node.run())
         waiting: set[asyncio.Future[None] | asyncio.Future[Ending]] = {work, ending}
@@ -89,17 +98,31 @@ async def _main(config: Config, secrets: Secrets) -> int:
             await node.dismiss_guard()
             raise _cause(work)
         # Under pause PostgreSQL goes on under its guard, which stays.
+        removed = ending.result().removed
         leaves_postgres = ending.result().leaves_postgres or node.paused
+        leaves_postgres = leaves_postgres and not removed
         log.info("stopping", leaves_postgres=leaves_postgres)
-        if not leaves_postgres:
+        if not (leaves_postgres or removed):
             await node.hand_role_on()
         await node.halt()
         if not leaves_postgres:
             await node.stop_postgres()
+        await node.members.hand_leadership_on()
         work.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await work
-    return 0
+    return _say_removed(config) if removed else 0
+
+
+def _say_removed(config: Config) -> int:
+    log.error(
+        "removed",
+        node=config.node.name,
+        said="this node was removed from its cluster; its data is left as it is",
+        do=f"to join again as a new member, move {config.raft.data_dir} away, and add "
+        "the node by hand where cluster.auto_join is off",
+    )
+    return REMOVED_CODE
 
 
 def _cause(ended: asyncio.Task[None]) -> BaseException:
@@ -118,8 +141,12 @@ def _cause(ended: asyncio.Task[None]) -> BaseException:
 
 
 @contextlib.asynccontextmanager
-async def _running_node(config: Config, secrets: Secrets) -> AsyncIterator[Node]:
-    node = await build_node(config, secrets, on_ready=_tell_service_manager)
+async def _running_node(
+    config: Config, secrets: Secrets, on_removed: Callable[[], None]
+) -> AsyncIterator[Node]:
+    node = await build_node(
+        config, secrets, on_ready=_tell_service_manager, on_removed=on_removed
+    )
     try:
         yield node
     finally:

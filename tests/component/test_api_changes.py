@@ -276,3 +276,31 @@ async def test_a_stopped_server_leaves_nothing_behind() -> None:
     assert asyncio.all_tasks() == before
     with pytest.raises(OSError, match="onnect"):
         await asyncio.open_connection(HOST, api.port)
+
+
+async def test_a_member_is_named_by_id_or_name(api: Api) -> None:
+    for key in ("id", "name"):
+        done = await api.client.post(
+            "/raft/remove-peer", json={key: "n2"}, headers=AUTHORISED
+        )
+        assert done.status_code == 200
+    nobody = await api.client.post("/raft/remove-peer", json={}, headers=AUTHORISED)
+
+    assert nobody.status_code == 400
+    assert "id is missing" in error(nobody)["message"]
+    assert api.commands.removed == ["n2", "n2"]
+
+
+async def test_leadership_is_handed_to_a_node_that_has_a_name(api: Api) -> None:
+    await api.client.post("/raft/transfer", json={"to": "n3"}, headers=AUTHORISED)
+    nobody = await api.client.post("/raft/transfer", json={}, headers=AUTHORISED)
+
+    assert nobody.status_code == 400
+    assert api.commands.transfers == ["n3"]
+
+
+async def test_a_snapshot_is_taken(api: Api) -> None:
+    done = await api.client.post("/raft/snapshot", headers=AUTHORISED)
+
+    assert done.status_code == 200
+    assert api.commands.snapshots == 1

@@ -47,6 +47,9 @@ class FakeCommands:
         self.outcome: Outcome = Done(facts={"member_id": 4})
         self.added: list[tuple[str, str, int]] = []
         self.reloads = 0
+        self.removed: list[NodeId] = []
+        self.transfers: list[NodeId] = []
+        self.snapshots = 0
         self.pauses: list[bool] = []
         self.failovers: list[tuple[str, bool]] = []
         self.switchovers: list[tuple[str | None, int | None]] = []
@@ -65,6 +68,18 @@ class FakeCommands:
 
     async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:
         self.added.append((name, host, raft_port))
+        return self.outcome
+
+    async def remove_peer(self, name: NodeId) -> Outcome:
+        self.removed.append(name)
+        return self.outcome
+
+    async def transfer(self, to: NodeId) -> Outcome:
+        self.transfers.append(to)
+        return self.outcome
+
+    async def take_snapshot(self) -> Outcome:
+        self.snapshots += 1
         return self.outcome
 
     async def reload(self) -> Outcome:

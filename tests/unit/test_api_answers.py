@@ -80,7 +80,8 @@ def test_health_of_a_node_that_is_no_member_yet_is_complete() -> None:
 def test_the_cluster_has_the_fields_of_the_contract() -> None:
     cluster = answers.cluster(primary_snapshot())
 
-    assert list(cluster) == ["scope", "members", "primary", "epoch", "backends"]
+    contract = ["scope", "members", "primary", "epoch", "backends"]
+    assert list(cluster) == [*contract, "voting"]
     assert (cluster["scope"], cluster["primary"], cluster["epoch"]) == ("main", "n1", 3)
     assert cluster["backends"] == {
         "primary": [{"node": "n1", "host": "127.0.0.1", "port": 5442}],

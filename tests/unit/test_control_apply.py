@@ -165,9 +165,27 @@ def test_an_unknown_member_cannot_leave() -> None:
     assert refused(cluster_state(), gone) is Outcome.UNKNOWN_MEMBER
 
 
-@pytest.mark.parametrize("state", [cluster_state(), revoked()], ids=["live", "revoked"])
-def test_who_holds_an_epoch_cannot_leave(state: ClusterState) -> None:
-    assert refused(state, cmd.Leave(member_id=MemberId(1))) is Outcome.HOLDS_EPOCH
+def test_who_holds_an_epoch_cannot_leave() -> None:
+    leave = cmd.Leave(member_id=MemberId(1))
+    assert refused(cluster_state(), leave) is Outcome.HOLDS_EPOCH
+
+
+def test_a_holder_whose_epoch_was_revoked_may_leave() -> None:
+    """It comes back with another id, and its data may be the only one that counts."""
+    left = run(revoked(), cmd.Leave(member_id=MemberId(1)))
+
+    assert left.outcome is Outcome.OK
+    assert left.state.assignment == revoked().assignment
+
+
+def test_the_last_member_that_came_cannot_leave() -> None:
+    """One that was announced and never came keeps no cluster."""
+    state = cluster_state(servers=2, assignment=None)
+    announced = replace(state.members[1], joined=False)
+    state = replace(state, members=(state.members[0], announced))
+
+    assert refused(state, cmd.Leave(member_id=MemberId(1))) is Outcome.LAST_MEMBER
+    assert run(state, cmd.Leave(member_id=MemberId(2))).outcome is Outcome.OK
 
 
 def test_a_former_holder_may_leave() -> None:

@@ -8,7 +8,7 @@ from pgbastion.control.cluster import (
     AGES_AGAIN_MS,
     decide_cluster,
 )
-from pgbastion.control.membership import VOTERS_MAX
+from pgbastion.control.membership import VOTERS_MAX, has_left, voting_note
 from pgbastion.model.actions import (
     AskAges,
     ChangeMember,
@@ -239,9 +239,69 @@ def test_who_left_the_state_leaves_the_group(kind: str) -> None:
     )
 
 
-def test_a_leader_does_not_remove_itself() -> None:
+def test_a_leader_that_left_hands_leadership_on() -> None:
+    """To the holder first: leader and primary sit on one node."""
     raft = raft_view(member_id=MemberId(9), voters=(1, 2, 3, 9))
-    assert not isinstance(change(cluster_view(raft=raft)), ChangeMember)
+    view = cluster_view(raft=raft)
+
+    assert change(view) == MoveLeadership(member_id=MemberId(1))
+    assert reason(view) is Reason.LEAVING_LEADERSHIP
+
+
+def test_a_leader_that_left_goes_on_while_nobody_can_lead() -> None:
+    raft = raft_view(member_id=MemberId(9), voters=(1, 2, 3, 9), caught_up=())
+    view = cluster_view(raft=raft)
+
+    assert change(view) is None
+    assert reason(view) is Reason.REMOVAL_WAITS
+
+
+def test_nobody_leaves_while_most_of_those_that_stay_are_silent() -> None:
+    raft = raft_view(voters=(1, 2, 3, 9))
+    view = cluster_view(raft=raft, reports=received(primary_report()))
+
+    assert change(view) is None
+    assert reason(view) is Reason.REMOVAL_WAITS
+
+    view = replace(view, reports=received(primary_report(), report(2)))
+    assert reason(view) is Reason.REMOVING_MEMBER
+
+
+def test_who_has_no_vote_leaves_whoever_is_silent() -> None:
+    raft = raft_view(learners=(MemberId(9),))
+    view = cluster_view(raft=raft, reports=received(primary_report()))
+
+    assert reason(view) is Reason.REMOVING_MEMBER
+
+
+@pytest.mark.parametrize(
+    ("voters", "learners", "says"),
+    [
+        (1, 0, "does not survive"),
+        (2, 0, "2 voters stand the loss of none, as 1 do"),
+        (3, 0, ""),
+        (3, 1, "1 without a vote"),
+        (4, 0, "4 voters stand the loss of 1, as 3 do"),
+        (5, 2, "2 without a vote: no more than 5 vote"),
+        (0, 0, ""),
+    ],
+)
+def test_a_person_is_told_of_an_unusual_number_of_votes(
+    voters: int, learners: int, says: str
+) -> None:
+    said = voting_note(voters, learners)
+    assert (said == "") if not says else (says in said)
+
+
+def test_who_was_a_member_once_and_is_none_has_left_for_ever() -> None:
+    state = cluster_state(next_member_id=MemberId(5))
+
+    assert has_left(state, MemberId(4))
+    assert not has_left(state, MemberId(3))
+    # Not given yet, as far as this state knows.
+    assert not has_left(state, MemberId(5))
+    assert not has_left(state, MemberId(0))
+    assert not has_left(replace(state, cluster_id=""), MemberId(4))
 
 
 def test_one_change_at_a_time() -> None:

@@ -174,7 +174,11 @@ def test_several_releases_are_a_warning() -> None:
 
 def test_a_node_that_was_announced_and_has_not_come_is_no_silent_one() -> None:
     state = joined()
-    told = explain(snapshot(state=replace(state, members=(*state.members, member(4)))))
+    told = explain(
+        snapshot(
+            state=replace(state, members=(*state.members, member(4, joined=False)))
+        )
+    )
 
     assert told.situation is Situation.HEALTHY
     assert told.others[-1].sentence == "was announced, has not come"

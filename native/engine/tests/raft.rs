@@ -333,6 +333,21 @@ fn a_leader_does_not_remove_itself() {
 }
 
 #[test]
+fn a_voter_is_not_removed_when_most_of_the_others_are_silent() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let (dead, alive) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    cluster.member(dead).up = false;
+    cluster.pass(200);
+
+    let refused = change(&mut cluster, 1, Change::Remove, alive);
+    let taken = change(&mut cluster, 2, Change::Remove, dead);
+
+    assert_eq!(refused, Some((Status::Refused, Payload::Reason("majority"))));
+    assert!(matches!(taken, Some((Status::Ok, _))));
+}
+
+#[test]
 fn a_change_counts_only_once_its_commit_is_on_disk() {
     // Else the first voter of a cluster, restarted, would not know of the others, and
     // would elect itself alone.

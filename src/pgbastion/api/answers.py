@@ -6,6 +6,7 @@ Where Patroni's tools read a field, it carries Patroni's word.
 from typing import Final
 
 from pgbastion.api import shapes
+from pgbastion.control.membership import voting_note
 from pgbastion.model.cluster import Member
 from pgbastion.model.ids import standby_name
 from pgbastion.model.report import NodeReport, PostgresState, SlotRow
@@ -55,6 +56,7 @@ def cluster(snapshot: NodeSnapshot) -> shapes.ClusterAnswer:
             "primary": [_backend(primary)] if primary else [],
             "replica": [_backend(m) for m in snapshot.routes.replicas],
         },
+        "voting": _voting(snapshot),
     }
 
 
@@ -115,6 +117,7 @@ def raft_state(snapshot: NodeSnapshot) -> shapes.RaftStateAnswer:
         "voters": list(raft.voters),
         "learners": list(raft.learners),
         "quorum": raft.quorum,
+        "note": _voting(snapshot),
         "committed_index": raft.committed,
         "applied_index": raft.applied,
         "last_index": raft.last_index,
@@ -283,6 +286,10 @@ def _member_state(
 def _is_holder(snapshot: NodeSnapshot, member: Member) -> bool:
     held = snapshot.state.assignment
     return held is not None and held.live and held.member_id == member.member_id
+
+
+def _voting(snapshot: NodeSnapshot) -> str:
+    return voting_note(len(snapshot.raft.voters), len(snapshot.raft.learners))
 
 
 def _suffrage(snapshot: NodeSnapshot, member: Member) -> str:

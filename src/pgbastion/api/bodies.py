@@ -94,6 +94,31 @@ class AddPeer(Body):
         return self.id or self.name
 
 
+class RemovePeer(Body):
+    """Who is to leave."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": ["id"]}, {"required": ["name"]}],
+            "examples": [{"id": "node2"}],
+        }
+    )
+    id: Name | None = Field(None, description="The node's name.")
+    name: Name | None = Field(None, description="The same.")
+
+    @property
+    def node(self) -> str | None:
+        """The name, under whichever key it came."""
+        return self.id or self.name
+
+
+class Transfer(Body):
+    """Who is to lead the Raft group."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"to": "node2"}]})
+    to: Name = Field(description="The new Raft leader.")
+
+
 class SwitchOver(Body):
     """Who is to be the primary; Patroni's tools say ``candidate`` and ``leader``."""
 

@@ -9,7 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pgbastion.api import answers, patroni
-from pgbastion.api.bodies import AddPeer, FailOver, Nothing, SwitchOver
+from pgbastion.api.bodies import (
+    AddPeer,
+    FailOver,
+    Nothing,
+    RemovePeer,
+    SwitchOver,
+    Transfer,
+)
 from pgbastion.api.explaining import explain_as_text, explain_cluster
 from pgbastion.api.ports import Commands, Outcome
 from pgbastion.api.problems import bad_request
@@ -47,6 +54,24 @@ async def add_peer(commands: Commands, body: AddPeer) -> Outcome:
     return await commands.add_peer(NodeId(body.node), host, port)
 
 
+async def remove_peer(commands: Commands, body: RemovePeer) -> Outcome:
+    """Take a node out of the cluster: its vote, its slot and its access go."""
+    if body.node is None:
+        raise bad_request("id is missing", body.usage())
+    return await commands.remove_peer(NodeId(body.node))
+
+
+async def transfer(commands: Commands, body: Transfer) -> Outcome:
+    """Hand Raft leadership to a voter; the primary role stays where it is."""
+    return await commands.transfer(NodeId(body.to))
+
+
+async def take_snapshot(commands: Commands, body: Nothing) -> Outcome:
+    """Put the state of this node in the place of its log up to now."""
+    del body
+    return await commands.take_snapshot()
+
+
 async def reload(commands: Commands, body: Nothing) -> Outcome:
     """Read the configuration again and look at everything anew."""
     del body
@@ -82,6 +107,9 @@ async def resume(commands: Commands, body: Nothing) -> Outcome:
 # By method and path.
 CHANGES: Final[Mapping[tuple[str, str], Change]] = {
     ("POST", "/raft/add-peer"): add_peer,
+    ("POST", "/raft/remove-peer"): remove_peer,
+    ("POST", "/raft/transfer"): transfer,
+    ("POST", "/raft/snapshot"): take_snapshot,
     ("POST", "/reload"): reload,
     ("POST", "/cluster/switchover"): switch_over,
     ("POST", "/cluster/failover"): fail_over,

@@ -44,6 +44,15 @@ class Commands(Protocol):
     async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:
         """Announce a node, so that it is let in when it comes."""
 
+    async def remove_peer(self, name: NodeId) -> Outcome:
+        """Take a node out of the cluster."""
+
+    async def transfer(self, to: NodeId) -> Outcome:
+        """Hand Raft leadership to a voter."""
+
+    async def take_snapshot(self) -> Outcome:
+        """Let this node's log up to now go: the state stands for it."""
+
     async def set_pause(self, *, paused: bool) -> Outcome:
         """Switch automatic actions off, or on again."""
 

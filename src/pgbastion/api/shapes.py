@@ -84,6 +84,7 @@ class ClusterAnswer(TypedDict):
     primary: str | None
     epoch: int
     backends: BackendsFacts
+    voting: str
 
 
 class DecisionFacts(TypedDict):
@@ -161,6 +162,7 @@ class RaftStateAnswer(TypedDict):
     voters: list[int]
     learners: list[int]
     quorum: int
+    note: str
     committed_index: int
     applied_index: int
     last_index: int

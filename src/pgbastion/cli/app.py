@@ -4,9 +4,15 @@ from typing import Final
 
 import typer
 
-from pgbastion.cli.commands import looking, orders, service
+from pgbastion.cli.commands import looking, membership, orders, raft, service
 
-PARTS: Final = (service.commands, looking.commands, orders.commands)
+PARTS: Final = (
+    service.commands,
+    looking.commands,
+    orders.commands,
+    membership.commands,
+    raft.commands,
+)
 
 app = typer.Typer(
     no_args_is_help=True,

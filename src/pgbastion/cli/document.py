@@ -18,6 +18,7 @@ EXIT_MEANINGS: Final = {
     Exit.UNREACHABLE: "no node answers",
     Exit.UNFINISHED: "begun, and the outcome is not known yet: look before repeating",
     Exit.UNAVAILABLE: "this user or machine lacks what is needed (demo, lab)",
+    Exit.REMOVED: "this node was removed from its cluster (start)",
     Exit.CONFIG: "the configuration cannot be used",
 }
 

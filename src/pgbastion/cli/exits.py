@@ -17,5 +17,7 @@ class Exit(IntEnum):
     """It was begun and its outcome is not known yet: look before repeating it."""
     UNAVAILABLE = 69
     """This user or machine lacks what was asked for (EX_UNAVAILABLE of sysexits.h)."""
+    REMOVED = 77
+    """This node was removed from its cluster (EX_NOPERM of sysexits.h)."""
     CONFIG = 78
     """The configuration cannot be used (EX_CONFIG of sysexits.h)."""

@@ -61,6 +61,8 @@ def render_status(answer: Answer) -> str:
     lines = [f"cluster {cluster.get('scope')}", render_members(cluster)]
     for member in cluster.get("members", []):
         lines += [f"{member.get('name')}: {w}" for w in _restart_warnings(member)]
+    if voting := cluster.get("voting"):
+        lines.append(f"votes: {voting}")
     paused = ", paused" if health.get("paused") else ""
     lines.append(
         f"primary {cluster.get('primary') or 'none'}, epoch {cluster.get('epoch')}, "

@@ -193,8 +193,12 @@ def _leave(state: ClusterState, command: Leave) -> ClusterState | Outcome:
     member = state.member(command.member_id)
     if member is None:
         return Outcome.UNKNOWN_MEMBER
+    if not any(m.joined for m in state.members if m.member_id != member.member_id):
+        return Outcome.LAST_MEMBER
     held = state.assignment
-    if held is not None and held.member_id == member.member_id and not held.released:
+    # Of a revoked epoch no renewal is answered. Its holder, come back with its disk of
+    # consensus lost, may be the only one whose data counts, so it has to get in.
+    if held is not None and held.member_id == member.member_id and held.live:
         return Outcome.HOLDS_EPOCH
     kept = tuple(m for m in state.members if m.member_id != member.member_id)
     return replace(state, revision=_raised(state), members=kept)

@@ -1,5 +1,6 @@
 """Who votes: the next change of the Raft group, when nothing is more urgent."""
 
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from pgbastion.control.lease import older_grants_end_ms
@@ -9,11 +10,10 @@ from pgbastion.model.actions import (
     MemberChange,
     MoveLeadership,
 )
-from pgbastion.model.cluster import (
-    Member,
-)
+from pgbastion.model.cluster import ClusterState, Member
+from pgbastion.model.ids import MemberId
 from pgbastion.model.reasons import Reason
-from pgbastion.model.views import ClusterView
+from pgbastion.model.views import ClusterView, RaftView
 
 VOTERS_MAX: Final = 5
 
@@ -36,8 +36,9 @@ def _membership(view: ClusterView, wake_ms: int | None) -> Decision | None:
             return Decision(
                 Reason.PROMOTING_LEARNER, (action,), wake_ms, detail=member.name
             )
-    for member_id in (*raft.learners, *raft.voters):
-        if member_id not in known and member_id != raft.member_id:
+    heard = _heard(view)
+    for member_id in _leaving(view, known):
+        if member_id != raft.member_id and keeps_majority(raft, member_id, heard):
             action = ChangeMember(change=MemberChange.REMOVE, member_id=member_id)
             return Decision(Reason.REMOVING_MEMBER, (action,), wake_ms)
     for member in view.state.members:
@@ -50,7 +51,67 @@ def _membership(view: ClusterView, wake_ms: int | None) -> Decision | None:
             return Decision(
                 Reason.ADDING_MEMBER, (action,), wake_ms, detail=member.name
             )
+    if any(_leaving(view, known)):
+        return _hand_leadership_on(view, wake_ms)
     return _move_leadership(view, wake_ms)
+
+
+def _leaving(view: ClusterView, known: Collection[MemberId]) -> Iterator[MemberId]:
+    """Yield the ids of the Raft group that the state has no member for any more."""
+    raft = view.raft
+    return (m for m in (*raft.learners, *raft.voters) if m not in known)
+
+
+def keeps_majority(
+    raft: RaftView, leaving: MemberId, heard: Collection[MemberId]
+) -> bool:
+    """Tell whether most of the voters that stay are among those that were heard of.
+
+    Without one the group could never change itself again, and no lease be renewed.
+    """
+    stay = [m for m in raft.voters if m != leaving]
+    if len(stay) == len(raft.voters):
+        return True
+    return 2 * len([m for m in stay if m in heard]) > len(stay)
+
+
+def next_leaders(
+    state: ClusterState, raft: RaftView, heard: Collection[MemberId]
+) -> tuple[MemberId, ...]:
+    """Return who could lead instead of this leader, the best first."""
+    held = state.assignment
+    holder = held.member_id if held is not None else None
+    able = (m.member_id for m in state.members if m.member_id != raft.member_id)
+    fit = (m for m in able if m in raft.voters and m in raft.caught_up and m in heard)
+    return tuple(sorted(fit, key=lambda m: (m != holder, m)))
+
+
+def _heard(view: ClusterView) -> set[MemberId]:
+    fresh = {
+        node
+        for node, received in view.reports.items()
+        if view.now_ms - received.at_ms <= view.report_ms
+    }
+    heard = {m.member_id for m in view.state.members if m.name in fresh}
+    return heard | {view.raft.member_id}
+
+
+def _hand_leadership_on(view: ClusterView, wake_ms: int | None) -> Decision:
+    """Let another voter remove this leader, or wait for voters to be heard of."""
+    if view.state.member(view.raft.member_id) is None:
+        for member_id in next_leaders(view.state, view.raft, _heard(view)):
+            action = MoveLeadership(member_id=member_id)
+            return Decision(Reason.LEAVING_LEADERSHIP, (action,), wake_ms)
+    return Decision(Reason.REMOVAL_WAITS, (), wake_ms)
+
+
+def has_left(state: ClusterState, member_id: MemberId) -> bool:
+    """Tell whether a member with this id was one once and is none any more.
+
+    Ids rise and are given once, so what any state says of this holds for ever.
+    """
+    given = 0 < member_id < state.next_member_id
+    return bool(state.cluster_id) and given and state.member(member_id) is None
 
 
 def _may_change_members(view: ClusterView) -> bool:
@@ -83,3 +144,20 @@ def _move_leadership(view: ClusterView, wake_ms: int | None) -> Decision | None:
         wake_ms,
         detail=held.node,
     )
+
+
+def voting_note(voters: int, learners: int) -> str:
+    """Return what a person should know of how many vote; nothing: all is usual."""
+    notes = []
+    if voters == 1:
+        notes.append("one voter: the cluster does not survive its loss")
+    elif voters % 2 == 0 and voters:
+        spare = (voters - 1) // 2
+        notes.append(
+            f"{voters} voters stand the loss of {spare or 'none'}, as {voters - 1} do: "
+            "add a node or a witness, or remove one"
+        )
+    if learners:
+        full = f": no more than {VOTERS_MAX} vote" if voters >= VOTERS_MAX else ""
+        notes.append(f"{learners} without a vote{full}")
+    return "; ".join(notes)

@@ -23,6 +23,7 @@ class Outcome(StrEnum):
     ADDRESS_TAKEN = "address_taken"
     UNKNOWN_MEMBER = "unknown_member"
     HOLDS_EPOCH = "holds_epoch"
+    LAST_MEMBER = "last_member"
     TOO_MANY_MEMBERS = "too_many_members"
     ORDER_OPEN = "order_open"
     """Another order is being carried out."""

@@ -103,9 +103,14 @@ class Host:
         # the new holder has to be known to it first.
         self._engine.applied(index)
         if index - self._compacted >= COMPACT_EVERY:
-            self._compacted = index
-            self._engine.compact(index, encode_state(self.state))
+            self.compact()
         self._on_change()
+
+    def compact(self) -> int:
+        """Let the log before the state go; return up to which index."""
+        self._compacted = self.state.index
+        self._engine.compact(self.state.index, encode_state(self.state))
+        return self.state.index
 
     def on_snapshot(self, index: int, data: bytes) -> None:
         """Take the state that the leader sent instead of entries.

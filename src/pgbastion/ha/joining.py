@@ -15,15 +15,19 @@ from typing import Final, Literal, Protocol
 
 from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome
+from pgbastion.control.membership import has_left
 from pgbastion.errors import ConfigError
 from pgbastion.ha.talk import (
     Brings,
     Guest,
     Kind,
+    StandingAnswer,
     Welcome,
     decode_guest,
+    decode_standing,
     decode_welcome,
     encode_guest,
+    encode_standing_answer,
     encode_welcome,
 )
 from pgbastion.model.cluster import ClusterState, Member
@@ -251,6 +255,8 @@ class Doorkeeper:
 
     async def answer(self, kind: int, payload: bytes) -> bytes:
         """Answer who this cluster is, or let a node in."""
+        if kind == Kind.STANDING:
+            return self._answer_standing(payload)
         guest = decode_guest(payload)
         state = self._host.state
         welcome = Welcome(
@@ -265,6 +271,14 @@ class Doorkeeper:
         elif kind == Kind.JOIN and state.cluster_id:
             welcome = await self._admit(guest, welcome)
         return encode_welcome(welcome)
+
+    def _answer_standing(self, payload: bytes) -> bytes:
+        question = decode_standing(payload)
+        state = self._host.state
+        if question is None or question.cluster_id != state.cluster_id:
+            return b""
+        left = has_left(state, question.member_id)
+        return encode_standing_answer(StandingAnswer(node=self._own.name, left=left))
 
     async def _admit(self, guest: Guest, welcome: Welcome) -> Welcome:
         if guest.cluster_name != self._host.state.cluster_name:

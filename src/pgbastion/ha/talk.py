@@ -24,6 +24,8 @@ class Kind(IntEnum):
     """Question of a guest: which cluster are you of?"""
     JOIN = 4
     """Question of a guest: let me in."""
+    STANDING = 5
+    """Question of a guest that was a member: am I still one?"""
     CANCEL = 16
     """Question of a proxy: cancel this query if its session is yours."""
 
@@ -70,6 +72,57 @@ def decode_answer(data: bytes) -> SurveyAnswer | None:
     except ValidationError:
         return None
     return survey.answer if survey.v == TALK_VERSION else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A node that finds no leader asks whether it is still a member."""
+
+    cluster_id: str
+    member_id: MemberId
+    v: int = TALK_VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandingAnswer:
+    """What a member knows of another's standing."""
+
+    node: NodeId
+    left: bool
+    """It was a member once and is none any more, for ever."""
+    v: int = TALK_VERSION
+
+
+_STANDING: Final = TypeAdapter(Standing)
+_STANDING_ANSWER: Final = TypeAdapter(StandingAnswer)
+
+
+def encode_standing(question: Standing) -> bytes:
+    """Return the question of one's own standing for the wire."""
+    return _STANDING.dump_json(question)
+
+
+def decode_standing(data: bytes) -> Standing | None:
+    """Read that question; None if it is none of a version that we know."""
+    try:
+        question = _STANDING.validate_json(data)
+    except ValidationError:
+        return None
+    return question if question.v == TALK_VERSION else None
+
+
+def encode_standing_answer(answer: StandingAnswer) -> bytes:
+    """Return the answer to the question of standing for the wire."""
+    return _STANDING_ANSWER.dump_json(answer)
+
+
+def decode_standing_answer(data: bytes) -> StandingAnswer | None:
+    """Read that answer; None if it is none of a version that we know."""
+    try:
+        answer = _STANDING_ANSWER.validate_json(data)
+    except ValidationError:
+        return None
+    return answer if answer.v == TALK_VERSION else None
 
 
 class Brings(StrEnum):

@@ -57,7 +57,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
-    """Take a member out of the state (after it left the Raft configuration)."""
+    """Take a member out: the Raft leader then takes its id out of the Raft group."""
 
     member_id: MemberId
     kind: Literal["leave"] = "leave"

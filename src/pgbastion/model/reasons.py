@@ -32,6 +32,8 @@ class Reason(StrEnum):
     PROMOTING_LEARNER = "promoting_learner"
     REMOVING_MEMBER = "removing_member"
     MOVING_LEADERSHIP = "moving_leadership"
+    LEAVING_LEADERSHIP = "leaving_leadership"
+    REMOVAL_WAITS = "removal_waits"
 
     # Decisions of a node for itself
     SAYING_RUNNING = "saying_running"
@@ -123,6 +125,9 @@ SENTENCES: dict[Reason, str] = {
     Reason.PROMOTING_LEARNER: "a learner has caught up and becomes a voter",
     Reason.REMOVING_MEMBER: "a member leaves the Raft group",
     Reason.MOVING_LEADERSHIP: "Raft leadership moves to the primary's node",
+    Reason.LEAVING_LEADERSHIP: "the Raft leader is to leave and hands leadership on",
+    Reason.REMOVAL_WAITS: "a member is to leave the Raft group, and most of the voters "
+    "that stay are silent",
     Reason.ENDING_EPOCHS: "the guard notes that former epochs have ended here",
     Reason.WITNESS: "this node has no PostgreSQL; it votes and proxies",
     Reason.JOB_RUNNING: "a long step is under way",

@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -17,8 +16,8 @@ from pgbastion.ha.host import Host
 from pgbastion.ha.loop import Loop
 from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.actions import Decision
-from pgbastion.model.cluster import Member, join_host_port
-from pgbastion.model.commands import Join, Pause
+from pgbastion.model.cluster import Member
+from pgbastion.model.commands import Pause
 from pgbastion.model.ids import Epoch, MemberId, NodeId
 from pgbastion.model.snapshot import (
     BackendTraffic,
@@ -30,6 +29,7 @@ from pgbastion.model.snapshot import (
     RaftSnapshot,
     RouteSnapshot,
 )
+from pgbastion.node.members import MemberOrders
 from pgbastion.node.ordering import Ordering
 from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
@@ -192,60 +192,30 @@ class NodeCommands:
         self,
         *,
         host: Host,
-        own: Member,
+        members: MemberOrders,
         ordering: Ordering,
         reload: Callable[[], Awaitable[str]],
     ) -> None:
         self._host = host
+        self._members = members
         self._ordering = ordering
-        self._own = own
         self._reload = reload
 
     async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:
         """Announce a node, so that it is let in when it comes."""
-        state = self._host.state
-        known = state.named(name)
-        address = join_host_port(host, raft_port)
-        if known is not None and known.raft_address == address:
-            return Done(facts={"id": name, "member_id": int(known.member_id)})
-        if known is not None:
-            return Refused(
-                code="name_taken",
-                message=f"{name} is a member at {known.raft_address}",
-                remedy="choose another name, or remove that member first",
-            )
-        # Where its other parts listen, it says itself when it comes. Until then it
-        # counts as no server: a slot that nobody reads would keep WAL for ever, and
-        # half of the servers would be one more.
-        announced = replace(
-            self._own,
-            name=name,
-            host=host,
-            raft_port=raft_port,
-            postgres_port=None,
-            joined=False,
-            data_id=None,
-        )
-        outcome = await self._host.propose(
-            Join(member=announced), timeout_s=PROPOSE_TIMEOUT_S
-        )
-        return self._answer(outcome, name, address)
+        return await self._members.add(name, host, raft_port)
 
-    def _answer(self, outcome: Applied | None, name: NodeId, address: str) -> Outcome:
-        if outcome is None:
-            return Unknown(
-                message=f"nobody can tell yet whether {name} was added",
-                remedy="look at /raft/peers, then repeat",
-            )
-        member = self._host.state.named(name)
-        if outcome is not Applied.OK or member is None:
-            return Refused(
-                code=str(outcome),
-                message=f"{name} at {address} was not added: {outcome}",
-                remedy="look at /raft/peers",
-            )
-        log.info("peer_announced", node=name, address=address)
-        return Done(facts={"id": name, "member_id": int(member.member_id)})
+    async def remove_peer(self, name: NodeId) -> Outcome:
+        """Take a node out of the cluster."""
+        return await self._members.remove(name)
+
+    async def transfer(self, to: NodeId) -> Outcome:
+        """Hand Raft leadership to a voter."""
+        return await self._members.transfer(to)
+
+    async def take_snapshot(self) -> Outcome:
+        """Let this node's log up to now go: the state stands for it."""
+        return await self._members.snapshot()
 
     async def set_pause(self, *, paused: bool) -> Outcome:
         """Switch automatic actions off, or on again."""

@@ -17,7 +17,11 @@ from pgbastion.postgres.layout import resolve_account
 
 
 async def build_node(
-    config: Config, secrets: Secrets, *, on_ready: Callable[[], None]
+    config: Config,
+    secrets: Secrets,
+    *,
+    on_ready: Callable[[], None],
+    on_removed: Callable[[], None],
 ) -> Node:
     """Build the parts of a node, in the order in which they need each other.
 
@@ -68,6 +72,7 @@ async def build_node(
         guard=guard,
         instance=instance,
         on_ready=on_ready,
+        on_removed=on_removed,
     )
     return node
 

@@ -17,6 +17,7 @@ from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.cluster import Member
 from pgbastion.node.api import NodeCommands, Snapshots
 from pgbastion.node.cancels import FarCancels
+from pgbastion.node.members import MemberOrders
 from pgbastion.node.ordering import Ordering
 from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
@@ -47,6 +48,7 @@ class Front:
         engine: RaftEngine,
         loop: Loop,
         own: Member,
+        members: MemberOrders,
         ordering: Ordering,
         reload: Callable[[], Awaitable[str]],
         on_ready: Callable[[], None],
@@ -70,7 +72,7 @@ class Front:
             gaps=self.gaps,
         )
         self._servers = self._make_servers(
-            NodeCommands(host=host, own=own, ordering=ordering, reload=reload)
+            NodeCommands(host=host, members=members, ordering=ordering, reload=reload)
         )
 
     def _make_servers(self, commands: NodeCommands) -> tuple[ApiServer, ApiServer]:

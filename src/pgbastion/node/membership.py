@@ -61,6 +61,11 @@ class Membership:
         """A human said that this member's data is gone: it may be copied anew."""
         self._doorkeeper = Doorkeeper(host, own, timeout_s=GUEST_TIMEOUT_S)
 
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The Raft addresses of the configured peers."""
+        return tuple(join_host_port(p.host, p.port) for p in self._config.peers)
+
     async def obtain(self) -> None:
         """Found a cluster, join one, or take up the identity that there is."""
         known = self._engine.identity()
@@ -75,12 +80,12 @@ class Membership:
             self._joiner = Joiner(
                 own=self._own,
                 cluster_name=config.cluster.name,
-                peers=[join_host_port(peer.host, peer.port) for peer in config.peers],
+                peers=self.peers,
                 founding=config.raft.bootstrap and self._may_found(facts),
                 marked_cluster_id=facts.cluster_id if facts is not None else None,
                 auto_join=config.cluster.auto_join,
                 brings=brings,
-                ask=self._ask_peer,
+                ask=self.ask_peer,
             )
             identity = await self._joiner.run()
             self._take_identity(identity)
@@ -185,7 +190,12 @@ class Membership:
                 identity.cluster_id, identity.member_id, self._own.raft_address
             )
 
-    async def _ask_peer(self, address: str, kind: Kind, payload: bytes) -> bytes | None:
+    async def ask_peer(self, address: str, kind: Kind, payload: bytes) -> bytes | None:
+        """Ask one node as a guest; None: it did not answer.
+
+        Raises:
+            ConfigError: It has another secret, and this node might found a cluster.
+        """
         try:
             return await ask_as_guest(
                 address, self._secrets.cluster, kind, payload, GUEST_TIMEOUT_S

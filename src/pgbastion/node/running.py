@@ -32,6 +32,7 @@ from pgbastion.ha.executor import Executor, Job, Server
 from pgbastion.ha.host import Host
 from pgbastion.ha.loop import Loop
 from pgbastion.ha.observer import Observer
+from pgbastion.ha.standing import StandingWatch
 from pgbastion.ha.talk import Kind, decode_cut, encode_answer
 from pgbastion.model.cluster import Assignment
 from pgbastion.model.commands import Release
@@ -40,6 +41,7 @@ from pgbastion.model.reasons import Reason
 from pgbastion.model.views import START_MAX_MS
 from pgbastion.node.cancels import answer_cancel
 from pgbastion.node.front import Front
+from pgbastion.node.members import MemberOrders
 from pgbastion.node.membership import Membership
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.page import SharedPage
@@ -67,6 +69,7 @@ class Node:
         guard: GuardLink | None,
         instance: Instance | None,
         on_ready: Callable[[], None],
+        on_removed: Callable[[], None],
     ) -> None:
         self.config = config
         self.secrets = secrets
@@ -75,6 +78,8 @@ class Node:
         self.guard = guard
         self.instance = instance
         self._on_ready = on_ready
+        self._on_removed = on_removed
+        self._standing: StandingWatch | None = None
         self.own = own_member(config)
         self.incarnation = Incarnation(random.randbits(62) + 1)
         self._answering: set[asyncio.Task[None]] = set()
@@ -124,6 +129,12 @@ class Node:
             fresh_ms=self.config.timings.sync_silent_ms,
             drain_ms=lambda: self.config.proxy.drain_timeout,
         )
+        self.members = MemberOrders(
+            self.host,
+            self.engine,
+            own=lambda: self.own,
+            fresh_ms=3 * self.config.timings.probe_ms,
+        )
         self.front = Front(
             self.config,
             self.secrets,
@@ -131,6 +142,7 @@ class Node:
             engine=self.engine,
             loop=self.loop,
             own=self.own,
+            members=self.members,
             ordering=self.ordering,
             reload=self.reload,
             on_ready=self._on_ready,
@@ -188,7 +200,26 @@ class Node:
                 group.create_task(self.observer.run(), name="observer")
             group.create_task(self.membership.found(), name="found")
             group.create_task(self.loop.confirm(), name="confirm")
+            group.create_task(self._watch_standing(), name="standing")
             group.create_task(self.loop.run(), name="loop")
+
+    async def _watch_standing(self) -> None:
+        known = self.engine.identity()
+        self._standing = StandingWatch(
+            host=self.host,
+            engine=self.engine,
+            cluster_id=known[0] if known else "",
+            own_address=self.own.raft_address,
+            peers=self.membership.peers,
+            ask=self.membership.ask_peer,
+            stop_server=self._stop_server,
+        )
+        await self._standing.run()
+        self._on_removed()
+
+    async def _stop_server(self) -> None:
+        if self.guard is not None:
+            await self.guard.stop(fast_ms=self.config.failover.stop_timeout)
 
     # What the engine tells
 
@@ -224,6 +255,8 @@ class Node:
         return self.host.state.paused
 
     def _note_state(self) -> None:
+        if self._standing is not None:
+            self._standing.notice()
         if self.instance is None:
             return
         state = self.host.state

@@ -85,6 +85,7 @@ def member(number: int, *, witness: bool = False, **changes: object) -> Member:
         primary_port=5432,
         replica_port=5433,
         data_id=None if witness else data_id(number),
+        joined=True,
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 

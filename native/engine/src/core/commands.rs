@@ -171,6 +171,7 @@ impl Core {
             Change::Promote if !self.caught_up(member, now_ns) => "behind",
             Change::Remove if !members.contains(member) => "not_member",
             Change::Remove if member == self.settings.member => "leader",
+            Change::Remove if !self.majority_without(member, now_ns) => "majority",
             _ => return None,
         };
         Some(reason)
@@ -181,10 +182,23 @@ impl Core {
     fn caught_up(&self, member: u64, now_ns: i64) -> bool {
         let raft = &self.node.raft;
         let matched = raft.prs().get(member).map_or(0, |progress| progress.matched);
-        let heard_ns = self.heard_ns.get(&member).copied().unwrap_or(i64::MIN / 2);
         matched > 0
             && matched + CAUGHT_UP_ENTRIES >= raft.raft_log.last_index()
-            && now_ns - heard_ns <= self.ticks_ns(self.settings.election_ticks)
+            && self.answers(member, now_ns)
+    }
+
+    /// Tell whether most of the voters that stay once this one is gone are heard of.
+    fn majority_without(&self, member: u64, now_ns: i64) -> bool {
+        let mut stay: Vec<u64> = self.members.voters.clone();
+        stay.retain(|id| *id != member);
+        let alive = stay.iter().filter(|id| self.answers(**id, now_ns)).count();
+        stay.len() == self.members.voters.len() || 2 * alive > stay.len()
+    }
+
+    fn answers(&self, member: u64, now_ns: i64) -> bool {
+        let heard_ns = self.heard_ns.get(&member).copied().unwrap_or(i64::MIN / 2);
+        member == self.settings.member
+            || now_ns - heard_ns <= self.ticks_ns(self.settings.election_ticks)
     }
 
     /// Hand leadership to a voter.
