@@ -1,6 +1,8 @@
 """Commands talk to any node, and never do a thing twice."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,3 +152,63 @@ def test_an_answer_that_is_none_of_ours_is_told_as_such(api: str) -> None:
     assert done.returncode == Exit.UNREACHABLE
     assert "does not answer as pgbastion does" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_reload_is_for_this_node_alone(tmp_path: Path) -> None:
+    """Another node's answer would say nothing of this one's configuration."""
+    with answering("127.32.0.2") as url:
+        port = url.rpartition(":")[2]
+        (tmp_path / "secret").write_text("s" * 32)
+        (tmp_path / "secret").chmod(0o600)
+        config = tmp_path / "pgbastion.yaml"
+        config.write_text(
+            "node: {name: n1, address: 127.32.0.1}\n"
+            f"cluster: {{peers: [127.32.0.2], secret_file: {tmp_path}/secret}}\n"
+            f"raft: {{data_dir: {tmp_path}/raft, tls_enabled: false}}\n"
+            f"api: {{bind_address: 127.32.0.1, port: {port}}}\n"
+        )
+        done = run("reload", "-c", str(config), PGBASTION_TOKEN="t")
+
+        assert done.returncode == Exit.UNREACHABLE, done.stderr
+        assert Api.asked == []
+
+
+def test_a_reload_says_what_came_of_it(api: str) -> None:
+    Api.answers = {"/reload": {"ok": True, "applied": "applied: log.level"}}
+
+    done = run("reload", "--url", api, PGBASTION_TOKEN="t")
+
+    assert (done.returncode, done.stdout) == (Exit.OK, "applied: log.level\n")
+
+
+def test_shells_complete_commands_and_options() -> None:
+    script = run("completion", "bash").stdout
+    asked = {"_PGBASTION_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+
+    assert "_PGBASTION_COMPLETE=complete_bash" in script
+    assert run(**asked, COMP_WORDS="pgbastion sw").stdout.split() == ["switchover"]
+    asked["COMP_CWORD"] = "2"
+    options = run(**asked, COMP_WORDS="pgbastion status --j").stdout
+    assert options.split() == ["--json"]
+
+
+def test_status_loads_no_library_that_it_does_not_need(api: str) -> None:
+    """A third of a second is not enough for those."""
+    code = (
+        "import sys\n"
+        "from pgbastion.cli.main import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print(*sorted(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "status", "--url", api],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "pgbastion.cli.status" in loaded
+    assert not loaded & {"httpx", "textual", "starlette", "psycopg", "rich.console"}
+    assert "pgbastion.config.checks" not in loaded

@@ -3,8 +3,8 @@
 from collections import Counter
 from typing import Any
 
-from pgbastion.config.load import Report
 from pgbastion.config.problems import Severity
+from pgbastion.config.reading import Report
 
 
 def render_report(report: Report) -> str:

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any, Final
 
 import typer.main
-from typer.core import TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperGroup, TyperOption
 
 from pgbastion.cli.app import app
 from pgbastion.cli.exits import Exit
@@ -33,7 +33,14 @@ def render_commands() -> str:
     ]
     group = typer.main.get_group(app)
     for name, command in _flat(group.commands):
-        lines += [f"## pgbastion {name}", "", inspect.cleandoc(command.help or ""), ""]
+        arguments = [p for p in command.params if isinstance(p, TyperArgument)]
+        taken = "".join(f" {(a.name or '').upper()}" for a in arguments)
+        lines += [
+            f"## pgbastion {name}{taken}",
+            "",
+            inspect.cleandoc(command.help or ""),
+            "",
+        ]
         rows = [_row(o) for o in command.params if isinstance(o, TyperOption)]
         if rows:
             lines += ["| option | default | meaning |", "|---|---|---|", *rows, ""]

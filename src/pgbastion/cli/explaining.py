@@ -9,8 +9,9 @@ from pgbastion.cli.client import Client, Target
 from pgbastion.cli.problems import CommandError, UnreachableError
 from pgbastion.cli.replacing import find_daemon
 from pgbastion.cli.target import target_of
-from pgbastion.config.load import examine
 from pgbastion.config.model import Config
+from pgbastion.config.reading import understand
+from pgbastion.errors import ConfigError
 
 EXPLAIN: str = "/cluster/explain"
 
@@ -46,8 +47,9 @@ def _told(client: Client) -> Mapping[str, Any]:
 def look_here(config: Path, trouble: str) -> tuple[str, ...]:
     """Return what can be said without any daemon, from this machine alone."""
     first = f"{trouble}. Next: start the daemon here: systemctl start pgbastion."
-    found = examine(config, os.environ, world=False).config
-    if found is None:
+    try:
+        found = understand(config)
+    except ConfigError:
         return (first, f"  {config} is not understood: pgbastion check says why")
     return (first, "on this machine:", *(f"  {line}" for line in _local(found)))
 

@@ -1,17 +1,26 @@
 """Entry point of the ``pgbastion`` command."""
 
+import os
 import sys
+from typing import Final
 
 from pgbastion.cli.app import app
 from pgbastion.cli.exits import Exit
 from pgbastion.cli.problems import CommandError
 from pgbastion.errors import ConfigError, PgBastionError
 
+COMPLETE_VARIABLE: Final = "_PGBASTION_COMPLETE"
+"""Set by a shell that asks what could come next."""
+
 
 def main() -> None:
     """Run the command line; a failure of the world ends with one message."""
+    if COMPLETE_VARIABLE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
     try:
-        app()
+        app(prog_name="pgbastion")
     except ConfigError as exc:
         print(exc, file=sys.stderr)
         sys.exit(Exit.CONFIG)

@@ -7,12 +7,13 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from pgbastion.cli.client import Client, Target
-from pgbastion.config.load import Report, examine
 from pgbastion.config.model import Config
+from pgbastion.config.reading import understand
 from pgbastion.config.secrets import TOKEN_FILE_NAME, TOKEN_VARIABLE, strip_line_end
 from pgbastion.errors import ConfigError
 from pgbastion.model.cluster import join_host_port
@@ -39,6 +40,16 @@ def writer(config: Path, url: str | None) -> Client:
     return Client(writing_target(config, url, os.environ))
 
 
+def writer_here(config: Path, url: str | None) -> Client:
+    """Return who takes an order that is for one node: this one, or that of ``url``.
+
+    Raises:
+        ConfigError: As :func:`writer`.
+    """
+    target = writing_target(config, url, os.environ)
+    return Client(replace(target, urls=target.urls[:1]))
+
+
 def target_of(config: Path, url: str | None, environment: Mapping[str, str]) -> Target:
     """Return where to ask: at ``url``, else this node, else its peers.
 
@@ -49,7 +60,7 @@ def target_of(config: Path, url: str | None, environment: Mapping[str, str]) -> 
     trust = _trust(environment)
     if url is not None:
         return Target(urls=_given(url), token=token, trust=trust)
-    found = _usable(examine(config, environment, world=False))
+    found = understand(config)
     return Target(urls=urls_of(found), token=token or _read_token(found), trust=trust)
 
 
@@ -66,7 +77,7 @@ def writing_target(
     trust = _trust(environment)
     if url is not None and token is not None:
         return Target(urls=_given(url), token=token, trust=trust)
-    found = _usable(examine(config, environment, world=False))
+    found = understand(config)
     urls = urls_of(found) if url is None else _given(url)
     return Target(urls=urls, token=token or _write_token(found), trust=trust)
 
@@ -86,12 +97,6 @@ def urls_of(config: Config) -> tuple[str, ...]:
 
 def _given(url: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in url.split(",") if part.strip()) or (url,)
-
-
-def _usable(report: Report) -> Config:
-    if report.config is None:
-        raise ConfigError(report.render(report.errors))
-    return report.config
 
 
 def _trust(environment: Mapping[str, str]) -> ssl.SSLContext | None:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,44 +9,12 @@ from pgbastion.config.checks import check_config
 from pgbastion.config.discovery import discover_bin_dir
 from pgbastion.config.facts import directory_facts, gather_facts
 from pgbastion.config.model import Config, Found, resolve, with_defaults
-from pgbastion.config.parse import Document, parse_document, parse_file
-from pgbastion.config.problems import Problem, errors, render_problems
+from pgbastion.config.parse import parse_file
+from pgbastion.config.problems import Problem
+from pgbastion.config.reading import Report, read_document
 from pgbastion.config.rundir import run_directory
 from pgbastion.config.world import check_world
 from pgbastion.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What came of reading a configuration."""
-
-    source: Path
-    config: Config | None
-    """None: the file is not understood."""
-    problems: tuple[Problem, ...]
-    document: Document | None
-
-    def render(self, problems: list[Problem] | None = None) -> str:
-        """Return the problems as text with their lines; by default all of them."""
-        line_of = self.document.line_of if self.document else lambda _: None
-        chosen = self.problems if problems is None else problems
-        return render_problems(chosen, self.source, line_of)
-
-    def usable(self) -> Config:
-        """Return the configuration.
-
-        Raises:
-            ConfigError: It cannot be used; the message has every error.
-        """
-        found = self.errors
-        if found or self.config is None:
-            raise ConfigError(self.render(found))
-        return self.config
-
-    @property
-    def errors(self) -> list[Problem]:
-        """The problems with which the daemon does not start."""
-        return errors(self.problems)
 
 
 def load_config(
@@ -71,7 +38,7 @@ def examine(
     path: Path, environment: Mapping[str, str] = os.environ, *, world: bool = True
 ) -> Report:
     """Return everything that can be said about the configuration in ``path``."""
-    document = _read_document(path)
+    document = read_document(path)
     if isinstance(document, Problem):
         return Report(source=path, config=None, problems=(document,), document=None)
     found, homeless = _find(document.values, environment)
@@ -87,24 +54,6 @@ def examine(
     return Report(
         source=path, config=config, problems=tuple(problems), document=document
     )
-
-
-def _read_document(path: Path) -> Document | Problem:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as exc:
-        return Problem(
-            key="",
-            problem=f"cannot be read: {exc.strerror}",
-            remedy="name the file with --config FILE or PGBASTION_CONFIG",
-        )
-    except UnicodeDecodeError as exc:
-        return Problem(
-            key="",
-            problem=f"is not UTF-8 at byte {exc.start}",
-            remedy="save it as UTF-8",
-        )
-    return parse_document(text)
 
 
 def _find(

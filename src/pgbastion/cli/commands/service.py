@@ -9,10 +9,18 @@ from typing import Annotated
 import typer
 
 from pgbastion.cli.exits import Exit
-from pgbastion.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from pgbastion.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, UrlOption
 from pgbastion.config.timings import Profile
 
 commands = typer.Typer()
+
+
+class Shell(StrEnum):
+    """Whose completion is printed."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
 
 
 class Fault(StrEnum):
@@ -69,6 +77,38 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     print(text)
     if report.errors:
         raise typer.Exit(Exit.CONFIG)
+
+
+@commands.command()
+def reload(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None:
+    """Have this node's daemon read its configuration again, and say what came of it.
+
+    The file is judged first: one that cannot be used is told with all its errors, and
+    nothing is changed.
+    """
+    from pgbastion.cli.target import writer_here
+    from pgbastion.config.load import load_config
+
+    if url is None:
+        load_config(config)
+    print(writer_here(config, url).order("/reload", {}).get("applied", "reloaded"))
+
+
+@commands.command()
+def completion(shell: Annotated[Shell, typer.Argument(help="Whose.")]) -> None:
+    """Print what makes a shell complete commands and options.
+
+    For instance: pgbastion completion bash > /etc/bash_completion.d/pgbastion
+    """
+    from typer.completion import (  # type: ignore[attr-defined]
+        get_completion_script,
+    )
+
+    print(
+        get_completion_script(
+            prog_name="pgbastion", complete_var="_PGBASTION_COMPLETE", shell=shell.value
+        )
+    )
 
 
 @commands.command()
