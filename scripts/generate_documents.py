@@ -1,16 +1,21 @@
 """Write the documents that come from the code; with --check, refuse old ones."""
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from pgbastion.api.document import render_rest
 from pgbastion.cli.document import render_commands
+from pgbastion.cli.unit import render_one_user, render_unit, render_witness
 from pgbastion.config.document import render_example, render_reference
 from pgbastion.observe.document import render_metrics
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-DOCUMENTS: Final = {
+DOCUMENTS: Final[Mapping[str, Callable[[], str]]] = {
+    "systemd/pgbastion.service": render_unit,
+    "systemd/drop-ins/one-user.conf": render_one_user,
+    "systemd/drop-ins/witness.conf": render_witness,
     "config/pgbastion.yaml.example": render_example,
     "docs/reference/commands.md": render_commands,
     "docs/reference/configuration.md": render_reference,

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from pgbastion.errors import ConfigError, InvariantError, PgBastionError
 from pgbastion.node.build import build_node
 from pgbastion.node.running import Node
 from pgbastion.observe.logging import configure_logging, get_logger
+from pgbastion.observe.service_manager import ServiceManager
 from pgbastion.postgres.layout import resolve_account
 
 STOP_DEADLINE_S: Final = 5.0
@@ -88,30 +88,15 @@ async def _main(config: Config, secrets: Secrets) -> int:
         if not ending.done():
             ending.set_result(Ending(leaves_postgres=False, removed=True))
 
-    async with _running_node(config, secrets, on_removed) as node:
+    manager = ServiceManager()
+    async with _running_node(config, secrets, manager, on_removed) as node:
         _reload_on_hangup(node)
-        work = asyncio.create_task(node.run())
-        waiting: set[asyncio.Future[None] | asyncio.Future[Ending]] = {work, ending}
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            # Nothing in there returns by itself.
-            await node.dismiss_guard()
-            raise _cause(work)
-        # Under pause PostgreSQL goes on under its guard, which stays.
-        removed = ending.result().removed
-        leaves_postgres = ending.result().leaves_postgres or node.paused
-        leaves_postgres = leaves_postgres and not removed
-        log.info("stopping", leaves_postgres=leaves_postgres)
-        if not (leaves_postgres or removed):
-            await node.hand_role_on()
-        await node.halt()
-        if not leaves_postgres:
-            await node.stop_postgres()
-        await node.members.hand_leadership_on()
-        work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
-    return _say_removed(config) if removed else 0
+        beat = asyncio.create_task(manager.keep_alive(node.loop.silent_ms))
+        try:
+            await _run_until(ending, node, manager)
+        finally:
+            beat.cancel()
+    return _say_removed(config) if ending.result().removed else 0
 
 
 def _say_removed(config: Config) -> int:
@@ -123,6 +108,38 @@ def _say_removed(config: Config) -> int:
         "the node by hand where cluster.auto_join is off",
     )
     return REMOVED_CODE
+
+
+async def _run_until(
+    ending: asyncio.Future[Ending], node: Node, manager: ServiceManager
+) -> None:
+    """Run the node until it is to end, then end it in order.
+
+    Raises:
+        PgBastionError: A part of it failed.
+    """
+    work = asyncio.create_task(node.run())
+    waiting: set[asyncio.Future[None] | asyncio.Future[Ending]] = {work, ending}
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    if work.done():
+        # Nothing in there returns by itself.
+        await node.dismiss_guard()
+        raise _cause(work)
+    # Under pause PostgreSQL goes on under its guard, which stays.
+    removed = ending.result().removed
+    leaves_postgres = ending.result().leaves_postgres or node.paused
+    leaves_postgres = leaves_postgres and not removed
+    log.info("stopping", leaves_postgres=leaves_postgres)
+    manager.stopping()
+    if not (leaves_postgres or removed):
+        await node.hand_role_on()
+    await node.halt()
+    if not leaves_postgres:
+        await node.stop_postgres()
+    await node.members.hand_leadership_on()
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
 
 
 def _cause(ended: asyncio.Task[None]) -> BaseException:
@@ -142,10 +159,13 @@ def _cause(ended: asyncio.Task[None]) -> BaseException:
 
 @contextlib.asynccontextmanager
 async def _running_node(
-    config: Config, secrets: Secrets, on_removed: Callable[[], None]
+    config: Config,
+    secrets: Secrets,
+    manager: ServiceManager,
+    on_removed: Callable[[], None],
 ) -> AsyncIterator[Node]:
     node = await build_node(
-        config, secrets, on_ready=_tell_service_manager, on_removed=on_removed
+        config, secrets, on_ready=manager.ready, on_removed=on_removed
     )
     try:
         yield node
@@ -181,17 +201,3 @@ def _reload_on_hangup(node: Node) -> None:
         task.add_done_callback(reloading.discard)
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, start)
-
-
-def _tell_service_manager() -> None:
-    """Tell systemd that this node has its role (sd_notify(3): one datagram)."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        try:
-            sock.sendto(b"READY=1", address)
-        except OSError as exc:
-            log.warning("service_manager_not_told", error=str(exc))

@@ -105,6 +105,7 @@ class Loop:
         self._reported_ms = 0
         self._confirmed_ns = 0
         self._halted = False
+        self._passed_ms: int | None = None
         self._parking = ""
         self.renewing = Epoch(0)
         self.lost_data = False
@@ -134,6 +135,12 @@ class Loop:
             except TimeoutError:
                 pass
 
+    def silent_ms(self) -> int:
+        """Return how long ago the last pass was begun; 0 while none is due."""
+        if self._passed_ms is None or self._halted:
+            return 0
+        return boottime_ms() - self._passed_ms
+
     async def confirm(self) -> None:
         """Keep this node's view fresh: ask the leader at the pace of renewals.
 
@@ -155,6 +162,7 @@ class Loop:
     def _pass(self) -> int:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         now_ms = boottime_ms()
+        self._passed_ms = now_ms
         wakes = [self._reported_ms + self._pace.probe_ms]
         view = self._node_view(now_ms, at)
         decision = decide_node(view)
