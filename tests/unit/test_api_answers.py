@@ -9,6 +9,7 @@ import pytest
 
 from pgbastion.api import answers, patroni
 from pgbastion.api.endpoints import READS
+from pgbastion.model.claims import Claim, ClaimKind
 from pgbastion.model.ids import MemberId, NodeId
 from pgbastion.model.report import PostgresState, SlotRow, Vitals
 from pgbastion.model.snapshot import NodeSnapshot, RouteSnapshot
@@ -346,3 +347,18 @@ def test_every_answer_can_be_rendered_in_every_state(
     answer: Callable[[NodeSnapshot], Any], snapshot: NodeSnapshot
 ) -> None:
     assert json.loads(json.dumps(answer(snapshot))) is not None
+
+
+def test_a_split_brain_shows_in_health_and_cluster() -> None:
+    claim = Claim(node=NodeId("n2"), kind=ClaimKind.NEVER_ASSIGNED)
+    snapshot = primary_snapshot(claims=(claim,))
+
+    for answer in (answers.health(snapshot), answers.cluster(snapshot)):
+        assert answer["split_brain"] == [
+            {
+                "node": "n2",
+                "claim": "never_assigned",
+                "epoch": 0,
+                "text": "n2 runs as a primary that nobody assigned",
+            }
+        ]

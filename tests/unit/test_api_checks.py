@@ -16,6 +16,7 @@ from pgbastion.api.checks import (
     is_replica,
     is_synchronous,
 )
+from pgbastion.model.claims import Claim, ClaimKind
 from pgbastion.model.cluster import ReplicationMode
 from pgbastion.model.ids import Epoch, MemberId, NodeId
 from pgbastion.model.report import PostgresState
@@ -314,3 +315,9 @@ def test_a_witness_takes_neither_reads_nor_writes() -> None:
 
     assert code(other, "/primary") == "not_primary"
     assert code(other, "/read-only") == "not_standby"
+
+
+def test_no_primary_passes_in_a_split_brain() -> None:
+    claim = Claim(node=NodeId("n2"), kind=ClaimKind.NEVER_ASSIGNED)
+
+    assert code(primary_snapshot(claims=(claim,))) == "split_brain"

@@ -8,10 +8,11 @@ import pytest
 
 from pgbastion.api.checks import CHECKS, Asked
 from pgbastion.api.states import PASSES, State
+from pgbastion.model.claims import Claim, ClaimKind
 from pgbastion.model.cluster import ReplicationMode
 from pgbastion.model.ids import Epoch, NodeId
 from pgbastion.model.report import PostgresState
-from pgbastion.model.snapshot import LeaseSnapshot, NodeSnapshot, RouteSnapshot
+from pgbastion.model.snapshot import LeaseSnapshot, NodeSnapshot
 from pgbastion.testing.views import (
     NOW_MS,
     any_of,
@@ -24,9 +25,7 @@ from pgbastion.testing.views import (
 )
 from support.snapshots import primary_snapshot, standby_snapshot
 
-RIVAL: Final = RouteSnapshot(
-    primary_reason="split brain: n2 takes writes too", rivals=(NodeId("n2"),)
-)
+RIVAL: Final = Claim(node=NodeId("n2"), kind=ClaimKind.NEVER_ASSIGNED)
 ASYNC: Final = cluster_state(opened=opened(1, 3, any_of(1, 3)))
 UNBALANCED: Final = cluster_state(
     members=(member(1), member(2, noloadbalance=True), member(3))
@@ -39,7 +38,7 @@ FOUND_IN: Final[Mapping[State, NodeSnapshot]] = {
         reports=received(primary_report(accepting=False))
     ),
     State.FENCED: primary_snapshot(lease=LeaseSnapshot(epoch=Epoch(3), left_ms=0)),
-    State.SPLIT_BRAIN: primary_snapshot(routes=RIVAL),
+    State.SPLIT_BRAIN: primary_snapshot(claims=(RIVAL,)),
     State.SYNC: standby_snapshot(),
     State.ASYNC: standby_snapshot(state=ASYNC),
     State.STANDBY_PAUSED: standby_snapshot(state=cluster_state(paused=True)),

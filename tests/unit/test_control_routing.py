@@ -65,45 +65,6 @@ def test_writers_go_to_nobody_else(held: Assignment | None, reason: str) -> None
     assert routing.changing == (held is not None)
 
 
-def test_writers_go_to_nobody_while_two_nodes_take_writes() -> None:
-    """Split brain: neither word is taken for the true one."""
-    view = routing_view(
-        reports=received(primary_report(), primary_report(2, epoch=Epoch(2))),
-        assigned_ms=NOW_MS - 60_000,
-    )
-
-    routing = decide_routing(view)
-
-    assert (routing.primary, routing.rivals) == (None, ("n2",))
-    assert routing.primary_reason == "split brain: n2 takes writes too"
-
-
-@pytest.mark.parametrize(
-    ("assigned_ms", "now_ms"),
-    [(NOW_MS - 1_000, NOW_MS), (NOW_MS - 60_000, NOW_MS + 1_000)],
-    ids=["said before the role changed hands", "said long ago"],
-)
-def test_an_old_word_is_no_split_brain(assigned_ms: int, now_ms: int) -> None:
-    """Else every failover would close the new primary to clients for a moment."""
-    view = routing_view(
-        reports=received(primary_report(), primary_report(2, epoch=Epoch(2))),
-        assigned_ms=assigned_ms,
-        now_ms=now_ms,
-    )
-
-    assert decide_routing(view).primary == member(1)
-
-
-def test_a_server_that_takes_no_clients_is_no_rival() -> None:
-    """One that hangs after its lease was waited out must not block its successor."""
-    rival = primary_report(2, epoch=Epoch(2), accepting=False)
-    view = routing_view(
-        reports=received(primary_report(), rival), assigned_ms=NOW_MS - 60_000
-    )
-
-    assert decide_routing(view).rivals == ()
-
-
 def test_readers_go_to_standbys_within_the_lag_limit() -> None:
     assert replicas(routing_view()) == ["n2"]
     assert replicas(routing_view(lag_max_bytes=40)) == ["n2", "n3"]

@@ -7,7 +7,8 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from pgbastion.model.ids import MemberId
+from pgbastion.model.claims import Claim, ClaimKind
+from pgbastion.model.ids import MemberId, NodeId
 from pgbastion.model.snapshot import NodeSnapshot, RaftSnapshot
 from pgbastion.observe.metrics import FailoverCounts, Metrics
 from pgbastion.testing.views import cluster_state, member, received, report
@@ -171,3 +172,11 @@ def test_the_first_primary_of_a_cluster_is_no_failover() -> None:
     counts.take(cluster_state(history=(change(1, "n1", "first_primary"),)))
 
     assert not counts.by_cause
+
+
+def test_a_node_that_claims_the_role_wrongly_counts_once() -> None:
+    claims = tuple(Claim(node=NodeId("n2"), kind=kind) for kind in ClaimKind)
+    snapshot = replace(primary_snapshot(), claims=claims)
+
+    assert value(primary_snapshot(), "pgbastion_split_brain") == 0
+    assert value(snapshot, "pgbastion_split_brain") == 1

@@ -41,6 +41,19 @@ def health(snapshot: NodeSnapshot) -> shapes.HealthAnswer:
         "lease_left_ms": snapshot.lease.left_ms,
         "paused": snapshot.state.paused,
         "version": snapshot.version,
+        **split_brain(snapshot),
+    }
+
+
+def split_brain(snapshot: NodeSnapshot) -> shapes.SplitBrain:
+    """Tell who claims the primary role without having it; no field: nobody."""
+    if not snapshot.claims:
+        return {}
+    return {
+        "split_brain": [
+            {"node": c.node, "claim": c.kind, "epoch": c.epoch, "text": c.sentence}
+            for c in snapshot.claims
+        ]
     }
 
 
@@ -57,6 +70,7 @@ def cluster(snapshot: NodeSnapshot) -> shapes.ClusterAnswer:
             "replica": [_backend(m) for m in snapshot.routes.replicas],
         },
         "voting": _voting(snapshot),
+        **split_brain(snapshot),
     }
 
 

@@ -35,8 +35,9 @@ Check = Callable[[NodeSnapshot, Asked], Verdict]
 def is_primary(snapshot: NodeSnapshot, asked: Asked) -> Verdict:
     """Pass on the primary that takes writes, while its lease runs."""
     del asked
-    if snapshot.routes.rivals:
-        return _fails(snapshot, "split_brain", snapshot.routes.primary_reason)
+    if snapshot.claims:
+        why = "; ".join(claim.sentence for claim in snapshot.claims)
+        return _fails(snapshot, "split_brain", why)
     if snapshot.takes_writes:
         return None
     held = snapshot.state.assignment

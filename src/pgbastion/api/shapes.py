@@ -23,7 +23,22 @@ class ErrorAnswer(TypedDict):
     error: ErrorFacts
 
 
-class HealthAnswer(TypedDict):
+class ClaimFacts(TypedDict):
+    """A server that claims the primary role without having it."""
+
+    node: str
+    claim: str
+    epoch: int
+    text: str
+
+
+class SplitBrain(TypedDict):
+    """What only a split brain adds."""
+
+    split_brain: NotRequired[list[ClaimFacts]]
+
+
+class HealthAnswer(SplitBrain):
     """One node."""
 
     node: str
@@ -76,7 +91,7 @@ class BackendsFacts(TypedDict):
     replica: list[BackendFacts]
 
 
-class ClusterAnswer(TypedDict):
+class ClusterAnswer(SplitBrain):
     """The members and where clients are sent."""
 
     scope: str

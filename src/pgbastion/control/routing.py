@@ -21,8 +21,8 @@ class RoutingView:
     lag_max_bytes: int
     accepting_epoch: Epoch
     """The newest epoch whose primary was ever seen to accept clients."""
-    assigned_ms: int = 0
-    """When this node first saw the newest epoch."""
+    split: str = ""
+    """Who claims the primary role without having it, in words; or nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +38,11 @@ class Routing:
     """The order for which new clients wait while the primary still serves; or none."""
     replicas: tuple[Member, ...]
     replica_reason: str
-    rivals: tuple[NodeId, ...] = ()
-    """Split brain: who says that it is the primary, and is another than the holder."""
 
 
 def decide_routing(view: RoutingView) -> Routing:
     """Send writers to the assigned primary only, readers to standbys that stream."""
     primary, reason = _primary(view)
-    others = rivals(view)
-    if others:
-        primary, reason = None, f"split brain: {', '.join(others)} takes writes too"
     order = view.state.order
     begun = order is not None and order.begun and order.epoch == view.state.epoch
     replicas = tuple(m for m in view.state.servers if _reads(view, m))
@@ -55,34 +50,13 @@ def decide_routing(view: RoutingView) -> Routing:
         epoch=view.state.epoch,
         primary=primary,
         primary_reason=reason,
-        changing=primary is None and view.state.assignment is not None,
+        # Nobody waits for the end of a split brain: it may take a human.
+        changing=primary is None
+        and view.state.assignment is not None
+        and not view.split,
         parking=order.order_id if order is not None and begun else "",
         replicas=replicas,
         replica_reason="" if replicas else "no standby streams within the lag limit",
-        rivals=others,
-    )
-
-
-def rivals(view: RoutingView) -> tuple[NodeId, ...]:
-    """Return who takes clients' writes by its own word while another has the role.
-
-    The lease rules that out; where it happens all the same, writers go to nobody. A
-    word that was on its way when the role changed hands is none.
-    """
-    held = view.state.assignment
-    if held is None:
-        return ()
-    since_ms = max(
-        view.assigned_ms + view.report_max_ms, view.now_ms - view.report_max_ms
-    )
-    return tuple(
-        sorted(
-            node
-            for node, received in view.reports.items()
-            if received.report.accepting
-            and node != held.node
-            and received.at_ms > since_ms
-        )
     )
 
 
@@ -90,6 +64,8 @@ def _primary(view: RoutingView) -> tuple[Member | None, str]:
     held = view.state.assignment
     if held is None:
         return None, "the cluster has no primary yet"
+    if view.split:
+        return None, view.split
     if held.revoked:
         return None, f"the role of {held.node} was revoked, a new primary is chosen"
     if held.released:

@@ -209,11 +209,6 @@ class Host:
         """When this node first saw that the newest begun order was begun."""
         return self._begun_seen[1]
 
-    @property
-    def assigned_ms(self) -> int:
-        """When this node first saw the newest epoch."""
-        return self._assigned_seen[1]
-
     # Reports
 
     def broadcast(self, report: NodeReport) -> None:

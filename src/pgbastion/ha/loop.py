@@ -15,10 +15,11 @@ from pgbastion.ha.host import Host
 from pgbastion.ha.observer import Observer
 from pgbastion.ha.ports import Guard, RaftEngine
 from pgbastion.ha.runner import Runner
+from pgbastion.ha.split import SplitBrain
 from pgbastion.model.actions import Decision
 from pgbastion.model.cluster import Member
 from pgbastion.model.commands import Declare
-from pgbastion.model.ids import DataId, Epoch, Incarnation, MemberId
+from pgbastion.model.ids import DataId, Epoch, Incarnation, MemberId, NodeId
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.views import (
@@ -107,6 +108,8 @@ class Loop:
         self._halted = False
         self._passed_ms: int | None = None
         self._parking = ""
+        self.split = SplitBrain()
+        self.unwatched: Callable[[], tuple[NodeId, ...]] = tuple
         self.renewing = Epoch(0)
         self.lost_data = False
         self.node_decision = Decision(Reason.NOT_A_MEMBER)
@@ -338,6 +341,7 @@ class Loop:
                 version=self._version,
                 state=PostgresState.NONE,
                 reason=self.node_decision.reason,
+                unwatched_primaries=self.unwatched(),
                 holding=self._parking,
             )
         postgres, data = view.postgres, view.data
@@ -365,6 +369,8 @@ class Loop:
             streaming=postgres.streaming,
             replication=postgres.replication if primary else (),
             progress=view.job,
+            answers=observer.answers,
+            unwatched_primaries=self.unwatched(),
             holding=self._parking,
             vitals=server.vitals if server and postgres.running else None,
         )
@@ -392,7 +398,7 @@ class Loop:
                 report_max_ms=3 * self._pace.probe_ms,
                 lag_max_bytes=self._pace.replica_lag_max_bytes,
                 accepting_epoch=self._host.accepting_epoch,
-                assigned_ms=self._host.assigned_ms,
+                split=self.split.look(state, reports, self._pace.probe_ms),
             )
         )
         self._on_routing(routing, self.view_fresh_until_ns)

@@ -19,6 +19,9 @@ from pgbastion.model.views import DataView, PostgresView, Received, RejoinView
 from pgbastion.model.wal import Lsn, WalEnd
 from pgbastion.observe.logging import get_logger
 
+LOOK_MS_MAX: Final = 1_000
+"""How often the server is asked at least: one that was promoted out of band has to be
+seen within two seconds in every profile."""
 HURRY_MS: Final = 10
 """How often the server is asked while a promotion or a change of the set goes on."""
 
@@ -76,6 +79,8 @@ class Observer:
         """Where the server ended in order, while it has not been started since."""
         self.start_failures = 0
         self.start_failed_ms = 0
+        self.answers = False
+        """Whether the server answered when it was last asked."""
         self._ended_ms = 0
         self.hurry = False
 
@@ -86,7 +91,8 @@ class Observer:
         while True:
             if self._guard.facts().running:
                 await self._try_to_look()
-            pause_ms = HURRY_MS if self._expects_change() else self._probe_ms
+            slow_ms = min(self._probe_ms, LOOK_MS_MAX)
+            pause_ms = HURRY_MS if self._expects_change() else slow_ms
             try:
                 async with asyncio.timeout(pause_ms / 1_000):
                     await self._soon.wait()
@@ -121,6 +127,7 @@ class Observer:
             return
         if server.evidence_ns is not None:
             self._on_evidence(server.evidence_ns)
+        self.answers = server.answered
         if not server.answered:
             log.state("server", "server_silent", reason=server.reason)
             self._on_change()
@@ -160,6 +167,7 @@ class Observer:
             # A start that failed leaves the instant of the crash as it is.
             self._ended_ms = boottime_ms()
         self._server, self._server_pid, self._promotion = None, 0, None
+        self.answers = False
         self._confirmed = self._applied = None
         self._silent_since_ms.clear()
         self.promote_asked_pid = 0

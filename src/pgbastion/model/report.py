@@ -119,6 +119,12 @@ class NodeReport:
     following: NodeId | None = None
     streaming: bool = False
     replication: tuple[ReplicationRow, ...] = ()
+    answers: bool = False
+    """Whether its server answered when it was last asked: one that is frozen, or waits
+    for its disk after a kill, claims nothing."""
+    unwatched_primaries: tuple[NodeId, ...] = ()
+    """Members whose server answered this node as a primary while no daemon of theirs
+    spoke for it."""
     holding: str = ""
     """The order for which this node's proxy lets new clients wait."""
     progress: str | None = None

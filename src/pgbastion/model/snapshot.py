@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from pgbastion.model.claims import Claim
 from pgbastion.model.cluster import ClusterState, Member, ReplicationMode
 from pgbastion.model.ids import Epoch, MemberId, NodeId, standby_name
 from pgbastion.model.reasons import SENTENCES, Reason
@@ -99,8 +100,6 @@ class RouteSnapshot:
     primary_reason: str = ""
     replicas: tuple[Member, ...] = ()
     replica_reason: str = ""
-    rivals: tuple[NodeId, ...] = ()
-    """Split brain: who takes writes beside the holder of the role."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +178,8 @@ class NodeSnapshot:
     commit: str
     lag_max_bytes: int = 1 << 20
     """How far behind a standby may be promoted in asynchronous mode."""
+    claims: tuple[Claim, ...] = ()
+    """Servers that claim the primary role without having it: a split brain."""
     vip: bool = False
     """Whether the virtual address is on this node."""
     gaps: Gaps = field(default_factory=Gaps)

@@ -46,12 +46,15 @@ from pgbastion.node.membership import Membership
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.page import SharedPage
 from pgbastion.node.parts import limits_of, own_member, pace_of
+from pgbastion.node.split_watch import SplitWatch
 from pgbastion.observe.logging import configure_logging, get_logger
 from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.postgres.instance import Instance
 
 RELEASE_DEADLINE_S: Final = 3.0
 LET_IN_TIMEOUT_S: Final = 5.0
+SILENT_MS: Final = 500
+"""How late a report may be before the server of its node is asked itself."""
 
 log = get_logger("node")
 
@@ -86,6 +89,7 @@ class Node:
         self._moved = asyncio.Event()
         self._hosts: tuple[str, ...] = ()
         self._build()
+        self.split_watch = self._make_split_watch()
 
     def _build(self) -> None:
         """Make the parts, in the order in which they need each other."""
@@ -179,6 +183,27 @@ class Node:
             cut_timeout_ms=2 * timings.probe_ms + timings.deadline_ms,
         )
 
+    def _make_split_watch(self) -> SplitWatch | None:
+        guard, observer = self.guard, self.observer
+        if self.instance is None or guard is None or observer is None:
+            return None
+
+        def may_fence() -> bool:
+            idle = not guard.facts().running and self.executor.job.name is None
+            return idle and observer.data.ours and not self.paused
+
+        watch = SplitWatch(
+            self.host,
+            own=self.own.name,
+            silent_ms=self.config.timings.probe_ms + SILENT_MS,
+            probe=self.instance.role_probe(),
+            may_fence=may_fence,
+            fence=guard.fence_unguarded,
+            on_change=self.wake,
+        )
+        self.loop.unwatched = watch.seen
+        return watch
+
     def wake(self) -> None:
         """Have a pass soon."""
         self._moved.set()
@@ -202,6 +227,8 @@ class Node:
             group.create_task(self.loop.confirm(), name="confirm")
             group.create_task(self._watch_standing(), name="standing")
             group.create_task(self.loop.run(), name="loop")
+            if self.split_watch is not None:
+                group.create_task(self.split_watch.run(), name="split-watch")
 
     async def _watch_standing(self) -> None:
         known = self.engine.identity()
@@ -451,6 +478,8 @@ class Node:
         await self.halt()
         await self.host.stop()
         await self.front.stop()
+        if self.split_watch is not None:
+            await self.split_watch.close()
         if self.instance is not None:
             await self.instance.close()
         if self.guard is not None:

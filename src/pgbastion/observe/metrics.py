@@ -189,6 +189,12 @@ class MetricsOf(Collector):
             float(s.primary is not None),
         )
         yield _gauge(
+            "pgbastion_split_brain",
+            "Servers that claim the primary role without having it; not 0: the "
+            "primary port is closed.",
+            len({claim.node for claim in s.claims}),
+        )
+        yield _gauge(
             "pgbastion_paused", "1 while automatic actions are paused.",
             float(s.state.paused),
         )  # fmt: skip
@@ -209,11 +215,6 @@ class MetricsOf(Collector):
                 and sync.num_sync == 0
                 and s.state.mode is not ReplicationMode.ASYNC
             ),
-        )
-        yield _gauge(
-            "pgbastion_split_brain",
-            "1 while two nodes say that they take writes; writers go to neither.",
-            float(bool(s.routes.rivals)),
         )
         failovers = CounterMetricFamily(
             "pgbastion_failovers",

@@ -188,6 +188,15 @@ class GuardLink:
                     return
         await self._kill(client)
 
+    async def fence_unguarded(self) -> None:
+        """Kill a server that somebody else started on the data directory.
+
+        Raises:
+            GuardError: Some process is left; the message says which.
+        """
+        if not self.facts().running:
+            await self._kill(self._connected())
+
     async def _kill(self, client: GuardClient) -> None:
         """Kill everything in the data directory, started by whomever."""
         directory = (self._real_data_dir, self._uid)

@@ -33,6 +33,7 @@ from pgbastion.postgres.primary import Primary
 from pgbastion.postgres.probe import Probe
 from pgbastion.postgres.programs import Programs
 from pgbastion.postgres.rejoining import Rejoining
+from pgbastion.postgres.role_probe import RoleProbe
 from pgbastion.postgres.roles import renew_passwords
 from pgbastion.postgres.settings import Value, limits
 from pgbastion.postgres.source import FromPrimary
@@ -142,6 +143,10 @@ class Instance:
     def planned_end(self) -> PlannedEnd:
         """Return what ends this server in order."""
         return PlannedEnd(self._address, self.offline)
+
+    def role_probe(self) -> RoleProbe:
+        """Return what asks servers of other nodes for their role."""
+        return RoleProbe(replace(self._address, application_name="pgbastion watch"))
 
     def command(self) -> tuple[str, ...]:
         """Return the argument list that starts the server in the foreground."""
