@@ -68,8 +68,8 @@ lint: $(DEPENDENCIES)
 demo: build ## three nodes on loopback; Ctrl-C ends them
 	$(BIN)/pgbastion demo
 
-.PHONY: bench-raft bench-failover bench-proxy bench-vip
-bench-raft bench-failover bench-proxy bench-vip: bench-%: build
+.PHONY: bench-raft bench-failover bench-switchover bench-proxy bench-vip
+bench-raft bench-failover bench-switchover bench-proxy bench-vip: bench-%: build
 	$(BIN)/python -m pgbastion.bench $*
 
 .PHONY: clean

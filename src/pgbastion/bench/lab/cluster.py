@@ -190,11 +190,13 @@ class Lab:
 
         self._wait(f"{name} to stream as a standby", streams, within_s)
 
-    def writers(self, via: Iterable[str] | None = None) -> Writers:
+    def writers(
+        self, via: Iterable[str] | None = None, *, count: int | None = None
+    ) -> Writers:
         """Return a workload through the proxies of the nodes ``via``, default all."""
         names = list(via) if via is not None else list(self.nodes)
         where = [f"{self.node(name).address}:{PRIMARY_PORT}" for name in names]
-        return Writers(self._place(CLIENT), where)
+        return Writers(self._place(CLIENT), where, writers=count)
 
     def sampler(self) -> Sampler:
         """Return a sampler at every PostgreSQL; cuts never hide a node from it."""

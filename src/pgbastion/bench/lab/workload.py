@@ -121,7 +121,12 @@ class Writers(Client):
     """The workload of `writers`, and what it saw acknowledged."""
 
     def __init__(
-        self, place: Place, targets: Sequence[str], *, answer_s: float | None = None
+        self,
+        place: Place,
+        targets: Sequence[str],
+        *,
+        answer_s: float | None = None,
+        writers: int | None = None,
     ) -> None:
         """Write in turn to ``targets``, each ADDRESS:PORT of a proxy or server."""
         # Nanoseconds since boot: no two workloads share an id while they write less
@@ -131,6 +136,8 @@ class Writers(Client):
         arguments = ["--to", ",".join(targets), "--user", USER, *first]
         if answer_s is not None:
             arguments += ["--answer", str(answer_s)]
+        if writers is not None:
+            arguments += ["--writers", str(writers)]
         super().__init__(place, "writers", arguments)
 
     def acknowledged(self) -> list[Acknowledged]:
