@@ -12,7 +12,7 @@ from pgbastion.api.app import (
     build_metrics_api,
 )
 from pgbastion.api.bounds import Bounds
-from pgbastion.api.ports import Done, Outcome, Tokens
+from pgbastion.api.ports import Done, Outcome, Tokens, When
 from pgbastion.api.server import ApiServer
 from pgbastion.model.ids import NodeId
 from pgbastion.model.snapshot import NodeSnapshot
@@ -53,17 +53,48 @@ class FakeCommands:
         self.pauses: list[bool] = []
         self.failovers: list[tuple[str, bool]] = []
         self.switchovers: list[tuple[str | None, int | None]] = []
+        self.wishes: list[tuple[object, ...]] = []
 
     async def set_pause(self, *, paused: bool) -> Outcome:
         self.pauses.append(paused)
         return self.outcome
 
-    async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
-        self.switchovers.append((to, drain_ms))
+    async def switch_over(
+        self, to: NodeId | None, drain_ms: int | None, *, dry_run: bool
+    ) -> Outcome:
+        if dry_run:
+            self.wishes.append(("dry run", to, drain_ms))
+        else:
+            self.switchovers.append((to, drain_ms))
         return self.outcome
 
-    async def fail_over(self, to: NodeId, *, force: bool) -> Outcome:
-        self.failovers.append((to, force))
+    async def fail_over(
+        self, to: NodeId, *, force: bool, drain_ms: int | None, dry_run: bool
+    ) -> Outcome:
+        if dry_run or drain_ms is not None:
+            self.wishes.append(("failover", to, force, drain_ms, dry_run))
+        else:
+            self.failovers.append((to, force))
+        return self.outcome
+
+    async def schedule(
+        self, to: NodeId | None, drain_ms: int | None, when: When
+    ) -> Outcome:
+        self.wishes.append(("schedule", to, drain_ms, when))
+        return self.outcome
+
+    async def cancel(self, order_id: str | None) -> Outcome:
+        self.wishes.append(("cancel", order_id))
+        return self.outcome
+
+    async def fence(
+        self, node: NodeId, *, force: bool, drain_ms: int | None
+    ) -> Outcome:
+        self.wishes.append(("fence", node, force, drain_ms))
+        return self.outcome
+
+    async def unfence(self, node: NodeId) -> Outcome:
+        self.wishes.append(("unfence", node))
         return self.outcome
 
     async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:

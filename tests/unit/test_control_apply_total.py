@@ -12,8 +12,10 @@ from pgbastion.control.apply import (
 from pgbastion.model import commands as cmd
 from pgbastion.model.cluster import (
     ClusterState,
+    OrderOutcome,
     Policy,
     ReplicationMode,
+    Schedule,
     SyncSet,
 )
 from pgbastion.model.commands import Command
@@ -108,6 +110,35 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
         at=st.just(""),
     ),
     st.builds(cmd.Revoke, epoch=SMALL.map(Epoch), cause=st.just(""), at=st.just("")),
+    st.builds(
+        cmd.ScheduleOrder,
+        schedule=st.builds(
+            Schedule,
+            order_id=NAMES,
+            target=st.none() | NAMES.map(NodeId),
+            drain_ms=SMALL,
+            cause=st.text(max_size=5),
+            at=st.text(max_size=5),
+            due_at=st.text(max_size=5),
+            expires_at=st.text(max_size=5),
+        ),
+    ),
+    st.builds(
+        cmd.Unschedule,
+        order_id=NAMES,
+        outcome=st.sampled_from(OrderOutcome),
+        detail=st.text(max_size=5),
+        at=st.text(max_size=5),
+    ),
+    st.builds(
+        cmd.SetFence,
+        node=NAMES.map(NodeId),
+        fenced=st.booleans(),
+        force=st.booleans(),
+        drain_ms=SMALL,
+        cause=st.text(max_size=5),
+        at=st.text(max_size=5),
+    ),
 )
 
 

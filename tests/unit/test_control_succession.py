@@ -84,8 +84,8 @@ def test_a_release_needs_no_wait_but_a_revocation_and_a_survey() -> None:
         Reason.HOLDER_RELEASED,
         (
             CloseLease(epoch=Epoch(3)),
-            revoke(Reason.HOLDER_RELEASED),
             Survey(epoch=Epoch(3), nodes=STANDBYS),
+            revoke(Reason.HOLDER_RELEASED),
         ),
         detail="n1",
     )

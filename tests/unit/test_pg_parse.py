@@ -8,7 +8,6 @@ from pgbastion.errors import PostgresError
 from pgbastion.model.ids import Timeline
 from pgbastion.model.wal import Lsn, WalEnd, parse_lsn
 from pgbastion.postgres.history import missing_histories
-from pgbastion.postgres.offline import segment_name
 from pgbastion.postgres.parse import (
     ControlState,
     Fork,
@@ -22,6 +21,7 @@ from pgbastion.postgres.parse import (
     parse_version,
     record_end,
     render_history,
+    segment_name,
 )
 
 CONTROL = """\

@@ -7,7 +7,7 @@ from typing import Final
 
 from pgbastion.api import shapes
 from pgbastion.control.membership import voting_note
-from pgbastion.model.cluster import Member
+from pgbastion.model.cluster import Member, Order, Schedule
 from pgbastion.model.ids import standby_name
 from pgbastion.model.report import NodeReport, PostgresState, SlotRow
 from pgbastion.model.snapshot import DecisionSnapshot, NodeSnapshot
@@ -71,7 +71,22 @@ def cluster(snapshot: NodeSnapshot) -> shapes.ClusterAnswer:
         },
         "voting": _voting(snapshot),
         **split_brain(snapshot),
+        **_next_switchover(snapshot),
     }
+
+
+def _next_switchover(snapshot: NodeSnapshot) -> shapes.NextFacts:
+    """Name the scheduled switchover that comes next, in Patroni's words."""
+    wishes = sorted(snapshot.state.scheduled, key=lambda wish: wish.due_at)
+    if not wishes:
+        return {}
+    held, first = snapshot.state.assignment, wishes[0]
+    found: shapes.SwitchoverFacts = {"at": first.due_at}
+    if held is not None:
+        found["from"] = held.node
+    if first.target is not None:
+        found["to"] = first.target
+    return {"scheduled_switchover": found}
 
 
 def cluster_state(snapshot: NodeSnapshot) -> shapes.ClusterStateAnswer:
@@ -160,24 +175,43 @@ def raft_peers(snapshot: NodeSnapshot) -> shapes.PeersAnswer:
 
 
 def directives(snapshot: NodeSnapshot) -> shapes.DirectivesAnswer:
-    """Tell the newest orders and what became of them."""
+    """Tell the newest orders and what became of them, then what is scheduled."""
+    state = snapshot.state
+    told = [_directive(order) for order in state.orders]
+    return {"directives": told + [_scheduled(wish) for wish in state.scheduled]}
+
+
+def _directive(order: Order) -> shapes.DirectiveFacts:
     return {
-        "directives": [
-            {
-                "id": order.order_id,
-                "order": order.order,
-                "to": order.target,
-                "epoch": order.epoch,
-                "cause": order.cause,
-                "at": order.at,
-                "expires_at": order.expires_at,
-                "begun": order.begun,
-                "outcome": order.outcome,
-                "detail": order.detail,
-                "settled_at": order.settled_at or None,
-            }
-            for order in snapshot.state.orders
-        ]
+        "id": order.order_id,
+        "order": order.order,
+        "to": order.target or None,
+        "epoch": order.epoch,
+        "cause": order.cause,
+        "at": order.at,
+        "expires_at": order.expires_at,
+        "begun": order.begun,
+        "outcome": order.outcome,
+        "detail": order.detail,
+        "settled_at": order.settled_at or None,
+    }
+
+
+def _scheduled(wish: Schedule) -> shapes.DirectiveFacts:
+    """Tell what is to be ordered later, in an order's form."""
+    return {
+        "id": wish.order_id,
+        "order": "switchover",
+        "to": wish.target,
+        "epoch": None,
+        "cause": wish.cause,
+        "at": wish.at,
+        "due_at": wish.due_at,
+        "expires_at": wish.expires_at,
+        "begun": False,
+        "outcome": None,
+        "detail": "",
+        "settled_at": None,
     }
 
 
@@ -257,6 +291,7 @@ def _member(snapshot: NodeSnapshot, member: Member) -> shapes.MemberFacts:
     lag = snapshot.lag_bytes(member.name)
     return {
         **_restart_due(report),
+        **_fenced(snapshot, member),
         "name": member.name,
         "role": _member_role(snapshot, member),
         "state": _member_state(snapshot, member, report),
@@ -266,6 +301,13 @@ def _member(snapshot: NodeSnapshot, member: Member) -> shapes.MemberFacts:
         "timeline": _timeline(report),
         "lag": UNKNOWN if lag is None else lag,
     }
+
+
+def _fenced(snapshot: NodeSnapshot, member: Member) -> shapes.FenceFacts:
+    fence = snapshot.state.fence(member.name)
+    if fence is None:
+        return {}
+    return {"fenced": True, "fenced_by": fence.cause, "fenced_at": fence.at}
 
 
 def _restart_due(report: NodeReport | None) -> shapes.RestartFacts:

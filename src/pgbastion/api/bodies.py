@@ -119,34 +119,6 @@ class Transfer(Body):
     to: Name = Field(description="The new Raft leader.")
 
 
-class SwitchOver(Body):
-    """Who is to be the primary; Patroni's tools say ``candidate`` and ``leader``."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"to": "node2"}, {}]})
-    to: Name | None = Field(None, description="The new primary; default: the best.")
-    candidate: Name | None = Field(None, description="The same.")
-    leader: Name | None = Field(None, description="The primary that is meant.")
-    drain: DurationMs | None = Field(
-        None, description="How long open transactions may go on."
-    )
-
-
-class FailOver(Body):
-    """Who is to be the primary."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "anyOf": [{"required": ["to"]}, {"required": ["candidate"]}],
-            "examples": [{"to": "node2"}],
-        }
-    )
-    to: Name | None = Field(None, description="The new primary.")
-    candidate: Name | None = Field(None, description="The same.")
-    force: bool = Field(
-        default=False, description="Also where commits could be lost; vouches for it."
-    )
-
-
 async def read_body(request: Request, model: type[Model]) -> Model:
     """Return the request's body, checked; an empty one counts as an empty object.
 

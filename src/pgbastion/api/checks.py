@@ -95,7 +95,8 @@ def is_ready(snapshot: NodeSnapshot, asked: Asked) -> Verdict:
     report = snapshot.report
     if snapshot.role in (NodeRole.PRIMARY, NodeRole.WITNESS):
         return None
-    if report is not None and report.state is PostgresState.STANDBY:
+    fenced = snapshot.role is NodeRole.FENCED
+    if not fenced and report is not None and report.state is PostgresState.STANDBY:
         return None
     return _fails(snapshot, "not_ready", f"its role is {snapshot.role}")
 

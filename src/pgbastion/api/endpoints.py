@@ -9,15 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pgbastion.api import answers, patroni
-from pgbastion.api.bodies import (
-    AddPeer,
-    FailOver,
-    Nothing,
-    RemovePeer,
-    SwitchOver,
-    Transfer,
-)
+from pgbastion.api.bodies import AddPeer, Nothing, RemovePeer, Transfer
 from pgbastion.api.explaining import explain_as_text, explain_cluster
+from pgbastion.api.ordering import ORDERS
 from pgbastion.api.ports import Commands, Outcome
 from pgbastion.api.problems import bad_request
 from pgbastion.model.ids import NodeId
@@ -78,20 +72,6 @@ async def reload(commands: Commands, body: Nothing) -> Outcome:
     return await commands.reload()
 
 
-async def switch_over(commands: Commands, body: SwitchOver) -> Outcome:
-    """Order a planned change of the primary; the answer's id is in /raft/directives."""
-    to = body.to or body.candidate
-    return await commands.switch_over(NodeId(to) if to else None, body.drain)
-
-
-async def fail_over(commands: Commands, body: FailOver) -> Outcome:
-    """Order a change of the primary that needs no living one; answers with an id."""
-    to = body.to or body.candidate
-    if to is None:
-        raise bad_request("to is missing", body.usage())
-    return await commands.fail_over(NodeId(to), force=body.force)
-
-
 async def pause(commands: Commands, body: Nothing) -> Outcome:
     """Switch automatic actions off: whatever runs goes on."""
     del body
@@ -111,8 +91,7 @@ CHANGES: Final[Mapping[tuple[str, str], Change]] = {
     ("POST", "/raft/transfer"): transfer,
     ("POST", "/raft/snapshot"): take_snapshot,
     ("POST", "/reload"): reload,
-    ("POST", "/cluster/switchover"): switch_over,
-    ("POST", "/cluster/failover"): fail_over,
+    **ORDERS,
     ("POST", "/cluster/pause"): pause,
     ("POST", "/cluster/resume"): resume,
 }

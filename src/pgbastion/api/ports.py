@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from pgbastion.model.ids import NodeId
@@ -38,6 +39,14 @@ class Unknown:
 Outcome = Done | Refused | Unknown
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class When:
+    """A time for later, and for how long after it an order may still begin."""
+
+    due: datetime
+    valid_ms: int
+
+
 class Commands(Protocol):
     """What clients may ask a node to change. Each ends within its own deadline."""
 
@@ -56,11 +65,31 @@ class Commands(Protocol):
     async def set_pause(self, *, paused: bool) -> Outcome:
         """Switch automatic actions off, or on again."""
 
-    async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
+    async def switch_over(
+        self, to: NodeId | None, drain_ms: int | None, *, dry_run: bool
+    ) -> Outcome:
         """Order a planned change of the primary; None: to the best, by the default."""
 
-    async def fail_over(self, to: NodeId, *, force: bool) -> Outcome:
+    async def schedule(
+        self, to: NodeId | None, drain_ms: int | None, when: When
+    ) -> Outcome:
+        """Have a switchover ordered later."""
+
+    async def cancel(self, order_id: str | None) -> Outcome:
+        """Drop what is scheduled, or an order that was not begun; None: all of it."""
+
+    async def fail_over(
+        self, to: NodeId, *, force: bool, drain_ms: int | None, dry_run: bool
+    ) -> Outcome:
         """Order a change of the primary that needs no living one."""
+
+    async def fence(
+        self, node: NodeId, *, force: bool, drain_ms: int | None
+    ) -> Outcome:
+        """Keep a node from the primary role; a primary hands it over, or stops."""
+
+    async def unfence(self, node: NodeId) -> Outcome:
+        """Let a fenced node take part again."""
 
     async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""

@@ -62,7 +62,15 @@ class RestartFacts(TypedDict):
     taken_over: NotRequired[bool]
 
 
-class MemberFacts(RestartFacts):
+class FenceFacts(TypedDict):
+    """Since when and why a node is kept from the primary role."""
+
+    fenced: NotRequired[bool]
+    fenced_by: NotRequired[str]
+    fenced_at: NotRequired[str]
+
+
+class MemberFacts(RestartFacts, FenceFacts):
     """A member, in the words that Patroni's tools read."""
 
     name: str
@@ -91,7 +99,20 @@ class BackendsFacts(TypedDict):
     replica: list[BackendFacts]
 
 
-class ClusterAnswer(SplitBrain):
+# "from" is a word of Python.
+SwitchoverFacts = TypedDict(
+    "SwitchoverFacts",
+    {"at": str, "from": NotRequired[str], "to": NotRequired[str]},
+)
+
+
+class NextFacts(TypedDict):
+    """The scheduled switchover that comes next, in Patroni's words."""
+
+    scheduled_switchover: NotRequired[SwitchoverFacts]
+
+
+class ClusterAnswer(SplitBrain, NextFacts):
     """The members and where clients are sent."""
 
     scope: str
@@ -207,10 +228,14 @@ class DirectiveFacts(TypedDict):
 
     id: str
     order: str
-    to: str
-    epoch: int
+    to: str | None
+    """None: the best at that time."""
+    epoch: int | None
+    """None: it is scheduled, and belongs to whatever epoch there is then."""
     cause: str
     at: str
+    due_at: NotRequired[str]
+    """When it is to be given."""
     expires_at: str
     begun: bool
     outcome: str | None

@@ -16,6 +16,7 @@ from pgbastion.control.apply_orders import (
     apply_running,
     settled_by,
 )
+from pgbastion.control.apply_wishes import apply_wish
 from pgbastion.control.outcomes import Outcome
 from pgbastion.model.cluster import (
     NOBODY,
@@ -41,9 +42,12 @@ from pgbastion.model.commands import (
     Resume,
     Revoke,
     Running,
+    ScheduleOrder,
+    SetFence,
     SetSync,
     SettleOrder,
     Undecodable,
+    Unschedule,
     Vouched,
     decode_command,
 )
@@ -104,6 +108,8 @@ def _apply_command(state: ClusterState, command: Command) -> ClusterState | Outc
         return apply_running(state, command)
     if isinstance(command, GiveOrder | BeginOrder | SettleOrder):
         return apply_order(state, command)
+    if isinstance(command, ScheduleOrder | Unschedule | SetFence):
+        return apply_wish(state, command)
     return _apply_role(state, command)
 
 
@@ -201,7 +207,8 @@ def _leave(state: ClusterState, command: Leave) -> ClusterState | Outcome:
     if held is not None and held.member_id == member.member_id and held.live:
         return Outcome.HOLDS_EPOCH
     kept = tuple(m for m in state.members if m.member_id != member.member_id)
-    return replace(state, revision=_raised(state), members=kept)
+    fences = tuple(f for f in state.fences if f.node != member.name)
+    return replace(state, revision=_raised(state), members=kept, fences=fences)
 
 
 def _declare(state: ClusterState, command: Declare) -> ClusterState | Outcome:
@@ -239,6 +246,8 @@ def _assign(state: ClusterState, command: Assign) -> ClusterState | Outcome:
     member = state.member(command.member_id)
     if member is None or member.name != command.node or member.postgres_port is None:
         return Outcome.UNKNOWN_MEMBER
+    if state.fence(command.node) is not None:
+        return Outcome.FENCED
     if command.timeline <= state.highest_timeline:
         return Outcome.SENSELESS
     if command.taken_over and state.assignment is not None:

@@ -91,7 +91,8 @@ def _give(state: ClusterState, order: Order) -> ClusterState | Outcome:
         detail="",
         settled_at="",
     )
-    return replace(state, orders=(*state.orders, new)[-ORDERS_MAX:])
+    left = tuple(s for s in state.scheduled if s.order_id != order.order_id)
+    return replace(state, orders=(*state.orders, new)[-ORDERS_MAX:], scheduled=left)
 
 
 def _begin(state: ClusterState, command: BeginOrder) -> ClusterState | Outcome:

@@ -14,7 +14,7 @@ from typing import Final
 
 from pgbastion.control.lease import older_grants_end_ms, own_grants_end_ms
 from pgbastion.control.membership import or_membership
-from pgbastion.control.orders import failover_order, is_ordered
+from pgbastion.control.orders import barred_from_role, failover_order, is_ordered
 from pgbastion.control.pause import cannot_acknowledge, heeds_lease
 from pgbastion.control.survey import (
     complete,
@@ -22,6 +22,7 @@ from pgbastion.control.survey import (
     hold_every_commit,
     reached_end,
 )
+from pgbastion.control.wishes import decide_wish
 from pgbastion.model.actions import (
     AskAges,
     CloseLease,
@@ -62,9 +63,9 @@ def decide_cluster(view: ClusterView) -> Decision:
     policy = view.state.policy
     if policy is None:
         return Decision(Reason.NOT_FOUNDED)
-    expired = _expire(view)
-    if expired is not None:
-        return expired
+    wanted = _expire(view) or decide_wish(view)
+    if wanted is not None:
+        return wanted
     ordered = is_ordered(view.state) or failover_order(view.state) is not None
     if view.state.paused and not ordered:
         return or_membership(view, Decision(Reason.PAUSED))
@@ -257,7 +258,9 @@ def _decide_succession(view: ClusterView, policy: Policy, held: Assignment) -> D
         revoke = Revoke(epoch=held.epoch, cause=Reason.HOLDER_RELEASED, at=view.at)
         return Decision(
             Reason.HOLDER_RELEASED,
-            (CloseLease(epoch=held.epoch), Propose(command=revoke), *_survey(view)),
+            # Whoever released can renew no more, whatever becomes of the revocation,
+            # so nobody's answer has to wait for it.
+            (CloseLease(epoch=held.epoch), *_survey(view), Propose(command=revoke)),
             detail=held.node,
         )
     return _choose_by_survey(view, held)
@@ -339,6 +342,8 @@ def _forced(view: ClusterView, answers: Iterable[SurveyAnswer]) -> SurveyAnswer 
         return None
     if not (held.vouched or held.released):
         return None
+    if view.state.fence(order.target) is not None:
+        return None
     told = [a for a in counted(answers) if a.node == order.target]
     return told[0] if told else None
 
@@ -377,7 +382,7 @@ def _candidate(
     view: ClusterView, answers: tuple[SurveyAnswer, ...]
 ) -> SurveyAnswer | None:
     """Return the best of the nodes that have everything and may be promoted."""
-    able = {m.name for m in view.state.servers if not m.nofailover}
+    able = {m.name for m in view.state.servers if not barred_from_role(view.state, m)}
     return _preferred(view, complete(view.state, answers, able))
 
 
@@ -436,7 +441,8 @@ def _candidates_by_report(view: ClusterView) -> Iterator[SurveyAnswer]:
         if received is None or view.now_ms - received.at_ms > view.report_ms:
             continue
         report = received.report
-        if member.nofailover or not _may_be_promoted(report):
+        barred = barred_from_role(view.state, member)
+        if barred or not _may_be_promoted(report):
             continue
         if report.wal_end is not None and report.data_id is not None:
             yield SurveyAnswer(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from pgbastion.control.orders import barred_from_role
 from pgbastion.control.survey import hold_every_commit
 from pgbastion.model.cluster import ClusterState, ReplicationMode
 from pgbastion.model.ids import DataId, NodeId
@@ -36,8 +37,9 @@ def absent(
     member = state.named(target)
     if member is None or member.postgres_port is None:
         return f"{target} is no member with a PostgreSQL"
-    if member.nofailover:
-        return f"{target} is tagged nofailover"
+    barred = barred_from_role(state, member)
+    if barred is not None:
+        return barred
     received = reports.get(target)
     if received is None or received.at_ms < fresh_since_ms:
         return f"{target} is silent"

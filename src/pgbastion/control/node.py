@@ -13,6 +13,7 @@ from pgbastion.control.node_rules import holds, own_assignment, promoted_primary
 from pgbastion.control.node_steps import STEPS
 from pgbastion.control.pause import keep_still
 from pgbastion.control.transitions import TRANSITIONS, Duty, Found
+from pgbastion.control.wishes import must_stop
 from pgbastion.errors import InvariantError
 from pgbastion.model.actions import Decision, Propose
 from pgbastion.model.reasons import Reason
@@ -61,7 +62,9 @@ def duty(view: NodeView) -> Duty:
         return Duty.FOUND if view.state.founder == view.member_id else Duty.AWAIT
     own = own_assignment(view)
     if own is not None and not own.released:
-        return Duty.HOLD if holds(view, own) else Duty.GIVE_UP
+        if not holds(view, own):
+            return Duty.GIVE_UP
+        return Duty.FENCED if must_stop(view) else Duty.HOLD
     return Duty.WAIT if promoted_primary(view) is None else Duty.FOLLOW
 
 

@@ -38,6 +38,8 @@ from pgbastion.model.views import NodeView
 
 CONFIRM_AGAIN_MS: Final = 50
 START_FAILURES_MAX: Final = 3
+CHECKPOINT_AFTER_MS: Final = 300
+"""How long the first clients of a new primary have its disks for themselves."""
 SYNC_LAG_MAX_BYTES: Final = 16 << 20
 """A standby further behind would hold commits up if it became synchronous."""
 
@@ -109,7 +111,10 @@ def _eligible(view: NodeView) -> frozenset[str]:
     return frozenset(
         standby_name(m.name, m.data_id)
         for m in view.state.servers
-        if m.data_id is not None and not m.nosync and m.member_id != view.member_id
+        if m.data_id is not None
+        and not m.nosync
+        and m.member_id != view.member_id
+        and view.state.fence(m.name) is None
     )
 
 
@@ -208,12 +213,18 @@ def checkpoint(view: NodeView) -> Decision | None:
     """Checkpoint on the new timeline: pg_rewind reads it from the control file."""
     if view.postgres.checkpointed:
         return None
+    quiet_ms = view.postgres.promoted_ms + CHECKPOINT_AFTER_MS
+    if view.now_ms < quiet_ms:
+        wakes = (quiet_ms, sync_wake_ms(view) or quiet_ms)
+        return Decision(Reason.CHECKPOINT_AFTER_PROMOTION, (), min(wakes))
     actions = () if view.checkpointing else (Checkpoint(),)
     return Decision(Reason.CHECKPOINT_AFTER_PROMOTION, actions, sync_wake_ms(view))
 
 
 def serve(view: NodeView) -> Decision | None:
     """Nothing to do while the lease lasts."""
+    if view.state.fence(view.node) is not None:
+        return Decision(Reason.FENCED_WAITS, (), sync_wake_ms(view))
     return Decision(Reason.PRIMARY_RUNNING, (), sync_wake_ms(view))
 
 

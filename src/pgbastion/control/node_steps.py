@@ -28,7 +28,7 @@ from pgbastion.control.node_rules import (
     start_backoff_ms,
     taking_up,
 )
-from pgbastion.control.orders import give_role_on, hand_over
+from pgbastion.control.orders import give_role_on, hand_over, ready_slots
 from pgbastion.control.pause import is_paused
 from pgbastion.control.transitions import Step
 from pgbastion.errors import InvariantError
@@ -55,6 +55,9 @@ from pgbastion.model.commands import Running
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport
 from pgbastion.model.views import NodeView, RejoinStep
+
+REJOIN_AFTER_MS: Final = 300
+"""How long the clients of a new primary have machine and disks for themselves."""
 
 
 def report_problem(view: NodeView) -> Decision | None:
@@ -237,6 +240,19 @@ def fence(view: NodeView) -> Decision | None:
     return Decision(Reason.FENCING, (action,))
 
 
+def stop_fenced(view: NodeView) -> Decision | None:
+    """Stop a primary in order that an operator fenced by force."""
+    if not view.postgres.running:
+        return None
+    reason = Reason.FENCED_BY_OPERATOR
+    return Decision(reason, (StopPostgres(mode=StopMode.FAST, reason=reason),))
+
+
+def give_fenced_back(view: NodeView) -> Decision | None:
+    """Release the epoch of a node that an operator fenced by force."""
+    return give_back(view, Reason.FENCED_BY_OPERATOR)
+
+
 def end_old_epochs(view: NodeView) -> Decision | None:
     """Have the guard note that epochs which this node held have ended."""
     newest = max(view.data.promoted_epoch, view.lease.armed_epoch)
@@ -264,6 +280,9 @@ def rejoin(view: NodeView) -> Decision | None:
     if not primary.accepting and not view.state.strict:
         # Its first commits come first; strict, it may need this very node for them.
         return Decision(Reason.PRIMARY_NOT_OPEN, detail=primary.node)
+    quiet_ms = view.opened_ms + REJOIN_AFTER_MS
+    if view.now_ms < quiet_ms and not view.state.strict:
+        return Decision(Reason.PRIMARY_NOT_OPEN, (), quiet_ms, detail=primary.node)
     found = view.rejoin
     if found is None or found.epoch != epoch:
         examine = Examine(primary=primary.node, epoch=epoch)
@@ -392,6 +411,8 @@ STEPS: Final[Mapping[Step, Callable[[NodeView], Decision | None]]] = {
     Step.CHECKPOINT: checkpoint,
     Step.HAND_OVER: hand_over,
     Step.GIVE_ROLE_ON: give_role_on,
+    Step.STOP_FENCED: stop_fenced,
+    Step.GIVE_FENCED_BACK: give_fenced_back,
     Step.SERVE: serve,
     Step.STOP: stop,
     Step.GIVE_BACK: give_epoch_back,
@@ -403,6 +424,7 @@ STEPS: Final[Mapping[Step, Callable[[NodeView], Decision | None]]] = {
     Step.STAY_STOPPED: stay_stopped,
     Step.CHECK_HISTORY: check_history,
     Step.POINT_AT_PRIMARY: point_at_primary,
+    Step.READY_SLOTS: ready_slots,
     Step.STAY_CUT: stay_cut,
     Step.STREAM: stream,
 }

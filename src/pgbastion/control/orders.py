@@ -15,10 +15,17 @@ from pgbastion.model.actions import (
     Decision,
     PrepareHandOver,
     Propose,
+    ReadySlots,
     StopMode,
     StopPostgres,
 )
-from pgbastion.model.cluster import ClusterState, Order, OrderKind, OrderOutcome
+from pgbastion.model.cluster import (
+    ClusterState,
+    Member,
+    Order,
+    OrderKind,
+    OrderOutcome,
+)
 from pgbastion.model.commands import BeginOrder, SettleOrder
 from pgbastion.model.ids import NodeId, standby_name
 from pgbastion.model.reasons import Reason
@@ -56,8 +63,9 @@ def unfit(
         return f"{target} is no member with a PostgreSQL"
     if target == held.node:
         return f"{target} is the primary"
-    if member.nofailover:
-        return f"{target} is tagged nofailover"
+    barred = barred_from_role(state, member)
+    if barred is not None:
+        return barred
     received = reports.get(target)
     if received is None or received.at_ms < fresh_since_ms:
         return f"{target} is silent"
@@ -73,6 +81,13 @@ def unfit(
     if opened.sync.num_sync and standby_name(target, member.data_id) not in names:
         return f"{target} is not in the synchronous set"
     return _lagging(reports.get(held.node), report)
+
+
+def barred_from_role(state: ClusterState, member: Member) -> str | None:
+    """Return why an operator keeps a node from the primary role; None: nobody does."""
+    if member.nofailover:
+        return f"{member.name} is tagged nofailover"
+    return f"{member.name} is fenced" if state.fence(member.name) else None
 
 
 def _lagging(primary: Received | None, report: NodeReport) -> str | None:
@@ -118,6 +133,24 @@ def failover_order(state: ClusterState) -> Order | None:
     if order is None or order.epoch != state.epoch:
         return None
     return order if order.order is OrderKind.FAILOVER else None
+
+
+# The target's step
+
+
+def ready_slots(view: NodeView) -> Decision | None:
+    """Have the slots that a primary needs before clients wait for them.
+
+    A standby that did not get the role lets go of them: they would keep WAL for ever.
+    """
+    order = view.state.order
+    wanted, nodes = "", tuple[NodeId, ...]()
+    if order is not None and is_ordered(view.state) and order.target == view.node:
+        wanted = order.order_id
+        nodes = tuple(m.name for m in view.state.servers if m.name != view.node)
+    if view.prepared == wanted:
+        return None
+    return Decision(Reason.KEEPING_SLOTS, (ReadySlots(order_id=wanted, nodes=nodes),))
 
 
 # The holder's steps

@@ -8,6 +8,7 @@ from typing import Final
 
 from pgbastion.control.orders import is_ordered
 from pgbastion.control.survey import counted
+from pgbastion.control.wishes import must_stop
 from pgbastion.model.actions import (
     Action,
     Copy,
@@ -40,7 +41,7 @@ def is_paused(view: NodeView) -> bool:
 
 def keep_still(view: NodeView, decision: Decision) -> Decision:
     """Leave PostgreSQL as it is while a pause is on, whatever it is."""
-    if is_ordered(view.state):
+    if is_ordered(view.state) or must_stop(view):
         return decision
     if is_paused(view) and any(_touches(view, a) for a in decision.actions):
         return Decision(Reason.PAUSED, detail=decision.reason)

@@ -94,6 +94,8 @@ def _reads(view: RoutingView, member: Member) -> bool:
     received = view.reports.get(member.name)
     if received is None or member.noloadbalance:
         return False
+    if view.state.fence(member.name) is not None:
+        return False
     if held is not None and held.live and held.member_id == member.member_id:
         return False
     report = received.report

@@ -71,11 +71,16 @@ def complete(
     out of the comparison is a server that took another timeline than the assigned
     one: its id says nothing about its place, so it counts only if it suffices alone.
     """
-    usable = [a for a in counted(answers) if a.node in able]
-    placed = [a for a in usable if _has_known_timeline(state, a)]
-    if hold_every_commit(state, placed):
-        end = max(a.wal_end for a in placed if a.wal_end is not None)
-        return tuple(a for a in placed if a.wal_end == end)
+    told = counted(answers)
+    usable = [a for a in told if a.node in able]
+    # Who may not be promoted can still tell how far those have to be who may.
+    for among in (usable, told):
+        placed = [a for a in among if _has_known_timeline(state, a)]
+        if hold_every_commit(state, placed):
+            end = max(a.wal_end for a in placed if a.wal_end is not None)
+            furthest = tuple(a for a in placed if a in usable and a.wal_end == end)
+            if furthest:
+                return furthest
     return tuple(a for a in usable if hold_every_commit(state, (a,)))
 
 

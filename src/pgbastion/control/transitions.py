@@ -19,6 +19,8 @@ class Duty(StrEnum):
     """No role was ever assigned; others make the first data directory."""
     HOLD = "hold"
     """It holds the current epoch."""
+    FENCED = "fenced"
+    """It holds the current epoch, and an operator fenced it by force."""
     GIVE_UP = "give_up"
     """It holds an epoch that was revoked or latched as ended, not yet released."""
     FOLLOW = "follow"
@@ -75,6 +77,8 @@ class Step(StrEnum):
     CHECKPOINT = "checkpoint"
     HAND_OVER = "hand_over"
     GIVE_ROLE_ON = "give_role_on"
+    STOP_FENCED = "stop_fenced"
+    GIVE_FENCED_BACK = "give_fenced_back"
     SERVE = "serve"
     STOP = "stop"
     GIVE_BACK = "give_back"
@@ -86,6 +90,7 @@ class Step(StrEnum):
     STAY_STOPPED = "stay_stopped"
     CHECK_HISTORY = "check_history"
     POINT_AT_PRIMARY = "point_at_primary"
+    READY_SLOTS = "ready_slots"
     STAY_CUT = "stay_cut"
     STREAM = "stream"
 
@@ -102,6 +107,13 @@ _PROBLEM: Final = Transition(
     (Step.REPORT_PROBLEM,), "the data directory cannot be used: a human looks"
 )
 _FENCE: Final = Transition((Step.FENCE,), "no lease, no primary: kill it first")
+_FENCED_AT_REST: Final = Transition(
+    (Step.GIVE_FENCED_BACK,), "nothing may write: another node may have the role"
+)
+_FENCED_RUNS: Final = Transition(
+    (Step.STOP_FENCED, Step.GIVE_FENCED_BACK),
+    "stop what may write, then another node may have the role",
+)
 
 TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
     (Duty.FOUND, Found.UNUSABLE): _PROBLEM,
@@ -202,6 +214,15 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
         (Step.RESUME, Step.HOLD_LEASE, Step.AWAIT_LEASE, Step.TAKE_UP),
         "the first epoch of a server that was found running begins when it is armed",
     ),
+    (Duty.FENCED, Found.UNMARKED): _FENCED_AT_REST,
+    (Duty.FENCED, Found.UNUSABLE): _FENCED_AT_REST,
+    (Duty.FENCED, Found.EMPTY): _FENCED_AT_REST,
+    (Duty.FENCED, Found.STOPPED): _FENCED_AT_REST,
+    (Duty.FENCED, Found.STARTING): _FENCED_AT_REST,
+    (Duty.FENCED, Found.STANDBY): _FENCED_AT_REST,
+    (Duty.FENCED, Found.PROMOTING): _FENCED_RUNS,
+    (Duty.FENCED, Found.PRIMARY): _FENCED_RUNS,
+    (Duty.FENCED, Found.TAKEN_OVER): _FENCED_RUNS,
     (Duty.GIVE_UP, Found.UNMARKED): Transition(
         (Step.GIVE_BACK,), "nothing of this epoch runs: give it back"
     ),
@@ -242,7 +263,12 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
         (Step.AWAIT_START,), "the standby is starting"
     ),
     (Duty.FOLLOW, Found.STANDBY): Transition(
-        (Step.CHECK_HISTORY, Step.POINT_AT_PRIMARY, Step.STREAM),
+        (
+            Step.CHECK_HISTORY,
+            Step.POINT_AT_PRIMARY,
+            Step.READY_SLOTS,
+            Step.STREAM,
+        ),
         "follow the new primary where the history allows it",
     ),
     (Duty.FOLLOW, Found.PROMOTING): _FENCE,

@@ -158,7 +158,13 @@ class Executor:
                 return await self._stop(action)
             case act.StartStandby() | act.StartPrimary():
                 return await self._start(action)
-            case act.Promote() | act.Follow() | act.ApplySyncSet() | act.KeepSlots():
+            case (
+                act.Promote()
+                | act.Follow()
+                | act.ApplySyncSet()
+                | act.KeepSlots()
+                | act.ReadySlots()
+            ):
                 async with asyncio.timeout(SQL_TIMEOUT_S):
                     return await self._ask_server(action)
             case act.Checkpoint() | act.PrepareHandOver():
@@ -236,8 +242,8 @@ class Executor:
         log.info("stopped", ms=boottime_ms() - started_ms)
         hand_over = self._own().hand_over
         if action.reason is Reason.HANDING_OVER and hand_over is not None:
-            # Clients wait meanwhile, so both look at the files at one time.
-            await asyncio.gather(self._note_end(hand_over), self._observer.inspect())
+            # Clients wait, and what else is in the directory was known before.
+            await self._note_end(hand_over)
         else:
             await self._observer.inspect()
         return True
@@ -280,7 +286,12 @@ class Executor:
     # Questions to the running server
 
     async def _ask_server(
-        self, action: act.Promote | act.Follow | act.ApplySyncSet | act.KeepSlots
+        self,
+        action: act.Promote
+        | act.Follow
+        | act.ApplySyncSet
+        | act.KeepSlots
+        | act.ReadySlots,
     ) -> bool:
         match action:
             case act.Promote():
@@ -297,6 +308,10 @@ class Executor:
                 await self._database.refresh_access(self._host.state.servers)
                 await self._database.keep_slots(nodes)
                 self._observer.look_soon()
+            case act.ReadySlots(nodes=nodes, order_id=order_id):
+                await self._database.refresh_access(self._host.state.servers)
+                await self._database.keep_slots(nodes)
+                self.prepared = order_id
         return True
 
     async def _promote(self, action: act.Promote) -> bool:

@@ -84,6 +84,7 @@ class Host:
         self._assigned_seen: tuple[Epoch, int] = (Epoch(0), 0)
         self._released_seen: tuple[Epoch, int] = (Epoch(0), 0)
         self._begun_seen: tuple[str, int] = ("", 0)
+        self._opened_seen: tuple[Epoch, int] = (Epoch(0), 0)
         self._survey: _Survey | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.accepting_epoch = Epoch(0)
@@ -145,6 +146,8 @@ class Host:
             self._assigned_seen = (held.epoch, boottime_ms())
         if held is not None and held.released and held.epoch != self._released_seen[0]:
             self._released_seen = (held.epoch, boottime_ms())
+        if held is not None and held.opened and held.epoch != self._opened_seen[0]:
+            self._opened_seen = (held.epoch, boottime_ms())
         order = applied.state.order
         if order and order.begun and order.order_id != self._begun_seen[0]:
             self._begun_seen = (order.order_id, boottime_ms())
@@ -208,6 +211,12 @@ class Host:
     def begun_ms(self) -> int:
         """When this node first saw that the newest begun order was begun."""
         return self._begun_seen[1]
+
+    @property
+    def opened_ms(self) -> int:
+        """When this node first saw that the current epoch was opened; 0: it is not."""
+        epoch, at_ms = self._opened_seen
+        return at_ms if epoch == self.state.epoch else 0
 
     # Reports
 

@@ -236,6 +236,7 @@ class Loop:
             data_changed=observer.data_changed_epoch == state.epoch != 0,
             prepared=self._executor.prepared,
             begun_ms=self._host.begun_ms,
+            opened_ms=self._host.opened_ms,
             ended_at=observer.ended_at,
             checkpointing=self._executor.checkpointing,
             sync_unsettled=self._executor.sync_unsettled,

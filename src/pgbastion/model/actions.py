@@ -204,6 +204,17 @@ class KeepSlots:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadySlots:
+    """Have these members' slots on a standby that is about to be promoted.
+
+    With no nodes and no order: it is not promoted, and must keep no WAL for anybody.
+    """
+
+    order_id: str
+    nodes: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """Write a checkpoint on the primary's own timeline."""
 
@@ -220,7 +231,7 @@ Action = (
     Propose | CloseLease | AskAges | Survey | ChangeMember | MoveLeadership | HoldLease
     | LatchRelease | Arm | EndEpoch | StopPostgres | StartStandby | StartPrimary
     | Promote | Follow | InitDb | TakeOver | NotePrimary | Examine | Copy | Rewind
-    | RecoverCrash | ApplySyncSet | KeepSlots | Checkpoint
+    | RecoverCrash | ApplySyncSet | KeepSlots | ReadySlots | Checkpoint
     | PrepareHandOver
 )  # fmt: skip
 

@@ -156,6 +156,7 @@ class OrderOutcome(StrEnum):
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
     """The primary had changed before the order was begun."""
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +181,35 @@ class Order:
     outcome: OrderOutcome | None = None
     detail: str = ""
     settled_at: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A change of the primary that is to be ordered later; it is given at most once."""
+
+    order_id: str
+    """The id that the order will have."""
+    target: NodeId | None
+    """None: the best standby at that time."""
+    drain_ms: int
+    cause: str
+    at: str
+    due_at: str
+    """Wall-clock time, written as ``at``: it is given from then on."""
+    expires_at: str
+    """Not given by then, it is dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fence:
+    """An operator keeps a node from the primary role until it is taken back."""
+
+    node: NodeId
+    force: bool
+    """A primary stops at once; otherwise it hands its role over first."""
+    drain_ms: int
+    cause: str
+    at: str
 
 
 ChangeKind = Literal["assigned", "opened", "released", "revoked", "vouched"]
@@ -227,6 +257,10 @@ class ClusterState:
     history: tuple[Change, ...] = ()
     orders: tuple[Order, ...] = ()
     """The newest orders, oldest first; only the last one may be without outcome."""
+    scheduled: tuple[Schedule, ...] = ()
+    """What is to be ordered later, in the order in which it was asked for."""
+    fences: tuple[Fence, ...] = ()
+    """The nodes that an operator fenced."""
     recent: tuple[str, ...] = field(default=(), repr=False)
     """Ids of the newest proposals, so that a repeated one changes nothing."""
 
@@ -237,6 +271,10 @@ class ClusterState:
     def named(self, node: NodeId) -> Member | None:
         """Return the member with this name, or None."""
         return next((m for m in self.members if m.name == node), None)
+
+    def fence(self, node: NodeId) -> Fence | None:
+        """Return the fence around a node, or None."""
+        return next((f for f in self.fences if f.node == node), None)
 
     @property
     def order(self) -> Order | None:

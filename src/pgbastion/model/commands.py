@@ -16,6 +16,7 @@ from pgbastion.model.cluster import (
     OrderOutcome,
     Policy,
     ReplicationMode,
+    Schedule,
     SyncSet,
 )
 from pgbastion.model.ids import (
@@ -215,10 +216,42 @@ class SettleOrder:
     kind: Literal["settle_order"] = "settle_order"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleOrder:
+    """An operator wants a change of the primary at a later time."""
+
+    schedule: Schedule
+    kind: Literal["schedule_order"] = "schedule_order"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unschedule:
+    """What was scheduled is dropped: cancelled, or too late."""
+
+    order_id: str
+    outcome: OrderOutcome
+    detail: str
+    at: str
+    kind: Literal["unschedule"] = "unschedule"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetFence:
+    """An operator fences a node, or takes that back."""
+
+    node: NodeId
+    fenced: bool
+    force: bool
+    drain_ms: int
+    cause: str
+    at: str
+    kind: Literal["set_fence"] = "set_fence"
+
+
 Command = (
     Found | Join | Leave | Declare | Assign | Resume | Opened | SetSync | Release
     | Revoke | Pause | Running | GiveOrder | BeginOrder | SettleOrder
-    | Vouched
+    | Vouched | ScheduleOrder | Unschedule | SetFence
 )  # fmt: skip
 
 

@@ -25,6 +25,9 @@ class Reason(StrEnum):
     LAG_TOO_LARGE = "lag_too_large"
     FURTHEST_CHOSEN = "furthest_chosen"
     ORDER_EXPIRED = "order_expired"
+    SCHEDULE_DUE = "schedule_due"
+    SCHEDULE_MISSED = "schedule_missed"
+    FENCED_HANDS_OVER = "fenced_hands_over"
     VOUCHED_FOR = "vouched_for"
     FORCED = "forced"
     TARGET_NOT_AS_FAR = "target_not_as_far"
@@ -43,6 +46,8 @@ class Reason(StrEnum):
     HANDING_OVER = "handing_over"
     HANDOVER_FAILED = "handover_failed"
     HANDED_OVER = "handed_over"
+    FENCED_WAITS = "fenced_waits"
+    FENCED_BY_OPERATOR = "fenced_by_operator"
     ENDING_EPOCHS = "ending_epochs"
     WITNESS = "witness"
     JOB_RUNNING = "job_running"
@@ -106,6 +111,11 @@ SENTENCES: dict[Reason, str] = {
     Reason.HANDOVER_FAILED: "the order ends, the primary stays what it is",
     Reason.HANDED_OVER: "PostgreSQL has ended in order, the role is free",
     Reason.ORDER_EXPIRED: "an order could not be begun in time",
+    Reason.SCHEDULE_DUE: "the time of a scheduled switchover has come",
+    Reason.SCHEDULE_MISSED: "a scheduled switchover was not possible in its window",
+    Reason.FENCED_HANDS_OVER: "the primary is fenced, a standby takes the role over",
+    Reason.FENCED_WAITS: "fenced, but no standby can take the role over yet",
+    Reason.FENCED_BY_OPERATOR: "an operator fenced this node by force",
     Reason.VOUCHED_FOR: "an operator vouches that the silent holder is off",
     Reason.FORCED: "an operator takes a loss of commits into account",
     Reason.TARGET_NOT_AS_FAR: "nobody is known to have all that the primary wrote",

@@ -25,7 +25,8 @@ class NodeRole(StrEnum):
     STANDBY = "standby"
     WITNESS = "witness"
     FENCED = "fenced"
-    """It is, or just was, a primary that may not take writes any more."""
+    """It is, or just was, a primary that may not take writes any more, or an operator
+    fenced it."""
     STARTING = "starting"
     """None of the others yet: joining, copying, recovering, or stopped."""
 
@@ -229,6 +230,8 @@ class NodeSnapshot:
             return NodeRole.WITNESS
         if self.holds_primary:
             return NodeRole.PRIMARY
+        if self.state.fence(self.node) is not None:
+            return NodeRole.FENCED
         if report.state is PostgresState.STANDBY:
             return NodeRole.STANDBY
         held = self.state.assignment

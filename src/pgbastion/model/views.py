@@ -261,6 +261,8 @@ class NodeView:
     """The order for which all is prepared on this node."""
     begun_ms: int = 0
     """When this node first saw that the open order was begun."""
+    opened_ms: int = 0
+    """When this node first saw that the current epoch was opened; 0: it is not."""
     checkpointing: bool = False
     """A checkpoint that was asked for is under way."""
     sync_unsettled: bool = False

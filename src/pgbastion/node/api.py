@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pgbastion._build import COMMIT, VERSION
-from pgbastion.api.ports import Done, Outcome, Refused, Unknown
+from pgbastion.api.ports import Done, Outcome, Refused, Unknown, When
 from pgbastion.clock import NS_PER_MS, boottime_ms
 from pgbastion.control.apply import Outcome as Applied
 from pgbastion.control.routing import Routing
@@ -31,6 +31,7 @@ from pgbastion.model.snapshot import (
 )
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.ordering import Ordering
+from pgbastion.node.wishing import CAUSE
 from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
 from pgbastion.proxy.listener import Proxy
@@ -199,6 +200,7 @@ class NodeCommands:
         self._host = host
         self._members = members
         self._ordering = ordering
+        self._wishing = ordering.wishing
         self._reload = reload
 
     async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:
@@ -241,13 +243,46 @@ class NodeCommands:
         log.info("pause_set", paused=paused)
         return Done(facts={"paused": paused, "changed": outcome is Applied.OK})
 
-    async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
+    async def switch_over(
+        self, to: NodeId | None, drain_ms: int | None, *, dry_run: bool = False
+    ) -> Outcome:
         """Order a planned change of the primary."""
-        return await self._ordering.switch_over(to, drain_ms, cause="an operator")
+        return await self._ordering.switch_over(
+            to, drain_ms, cause=CAUSE, dry_run=dry_run
+        )
 
-    async def fail_over(self, to: NodeId, *, force: bool) -> Outcome:
+    async def fail_over(
+        self,
+        to: NodeId,
+        *,
+        force: bool,
+        drain_ms: int | None = None,
+        dry_run: bool = False,
+    ) -> Outcome:
         """Order a change of the primary that needs no living one."""
-        return await self._ordering.fail_over(to, force=force, cause="an operator")
+        return await self._ordering.fail_over(
+            to, force=force, drain_ms=drain_ms, cause=CAUSE, dry_run=dry_run
+        )
+
+    async def schedule(
+        self, to: NodeId | None, drain_ms: int | None, when: When
+    ) -> Outcome:
+        """Have a switchover ordered later."""
+        return await self._wishing.schedule(to, drain_ms, when)
+
+    async def cancel(self, order_id: str | None) -> Outcome:
+        """Drop what is scheduled, or an order that was not begun."""
+        return await self._wishing.cancel(order_id)
+
+    async def fence(
+        self, node: NodeId, *, force: bool, drain_ms: int | None
+    ) -> Outcome:
+        """Keep a node from the primary role."""
+        return await self._wishing.fence(node, force=force, drain_ms=drain_ms)
+
+    async def unfence(self, node: NodeId) -> Outcome:
+        """Let a fenced node take part again."""
+        return await self._wishing.unfence(node)
 
     async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""

@@ -11,15 +11,15 @@ from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome as Applied
 from pgbastion.control.loss import absent, possible_loss, primary_lives
 from pgbastion.control.orders import best_target, unfit
+from pgbastion.control.wishes import ORDER_VALID_MS
 from pgbastion.ha.host import Host
 from pgbastion.model.cluster import Order, OrderKind
 from pgbastion.model.commands import GiveOrder
 from pgbastion.model.ids import NodeId
+from pgbastion.node.wishing import Wishing
 from pgbastion.observe.logging import get_logger
 
 PROPOSE_TIMEOUT_S: Final = 2.0
-VALID_MS: Final = 300_000
-"""Beyond the drain: an order that was not begun by then is void."""
 LOOK: Final = "look at /cluster and /cluster/replication, then repeat"
 
 log = get_logger("orders")
@@ -40,6 +40,7 @@ class Ordering:
         self._host = host
         self._fresh_ms = fresh_ms
         self._drain_ms = drain_ms
+        self.wishing = Wishing(host, fresh_ms=fresh_ms, drain_ms=drain_ms)
 
     def best(self) -> NodeId | None:
         """Return who should take the role over now; None: nobody can."""
@@ -51,9 +52,17 @@ class Ordering:
         return boottime_ms() - self._fresh_ms
 
     async def switch_over(
-        self, to: NodeId | None, drain_ms: int | None, *, cause: str
+        self,
+        to: NodeId | None,
+        drain_ms: int | None,
+        *,
+        cause: str,
+        dry_run: bool = False,
     ) -> Outcome:
-        """Order a planned change of the primary; it is carried out by the holder."""
+        """Order a planned change of the primary; it is carried out by the holder.
+
+        A dry run checks everything and changes nothing.
+        """
         state = self._host.state
         target = to or self.best()
         if target is None:
@@ -69,12 +78,22 @@ class Ordering:
             return Refused(
                 code="unfit", message=f"no switchover to {target}: {why}", remedy=LOOK
             )
+        if dry_run:
+            return Done(facts={"to": target, "dry_run": True})
         drain = self._drain_ms() if drain_ms is None else drain_ms
         return await self._give(
             self._order(OrderKind.SWITCHOVER, target, drain_ms=drain, cause=cause)
         )
 
-    async def fail_over(self, to: NodeId, *, force: bool, cause: str) -> Outcome:
+    async def fail_over(
+        self,
+        to: NodeId,
+        *,
+        force: bool,
+        cause: str,
+        drain_ms: int | None = None,
+        dry_run: bool = False,
+    ) -> Outcome:
         """Order a change of the primary; a living one hands its role over.
 
         Without one, what could be lost is told, and accepted with ``force`` only: that
@@ -101,18 +120,23 @@ class Ordering:
                 remedy="wait for more nodes, or make sure that the old primary is off "
                 "and accept the loss with force",
             )
+        if dry_run:
+            facts = {"to": to, "dry_run": True, "primary_lives": lives}
+            return Done(facts={**facts, "possible_loss": loss})
         log.warning("failover_ordered", to=to, force=force, possible_loss=loss or "")
-        order = self._order(
-            OrderKind.FAILOVER, to, drain_ms=self._drain_ms(), cause=cause
-        )
+        drain = self._drain_ms() if drain_ms is None else drain_ms
+        order = self._order(OrderKind.FAILOVER, to, drain_ms=drain, cause=cause)
         # Nobody vouches for the death of a primary that lives.
-        return await self._give(replace(order, force=force and not lives))
+        given = await self._give(replace(order, force=force and not lives))
+        if isinstance(given, Done):
+            return Done(facts={**given.facts, "possible_loss": loss})
+        return given
 
     def _order(
         self, kind: OrderKind, target: NodeId, *, drain_ms: int, cause: str
     ) -> Order:
         now = datetime.now(UTC)
-        expires = now + timedelta(milliseconds=VALID_MS + drain_ms)
+        expires = now + timedelta(milliseconds=ORDER_VALID_MS + drain_ms)
         return Order(
             order_id=random.token_hex(8),
             order=kind,

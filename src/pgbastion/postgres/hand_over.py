@@ -57,6 +57,10 @@ class PlannedEnd:
         Raises:
             PostgresError: Its files cannot be read.
         """
+        end = await self._offline.proven_end()
+        return end or await self._ended_at()
+
+    async def _ended_at(self) -> WalEnd | None:
         control = await self._offline.control()
         end = await self._offline.shutdown_end(control)
         if end is None:

@@ -6,6 +6,7 @@ from typing import Final
 from pgbastion.errors import PostgresError
 from pgbastion.model.ids import Timeline
 from pgbastion.model.wal import Lsn, WalEnd, format_lsn
+from pgbastion.postgres import shutdown_record
 from pgbastion.postgres.bootstrap import single_user
 from pgbastion.postgres.files import Files
 from pgbastion.postgres.history import HistoryFiles
@@ -17,6 +18,7 @@ from pgbastion.postgres.parse import (
     parse_controldata,
     parse_last_record,
     record_end,
+    segment_name,
 )
 from pgbastion.postgres.programs import ProgramError, Programs
 
@@ -87,6 +89,19 @@ class Offline:
             if later is not None and later.lsn > begin:
                 end = later
         return end
+
+    async def proven_end(self) -> WalEnd | None:
+        """Return the end of the shutdown checkpoint without starting a program.
+
+        None: `shutdown_end` has to find out. For a moment in which clients wait.
+
+        Raises:
+            PostgresError: A file cannot be read.
+        """
+        data_dir = self._paths.data_dir
+        return await self._files.run(
+            "read the last checkpoint", lambda: shutdown_record.shutdown_end(data_dir)
+        )
 
     async def shutdown_end(self, control: ControlData) -> Lsn | None:
         """Return the end of the shutdown checkpoint, if that is the last record.
@@ -207,13 +222,6 @@ class Offline:
             and fork >= start.lsn
         ]
         return sorted(found, key=lambda history: history.timeline)
-
-
-def segment_name(timeline: Timeline, lsn: Lsn, segment_bytes: int) -> str:
-    """Return the name of the WAL file that holds ``lsn``."""
-    number = lsn // segment_bytes
-    per_id = (1 << 32) // segment_bytes
-    return f"{timeline:08X}{number // per_id:08X}{number % per_id:08X}"
 
 
 def _end_of(record: WalRecord, control: ControlData) -> Lsn:

@@ -222,6 +222,13 @@ def record_end(record: WalRecord, *, block_bytes: int, segment_bytes: int) -> Ls
     return Lsn(-(-position // ALIGNMENT) * ALIGNMENT)
 
 
+def segment_name(timeline: Timeline, lsn: Lsn, segment_bytes: int) -> str:
+    """Return the name of the WAL file that holds ``lsn``."""
+    number = lsn // segment_bytes
+    per_id = (1 << 32) // segment_bytes
+    return f"{timeline:08X}{number // per_id:08X}{number % per_id:08X}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fork:
     """Where a timeline was left for the next one of a history."""

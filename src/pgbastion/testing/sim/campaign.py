@@ -29,6 +29,11 @@ UNREACHED_REASONS: Final[dict[Reason, str]] = {
     Reason.SAYING_RUNNING: BY_PEOPLE,
     Reason.ORDER_EXPIRED: BY_PEOPLE,
     Reason.VOUCHED_FOR: BY_PEOPLE,
+    Reason.SCHEDULE_DUE: BY_PEOPLE,
+    Reason.SCHEDULE_MISSED: BY_PEOPLE,
+    Reason.FENCED_HANDS_OVER: BY_PEOPLE,
+    Reason.FENCED_WAITS: BY_PEOPLE,
+    Reason.FENCED_BY_OPERATOR: BY_PEOPLE,
     Reason.FORCED: BY_PEOPLE,
     Reason.TARGET_NOT_AS_FAR: BY_PEOPLE,
     Reason.HANDOVER_WAITS: BY_PEOPLE,
@@ -59,6 +64,7 @@ UNREACHED_TRANSITIONS: Final[dict[str, str]] = {
         for found in Found
         if found is not Found.EMPTY
     },
+    **{f"{Duty.FENCED} <- {found}": BY_PEOPLE for found in Found},
     "hold <- empty": KEPT,
     "give_up <- empty": KEPT,
     "follow <- unusable": KEPT,

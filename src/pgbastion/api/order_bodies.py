@@ -1,0 +1,118 @@
+"""The bodies of requests that change the primary, or who may become it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from pgbastion.api.bodies import Body, DurationMs, Name
+from pgbastion.api.ports import When
+from pgbastion.config.units import parse_duration_ms
+from pgbastion.model.ids import NodeId
+
+WINDOW_MS: Final = 30_000
+"""How long after its time a scheduled switchover may still begin."""
+
+
+def _instant(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise ValueError("is no time")  # noqa: TRY004 - pydantic wants this one
+    if value.startswith("+"):
+        wait_ms = parse_duration_ms(value[1:])
+        return datetime.now(UTC) + timedelta(milliseconds=wait_ms)
+    instant = datetime.fromisoformat(value)
+    if instant.tzinfo is None:
+        raise ValueError("lacks its time zone, for instance Z or +01:00")
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError as exc:
+        raise ValueError("is beyond the calendar") from exc
+
+
+Instant = Annotated[
+    datetime,
+    BeforeValidator(_instant),
+    WithJsonSchema({"type": "string", "examples": ["2030-01-31T03:00:00Z", "+10m"]}),
+]
+
+
+class OfNode(Body):
+    """A node, by any of its words; Patroni's tools say ``candidate``."""
+
+    to: Name | None = Field(None, description="The node.")
+    target: Name | None = Field(None, description="The same.")
+    candidate: Name | None = Field(None, description="The same.")
+    node: Name | None = Field(None, description="The same.")
+
+    @property
+    def named(self) -> NodeId | None:
+        """The node, under whichever key it came; None: none is named."""
+        name = self.to or self.target or self.candidate or self.node
+        return NodeId(name) if name else None
+
+
+class OfPrimary(OfNode):
+    """Who is to be the primary, and how."""
+
+    leader: Name | None = Field(None, description="The primary that is meant.")
+    drain: DurationMs | None = Field(
+        None, description="How long open transactions may go on."
+    )
+    dry_run: bool = Field(default=False, description="Check, and change nothing.")
+
+
+class SwitchOver(OfPrimary):
+    """Who is to be the primary, at once or later."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"to": "node2"}, {}, {"at": "+10m"}]}
+    )
+    at: Instant | None = Field(None, description="When, with a time zone, or from now.")
+    scheduled_at: Instant | None = Field(None, description="The same.")
+    within: DurationMs = Field(
+        WINDOW_MS, gt=0, description="How long after that it may still begin."
+    )
+    cancel: bool = Field(
+        default=False, description="Drop what is scheduled or has not begun."
+    )
+    id: str | None = Field(None, max_length=64, description="Drop only this one.")
+
+    @property
+    def when(self) -> When | None:
+        """The time for later; None: at once."""
+        due = self.at or self.scheduled_at
+        return When(due=due, valid_ms=self.within) if due is not None else None
+
+
+class Cancel(Body):
+    """What is to be dropped."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{}]})
+    id: str | None = Field(None, max_length=64, description="Drop only this one.")
+
+
+class FailOver(OfPrimary):
+    """Who is to be the primary, also without a living one."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"to": "node2"}]})
+    force: bool = Field(
+        default=False, description="Also where commits could be lost; vouches for it."
+    )
+
+
+class Fence(OfNode):
+    """Which node is to be kept from the primary role."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"node": "node2"}]})
+    force: bool = Field(
+        default=False, description="A primary stops at once; writes may stop."
+    )
+    drain: DurationMs | None = Field(
+        None, description="How long a primary's open transactions may go on."
+    )
+
+
+class Unfence(OfNode):
+    """Which node may take part again."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"node": "node2"}]})

@@ -1,0 +1,68 @@
+"""What people change by a request: the primary, now or later, and who may become it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from pgbastion.api.order_bodies import (
+    Cancel,
+    FailOver,
+    Fence,
+    OfNode,
+    SwitchOver,
+    Unfence,
+)
+from pgbastion.api.ports import Commands, Outcome
+from pgbastion.api.problems import bad_request
+from pgbastion.model.ids import NodeId
+
+
+async def switch_over(commands: Commands, body: SwitchOver) -> Outcome:
+    """Order a planned change of the primary; the answer's id is in /raft/directives."""
+    if body.cancel:
+        return await commands.cancel(body.id)
+    when = body.when
+    if when is None or body.dry_run:
+        return await commands.switch_over(body.named, body.drain, dry_run=body.dry_run)
+    return await commands.schedule(body.named, body.drain, when)
+
+
+async def cancel(commands: Commands, body: Cancel) -> Outcome:
+    """Drop what is scheduled, and an order that has not begun."""
+    return await commands.cancel(body.id)
+
+
+async def fail_over(commands: Commands, body: FailOver) -> Outcome:
+    """Order a change of the primary that needs no living one; answers with an id."""
+    return await commands.fail_over(
+        _named(body), force=body.force, drain_ms=body.drain, dry_run=body.dry_run
+    )
+
+
+async def fence(commands: Commands, body: Fence) -> Outcome:
+    """Keep a node from the primary role until it is unfenced."""
+    return await commands.fence(_named(body), force=body.force, drain_ms=body.drain)
+
+
+async def unfence(commands: Commands, body: Unfence) -> Outcome:
+    """Let a fenced node take part again."""
+    return await commands.unfence(_named(body))
+
+
+def _named(body: OfNode) -> NodeId:
+    if body.named is None:
+        raise bad_request("the node is missing", body.usage())
+    return body.named
+
+
+Change = Callable[[Commands, Any], Awaitable[Outcome]]
+
+# By method and path.
+ORDERS: Final[
+    Mapping[tuple[str, str], Callable[[Commands, Any], Awaitable[Outcome]]]
+] = {
+    ("POST", "/cluster/switchover"): switch_over,
+    ("DELETE", "/cluster/switchover"): cancel,
+    ("POST", "/cluster/failover"): fail_over,
+    ("POST", "/cluster/fence"): fence,
+    ("POST", "/cluster/unfence"): unfence,
+}

@@ -1,0 +1,115 @@
+"""How the state takes what an operator wants for later, or for as long as it stands.
+
+Source: docs/explanation/orders.md.
+"""
+
+from dataclasses import replace
+from typing import Final, assert_never
+
+from pgbastion.control.apply_orders import DRAIN_MAX_MS, ORDERS_MAX
+from pgbastion.control.outcomes import Outcome
+from pgbastion.model.cluster import (
+    ClusterState,
+    Fence,
+    Order,
+    OrderKind,
+    OrderOutcome,
+    Schedule,
+)
+from pgbastion.model.commands import ScheduleOrder, SetFence, Unschedule
+from pgbastion.model.ids import NodeId, Revision
+
+SCHEDULED_MAX: Final = 10
+
+Wish = ScheduleOrder | Unschedule | SetFence
+
+
+def apply_wish(state: ClusterState, command: Wish) -> ClusterState | Outcome:
+    """Take a schedule, its end, a fence, or the end of that."""
+    match command:
+        case ScheduleOrder():
+            return _schedule(state, command.schedule)
+        case Unschedule():
+            return _unschedule(state, command)
+        case SetFence():
+            return _set_fence(state, command)
+        case _:
+            assert_never(command)
+
+
+def _schedule(state: ClusterState, wish: Schedule) -> ClusterState | Outcome:
+    ordered = {order.order_id for order in state.orders}
+    if wish.order_id in ordered | {s.order_id for s in state.scheduled}:
+        return Outcome.DUPLICATE
+    if len(state.scheduled) >= SCHEDULED_MAX:
+        return Outcome.TOO_MANY_SCHEDULED
+    if wish.target is not None:
+        member = state.named(wish.target)
+        if member is None or member.postgres_port is None:
+            return Outcome.UNKNOWN_MEMBER
+    sensible = 0 <= wish.drain_ms <= DRAIN_MAX_MS and wish.due_at < wish.expires_at
+    if not wish.order_id or not sensible:
+        return Outcome.SENSELESS
+    taken = replace(
+        wish,
+        cause=wish.cause[:200],
+        at=wish.at[:40],
+        due_at=wish.due_at[:40],
+        expires_at=wish.expires_at[:40],
+    )
+    return replace(state, scheduled=(*state.scheduled, taken))
+
+
+def _unschedule(state: ClusterState, command: Unschedule) -> ClusterState | Outcome:
+    """Drop what was scheduled, and keep it among the orders with its outcome."""
+    wish = next((s for s in state.scheduled if s.order_id == command.order_id), None)
+    if wish is None:
+        return Outcome.NO_SUCH_ORDER
+    if command.outcome not in (OrderOutcome.CANCELLED, OrderOutcome.EXPIRED):
+        return Outcome.SENSELESS
+    dropped = Order(
+        order_id=wish.order_id,
+        order=OrderKind.SWITCHOVER,
+        target=wish.target or NodeId(""),
+        epoch=state.epoch,
+        drain_ms=wish.drain_ms,
+        force=False,
+        cause=wish.cause,
+        at=wish.at,
+        expires_at=wish.expires_at,
+        outcome=command.outcome,
+        detail=command.detail[:200],
+        settled_at=command.at[:40],
+    )
+    left = tuple(s for s in state.scheduled if s is not wish)
+    # Only the last one may be without outcome.
+    settled = len(state.orders) - (state.order is not None)
+    orders = (*state.orders[:settled], dropped, *state.orders[settled:])
+    return replace(state, scheduled=left, orders=orders[-ORDERS_MAX:])
+
+
+def _set_fence(state: ClusterState, command: SetFence) -> ClusterState | Outcome:
+    """Fence a node or take that back; an assignment decided before is refused."""
+    member = state.named(command.node)
+    if member is None or member.postgres_port is None:
+        return Outcome.UNKNOWN_MEMBER
+    if not 0 <= command.drain_ms <= DRAIN_MAX_MS:
+        return Outcome.SENSELESS
+    old = state.fence(command.node)
+    others = tuple(f for f in state.fences if f.node != command.node)
+    if not command.fenced:
+        if old is None:
+            return Outcome.NO_CHANGE
+        return replace(state, revision=Revision(state.revision + 1), fences=others)
+    fence = Fence(
+        node=command.node,
+        force=command.force or (old is not None and old.force),
+        drain_ms=command.drain_ms,
+        cause=command.cause[:200],
+        at=command.at[:40],
+    )
+    if old is not None and old.force == fence.force:
+        return Outcome.NO_CHANGE
+    return replace(
+        state, revision=Revision(state.revision + 1), fences=(*others, fence)
+    )

@@ -1,0 +1,171 @@
+"""What an operator wants for later, or for as long as it stands, and when it is done.
+
+A schedule becomes an order within its window of wall-clock time, once, or is dropped. A
+fenced primary gets an order to hand its role over, again and again until it could.
+
+Source: docs/explanation/orders.md.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from pgbastion.control.orders import best_target, unfit
+from pgbastion.model.actions import Decision, Propose
+from pgbastion.model.cluster import (
+    ClusterState,
+    Fence,
+    Order,
+    OrderKind,
+    OrderOutcome,
+    Schedule,
+)
+from pgbastion.model.commands import GiveOrder, Unschedule
+from pgbastion.model.ids import NodeId
+from pgbastion.model.reasons import Reason
+from pgbastion.model.views import ClusterView, NodeView, Received
+
+ORDER_VALID_MS: Final = 300_000
+"""Beyond the drain: an order that was not begun by then is void."""
+AGAIN_MS: Final = 10_000
+"""How long after a hand-over of a fenced primary that failed the next one begins."""
+
+
+def later(at: str, ms: int) -> str:
+    """Return a wall-clock time ``ms`` milliseconds after another one, in its form.
+
+    What is no time stays as it is: a word of the log may be anything.
+    """
+    try:
+        moved = datetime.fromisoformat(at) + timedelta(milliseconds=ms)
+    except (ValueError, OverflowError):
+        return at
+    return moved.isoformat(timespec="milliseconds")
+
+
+def decide_wish(view: ClusterView) -> Decision | None:
+    """Give the order that a schedule or a fence asks for now; None: nothing is due."""
+    late = _drop_late(view)
+    if late is not None:
+        return late
+    held = view.state.assignment
+    if view.state.order is not None or held is None or not held.live:
+        return None
+    fence = view.state.fence(held.node)
+    if fence is not None:
+        return _hand_fenced_over(view, fence)
+    return _give_due(view)
+
+
+def _drop_late(view: ClusterView) -> Decision | None:
+    """Drop what could not be given within its window."""
+    for wish in view.state.scheduled:
+        if view.at > wish.expires_at:
+            why = _unfit(view, wish)[1] or "nobody could give it in time"
+            drop = Unschedule(
+                order_id=wish.order_id,
+                outcome=OrderOutcome.EXPIRED,
+                detail=why,
+                at=view.at,
+            )
+            actions = (Propose(command=drop),)
+            return Decision(Reason.SCHEDULE_MISSED, actions, detail=why)
+    return None
+
+
+def _give_due(view: ClusterView) -> Decision | None:
+    """Give the first order that is due and can be carried out."""
+    for wish in view.state.scheduled:
+        if not wish.due_at <= view.at <= wish.expires_at:
+            continue
+        target, why = _unfit(view, wish)
+        if target is None or why is not None:
+            # Its window is still open: who lags or is silent now may be ready then.
+            continue
+        order = _order(
+            view, wish.order_id, target, drain_ms=wish.drain_ms, cause=wish.cause
+        )
+        give = Propose(command=GiveOrder(order=order))
+        return Decision(Reason.SCHEDULE_DUE, (give,), detail=target)
+    return None
+
+
+def _unfit(view: ClusterView, wish: Schedule) -> tuple[NodeId | None, str | None]:
+    """Return whom a schedule means now, and why that one cannot take the role."""
+    fresh_ms = view.now_ms - view.report_ms
+    if wish.target is None:
+        best = best_target(view.state, view.reports, fresh_since_ms=fresh_ms)
+        return best, None if best else "no standby could take the role"
+    why = unfit(view.state, view.reports, wish.target, fresh_since_ms=fresh_ms)
+    return wish.target, why
+
+
+def _hand_fenced_over(view: ClusterView, fence: Fence) -> Decision | None:
+    """Have a fenced primary hand its role over, if a standby can take it."""
+    if fence.force:
+        # It stops by itself, whoever is ready.
+        return None
+    if _failed_lately(view):
+        return None
+    target = best_target(
+        view.state, view.reports, fresh_since_ms=view.now_ms - view.report_ms
+    )
+    if target is None:
+        return None
+    # The index makes the id unique: each attempt has its own.
+    order_id = f"fence-{view.state.epoch}-{view.state.index}"
+    cause = f"{fence.node} is fenced: {fence.cause}"
+    order = _order(view, order_id, target, drain_ms=fence.drain_ms, cause=cause)
+    return Decision(
+        Reason.FENCED_HANDS_OVER,
+        (Propose(command=GiveOrder(order=order)),),
+        detail=f"{fence.node} to {target}",
+    )
+
+
+def _failed_lately(view: ClusterView) -> bool:
+    last = view.state.orders[-1] if view.state.orders else None
+    if last is None or last.epoch != view.state.epoch:
+        return False
+    return view.at < later(last.settled_at, AGAIN_MS)
+
+
+def _order(
+    view: ClusterView, order_id: str, target: NodeId, *, drain_ms: int, cause: str
+) -> Order:
+    return Order(
+        order_id=order_id,
+        order=OrderKind.SWITCHOVER,
+        target=target,
+        epoch=view.state.epoch,
+        drain_ms=drain_ms,
+        force=False,
+        cause=cause,
+        at=view.at,
+        expires_at=later(view.at, ORDER_VALID_MS + drain_ms),
+    )
+
+
+def unfenceable(
+    state: ClusterState,
+    reports: Mapping[NodeId, Received],
+    node: NodeId,
+    *,
+    fresh_since_ms: int,
+) -> str | None:
+    """Return what would suffer from a fence around a node; None: nothing."""
+    held = state.assignment
+    if held is not None and held.live and held.node == node:
+        others = best_target(state, reports, fresh_since_ms=fresh_since_ms)
+        if others is None:
+            return f"{node} is the primary and no standby can take the role over now"
+    left = [m for m in state.servers if not m.nofailover and not state.fence(m.name)]
+    if [m.name for m in left] == [node]:
+        return f"no node that may become the primary would be left without {node}"
+    return None
+
+
+def must_stop(view: NodeView) -> bool:
+    """Tell whether this node holds an epoch and an operator fenced it by force."""
+    fence = view.state.fence(view.node)
+    return fence is not None and fence.force

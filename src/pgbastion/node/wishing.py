@@ -1,0 +1,164 @@
+"""Puts into the log what an operator wants for later, or for as long as it stands."""
+
+import secrets as random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from pgbastion.api.ports import Done, Outcome, Refused, Unknown, When
+from pgbastion.clock import boottime_ms
+from pgbastion.control.apply import Outcome as Applied
+from pgbastion.control.wishes import unfenceable
+from pgbastion.ha.host import Host
+from pgbastion.model.cluster import OrderOutcome, Schedule
+from pgbastion.model.commands import (
+    Command,
+    ScheduleOrder,
+    SetFence,
+    SettleOrder,
+    Unschedule,
+)
+from pgbastion.model.ids import NodeId
+from pgbastion.observe.logging import get_logger
+
+PROPOSE_TIMEOUT_S: Final = 2.0
+CAUSE: Final = "an operator"
+LOOK: Final = "look at /raft/directives and /cluster, then repeat"
+
+log = get_logger("orders")
+
+
+class Wishing:
+    """Takes schedules and fences on behalf of people.
+
+    Args:
+        host: The replicated state and the reports.
+        fresh_ms: How old a report may be that a check rests on.
+        drain_ms: How long older transactions get where nobody says.
+    """
+
+    def __init__(
+        self, host: Host, *, fresh_ms: int, drain_ms: Callable[[], int]
+    ) -> None:
+        self._host = host
+        self._fresh_ms = fresh_ms
+        self._drain_ms = drain_ms
+
+    async def schedule(
+        self, to: NodeId | None, drain_ms: int | None, when: When
+    ) -> Outcome:
+        """Have a switchover ordered later, within a window of time."""
+        now = datetime.now(UTC)
+        if when.due <= now:
+            return Refused(
+                code="in_the_past",
+                message=f"{_text(when.due)} is over, it is {_text(now)}",
+                remedy="choose a later time, or leave it out for at once",
+            )
+        wish = Schedule(
+            order_id=random.token_hex(8),
+            target=to,
+            drain_ms=self._drain_ms() if drain_ms is None else drain_ms,
+            cause=CAUSE,
+            at=_text(now),
+            due_at=_text(when.due),
+            expires_at=_text(when.due + timedelta(milliseconds=when.valid_ms)),
+        )
+        facts: dict[str, object] = {
+            "id": wish.order_id,
+            "to": to,
+            "due_at": wish.due_at,
+            "expires_at": wish.expires_at,
+        }
+        return await self._propose(
+            ScheduleOrder(schedule=wish), "the switchover was scheduled", facts
+        )
+
+    async def cancel(self, order_id: str | None) -> Outcome:
+        """Drop what is scheduled, or an order that was not begun; None: all of it."""
+        state = self._host.state
+        ids = [s.order_id for s in state.scheduled]
+        if state.order is not None and not state.order.begun:
+            ids.append(state.order.order_id)
+        chosen = [each for each in ids if order_id in (None, each)]
+        if not chosen:
+            return Refused(
+                code="nothing_to_cancel",
+                message="no switchover is scheduled or waits to begin"
+                if order_id is None
+                else f"{order_id} is not scheduled, and does not wait to begin",
+                remedy="look at /raft/directives",
+            )
+        for each in chosen:
+            outcome = await self._cancel(each)
+            if not isinstance(outcome, Done):
+                return outcome
+        return Done(facts={"cancelled": chosen})
+
+    async def _cancel(self, order_id: str) -> Outcome:
+        order = self._host.state.order
+        kind = Unschedule
+        if order is not None and order.order_id == order_id:
+            kind = SettleOrder  # type: ignore[assignment]
+        command = kind(
+            order_id=order_id,
+            outcome=OrderOutcome.CANCELLED,
+            detail=f"by {CAUSE}",
+            at=_text(datetime.now(UTC)),
+        )
+        return await self._propose(command, f"{order_id} was cancelled", {})
+
+    async def fence(
+        self, node: NodeId, *, force: bool, drain_ms: int | None
+    ) -> Outcome:
+        """Keep a node from the primary role; a primary hands it over, or stops."""
+        why = unfenceable(
+            self._host.state,
+            self._host.reports,
+            node,
+            fresh_since_ms=boottime_ms() - self._fresh_ms,
+        )
+        if why is not None and not force:
+            return Refused(
+                code="would_stop_writes",
+                message=f"{node} was not fenced: {why}",
+                remedy="wait for a standby, or accept that writes stop with force",
+            )
+        drain = self._drain_ms() if drain_ms is None else drain_ms
+        return await self._set_fence(node, fenced=True, force=force, drain_ms=drain)
+
+    async def unfence(self, node: NodeId) -> Outcome:
+        """Let a fenced node take part again."""
+        return await self._set_fence(node, fenced=False, force=False, drain_ms=0)
+
+    async def _set_fence(
+        self, node: NodeId, *, fenced: bool, force: bool, drain_ms: int
+    ) -> Outcome:
+        command = SetFence(
+            node=node,
+            fenced=fenced,
+            force=force,
+            drain_ms=drain_ms,
+            cause=CAUSE,
+            at=_text(datetime.now(UTC)),
+        )
+        word = "fenced" if fenced else "unfenced"
+        facts: dict[str, object] = {"node": node, "fenced": fenced}
+        return await self._propose(command, f"{node} was {word}", facts)
+
+    async def _propose(
+        self, command: Command, what: str, facts: dict[str, object]
+    ) -> Outcome:
+        outcome = await self._host.propose(command, timeout_s=PROPOSE_TIMEOUT_S)
+        if outcome is None:
+            return Unknown(message=f"nobody can tell yet whether {what}", remedy=LOOK)
+        if outcome not in (Applied.OK, Applied.NO_CHANGE):
+            return Refused(
+                code=str(outcome), message=f"not done: {outcome}", remedy=LOOK
+            )
+        log.info("wished", command=command.kind, what=what)
+        return Done(facts={**facts, "changed": outcome is Applied.OK})
+
+
+def _text(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,122 @@
+"""The API: what people order with one request."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pgbastion.api.ports import When
+from support.api_server import AUTHORISED, Api, error, serve
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    async with serve() as made:
+        yield made
+
+
+async def post(api: Api, path: str, body: object) -> None:
+    answer = await api.client.post(path, json=body, headers=AUTHORISED)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("word", ["to", "target", "candidate", "node"])
+async def test_a_node_may_be_called_by_any_of_its_words(api: Api, word: str) -> None:
+    await post(api, "/cluster/switchover", {word: "n2"})
+    await post(api, "/cluster/failover", {word: "n3"})
+
+    assert api.commands.switchovers == [("n2", None)]
+    assert api.commands.failovers == [("n3", False)]
+
+
+async def test_a_dry_run_orders_nothing(api: Api) -> None:
+    await post(api, "/cluster/switchover", {"dry_run": True, "drain": "1s"})
+    await post(api, "/cluster/failover", {"to": "n2", "force": True, "dry_run": True})
+
+    assert api.commands.switchovers == []
+    assert api.commands.wishes == [
+        ("dry run", None, 1_000),
+        ("failover", "n2", True, None, True),
+    ]
+
+
+@pytest.mark.parametrize("word", ["at", "scheduled_at"])
+async def test_a_switchover_is_scheduled(api: Api, word: str) -> None:
+    body = {word: "2030-01-31T04:00:00+01:00", "within": "1m", "to": "n2"}
+    await post(api, "/cluster/switchover", body)
+
+    due = datetime(2030, 1, 31, 3, tzinfo=UTC)
+    when = When(due=due, valid_ms=60_000)
+    assert api.commands.wishes == [("schedule", "n2", None, when)]
+
+
+async def test_a_time_may_be_told_from_now(api: Api) -> None:
+    before = datetime.now(UTC)
+    await post(api, "/cluster/switchover", {"at": "+10m"})
+    after = datetime.now(UTC)
+
+    [(word, to, drain_ms, when)] = api.commands.wishes
+    assert (word, to, drain_ms) == ("schedule", None, None)
+    assert isinstance(when, When)
+    ten = timedelta(minutes=10)
+    assert before + ten <= when.due <= after + ten
+
+
+async def test_what_is_scheduled_is_cancelled_either_way(api: Api) -> None:
+    await post(api, "/cluster/switchover", {"cancel": True, "id": "s1"})
+    answer = await api.client.request(
+        "DELETE", "/cluster/switchover", headers=AUTHORISED
+    )
+
+    assert answer.status_code == 200
+    assert api.commands.wishes == [("cancel", "s1"), ("cancel", None)]
+    assert api.commands.switchovers == []
+
+
+async def test_a_node_is_fenced_and_freed(api: Api) -> None:
+    body = {"node": "n1", "force": True, "drain": "0s"}
+    await post(api, "/cluster/fence", body)
+    await post(api, "/cluster/unfence", {"node": "n1"})
+
+    assert api.commands.wishes == [("fence", "n1", True, 0), ("unfence", "n1")]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "word"),
+    [
+        ("switchover", {"at": "soon"}, "at"),
+        ("switchover", {"at": "+soon"}, "at"),
+        ("switchover", {"at": 7}, "at"),
+        ("switchover", {"at": "2030-01-31T04:00:00"}, "time zone"),
+        ("switchover", {"at": "0001-01-01T00:00:00+23:00"}, "calendar"),
+        ("switchover", {"at": "+1m", "within": "0s"}, "within"),
+        ("switchover", {"cancel": "yes"}, "cancel"),
+        ("switchover", {"cancel": True, "id": 7}, "id"),
+        ("switchover", {"dry_run": 1}, "dry_run"),
+        ("switchover", {"target": "a b"}, "target"),
+        ("switchover", {"drain": 7}, "drain"),
+        ("switchover", {"drain": "7"}, "drain"),
+        ("failover", {}, "missing"),
+        ("failover", {"to": "n2", "force": "yes"}, "force"),
+        ("fence", {}, "missing"),
+        ("unfence", {"node": 7}, "node"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_with_how_to_say_it(
+    api: Api, path: str, body: object, word: str
+) -> None:
+    answer = await api.client.post(f"/cluster/{path}", json=body, headers=AUTHORISED)
+
+    assert answer.status_code == 400
+    told = error(answer)
+    assert word in told["message"]
+    assert told["remedy"].startswith("send for instance {")
+    assert api.commands.wishes == []
+
+
+async def test_orders_need_the_token(api: Api) -> None:
+    for method, path in (("DELETE", "switchover"), ("POST", "fence")):
+        answer = await api.client.request(method, f"/cluster/{path}")
+        assert answer.status_code == 401

@@ -1,0 +1,178 @@
+"""Schedules and fences on their way into the log."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pgbastion.api.ports import Done, Outcome, Refused, Unknown, When
+from pgbastion.clock import boottime_ms
+from pgbastion.control.apply import Outcome as Applied
+from pgbastion.model.cluster import ClusterState, OrderOutcome
+from pgbastion.model.commands import (
+    Command,
+    ScheduleOrder,
+    SetFence,
+    SettleOrder,
+    Unschedule,
+)
+from pgbastion.model.ids import NodeId
+from pgbastion.model.report import NodeReport
+from pgbastion.model.views import Received
+from pgbastion.model.wal import Lsn
+from pgbastion.node.wishing import Wishing
+from pgbastion.testing.views import (
+    cluster_state,
+    primary_report,
+    received,
+    report,
+)
+from support.ordering import N1, N2, order
+
+pytestmark = pytest.mark.anyio
+
+
+class FakeHost:
+    """Notes what is proposed, and answers what a test wants."""
+
+    def __init__(self, *reports: NodeReport) -> None:
+        self.state: ClusterState = cluster_state()
+        self.reports: dict[NodeId, Received] = received(*reports, at_ms=boottime_ms())
+        self.outcome: Applied | None = Applied.OK
+        self.proposed: list[Command] = []
+
+    async def propose(self, command: Command, *, timeout_s: float) -> Applied | None:
+        del timeout_s
+        self.proposed.append(command)
+        return self.outcome
+
+
+def wishing(host: FakeHost) -> Wishing:
+    return Wishing(host, fresh_ms=60_000, drain_ms=lambda: 700)  # type: ignore[arg-type]
+
+
+def whole() -> FakeHost:
+    return FakeHost(primary_report(), report(2, replay_lsn=Lsn(100)))
+
+
+def when(in_s: float, valid_ms: int = 30_000) -> When:
+    due = datetime.now(UTC) + timedelta(seconds=in_s)
+    return When(due=due, valid_ms=valid_ms)
+
+
+async def schedule(host: FakeHost, in_s: float) -> Outcome:
+    return await wishing(host).schedule(N2, None, when(in_s))
+
+
+async def test_a_switchover_for_later_is_kept_with_its_window() -> None:
+    host = whole()
+
+    outcome = await schedule(host, 60)
+
+    [command] = host.proposed
+    assert isinstance(command, ScheduleOrder)
+    wish = command.schedule
+    assert (wish.target, wish.drain_ms) == (N2, 700)
+    assert wish.at < wish.due_at < wish.expires_at
+    window = datetime.fromisoformat(wish.expires_at)
+    assert window - datetime.fromisoformat(wish.due_at) == timedelta(seconds=30)
+    assert isinstance(outcome, Done)
+    assert outcome.facts["id"] == wish.order_id
+
+
+async def test_a_time_that_is_over_is_refused() -> None:
+    host = whole()
+
+    outcome = await schedule(host, -1)
+
+    assert isinstance(outcome, Refused)
+    assert outcome.code == "in_the_past"
+    assert host.proposed == []
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"), [(None, Unknown), (Applied.TOO_MANY_SCHEDULED, Refused)]
+)
+async def test_what_became_of_it_is_told(said: Applied | None, kind: type) -> None:
+    host = whole()
+    host.outcome = said
+
+    assert isinstance(await schedule(host, 60), kind)
+
+
+async def scheduled() -> FakeHost:
+    host = whole()
+    await schedule(host, 60)
+    [command] = host.proposed
+    assert isinstance(command, ScheduleOrder)
+    host.state = cluster_state(scheduled=(command.schedule,), orders=(order(),))
+    host.proposed.clear()
+    return host
+
+
+async def test_everything_that_has_not_begun_is_cancelled() -> None:
+    host = await scheduled()
+    wish = host.state.scheduled[0]
+
+    outcome = await wishing(host).cancel(None)
+
+    assert outcome == Done(facts={"cancelled": [wish.order_id, "o1"]})
+    first, second = host.proposed
+    assert isinstance(first, Unschedule)
+    assert isinstance(second, SettleOrder)
+    assert first.outcome is second.outcome is OrderOutcome.CANCELLED
+
+
+async def test_one_is_cancelled_by_its_id() -> None:
+    host = await scheduled()
+
+    await wishing(host).cancel("o1")
+
+    [command] = host.proposed
+    assert isinstance(command, SettleOrder)
+
+
+async def test_a_refused_cancel_is_told() -> None:
+    host = await scheduled()
+    host.outcome = Applied.NO_SUCH_ORDER
+
+    assert isinstance(await wishing(host).cancel(None), Refused)
+
+
+@pytest.mark.parametrize("order_id", [None, "x"])
+async def test_without_anything_to_cancel_it_is_refused(order_id: str | None) -> None:
+    host = whole()
+    host.state = cluster_state(orders=(order(begun=True),))
+
+    outcome = await wishing(host).cancel(order_id)
+
+    assert isinstance(outcome, Refused)
+    assert outcome.code == "nothing_to_cancel"
+
+
+async def test_a_node_is_fenced_and_freed() -> None:
+    host = whole()
+
+    fenced = await wishing(host).fence(N2, force=False, drain_ms=None)
+    freed = await wishing(host).unfence(N2)
+
+    first, second = host.proposed
+    assert isinstance(first, SetFence)
+    assert isinstance(second, SetFence)
+    assert (first.fenced, first.force, first.drain_ms) == (True, False, 700)
+    assert not second.fenced
+    assert fenced == Done(facts={"node": N2, "fenced": True, "changed": True})
+    assert freed == Done(facts={"node": N2, "fenced": False, "changed": True})
+
+
+async def test_a_fence_that_stops_writes_needs_force() -> None:
+    host = FakeHost(primary_report())
+
+    refused = await wishing(host).fence(N1, force=False, drain_ms=0)
+    assert isinstance(refused, Refused)
+    assert refused.code == "would_stop_writes"
+    assert host.proposed == []
+
+    await wishing(host).fence(N1, force=True, drain_ms=0)
+    [command] = host.proposed
+    assert isinstance(command, SetFence)
+    assert command.force
