@@ -32,7 +32,7 @@ build: $(EXTENSION) ## the environment, the locked packages, the extension
 
 .PHONY: prerequisites
 prerequisites:
-	@scripts/prerequisites "$(PYTHON)" "$(or $(RUST_LEAST),1.85)"
+	@scripts/prerequisites "$(PYTHON)" "$(or $(RUST_LEAST),1.88)"
 
 $(BIN)/python: | prerequisites
 	$(PYTHON) -m venv $(VENV)

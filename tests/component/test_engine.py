@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pgbastion.bench._engine_lab import SECRET, Engine, Lab, lab, until
+from pgbastion.bench._engine_worker import credentials_of
 from pgbastion.consensus import _engine
 
 SUBNET = "127.31.1"
@@ -246,16 +247,66 @@ def test_a_failed_write_of_the_log_ends_the_process_loudly(three: Lab) -> None:
 def test_a_node_without_identity_answers_guests(empty: Lab) -> None:
     engine = empty.add(1)
 
-    assert _engine.guest_request(engine.address, SECRET, 4, b"hello", 2_000) == (
-        b"re: hello"
+    guest = credentials_of(SECRET, "127.0.0.1")
+
+    answer = _engine.guest_request(
+        engine.address, SECRET, 4, b"hello", 2_000, credentials=guest
     )
+
+    assert answer == b"re: hello"
 
 
 def test_a_guest_without_the_secret_is_refused(empty: Lab) -> None:
     engine = empty.add(1)
 
+    guest = credentials_of(SECRET, "127.0.0.1")
+
     with pytest.raises(_engine.EngineError, match="refused: secret"):
-        _engine.guest_request(engine.address, b"not the secret", 4, b"hello", 2_000)
+        _engine.guest_request(
+            engine.address, b"not the secret", 4, b"hello", 2_000, credentials=guest
+        )
+
+
+def test_a_guest_whose_certificate_is_of_another_secret_is_refused(empty: Lab) -> None:
+    engine = empty.add(1)
+    guest = credentials_of(b"not the secret of it", "127.0.0.1")
+
+    with pytest.raises(_engine.EngineError, match="of another authority"):
+        _engine.guest_request(
+            engine.address, SECRET, 4, b"hello", 2_000, credentials=guest
+        )
+
+
+def test_a_guest_without_tls_is_refused_and_told_so(empty: Lab) -> None:
+    engine = empty.add(1)
+
+    with pytest.raises(_engine.EngineError, match="it speaks TLS"):
+        _engine.guest_request(engine.address, SECRET, 4, b"hello", 2_000)
+
+    until(lambda: engine.ask("lines") != [], "the refusal is told")
+    [(event, fields)] = engine.ask("lines")
+    assert event == "connection_refused"
+    assert fields["reason"] == "it does not speak TLS"
+
+
+def test_renewed_certificates_are_taken_up_without_a_change_of_leader(
+    three: Lab,
+) -> None:
+    leader = three.engines[three.leader()]
+    before = leader.status()["term"]
+
+    for engine in three.engines.values():
+        engine.ask("renew_certificate")
+
+    for number in range(20):
+        assert leader.ask("propose", data=f"w{number}")[0] == "ok"
+    assert leader.status()["term"] == before
+
+
+def test_engines_without_tls_work_where_they_are_told_to(empty: Lab) -> None:
+    empty.form(2, plain=True)
+
+    assert empty.engines[2].ask("propose", data="in the clear")[0] == "ok"
 
 
 def test_identities_are_read_without_starting(three: Lab) -> None:

@@ -112,7 +112,9 @@ async def test_a_read_tells_when_it_was_asked(tmp_path: Path) -> None:
 
 async def test_a_guest_is_answered(tmp_path: Path) -> None:
     async with running(tmp_path) as run:
-        answer = await ask_as_guest(run.address, SECRET, 3, b"who", SOON_S)
+        answer = await ask_as_guest(
+            run.address, SECRET, 3, b"who", timeout_s=SOON_S, credentials=None
+        )
 
         assert answer == b"re: who"
         request = await run.told(Request, lambda event: event.kind == 3)
@@ -124,7 +126,9 @@ async def test_a_guest_of_another_secret_is_refused(tmp_path: Path) -> None:
         other = b"not the secret of it"
 
         with pytest.raises(ConsensusError, match="has another secret"):
-            await ask_as_guest(run.address, other, 3, b"who", SOON_S)
+            await ask_as_guest(
+                run.address, other, 3, b"who", timeout_s=SOON_S, credentials=None
+            )
 
 
 async def test_commands_without_a_membership_end_at_once(tmp_path: Path) -> None:

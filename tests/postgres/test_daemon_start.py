@@ -92,6 +92,18 @@ def test_a_founder_with_another_secret_founds_nothing(lab: Lab) -> None:
     assert "has another secret" in refusal(lab.node("n3"), change)
 
 
+def test_a_founder_with_tls_founds_nothing_beside_peers_without(lab: Lab) -> None:
+    """Rule 79: one of the peers may belong to a cluster."""
+
+    def change(text: str) -> str:
+        text = text.replace("tls_enabled: false", "tls_enabled: true")
+        return text.replace("bootstrap: false", "bootstrap: true")
+
+    said = refusal(lab.node("n3"), change)
+
+    assert "raft.tls_enabled has to be the same on every node" in said
+
+
 def test_a_joiner_with_another_secret_is_told_so_and_waits(lab: Lab) -> None:
     node = lab.node("n3")
     good = node.config.read_text()

@@ -78,6 +78,7 @@ def take(stage: Stage, machine: Machine) -> NodeSnapshot:
         report_max_ms=3 * machine.setting.timings.probe_ms,
         lag_max_bytes=1 << 20,
         gaps=GapMeter(lambda: 0),
+        certificate=lambda: None,
     )
     snapshots.routing = daemon.routing
     taken: list[NodeSnapshot] = []

@@ -48,6 +48,7 @@ HEALTH = [
     "lease_left_ms",
     "paused",
     "version",
+    "warnings",
 ]
 
 

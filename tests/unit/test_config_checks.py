@@ -193,6 +193,34 @@ def test_a_witness_with_default_values_has_no_note_about_keys_it_lacks() -> None
     assert set(notes) == {"", "raft.tls_enabled", "cluster.peers"}
 
 
+def test_plain_transport_is_noted_and_tls_is_not() -> None:
+    tls = check_config(understood(raft={"tls_enabled": True}))
+    plain = check_config(understood(raft={"tls_enabled": False}))
+
+    assert "raft.tls_enabled" not in {problem.key for problem in tls}
+    assert "raft.tls_enabled" in of_severity(plain, Severity.NOTE)
+
+
+def test_one_of_three_certificate_files_alone_is_refused() -> None:
+    raft = {"tls_enabled": True, "tls_cert": "/a.crt"}
+
+    problems = check_config(understood(raft=raft))
+
+    assert sorted(of_severity(problems, Severity.ERROR)) == [
+        "raft.tls_ca",
+        "raft.tls_key",
+    ]
+
+
+def test_certificates_beside_plain_transport_are_warned_of() -> None:
+    files = {"tls_cert": "/a.crt", "tls_key": "/a.key", "tls_ca": "/ca.crt"}
+
+    problems = check_config(understood(raft={"tls_enabled": False, **files}))
+
+    warned = set(of_severity(problems, Severity.WARNING))
+    assert {"raft.tls_cert", "raft.tls_key", "raft.tls_ca"} <= warned
+
+
 def test_six_nodes_are_told_who_votes() -> None:
     peers = [f"10.0.1.{n}:8300" for n in range(1, 7)]
 

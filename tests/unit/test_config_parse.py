@@ -148,8 +148,6 @@ def test_a_part_that_is_not_built_is_refused_by_its_name(
         ("watchdog", {"device": "/dev/watchdog"}, "watchdog.device"),
         ("proxy", {"tls": {"mode": "terminate"}}, "proxy.tls.mode"),
         ("proxy", {"data_path": "kernel"}, "proxy.data_path"),
-        ("raft", {"tls_enabled": True}, "raft.tls_enabled"),
-        ("raft", {"tls_cert": "/a"}, "raft.tls_cert"),
         ("api", {"tls_cert": "/a"}, "api.tls_cert"),
     ],
 )
@@ -162,15 +160,14 @@ def test_a_choice_that_is_not_built_is_refused_by_its_name(
     assert "not in this version" in problems[key].problem
 
 
-def test_plain_traffic_between_nodes_has_to_be_said_in_words() -> None:
+def test_traffic_between_nodes_is_encrypted_unless_the_file_says_no() -> None:
     raw = values()
     del raw["raft"]["tls_enabled"]
 
-    problems = parse_file(with_defaults(raw, configs.FOUND))
+    file = parse_file(with_defaults(raw, configs.FOUND))
 
-    assert isinstance(problems, list)
-    assert [p.key for p in problems] == ["raft.tls_enabled"]
-    assert "tls_enabled: false" in problems[0].remedy
+    assert not isinstance(file, list)
+    assert file.raft.tls_enabled
 
 
 def test_a_wrong_address_of_the_node_is_told_once() -> None:

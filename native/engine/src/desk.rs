@@ -94,9 +94,19 @@ impl Host for Desk {
     }
 
     fn refused(&self, address: SocketAddr, member: u64, refusal: Refusal) {
+        self.tell_refused(address, member, refusal.word());
+    }
+
+    fn dropped(&self, address: SocketAddr, why: &'static str) {
+        self.tell_refused(address, 0, why);
+    }
+}
+
+impl Desk {
+    fn tell_refused(&self, address: SocketAddr, member: u64, reason: &'static str) {
         let mut told = self.told.lock().expect("no holder panics");
         // Who calls from ever new addresses is not told of for ever.
-        if told.len() >= TOLD_MAX || !told.insert((address.ip(), member, refusal.word())) {
+        if told.len() >= TOLD_MAX || !told.insert((address.ip(), member, reason)) {
             return;
         }
         self.shared.outbox.push(Event::Log {
@@ -105,7 +115,7 @@ impl Host for Desk {
             fields: vec![
                 ("address", address.ip().to_string()),
                 ("member", member.to_string()),
-                ("reason", refusal.word().to_owned()),
+                ("reason", reason.to_owned()),
             ],
         });
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pgbastion_lease::NS_PER_MS;
 
+use crate::channel::Tls;
 use crate::clock::boottime_ns;
 use crate::core::{Core, Output, Settings};
 use crate::desk::Desk;
@@ -47,6 +48,7 @@ pub struct Driver {
     doorplate: Arc<Mutex<Doorplate>>,
     listener: Listener<Desk>,
     secret: Arc<Vec<u8>>,
+    tls: Tls,
     member: Option<Membership>,
     questions: Questions,
     said: BTreeSet<String>,
@@ -60,7 +62,7 @@ impl Driver {
         shared: Arc<Shared>,
         doorplate: Arc<Mutex<Doorplate>>,
         listener: Listener<Desk>,
-        secret: Arc<Vec<u8>>,
+        (secret, tls): (Arc<Vec<u8>>, Tls),
     ) -> Driver {
         Driver {
             settings,
@@ -70,6 +72,7 @@ impl Driver {
             doorplate,
             listener,
             secret,
+            tls,
             member: None,
             questions: Questions::default(),
             said: BTreeSet::new(),
@@ -100,14 +103,18 @@ impl Driver {
         let who = (identity.cluster.clone(), identity.member);
         *self.shared.granter.lock().expect("no holder panics") = Some(core.granter());
         *self.shared.identity.lock().expect("no holder panics") = Some(who.clone());
-        self.doorplate.lock().expect("no holder panics").identity = Some(who.clone());
+        {
+            let mut plate = self.doorplate.lock().expect("no holder panics");
+            plate.identity = Some(who.clone());
+            plate.addresses = hearsay(&identity);
+        }
         let inbox = Arc::clone(&self.shared);
         let tell = move |member, class, notice| {
             inbox.inbox.command(Command::Link { member, class, notice });
         };
         let peers = Peers::new(
             who,
-            Arc::clone(&self.secret),
+            (Arc::clone(&self.secret), self.tls.clone()),
             self.listener.address,
             hearsay(&identity),
             Arc::new(tell),
@@ -434,6 +441,7 @@ impl Driver {
             let gone: Vec<u64> =
                 members.removed.difference(&plate.removed).copied().collect();
             plate.removed.clone_from(&members.removed);
+            plate.addresses.extend(members.addresses.clone());
             gone
         };
         for id in gone {

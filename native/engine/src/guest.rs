@@ -4,7 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use crate::bytes::{Malformed, Put, Take};
-use crate::net::{connect, read_frame, write_frame, Call, CallError};
+use crate::channel::Tls;
+use crate::net::{read_frame, write_frame, Call, CallError};
 use crate::wire::{Class, GUEST_MAX};
 
 /// A guest's question as a frame.
@@ -29,14 +30,14 @@ pub fn ask(
     kind: u32,
     payload: &[u8],
     wait: Duration,
+    tls: &Tls,
 ) -> Result<Vec<u8>, CallError> {
     if payload.len() > GUEST_MAX {
         let error = io::Error::new(io::ErrorKind::InvalidInput, "the question is too long");
         return Err(error.into());
     }
-    let mut stream = connect(address, None)?;
     let call = Call { class: Class::Guest, secret, cluster: None, from: 0, to: 0 };
-    let mut keys = call.shake_hands(&mut stream)?;
+    let (mut stream, mut keys) = call.open(address, None, tls)?;
     write_frame(&mut stream, &mut keys.from_caller, &encode_question(kind, payload))?;
     stream.set_read_timeout(Some(wait))?;
     let most = Class::Guest.frame_max();

@@ -2,7 +2,8 @@
 //!
 //! The caller says who it is and whom it wants, the listener answers with a nonce, the
 //! caller proves the secret, then the listener. The secret is never sent; a proof is
-//! bound to both nonces, both ids, the cluster, the class and the direction. Frames
+//! bound to both nonces, both ids, the cluster, the class, the direction and, where there
+//! is TLS, to that TLS connection: a proof cannot be passed on over another. Frames
 //! carry a counter's proof under a key of this connection, so that nobody on the way
 //! can insert, repeat or change one.
 
@@ -33,12 +34,14 @@ pub enum Refusal {
     Member = 4,
     Removed = 5,
     Busy = 6,
+    /// The certificate is for another address than that member's.
+    Address = 7,
 }
 
 impl Refusal {
     pub fn of(number: u8) -> Option<Refusal> {
-        use Refusal::{Busy, Cluster, Member, Removed, Secret, Version};
-        [Version, Secret, Cluster, Member, Removed, Busy]
+        use Refusal::{Address, Busy, Cluster, Member, Removed, Secret, Version};
+        [Version, Secret, Cluster, Member, Removed, Busy, Address]
             .into_iter()
             .find(|refusal| *refusal as u8 == number)
     }
@@ -51,6 +54,7 @@ impl Refusal {
             Refusal::Member => "member",
             Refusal::Removed => "removed",
             Refusal::Busy => "busy",
+            Refusal::Address => "address",
         }
     }
 }
@@ -126,11 +130,13 @@ pub struct Session<'a> {
     pub secret: &'a [u8],
     pub hello: &'a Hello,
     pub challenge: &'a [u8; NONCE_BYTES],
+    /// What only the two ends of this TLS connection know; without TLS nothing.
+    pub binding: &'a [u8],
 }
 
 impl Session<'_> {
     fn mac(&self, label: &[u8]) -> Hmac<Sha256> {
-        keyed(self.secret, &[label, &self.hello.encode(), self.challenge])
+        keyed(self.secret, &[label, &self.hello.encode(), self.challenge, self.binding])
     }
 
     pub fn caller_proof(&self) -> [u8; PROOF_BYTES] {

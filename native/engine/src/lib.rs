@@ -1,9 +1,12 @@
 //! The consensus engine of pgbastion: a Raft loop with its log and its connections in
 //! threads of their own, which Python commands and listens to but never holds up.
 
+pub mod authority;
 pub mod bytes;
+pub mod channel;
 pub mod clock;
 pub mod core;
+pub mod credentials;
 pub mod desk;
 pub mod disk;
 pub mod driver;

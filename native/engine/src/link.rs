@@ -2,16 +2,15 @@
 //! proves itself and writes. The Raft thread never waits for it.
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::channel::{Channel, Tls};
 use crate::loud;
-use crate::net::{
-    connect, readable, write_frame, Bell, Call, CallError, Keys, SILENCE_MAX,
-};
+use crate::net::{readable, write_frame, Bell, Call, CallError, Keys, SILENCE_MAX};
 use crate::wire::Class;
 
 /// Frames that wait to be written, and their bytes.
@@ -41,6 +40,7 @@ pub struct Route {
     pub to: u64,
     pub address: String,
     pub source: Option<SocketAddr>,
+    pub tls: Tls,
     /// Sent first on every connection.
     pub greeting: Option<Vec<u8>>,
 }
@@ -119,6 +119,13 @@ impl Drop for Link {
     }
 }
 
+/// An open connection.
+struct Line {
+    stream: Channel,
+    keys: Keys,
+    shown: Shown,
+}
+
 struct Dialer<T> {
     shared: Arc<Shared>,
     tell: T,
@@ -133,9 +140,9 @@ impl<T: Fn(Notice)> Dialer<T> {
                 continue;
             }
             match self.dial() {
-                Ok((stream, keys)) => {
+                Ok(line) => {
                     pause = REDIAL;
-                    self.serve(stream, keys);
+                    self.serve(line);
                 }
                 Err(error) => {
                     if self.on_demand() {
@@ -168,9 +175,9 @@ impl<T: Fn(Notice)> Dialer<T> {
         self.shared.bell.hush();
     }
 
-    fn dial(&self) -> Result<(TcpStream, Keys), CallError> {
+    fn dial(&self) -> Result<Line, CallError> {
         let route = &self.shared.route;
-        let mut stream = connect(&route.address, route.source)?;
+        let shown = Shown::now(&route.tls);
         let call = Call {
             class: route.class,
             secret: &route.secret,
@@ -178,22 +185,28 @@ impl<T: Fn(Notice)> Dialer<T> {
             from: route.from,
             to: route.to,
         };
-        let keys = call.shake_hands(&mut stream)?;
-        Ok((stream, keys))
+        let (mut stream, mut keys) = call.open(&route.address, route.source, &route.tls)?;
+        if let Some(greeting) = &route.greeting {
+            write_frame(&mut stream, &mut keys.from_caller, greeting)?;
+        }
+        Ok(Line { stream, keys, shown })
     }
 
-    fn serve(&self, mut stream: TcpStream, mut keys: Keys) {
-        if let Some(greeting) = &self.shared.route.greeting {
-            if write_frame(&mut stream, &mut keys.from_caller, greeting).is_err() {
-                return;
-            }
-        }
+    fn serve(&self, mut line: Line) {
         self.shared.up.store(true, Ordering::Release);
         (self.tell)(Notice::Up);
         while !self.stopped() {
             match self.next() {
                 Some(frame) => {
-                    let sent = write_frame(&mut stream, &mut keys.from_caller, &frame);
+                    if line.shown.is_old(&self.shared.route.tls) {
+                        // Another connection first, so that nothing is missed.
+                        match self.dial() {
+                            Ok(newer) => line = newer,
+                            Err(error) => (self.tell)(Notice::Failed(error.to_string())),
+                        }
+                    }
+                    let keys = &mut line.keys.from_caller;
+                    let sent = write_frame(&mut line.stream, keys, &frame);
                     if sent.is_err() {
                         break;
                     }
@@ -203,7 +216,7 @@ impl<T: Fn(Notice)> Dialer<T> {
                 }
                 None if self.on_demand() => return,
                 None => {
-                    let fds = [self.shared.bell.fd(), stream.as_raw_fd()];
+                    let fds = [self.shared.bell.fd(), line.stream.socket().as_raw_fd()];
                     let Ok(ready) = readable(&fds, None) else { break };
                     self.shared.bell.hush();
                     // The other side never sends here: what there is to read is its end.
@@ -240,5 +253,34 @@ impl<T: Fn(Notice)> Dialer<T> {
 
     fn drop_all(&self) {
         *self.shared.queue.lock().expect("no holder panics") = Queue::default();
+    }
+}
+
+/// How often a connection with a renewed certificate is tried, while the old one works.
+const RENEW_AGAIN: Duration = Duration::from_secs(10);
+
+/// The certificate that a connection was opened with.
+struct Shown {
+    generation: u64,
+    tried: Option<Instant>,
+}
+
+impl Shown {
+    fn now(tls: &Tls) -> Shown {
+        let generation = tls.as_ref().map_or(0, |tls| tls.generation());
+        Shown { generation, tried: None }
+    }
+
+    /// Tell whether a connection with the newest should be tried now.
+    fn is_old(&mut self, tls: &Tls) -> bool {
+        let newest = tls.as_ref().map_or(0, |tls| tls.generation());
+        if newest == self.generation {
+            return false;
+        }
+        if self.tried.is_some_and(|tried| tried.elapsed() < RENEW_AGAIN) {
+            return false;
+        }
+        self.tried = Some(Instant::now());
+        true
     }
 }

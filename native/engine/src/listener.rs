@@ -1,8 +1,8 @@
 //! Who may connect: one thread that sees every handshake through, none of which waits
 //! for another, and a thread for each connection that has proven itself.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::io::{self, Read, Write};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 
+use crate::channel::{places, tls_reason, Channel, Incoming, Tls};
 use crate::handshake::{
     fresh_nonce, Direction, Guestbook, Hello, Refusal, Session, HELLO_BYTES, NONCE_BYTES,
     PROOF_BYTES,
@@ -23,6 +24,12 @@ use crate::wire::Class;
 /// Handshakes under way at once. A new one takes the place of the oldest, so that
 /// connections which say nothing keep nobody out.
 const HANDSHAKES_MAX: usize = 128;
+/// Why somebody did not get as far as to say who it is.
+const SILENT: &str = "it says nothing, or not enough";
+const CROWDED: &str = "others came after it, and it had said nothing";
+const SPEAKS_TLS: &str = "it speaks TLS, and this node is told not to";
+/// The first byte of what a TLS caller says.
+const TLS_HANDSHAKE: u8 = 22;
 /// Guests served at once.
 const GUESTS_MAX: usize = 32;
 
@@ -31,12 +38,14 @@ const GUESTS_MAX: usize = 32;
 pub struct Doorplate {
     pub identity: Option<(Vec<u8>, u64)>,
     pub removed: BTreeSet<u64>,
+    /// Where each member listens: its certificate has to name that place.
+    pub addresses: BTreeMap<u64, String>,
 }
 
 /// A connection whose other side has proven itself.
 pub struct Visitor {
     pub hello: Hello,
-    pub stream: TcpStream,
+    pub stream: Channel,
     pub keys: Keys,
 }
 
@@ -46,6 +55,8 @@ pub trait Host: Send + Sync + 'static {
     fn serve(&self, visitor: &mut Visitor);
     /// Somebody was refused.
     fn refused(&self, address: SocketAddr, member: u64, refusal: Refusal);
+    /// Somebody did not get as far as to say who it is.
+    fn dropped(&self, address: SocketAddr, why: &'static str);
 }
 
 type Served = HashMap<(u64, Class), TcpStream>;
@@ -53,6 +64,7 @@ type Served = HashMap<(u64, Class), TcpStream>;
 struct Common<H> {
     host: H,
     secret: Arc<Vec<u8>>,
+    tls: Tls,
     doorplate: Arc<Mutex<Doorplate>>,
     /// The connections of members; a newer one ends the older of the same class.
     served: Mutex<Served>,
@@ -101,6 +113,7 @@ impl<H: Host> Listener<H> {
     pub fn start(
         address: &str,
         secret: Arc<Vec<u8>>,
+        tls: Tls,
         doorplate: Arc<Mutex<Doorplate>>,
         host: H,
     ) -> io::Result<Listener<H>> {
@@ -109,6 +122,7 @@ impl<H: Host> Listener<H> {
         let common = Arc::new(Common {
             host,
             secret,
+            tls,
             doorplate,
             served: Mutex::default(),
             guests: AtomicUsize::new(0),
@@ -147,7 +161,7 @@ impl<H: Host> Drop for Listener<H> {
 
 /// A connection that has not proven itself yet.
 struct Pending {
-    stream: TcpStream,
+    wire: Incoming,
     address: SocketAddr,
     since: Instant,
     bytes: Vec<u8>,
@@ -170,7 +184,9 @@ impl<H: Host> Door<H> {
     fn run(mut self) {
         while !self.common.stopped.load(Ordering::Acquire) {
             let mut fds = vec![self.common.bell.fd(), self.socket.as_raw_fd()];
-            fds.extend(self.pending.iter().map(|pending| pending.stream.as_raw_fd()));
+            fds.extend(
+                self.pending.iter().map(|pending| pending.wire.socket().as_raw_fd()),
+            );
             let oldest =
                 self.pending.front().map(|p| OPEN_MAX.saturating_sub(p.since.elapsed()));
             let Ok(ready) = readable(&fds, oldest) else { continue };
@@ -187,11 +203,16 @@ impl<H: Host> Door<H> {
             if socket.set_nonblocking(true).is_err() {
                 continue;
             }
+            let wire = match Incoming::new(socket.into(), self.common.tls.as_deref()) {
+                Ok(wire) => wire,
+                Err(_) => continue,
+            };
             if self.pending.len() == HANDSHAKES_MAX {
-                self.pending.pop_front();
+                let oldest = self.pending.pop_front().expect("it is full");
+                self.common.host.dropped(oldest.address, CROWDED);
             }
             self.pending.push_back(Pending {
-                stream: socket.into(),
+                wire,
                 address,
                 since: Instant::now(),
                 bytes: Vec::new(),
@@ -209,7 +230,8 @@ impl<H: Host> Door<H> {
                 Progress::Waits if one.since.elapsed() < OPEN_MAX => {
                     self.pending.push_back(one)
                 }
-                Progress::Waits | Progress::Over => {}
+                Progress::Waits => self.common.host.dropped(one.address, SILENT),
+                Progress::Over => {}
             }
         }
     }
@@ -218,11 +240,21 @@ impl<H: Host> Door<H> {
     fn step(&self, one: &mut Pending) -> Progress {
         let wanted = if one.challenged.is_none() { HELLO_BYTES } else { PROOF_BYTES };
         let mut buffer = [0; HELLO_BYTES];
-        match one.stream.read(&mut buffer[..wanted - one.bytes.len()]) {
+        match one.wire.read(&mut buffer[..wanted - one.bytes.len()]) {
             Ok(0) => return Progress::Over,
             Ok(count) => one.bytes.extend_from_slice(&buffer[..count]),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Progress::Waits,
-            Err(_) => return Progress::Over,
+            Err(e) => {
+                if let Some(why) = tls_reason(&e) {
+                    self.common.host.dropped(one.address, why);
+                }
+                return Progress::Over;
+            }
+        }
+        if one.bytes.first() == Some(&TLS_HANDSHAKE) && one.challenged.is_none() {
+            self.common.host.dropped(one.address, SPEAKS_TLS);
+            one.wire.turn_away();
+            return Progress::Over;
         }
         if one.bytes.len() < wanted {
             return Progress::Waits;
@@ -243,7 +275,7 @@ impl<H: Host> Door<H> {
         let nonce = fresh_nonce();
         let mut answer = vec![0];
         answer.extend_from_slice(&nonce);
-        if one.stream.write_all(&answer).is_err() {
+        if one.wire.send(&answer).is_err() {
             return Progress::Over;
         }
         one.challenged = Some((hello, nonce));
@@ -257,8 +289,12 @@ impl<H: Host> Door<H> {
         hello: Hello,
         nonce: [u8; NONCE_BYTES],
     ) -> Progress {
-        let session =
-            Session { secret: &self.common.secret, hello: &hello, challenge: &nonce };
+        let session = Session {
+            secret: &self.common.secret,
+            hello: &hello,
+            challenge: &nonce,
+            binding: &one.wire.binding(),
+        };
         if !session.caller_proved(proof) {
             return self.refuse(one, hello.from, Refusal::Secret);
         }
@@ -266,46 +302,60 @@ impl<H: Host> Door<H> {
         if guest && self.common.guests.load(Ordering::Acquire) >= GUESTS_MAX {
             return self.refuse(one, hello.from, Refusal::Busy);
         }
-        let judged = {
-            let plate = self.common.doorplate.lock().expect("no holder panics");
-            let identity = plate.identity.as_ref();
-            Guestbook {
-                identity: identity.map(|(cluster, member)| (cluster.as_slice(), *member)),
-                removed: &|member| plate.removed.contains(&member),
-            }
-            .judge(&hello)
-        };
-        if let Err(refusal) = judged {
+        if let Err(refusal) = self.judge(one, &hello) {
             return self.refuse(one, hello.from, refusal);
         }
         let mut welcome = vec![0];
         welcome.extend_from_slice(&session.listener_proof());
-        if one.stream.write_all(&welcome).is_err() {
+        if one.wire.send(&welcome).is_err() {
             return Progress::Over;
         }
         Progress::Proven(hello, nonce)
     }
 
+    fn judge(&self, one: &Pending, hello: &Hello) -> Result<(), Refusal> {
+        let plate = self.common.doorplate.lock().expect("no holder panics");
+        let identity = plate.identity.as_ref();
+        Guestbook {
+            identity: identity.map(|(cluster, member)| (cluster.as_slice(), *member)),
+            removed: &|member| plate.removed.contains(&member),
+        }
+        .judge(hello)?;
+        if hello.class == Class::Guest {
+            return Ok(());
+        }
+        // Who was admitted a moment ago is not in the log here yet: then where it calls
+        // from has to do.
+        let places = match plate.addresses.get(&hello.from) {
+            Some(address) => places(address, None),
+            None => vec![one.address.ip().into()],
+        };
+        one.wire.names(&places).map_err(|_| Refusal::Address)
+    }
+
     fn refuse(&self, one: &mut Pending, member: u64, refusal: Refusal) -> Progress {
         // Who does not hear it notices the close.
-        let _ = one.stream.write_all(&[refusal as u8]);
+        let _ = one.wire.send(&[refusal as u8]);
         self.common.host.refused(one.address, member, refusal);
         Progress::Over
     }
 
     fn admit(&self, one: Pending, hello: Hello, nonce: [u8; NONCE_BYTES]) {
-        let socket = Socket::from(one.stream);
-        if prepare(&socket).is_err() {
+        if prepare(&SockRef::from(one.wire.socket())).is_err() {
             return;
         }
-        let stream = TcpStream::from(socket);
-        let Ok(ours) = stream.try_clone() else { return };
-        let session =
-            Session { secret: &self.common.secret, hello: &hello, challenge: &nonce };
+        let Ok(ours) = one.wire.socket().try_clone() else { return };
+        let session = Session {
+            secret: &self.common.secret,
+            hello: &hello,
+            challenge: &nonce,
+            binding: &one.wire.binding(),
+        };
         let keys = Keys {
             from_caller: session.tags(Direction::FromCaller),
             from_listener: session.tags(Direction::FromListener),
         };
+        let stream = one.wire.open();
         if hello.class == Class::Guest {
             self.common.guests.fetch_add(1, Ordering::AcqRel);
         } else {
@@ -318,7 +368,7 @@ impl<H: Host> Door<H> {
             let mut visitor = Visitor { hello, stream, keys };
             common.host.serve(&mut visitor);
             // The other side has to notice; a copy of the socket may be left above.
-            let _ = visitor.stream.shutdown(Shutdown::Both);
+            let _ = visitor.stream.socket().shutdown(Shutdown::Both);
             if guest {
                 common.guests.fetch_sub(1, Ordering::AcqRel);
             }

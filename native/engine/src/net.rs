@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
+use crate::channel::{tls_reason, Channel, Tls};
 use crate::handshake::{
     cluster_digest, fresh_nonce, Direction, Hello, Refusal, Session, Tags, CHALLENGE_BYTES,
     NONCE_BYTES, TAG_BYTES, WELCOME_BYTES,
@@ -129,6 +130,9 @@ pub fn prepare(socket: &Socket) -> io::Result<()> {
     )
 }
 
+/// The first byte of what a TLS listener answers to somebody who does not speak it.
+const TLS_ALERT: u8 = 21;
+
 /// Why a call did not get through.
 #[derive(Debug)]
 pub enum CallError {
@@ -136,11 +140,13 @@ pub enum CallError {
     Refused(Refusal),
     /// The listener does not know the secret.
     Impostor,
+    /// One side speaks TLS and the other does not, or they do not accept each other.
+    Tls(&'static str),
 }
 
 impl From<io::Error> for CallError {
     fn from(error: io::Error) -> Self {
-        CallError::Io(error)
+        tls_reason(&error).map_or(CallError::Io(error), CallError::Tls)
     }
 }
 
@@ -150,6 +156,7 @@ impl std::fmt::Display for CallError {
             CallError::Io(error) => write!(f, "{error}"),
             CallError::Refused(refusal) => write!(f, "refused: {}", refusal.word()),
             CallError::Impostor => write!(f, "the other side does not know the secret"),
+            CallError::Tls(why) => write!(f, "no TLS with the other side: {why}"),
         }
     }
 }
@@ -171,8 +178,28 @@ pub struct Keys {
 }
 
 impl Call<'_> {
+    /// Connect to `address` from `source`, and prove each other's knowledge.
+    pub fn open(
+        &self,
+        address: &str,
+        source: Option<SocketAddr>,
+        tls: &Tls,
+    ) -> Result<(Channel, Keys), CallError> {
+        let stream = connect(address, source)?;
+        stream.set_read_timeout(Some(OPEN_MAX))?;
+        let mut channel = match tls {
+            Some(credentials) => {
+                let target = stream.peer_addr()?;
+                Channel::call(stream, credentials, address, target)?
+            }
+            None => Channel::Plain(stream),
+        };
+        let keys = self.shake_hands(&mut channel)?;
+        Ok((channel, keys))
+    }
+
     /// Prove each other's knowledge of the secret on a fresh connection.
-    pub fn shake_hands(&self, stream: &mut TcpStream) -> Result<Keys, CallError> {
+    pub fn shake_hands(&self, stream: &mut Channel) -> Result<Keys, CallError> {
         stream.set_read_timeout(Some(OPEN_MAX))?;
         let hello = Hello {
             class: self.class,
@@ -184,7 +211,12 @@ impl Call<'_> {
         stream.write_all(&hello.encode())?;
         let challenge: [u8; CHALLENGE_BYTES] = answer(stream)?;
         let nonce: [u8; NONCE_BYTES] = challenge[1..].try_into().expect("it has this size");
-        let session = Session { secret: self.secret, hello: &hello, challenge: &nonce };
+        let session = Session {
+            secret: self.secret,
+            hello: &hello,
+            challenge: &nonce,
+            binding: &stream.binding(),
+        };
         stream.write_all(&session.caller_proof())?;
         let welcome: [u8; WELCOME_BYTES] = answer(stream)?;
         if !session.listener_proved(&welcome[1..]) {
@@ -199,9 +231,12 @@ impl Call<'_> {
 }
 
 /// Read an answer whose first byte is the reason of a refusal, or 0.
-fn answer<const N: usize>(stream: &mut TcpStream) -> Result<[u8; N], CallError> {
+fn answer<const N: usize>(stream: &mut Channel) -> Result<[u8; N], CallError> {
     let mut bytes = [0; N];
     stream.read_exact(&mut bytes[..1])?;
+    if bytes[0] == TLS_ALERT && matches!(stream, Channel::Plain(_)) {
+        return Err(CallError::Tls("it speaks TLS, and this node is told not to"));
+    }
     if bytes[0] != 0 {
         let refusal = Refusal::of(bytes[0]).unwrap_or(Refusal::Version);
         return Err(CallError::Refused(refusal));
@@ -212,7 +247,7 @@ fn answer<const N: usize>(stream: &mut TcpStream) -> Result<[u8; N], CallError> 
 
 /// Send a frame: its length, its tag, itself.
 pub fn write_frame(
-    stream: &mut TcpStream,
+    stream: &mut impl Write,
     tags: &mut Tags,
     frame: &[u8],
 ) -> io::Result<()> {
@@ -225,7 +260,7 @@ pub fn write_frame(
 
 /// Receive a frame of at most `most` bytes.
 pub fn read_frame(
-    stream: &mut TcpStream,
+    stream: &mut impl Read,
     tags: &mut Tags,
     most: usize,
 ) -> io::Result<Vec<u8>> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pgbastion_lease::{Granter, Hold, Leased, NS_PER_MS};
 
+use crate::channel::Tls;
 use crate::clock::boottime_ns;
 use crate::core::{Change, CoreStatus};
 use crate::desk::Desk;
@@ -85,7 +86,7 @@ pub struct Node {
 
 impl Node {
     /// Take the directory, open the log, listen, and run Raft if there is an identity.
-    pub fn start(settings: NodeSettings) -> Result<Node, String> {
+    pub fn start(settings: NodeSettings, tls: Tls) -> Result<Node, String> {
         if settings.heartbeat_ticks == 0
             || settings.election_ticks <= settings.heartbeat_ticks
         {
@@ -108,6 +109,7 @@ impl Node {
         let listener = Listener::start(
             &settings.listen,
             Arc::clone(&secret),
+            tls.clone(),
             Arc::clone(&doorplate),
             desk,
         )
@@ -115,7 +117,7 @@ impl Node {
         let address = listener.address;
         let ours = Arc::clone(&shared);
         let mut driver =
-            Driver::new(settings, home, page, ours, doorplate, listener, secret);
+            Driver::new(settings, home, page, ours, doorplate, listener, (secret, tls));
         if let Some((identity, log, recovered, cut)) = member {
             if let Some(cut) = cut {
                 driver.log_was_cut(&cut);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::channel::Tls;
 use crate::link::{Link, Notice, Route};
 use crate::members::Members;
 use crate::wire::{Class, Packet};
@@ -19,6 +20,7 @@ pub struct Peers {
     secret: Arc<Vec<u8>>,
     member: u64,
     listens: SocketAddr,
+    tls: Tls,
     tell: Tell,
     /// Named when this node joined, or by themselves; the log's word wins.
     hearsay: BTreeMap<u64, String>,
@@ -29,7 +31,7 @@ pub struct Peers {
 impl Peers {
     pub fn new(
         (cluster, member): (Vec<u8>, u64),
-        secret: Arc<Vec<u8>>,
+        (secret, tls): (Arc<Vec<u8>>, Tls),
         listens: SocketAddr,
         hearsay: BTreeMap<u64, String>,
         tell: Tell,
@@ -39,6 +41,7 @@ impl Peers {
             secret,
             member,
             listens,
+            tls,
             tell,
             hearsay,
             members: Members::default(),
@@ -116,6 +119,7 @@ impl Peers {
             to,
             address: address.to_owned(),
             source: Some(self.listens),
+            tls: self.tls.clone(),
             greeting,
         }
     }

@@ -1,94 +1,19 @@
 //! Who is let in, and what cannot keep others out.
 
-use std::collections::BTreeSet;
+#[path = "common/door.rs"]
+mod common;
+
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc::{channel, Receiver, Sender};
-use std::sync::{Arc, Mutex};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use _engine::handshake::{Hello, Refusal, CHALLENGE_BYTES, HELLO_BYTES};
-use _engine::listener::{Doorplate, Host, Listener, Visitor};
-use _engine::net::{connect, read_frame, write_frame, Call, CallError, Keys};
+use _engine::net::{write_frame, Call, CallError};
 use _engine::wire::Class;
+use common::{call, door_with, Door, CLUSTER, SECRET, SOON};
 
-const SECRET: &[u8] = b"a secret of the cluster";
-const CLUSTER: &[u8] = b"cluster";
-const SOON: Duration = Duration::from_secs(5);
-
-/// Tells the test what the listener did.
-struct Watcher {
-    frames: Sender<Result<Vec<u8>, ()>>,
-    refused: Sender<(u64, Refusal)>,
-}
-
-impl Host for Watcher {
-    fn serve(&self, visitor: &mut Visitor) {
-        loop {
-            let most = 1_024;
-            let keys = &mut visitor.keys.from_caller;
-            let frame = read_frame(&mut visitor.stream, keys, most).map_err(|_| ());
-            let over = frame.is_err();
-            if self.frames.send(frame).is_err() || over {
-                return;
-            }
-        }
-    }
-
-    fn refused(&self, _address: SocketAddr, member: u64, refusal: Refusal) {
-        let _ = self.refused.send((member, refusal));
-    }
-}
-
-struct Door {
-    listener: Listener<Watcher>,
-    frames: Receiver<Result<Vec<u8>, ()>>,
-    refused: Receiver<(u64, Refusal)>,
-}
-
-/// Member 1 of the cluster listens; member 9 was removed.
 fn door() -> Door {
-    let (frames, frames_seen) = channel();
-    let (refused, refused_seen) = channel();
-    let plate =
-        Doorplate { identity: Some((CLUSTER.to_vec(), 1)), removed: BTreeSet::from([9]) };
-    let listener = Listener::start(
-        "127.31.9.1:0",
-        Arc::new(SECRET.to_vec()),
-        Arc::new(Mutex::new(plate)),
-        Watcher { frames, refused },
-    )
-    .expect("a free port");
-    Door { listener, frames: frames_seen, refused: refused_seen }
-}
-
-fn call() -> Call<'static> {
-    Call { class: Class::Raft, secret: SECRET, cluster: Some(CLUSTER), from: 2, to: 1 }
-}
-
-impl Door {
-    fn connect(&self) -> TcpStream {
-        connect(&self.listener.address.to_string(), None).expect("it listens")
-    }
-
-    fn try_in(&self, call: &Call) -> Result<(TcpStream, Keys), CallError> {
-        let mut stream = self.connect();
-        let keys = call.shake_hands(&mut stream)?;
-        Ok((stream, keys))
-    }
-
-    fn refusal(&self, call: &Call) -> (Refusal, (u64, Refusal)) {
-        let Err(CallError::Refused(heard)) = self.try_in(call) else {
-            panic!("it was not refused");
-        };
-        (heard, self.refused.recv_timeout(SOON).expect("the listener says so"))
-    }
-}
-
-impl Drop for Door {
-    fn drop(&mut self) {
-        self.listener.stop();
-    }
+    door_with(None)
 }
 
 #[test]
@@ -160,8 +85,12 @@ fn a_repeated_proof_is_worth_nothing() {
         to: 1,
         nonce: [5; 32],
     };
-    let session =
-        _engine::handshake::Session { secret: SECRET, hello: &hello, challenge: &[6; 32] };
+    let session = _engine::handshake::Session {
+        secret: SECRET,
+        hello: &hello,
+        challenge: &[6; 32],
+        binding: &[],
+    };
     let overheard = session.caller_proof();
     let mut stream = door.connect();
     stream.write_all(&hello.encode()).expect("a write");
@@ -187,9 +116,7 @@ fn a_listener_without_the_secret_is_found_out() {
         stream.read_exact(&mut bytes[..32]).expect("a proof");
         stream.write_all(&[0; 33]).expect("a write");
     });
-    let mut stream = connect(&address, None).expect("it listens");
-
-    let outcome = call().shake_hands(&mut stream);
+    let outcome = call().open(&address, None, &None).map(|_| ());
 
     assert!(matches!(outcome, Err(CallError::Impostor)));
     plays.join().expect("it has played its part");
@@ -198,14 +125,14 @@ fn a_listener_without_the_secret_is_found_out() {
 #[test]
 fn a_changed_frame_ends_the_connection() {
     let door = door();
-    let (stream, mut keys) = door.try_in(&call()).expect("it is let in");
+    let (mut stream, mut keys) = door.try_in(&call()).expect("it is let in");
     let mut bytes = Vec::new();
     let tag = keys.from_caller.sign(b"hello");
     bytes.extend_from_slice(&5u32.to_le_bytes());
     bytes.extend_from_slice(&tag);
     bytes.extend_from_slice(b"hallo");
 
-    (&stream).write_all(&bytes).expect("a write");
+    stream.write_all(&bytes).expect("a write");
 
     assert_eq!(door.frames.recv_timeout(SOON), Ok(Err(())));
 }
@@ -213,13 +140,13 @@ fn a_changed_frame_ends_the_connection() {
 #[test]
 fn a_repeated_frame_ends_the_connection() {
     let door = door();
-    let (stream, mut keys) = door.try_in(&call()).expect("it is let in");
+    let (mut stream, mut keys) = door.try_in(&call()).expect("it is let in");
     let mut bytes = 5u32.to_le_bytes().to_vec();
     bytes.extend_from_slice(&keys.from_caller.sign(b"hello"));
     bytes.extend_from_slice(b"hello");
 
-    (&stream).write_all(&bytes).expect("a write");
-    (&stream).write_all(&bytes).expect("a write");
+    stream.write_all(&bytes).expect("a write");
+    stream.write_all(&bytes).expect("a write");
 
     assert_eq!(door.frames.recv_timeout(SOON), Ok(Ok(b"hello".to_vec())));
     assert_eq!(door.frames.recv_timeout(SOON), Ok(Err(())));
@@ -262,20 +189,14 @@ fn a_member_that_is_removed_is_shown_out() {
 #[test]
 fn connections_that_say_nothing_keep_nobody_out() {
     let door = door();
-    let silent: Vec<TcpStream> = (0..1_000).map_while(|_| door.try_connect()).collect();
+    let silent: Vec<TcpStream> =
+        (0..1_000).map_while(|_| TcpStream::connect(door.listener.address).ok()).collect();
     assert!(silent.len() >= 500, "{} connections", silent.len());
     let asked = Instant::now();
 
     door.try_in(&call()).expect("it is let in");
 
     assert!(asked.elapsed() < Duration::from_millis(500));
-}
-
-impl Door {
-    /// `None`: this process may have no more open files.
-    fn try_connect(&self) -> Option<TcpStream> {
-        TcpStream::connect(self.listener.address).ok()
-    }
 }
 
 #[test]
@@ -285,4 +206,25 @@ fn who_says_nothing_is_shut_out_in_bounded_time() {
     stream.set_read_timeout(Some(SOON)).expect("a time-out");
 
     assert_eq!(stream.read(&mut [0]).expect("an end"), 0);
+}
+
+#[test]
+fn who_says_nothing_is_told_of() {
+    let door = door();
+    let _silent = door.connect();
+
+    let why = door.dropped.recv_timeout(SOON).expect("the listener says so");
+
+    assert_eq!(why, "it says nothing, or not enough");
+}
+
+#[test]
+fn who_speaks_tls_to_plain_transport_is_told_of() {
+    let door = door();
+    let mut stream = door.connect();
+    stream.write_all(&[22, 3, 1, 0, 5, 1, 2, 3, 4, 5]).expect("a write");
+
+    let why = door.dropped.recv_timeout(SOON).expect("the listener says so");
+
+    assert_eq!(why, "it speaks TLS, and this node is told not to");
 }

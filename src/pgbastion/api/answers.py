@@ -5,7 +5,7 @@ Where Patroni's tools read a field, it carries Patroni's word.
 
 from typing import Final
 
-from pgbastion.api import shapes
+from pgbastion.api import shapes, transport
 from pgbastion.control.membership import voting_note
 from pgbastion.model.cluster import Member, Order, Schedule
 from pgbastion.model.ids import standby_name
@@ -41,6 +41,7 @@ def health(snapshot: NodeSnapshot) -> shapes.HealthAnswer:
         "lease_left_ms": snapshot.lease.left_ms,
         "paused": snapshot.state.paused,
         "version": snapshot.version,
+        "warnings": list(snapshot.warnings),
         **split_brain(snapshot),
     }
 
@@ -150,6 +151,7 @@ def raft_state(snapshot: NodeSnapshot) -> shapes.RaftStateAnswer:
         "committed_index": raft.committed,
         "applied_index": raft.applied,
         "last_index": raft.last_index,
+        "certificate": transport.certificate(snapshot.certificate),
     }
 
 

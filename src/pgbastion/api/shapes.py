@@ -52,6 +52,7 @@ class HealthAnswer(SplitBrain):
     lease_left_ms: int
     paused: bool
     version: str
+    warnings: list[str]
 
 
 class RestartFacts(TypedDict):
@@ -186,6 +187,17 @@ class ClusterStateAnswer(TypedDict):
     routes: RoutesFacts
 
 
+class CertificateFacts(TypedDict):
+    """The certificate that a node shows to the others."""
+
+    subject: str
+    places: list[str]
+    made_by: str
+    expires_at: str
+    authority_expires_at: str
+    days_left: int
+
+
 class RaftStateAnswer(TypedDict):
     """A node's part in the Raft group."""
 
@@ -202,6 +214,7 @@ class RaftStateAnswer(TypedDict):
     committed_index: int
     applied_index: int
     last_index: int
+    certificate: CertificateFacts | None
 
 
 class PeerFacts(TypedDict):

@@ -12,7 +12,24 @@ import threading
 from typing import Any
 
 from pgbastion.consensus import _engine
+from pgbastion.consensus.certificates import Authority, Credentials, Files
 from pgbastion.guard.page import EVIDENCE_NS, Page
+
+
+def credentials_of(secret: bytes, host: str) -> Credentials:
+    """Return the credentials that a node of this secret makes for itself."""
+    return own_files(secret, host).load()
+
+
+def own_files(secret: bytes, host: str) -> Files:
+    """Return a certificate and a key that were never used before."""
+    authority = Authority.of_secret(secret)
+    issued = authority.issue("engine", [host], 1)
+    return Files(
+        certificate=issued.certificate.encode(),
+        key=issued.key.encode(),
+        authority=authority.certificate.encode(),
+    )
 
 
 class Worker:
@@ -23,6 +40,11 @@ class Worker:
             limit = options.pop("file_bytes_max")
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         options["secret"] = bytes.fromhex(options["secret"])
+        self.secret = options["secret"]
+        self.host = options["listen"].rpartition(":")[0].strip("[]")
+        if not options.pop("plain", False):
+            options["credentials"] = credentials_of(options["secret"], self.host)
+        self.credentials = options.get("credentials")
         self.node = _engine.Node(**options)
         self.page = Page(options["page_path"]) if options["page_path"] else None
         self.log: list[str] = []
@@ -143,6 +165,11 @@ class Worker:
         }
         self.node.hold(1, 7, **timings)
 
+    def renew_certificate(self) -> None:
+        """Show another certificate of the same authority from now on."""
+        assert self.credentials is not None
+        own_files(self.secret, self.host).replace(self.credentials)
+
     def act(self, line: dict[str, Any]) -> None:
         """Do something to this process or its log."""
         match line["do"]:
@@ -154,6 +181,8 @@ class Worker:
                 ctypes.PyDLL(None).usleep(ctypes.c_uint(line["ms"] * 1_000))
             case "forbid_writes":
                 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+            case "renew_certificate":
+                self.renew_certificate()
             case other:
                 raise ValueError(other)
 

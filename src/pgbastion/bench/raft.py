@@ -51,11 +51,17 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--directory", type=Path, help="where the logs lie; its disk is measured"
     )
+    parser.add_argument(
+        "--plain", action="store_true", help="without TLS between the engines"
+    )
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit("ended by a signal"))
     with tempfile.TemporaryDirectory(dir=options.directory) as made:
-        rows = _measure(Path(made), options.kills, options.proposals)
-    table = Table(title="Three engines, timing of the profile fast")
+        rows = _measure(
+            Path(made), options.kills, options.proposals, plain=options.plain
+        )
+    transport = "plain transport" if options.plain else "TLS"
+    table = Table(title=f"Three engines, {transport}, timing of the profile fast")
     for heading in ("figure", "min / median / max", "goal", "met"):
         table.add_column(heading, overflow="fold")
     for row in rows:
@@ -65,12 +71,13 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit("a goal was missed: see the table")
 
 
-def _measure(folder: Path, kills: int, proposals: int) -> list[Row]:
+def _measure(folder: Path, kills: int, proposals: int, *, plain: bool) -> list[Row]:
     sync_ms = median(_sync_ms(folder, proposals))
     timing = {
         "tick_ms": _TICK_MS,
         "heartbeat_ticks": max(_TIMINGS.heartbeat_ms // _TICK_MS, 1),
         "election_ticks": _TIMINGS.election_ms // _TICK_MS,
+        "plain": plain,
     }
     with lab(folder, _SUBNET) as cluster:
         cluster.form(3, **timing)

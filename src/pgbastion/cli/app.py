@@ -4,7 +4,14 @@ from typing import Final
 
 import typer
 
-from pgbastion.cli.commands import looking, membership, orders, raft, service
+from pgbastion.cli.commands import (
+    certs,
+    looking,
+    membership,
+    orders,
+    raft,
+    service,
+)
 
 PARTS: Final = (
     service.commands,
@@ -22,3 +29,4 @@ app = typer.Typer(
 )
 for part in PARTS:
     app.add_typer(part)
+app.add_typer(certs.commands, name="certs")

@@ -63,6 +63,7 @@ def render_status(answer: Answer) -> str:
         lines += [f"{member.get('name')}: {w}" for w in _restart_warnings(member)]
     if voting := cluster.get("voting"):
         lines.append(f"votes: {voting}")
+    lines += [f"warning: {warning}" for warning in health.get("warnings", ())]
     paused = ", paused" if health.get("paused") else ""
     lines.append(
         f"primary {cluster.get('primary') or 'none'}, epoch {cluster.get('epoch')}, "

@@ -247,13 +247,34 @@ def _dsn(config: Config) -> Iterator[Problem]:
         )
 
 
+def _transport(config: Config) -> Iterator[Problem]:
+    raft = config.raft
+    files = {"tls_cert": raft.tls_cert, "tls_key": raft.tls_key, "tls_ca": raft.tls_ca}
+    given = [name for name, path in files.items() if path is not None]
+    if not raft.tls_enabled:
+        yield Problem(
+            key="raft.tls_enabled",
+            problem="traffic between nodes is authenticated but not encrypted",
+            remedy="remove the key on every node, or keep raft.bind_address on a "
+            "network of the nodes' own",
+            severity=Severity.NOTE,
+        )
+    for name in given if not raft.tls_enabled else ():
+        yield Problem(
+            key=f"raft.{name}",
+            problem="is not used: raft.tls_enabled is false",
+            remedy="remove one of the two",
+            severity=Severity.WARNING,
+        )
+    for name in files.keys() - set(given) if given else ():
+        yield Problem(
+            key=f"raft.{name}",
+            problem=f"is missing: {' and '.join(given)} alone are of no use",
+            remedy="name all three files, or none: then the nodes sign their own",
+        )
+
+
 def _exposure(config: Config) -> Iterator[Problem]:
-    yield Problem(
-        key="raft.tls_enabled",
-        problem="traffic between nodes is authenticated by the secret, not encrypted",
-        remedy="keep raft.bind_address on a network of the nodes' own",
-        severity=Severity.NOTE,
-    )
     if config.tags.failover_priority == 0 and not config.tags.nofailover:
         yield Problem(
             key="tags.failover_priority",
@@ -284,6 +305,7 @@ _CHECKS: Final = (
     _paths,
     _postgresql,
     _dsn,
+    _transport,
     _exposure,
     _without_effect,
 )

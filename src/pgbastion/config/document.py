@@ -28,7 +28,6 @@ SPOKEN: Final = {
     "cluster.peers": ["10.0.1.1", "10.0.1.2", "10.0.1.3"],
     "raft.data_dir": "/var/lib/pgbastion/raft",
     "raft.bootstrap": True,
-    "raft.tls_enabled": False,
     "postgresql.data_dir": "/var/lib/pgbastion/pgdata",
 }
 

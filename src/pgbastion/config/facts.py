@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import stat
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -25,6 +26,7 @@ from pgbastion.config.machine import (
     Facts,
     FileFacts,
     PostgresqlFacts,
+    TlsFacts,
 )
 from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.secrets import (
@@ -36,6 +38,7 @@ from pgbastion.config.secrets import (
 # Native, and not there in a tree that was never built.
 GUARD_WORDS: Final = b"pgbastion.guard"
 ENGINE: Final = "pgbastion.consensus._engine"
+DAY_S: Final = 86_400
 
 
 def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
@@ -54,6 +57,7 @@ def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
         read_token=_optional_file(config.api.read_token_file),
         raft=_raft_facts(config.raft.data_dir),
         postgresql=None if section is None else _postgresql_facts(section),
+        tls=_tls_facts(config),
     )
 
 
@@ -110,6 +114,29 @@ def _raft_facts(path: Path) -> DirectoryFacts:
         # The daemon says what is wrong with its log when it opens it.
         return facts
     return facts if identity is None else replace(facts, cluster_id=identity[0].hex())
+
+
+def _tls_facts(config: Config) -> TlsFacts | None:
+    raft = config.raft
+    if raft.tls_cert is None or raft.tls_key is None or raft.tls_ca is None:
+        return None
+    if find_spec(ENGINE) is None:
+        return None
+    engine = import_module(ENGINE)
+    try:
+        files = [path.read_bytes() for path in (raft.tls_cert, raft.tls_key)]
+        credentials = engine.Credentials(*files, raft.tls_ca.read_bytes())
+        mode = stat.S_IMODE(raft.tls_key.stat().st_mode)
+    except OSError as exc:
+        return TlsFacts(fault=f"{exc.filename} cannot be read: {exc.strerror}")
+    except engine.EngineError as exc:
+        return TlsFacts(fault=str(exc))
+    (_, places, _, not_after_s), _ = credentials.facts()
+    return TlsFacts(
+        places=tuple(places),
+        days_left=int(not_after_s - time.time()) // DAY_S,
+        key_mode=mode,
+    )
 
 
 def _content(names: set[str]) -> Content:

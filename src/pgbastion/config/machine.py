@@ -95,6 +95,18 @@ class PostgresqlFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFacts:
+    """The operator's certificate, key and authority, taken together."""
+
+    fault: str | None = None
+    """Why they are of no use."""
+    places: tuple[str, ...] = ()
+    """Addresses and names of the certificate."""
+    days_left: int = 0
+    key_mode: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """Everything that `pgbastion.config.checks` knows of the machine."""
 
@@ -107,3 +119,5 @@ class Facts:
     read_token: FileFacts | None
     raft: DirectoryFacts
     postgresql: PostgresqlFacts | None
+    tls: TlsFacts | None = None
+    """None: no certificates are configured."""

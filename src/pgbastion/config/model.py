@@ -44,9 +44,6 @@ NOT_IN_THIS_VERSION: Final = frozenset(
     {
         "vip",
         "memberlist",
-        "raft.tls_cert",
-        "raft.tls_key",
-        "raft.tls_ca",
         "api.tls_cert",
         "api.tls_key",
         "api.tls_client_ca",
@@ -128,9 +125,27 @@ class RaftSection(Section):
     )
     tls_enabled: bool = Field(
         default=True,
-        examples=[False],
-        description="Certificates are not in this version: it has to say false, and "
-        "the traffic between nodes is authenticated but not encrypted.",
+        description="TLS on the port between the nodes, each of which proves itself to "
+        "the other. False, in words and on every node: the traffic is authenticated "
+        "by the secret but not encrypted.",
+    )
+    tls_cert: AbsolutePath | None = Field(
+        None,
+        examples=["/etc/pgbastion/tls/n1.crt"],
+        description="This node's certificate in PEM, for server and client use, with "
+        "node.address in its alternative names; the authority's intermediates after "
+        "it. Read again when it changes. Default: the nodes sign their own, by an "
+        "authority that follows from the cluster's secret.",
+    )
+    tls_key: AbsolutePath | None = Field(
+        None,
+        examples=["/etc/pgbastion/tls/n1.key"],
+        description="The certificate's key in PEM, mode 0600.",
+    )
+    tls_ca: AbsolutePath | None = Field(
+        None,
+        examples=["/etc/pgbastion/tls/ca.crt"],
+        description="The authority in PEM that every node's certificate has to be of.",
     )
 
 

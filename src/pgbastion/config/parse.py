@@ -122,13 +122,6 @@ def _not_in_this_version(values: Mapping[str, Any]) -> Iterator[Problem]:
             problem="kernel: not in this version",
             remedy="write auto or userspace",
         )
-    if _lookup(values, "raft.tls_enabled") is not False:
-        yield Problem(
-            key="raft.tls_enabled",
-            problem="certificates between nodes are not in this version",
-            remedy="write tls_enabled: false, which says that the traffic between "
-            "nodes is authenticated by the secret but not encrypted",
-        )
 
 
 _ABSENT: Final = object()

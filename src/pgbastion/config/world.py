@@ -16,6 +16,7 @@ from pgbastion.config.machine import (
 )
 from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.problems import Problem, Severity
+from pgbastion.config.tls import check_tls
 
 GROUP_OR_OTHERS: Final = 0o077
 OTHERS: Final = 0o007
@@ -29,6 +30,7 @@ WAITS_FROM_START: Final = {14: 18, 15: 13, 16: 9, 17: 5}
 def check_world(config: Config, facts: Facts) -> list[Problem]:
     """Return what does not fit between ``config`` and the machine."""
     problems = [*_secret(config, facts), *_tokens(facts), *_raft_dir(config, facts)]
+    problems += check_tls(config, facts.tls)
     section, found = config.postgresql, facts.postgresql
     if section is not None and found is not None:
         problems += _users(section, facts, found)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pgbastion.consensus import _engine
+from pgbastion.consensus._engine import Credentials
 from pgbastion.consensus.interface import (
     Committed,
     Denied,
@@ -33,19 +34,44 @@ NS_PER_MS: Final = 1_000_000
 TICKS_A_HEARTBEAT: Final = 4
 # The engine's words when one side or the other does not know the secret.
 _OTHER_SECRET: Final = ("refused: secret", "does not know the secret")
+# Its words when the certificates are of different authorities: without the operator's
+# own, of different secrets.
+_OTHER_AUTHORITY: Final = (
+    "its certificate is of another authority",
+    "it refuses this node's certificate",
+)
+_NO_TLS: Final = "no TLS with the other side: "
 
 
-class SecretDiffersError(ConsensusError):
-    """A peer has another secret than this node."""
+class PeerDiffersError(ConsensusError):
+    """A peer is there, and differs from this node in what all have to have alike."""
+
+
+class SecretDiffersError(PeerDiffersError):
+    """A peer has another secret than this node, or another authority."""
+
+
+class TransportDiffersError(PeerDiffersError):
+    """A peer has no TLS with this node."""
 
 
 async def ask_as_guest(
-    address: str, secret: bytes, kind: int, payload: bytes, timeout_s: float
+    address: str,
+    secret: bytes,
+    kind: int,
+    payload: bytes,
+    *,
+    timeout_s: float,
+    credentials: Credentials | None,
 ) -> bytes:
     """Ask the node at ``address`` one question as a guest.
 
+    Without credentials over plain transport.
+
     Raises:
-        SecretDiffersError: It has another secret.
+        SecretDiffersError: It has another secret, or another authority.
+        TransportDiffersError: Only one of the two speaks TLS, or its certificate is
+            of no use.
         ConsensusError: No answer: nobody there, or too late.
     """
     try:
@@ -56,6 +82,7 @@ async def ask_as_guest(
             kind,
             payload,
             round(timeout_s * 1_000),
+            credentials,
         )
     except _engine.EngineError as exc:
         said = str(exc)
@@ -63,6 +90,13 @@ async def ask_as_guest(
             raise SecretDiffersError(
                 f"the node at {address} has another secret"
             ) from exc
+        if said.endswith(_OTHER_AUTHORITY):
+            raise SecretDiffersError(
+                f"the node at {address} has another secret, or another authority "
+                "(raft.tls_ca)"
+            ) from exc
+        if _NO_TLS in said:
+            raise TransportDiffersError(said) from exc
         raise ConsensusError(said) from exc
     return answer
 
@@ -90,6 +124,7 @@ class Engine:
         election_ms: An election time-out is drawn from [t, 2t).
         page: The shared page.
         generation: This process's generation as the page's writer.
+        credentials: Certificate and authority; None: plain transport.
 
     Raises:
         ConsensusError: The directory or the address cannot be had.
@@ -105,6 +140,7 @@ class Engine:
         election_ms: int,
         page: Path,
         generation: int,
+        credentials: Credentials | None = None,
     ) -> None:
         # Several ticks a heartbeat: time-outs are drawn in whole ticks, and two nodes
         # that draw the same one split the vote.
@@ -119,6 +155,7 @@ class Engine:
                 election_ticks=max(election_ms, 2 * heartbeat_ms) // tick_ms,
                 page_path=str(page),
                 generation=generation,
+                credentials=credentials,
             )
         except _engine.EngineError as exc:
             raise ConsensusError(str(exc)) from exc

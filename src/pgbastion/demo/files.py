@@ -86,7 +86,6 @@ def _settings(plan: Plan, name: str) -> dict[str, Any]:
         "raft": {
             "data_dir": str(directory / name / "raft"),
             "bootstrap": name == NAMES[0],
-            "tls_enabled": False,
         },
         "failover": {"profile": plan.profile},
         "postgresql": {

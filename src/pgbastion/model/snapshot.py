@@ -81,6 +81,27 @@ class LeaseSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateSnapshot:
+    """The certificate that this node shows to the others; instants are wall-clock."""
+
+    subject: str
+    places: tuple[str, ...]
+    """Addresses and host names that it is for."""
+    own: bool
+    """The node signs and renews it itself; else it is the operator's."""
+    expires_s: int
+    """Seconds since 1970."""
+    authority_expires_s: int
+    left_s: int
+    expires_soon: bool
+
+    @property
+    def days_left(self) -> int:
+        """Whole days until it expires."""
+        return self.left_s // 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionSnapshot:
     """The newest decision and what made it concrete."""
 
@@ -181,6 +202,8 @@ class NodeSnapshot:
     """How far behind a standby may be promoted in asynchronous mode."""
     claims: tuple[Claim, ...] = ()
     """Servers that claim the primary role without having it: a split brain."""
+    certificate: CertificateSnapshot | None = None
+    """None: the transport between the nodes is plain, as the configuration says."""
     vip: bool = False
     """Whether the virtual address is on this node."""
     gaps: Gaps = field(default_factory=Gaps)
@@ -239,6 +262,16 @@ class NodeSnapshot:
         if report.state is PostgresState.PRIMARY or lost:
             return NodeRole.FENCED
         return NodeRole.STARTING
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should look at, though all works now."""
+        shown = self.certificate
+        if shown is None or not shown.expires_soon:
+            return ()
+        days = shown.days_left
+        when = f"expires in {days} days" if days >= 0 else "has expired"
+        return (f"the certificate of {self.node} between the nodes {when}",)
 
     # The others
 

@@ -21,6 +21,7 @@ from pgbastion.model.commands import Pause
 from pgbastion.model.ids import Epoch, MemberId, NodeId
 from pgbastion.model.snapshot import (
     BackendTraffic,
+    CertificateSnapshot,
     DecisionSnapshot,
     LeaseSnapshot,
     NodeSnapshot,
@@ -71,6 +72,7 @@ class Snapshots:
         report_max_ms: int,
         lag_max_bytes: int,
         gaps: GapMeter,
+        certificate: Callable[[], CertificateSnapshot | None],
     ) -> None:
         self._host = host
         self._engine = engine
@@ -80,6 +82,7 @@ class Snapshots:
         self._report_max_ms = report_max_ms
         self._lag_max_bytes = lag_max_bytes
         self._gaps = gaps
+        self._certificate = certificate
         self.lag = LoopLag()
         self.routing: Routing | None = None
 
@@ -117,6 +120,7 @@ class Snapshots:
             ),
             proxy=self._proxy_counts(),
             claims=self._loop.split.claims,
+            certificate=self._certificate(),
             version=VERSION,
             commit=COMMIT,
             gaps=self._gaps.gaps,

@@ -9,6 +9,7 @@ from pgbastion.errors import PgBastionError
 from pgbastion.guard import page as words
 from pgbastion.guard.page import Page
 from pgbastion.model.cluster import join_host_port
+from pgbastion.node.certificates import Certificates
 from pgbastion.node.page import SharedPage
 from pgbastion.node.parts import build_instance
 from pgbastion.node.running import Node
@@ -29,6 +30,7 @@ async def build_node(
         PgBastionError: A part cannot be had.
     """
     guard, instance = None, None
+    certificates = Certificates(config, secrets.cluster)
     page_path = config.run_dir / PAGE_NAME
     node: Node | None = None
 
@@ -56,10 +58,9 @@ async def build_node(
         await guard.connect()
         page = Page(str(page_path))
     else:
-        page = words.obtain(str(page_path))
-        page[words.GENERATION] += 1
+        page = _page_of_witness(str(page_path))
     try:
-        engine = _build_engine(config, secrets, page[words.GENERATION])
+        engine = _build_engine(config, secrets, page, certificates)
     except PgBastionError:
         if guard is not None:
             await guard.dismiss()
@@ -71,13 +72,23 @@ async def build_node(
         page=SharedPage(page, page[words.GENERATION]),
         guard=guard,
         instance=instance,
+        certificates=certificates,
         on_ready=on_ready,
         on_removed=on_removed,
     )
     return node
 
 
-def _build_engine(config: Config, secrets: Secrets, generation: int) -> Engine:
+def _page_of_witness(path: str) -> Page:
+    """Return the page of a node without a guard, which would hand out generations."""
+    page = words.obtain(path)
+    page[words.GENERATION] += 1
+    return page
+
+
+def _build_engine(
+    config: Config, secrets: Secrets, page: Page, certificates: Certificates
+) -> Engine:
     timings = config.timings
     return Engine(
         directory=config.raft.data_dir,
@@ -86,5 +97,6 @@ def _build_engine(config: Config, secrets: Secrets, generation: int) -> Engine:
         heartbeat_ms=timings.heartbeat_ms,
         election_ms=timings.election_ms,
         page=config.run_dir / PAGE_NAME,
-        generation=generation,
+        generation=page[words.GENERATION],
+        credentials=certificates.credentials,
     )

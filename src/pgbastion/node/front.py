@@ -15,6 +15,7 @@ from pgbastion.ha.host import Host
 from pgbastion.ha.loop import Loop
 from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.cluster import Member
+from pgbastion.model.snapshot import CertificateSnapshot
 from pgbastion.node.api import NodeCommands, Snapshots
 from pgbastion.node.cancels import FarCancels
 from pgbastion.node.members import MemberOrders
@@ -36,6 +37,7 @@ class Front:
 
     Args:
         reload: Reads the configuration again; returns what came of it, in words.
+        certificate: What this node shows to the others; None: plain transport.
         on_ready: Called once, when this node first knows a primary to lead clients to.
     """
 
@@ -52,6 +54,7 @@ class Front:
         ordering: Ordering,
         reload: Callable[[], Awaitable[str]],
         on_ready: Callable[[], None],
+        certificate: Callable[[], CertificateSnapshot | None],
     ) -> None:
         self._config = config
         self._secrets = secrets
@@ -70,6 +73,7 @@ class Front:
             report_max_ms=3 * config.timings.probe_ms,
             lag_max_bytes=config.failover.max_lag_threshold,
             gaps=self.gaps,
+            certificate=certificate,
         )
         self._servers = self._make_servers(
             NodeCommands(host=host, members=members, ordering=ordering, reload=reload)

@@ -9,7 +9,13 @@ from typing import Final
 from pgbastion.config.facts import runs_server
 from pgbastion.config.model import Config
 from pgbastion.config.secrets import Secrets
-from pgbastion.consensus.engine import Engine, SecretDiffersError, ask_as_guest
+from pgbastion.consensus.certificates import Credentials
+from pgbastion.consensus.engine import (
+    Engine,
+    PeerDiffersError,
+    SecretDiffersError,
+    ask_as_guest,
+)
 from pgbastion.control.apply import Outcome
 from pgbastion.errors import (
     ConfigError,
@@ -48,9 +54,11 @@ class Membership:
         host: Host,
         instance: Instance | None,
         own: Member,
+        credentials: Credentials | None,
     ) -> None:
         self._config = config
         self._secrets = secrets
+        self._credentials = credentials
         self._engine = engine
         self._host = host
         self._instance = instance
@@ -198,16 +206,26 @@ class Membership:
         """
         try:
             return await ask_as_guest(
-                address, self._secrets.cluster, kind, payload, GUEST_TIMEOUT_S
+                address,
+                self._secrets.cluster,
+                kind,
+                payload,
+                timeout_s=GUEST_TIMEOUT_S,
+                credentials=self._credentials,
             )
-        except SecretDiffersError as exc:
-            remedy = "cluster.secret_file has to be the same on every node"
+        except PeerDiffersError as exc:
+            other_secret = isinstance(exc, SecretDiffersError)
+            remedy = (
+                "cluster.secret_file has to be the same on every node"
+                if other_secret
+                else "raft.tls_enabled has to be the same on every node"
+            )
             if self._config.raft.bootstrap:
                 # That one may belong to a cluster: nothing is founded beside it.
                 raise ConfigError(f"{exc}: {remedy}") from exc
             log.state(
                 f"peer {address}",
-                "secret_differs",
+                "secret_differs" if other_secret else "transport_differs",
                 level=logging.ERROR,
                 reason=str(exc),
                 remedy=remedy,

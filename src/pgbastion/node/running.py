@@ -40,6 +40,7 @@ from pgbastion.model.ids import Epoch, Incarnation, MemberId
 from pgbastion.model.reasons import Reason
 from pgbastion.model.views import START_MAX_MS
 from pgbastion.node.cancels import answer_cancel
+from pgbastion.node.certificates import Certificates
 from pgbastion.node.front import Front
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.membership import Membership
@@ -71,6 +72,7 @@ class Node:
         page: SharedPage,
         guard: GuardLink | None,
         instance: Instance | None,
+        certificates: Certificates,
         on_ready: Callable[[], None],
         on_removed: Callable[[], None],
     ) -> None:
@@ -80,6 +82,7 @@ class Node:
         self.page = page
         self.guard = guard
         self.instance = instance
+        self.certificates = certificates
         self._on_ready = on_ready
         self._on_removed = on_removed
         self._standing: StandingWatch | None = None
@@ -127,6 +130,7 @@ class Node:
             host=self.host,
             instance=self.instance,
             own=self.own,
+            credentials=self.certificates.credentials,
         )
         self.ordering = Ordering(
             self.host,
@@ -139,7 +143,10 @@ class Node:
             own=lambda: self.own,
             fresh_ms=3 * self.config.timings.probe_ms,
         )
-        self.front = Front(
+        self.front = self._make_front()
+
+    def _make_front(self) -> Front:
+        return Front(
             self.config,
             self.secrets,
             host=self.host,
@@ -150,6 +157,7 @@ class Node:
             ordering=self.ordering,
             reload=self.reload,
             on_ready=self._on_ready,
+            certificate=self.certificates.snapshot,
         )
 
     def _make_server(self) -> Server | None:
@@ -218,6 +226,7 @@ class Node:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._take_events(), name="events")
             group.create_task(self.front.snapshots.lag.run(), name="loop-lag")
+            group.create_task(self.certificates.run(), name="certificates")
             await self.membership.obtain()
             self.loop.lost_data = self.membership.lost_data
             if self.observer is not None:
@@ -375,6 +384,7 @@ class Node:
         self.own = own_member(new)
         self.loop.set_own(self.own)
         self.front.reconfigure(new)
+        await asyncio.to_thread(self.certificates.look)
         if self.instance is not None and new.postgresql is not None:
             self.instance.config.reconfigure(
                 dict(new.postgresql.parameters), new.postgresql.hba

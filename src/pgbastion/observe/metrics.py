@@ -253,6 +253,25 @@ class MetricsOf(Collector):
             "pgbastion_raft_applied_index", "Newest applied log entry.", raft.applied
         )
 
+        yield from self._certificate()
+
+    def _certificate(self) -> Iterator[Metric]:
+        shown = self._snapshot.certificate
+        yield _gauge(
+            "pgbastion_raft_tls", "1 while the nodes speak TLS to each other.",
+            float(shown is not None),
+        )  # fmt: skip
+        if shown is None:
+            return
+        expires = GaugeMetricFamily(
+            "pgbastion_certificate_expiry_timestamp_seconds",
+            "When a certificate of the port between the nodes expires, since 1970.",
+            labels=["of"],
+        )
+        expires.add_metric(["node"], shown.expires_s)
+        expires.add_metric(["authority"], shown.authority_expires_s)
+        yield expires
+
     def _proxy(self) -> Iterator[Metric]:
         counts = self._snapshot.proxy
         yield _gauge(

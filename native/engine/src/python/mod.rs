@@ -1,10 +1,12 @@
 //! What Python sees. No type of the Raft library appears here.
 
+mod certificates;
 mod core;
 mod events;
 mod node;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::create_exception;
@@ -12,6 +14,7 @@ use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use self::certificates::Credentials;
 use crate::clock;
 use crate::guest;
 use crate::home::Identity;
@@ -36,8 +39,10 @@ fn boottime_ns() -> i64 {
     clock::boottime_ns()
 }
 
-/// Ask a node one question as a guest, and return its answer.
+/// Ask a node one question as a guest, and return its answer; without credentials over
+/// plain transport.
 #[pyfunction]
+#[pyo3(signature = (address, secret, kind, payload, timeout_ms, credentials = None))]
 fn guest_request<'py>(
     py: Python<'py>,
     address: &str,
@@ -45,9 +50,11 @@ fn guest_request<'py>(
     kind: u32,
     payload: &[u8],
     timeout_ms: u64,
+    credentials: Option<&Credentials>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let wait = Duration::from_millis(timeout_ms.max(1));
-    let answer = py.detach(|| guest::ask(address, secret, kind, payload, wait));
+    let tls = credentials.map(|credentials| Arc::clone(&credentials.held));
+    let answer = py.detach(|| guest::ask(address, secret, kind, payload, wait, &tls));
     answer
         .map(|answer| PyBytes::new(py, &answer))
         .map_err(|error| EngineError::new_err(format!("{address}: {error}")))
@@ -59,6 +66,9 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(boottime_ns, module)?)?;
     module.add_function(wrap_pyfunction!(guest_request, module)?)?;
     module.add("EngineError", module.py().get_type::<EngineError>())?;
+    module.add_function(wrap_pyfunction!(certificates::certificate_facts, module)?)?;
+    module.add_class::<Credentials>()?;
+    module.add_class::<certificates::Authority>()?;
     module.add_class::<node::Node>()?;
     module.add_class::<core::Core>()?;
     module.add_class::<core::Storage>()?;

@@ -1,5 +1,6 @@
 //! `Node`: a member with its thread, its files and its sockets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgbastion_lease::{Hold, Leased, NS_PER_MS};
@@ -7,6 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
+use super::certificates::Credentials;
 use super::{events, EngineError};
 use crate::clock::boottime_ns;
 use crate::core::Change;
@@ -60,7 +62,7 @@ pub(super) fn hold_of(
 impl Node {
     #[new]
     #[pyo3(signature = (*, dir, listen, secret, tick_ms, heartbeat_ticks, election_ticks,
-                        page_path, generation, seed = 0))]
+                        page_path, generation, seed = 0, credentials = None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -73,6 +75,7 @@ impl Node {
         page_path: &str,
         generation: i64,
         seed: u64,
+        credentials: Option<&Credentials>,
     ) -> PyResult<Self> {
         let settings = NodeSettings {
             dir: dir.into(),
@@ -85,7 +88,9 @@ impl Node {
             generation,
             seed,
         };
-        let inner = py.detach(|| Inner::start(settings)).map_err(EngineError::new_err)?;
+        let tls = credentials.map(|credentials| Arc::clone(&credentials.held));
+        let inner =
+            py.detach(|| Inner::start(settings, tls)).map_err(EngineError::new_err)?;
         Ok(Self { inner })
     }
 
