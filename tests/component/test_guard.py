@@ -225,10 +225,15 @@ async def test_a_start_with_a_wrong_field_starts_nothing(
     assert (await lab.client.status()).state == "idle"
 
 
-async def test_an_address_to_remove_is_refused_until_it_can_be(lab: GuardLab) -> None:
-    await lab.client._ask("removals", addresses=[])
-    with refused("unsupported"):
-        await lab.client._ask("removals", addresses=["10.0.0.1/24"])
+async def test_what_is_no_address_is_not_taken_for_removal(lab: GuardLab) -> None:
+    for names in (["10.0.0.1/24"], ["eth0"], [""], ["10.0.0.1"] * 65):
+        with refused("failed"):
+            await lab.client.removals(names)
+    with refused("invalid"):
+        await lab.client._ask("removals", addresses=[7])
+
+    await lab.client.removals(["10.0.0.1", "fd00::1"])
+    await lab.client.removals([])
 
 
 # Who writes the page

@@ -27,6 +27,7 @@ replication: {mode: quorum, sync_count: 1, strict: false}
 postgresql: {bin_dir: /usr/lib/postgresql/15/bin, data_dir: /srv/lab/n1/pg, \
 password_file: /srv/lab/passwords, parameters: {shared_buffers: 128MB}}
 api: {auth_token_file: /srv/lab/token}
+vip: {address: 10.77.0.50/24, interface: eth0}
 """
 HEALTH = {
     "node",
@@ -114,7 +115,7 @@ def test_the_health_of_a_node_has_every_field(three: Lab, name: str, role: str) 
     assert set(health) >= HEALTH
     assert (health["node"], health["role"]) == (name, role)
     assert health["leader"] in three.nodes
-    assert health["vip"] is False
+    assert health["vip"] is (role == "primary")
     assert health["paused"] is False
     if role == "primary":
         assert 0 < health["lease_left_ms"] <= 2_000

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from pgbastion.model.commands import Command
 from pgbastion.model.snapshot import NodeSnapshot
+from pgbastion.node.addresses import NoAddresses
 from pgbastion.node.api import Snapshots
 from pgbastion.observe.gaps import GapMeter
 from pgbastion.proxy.listener import Proxy
@@ -75,6 +76,7 @@ def take(stage: Stage, machine: Machine) -> NodeSnapshot:
         loop=daemon.main,
         proxy=cast("Proxy", NoProxy()),
         own=daemon.own,
+        addresses=NoAddresses(),
         report_max_ms=3 * machine.setting.timings.probe_ms,
         lag_max_bytes=1 << 20,
         gaps=GapMeter(lambda: 0),

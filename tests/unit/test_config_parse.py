@@ -128,7 +128,6 @@ def test_an_unknown_section_is_refused() -> None:
 @pytest.mark.parametrize(
     ("section", "given"),
     [
-        ("vip", {"address": "10.0.1.100"}),
         ("memberlist", {"bind_port": 7946}),
     ],
 )
@@ -176,7 +175,7 @@ def test_a_wrong_address_of_the_node_is_told_once() -> None:
 
 def test_all_problems_come_at_once() -> None:
     problems = refused(
-        vip={"address": "10.0.0.1"},
+        memberlist={"bind_port": 7946},
         node={"name": "-", "address": "0.0.0.0"},
         proxy={"primary_port": 0, "hold_timeout": 10, "nonsense": 1},
         failover={"profile": "quick"},
@@ -184,7 +183,7 @@ def test_all_problems_come_at_once() -> None:
     )
 
     assert set(problems) == {
-        "vip",
+        "memberlist",
         "node.name",
         "node.address",
         "proxy.primary_port",

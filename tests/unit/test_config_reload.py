@@ -6,7 +6,7 @@ import pytest
 
 from pgbastion.config.model import Config, File
 from pgbastion.config.reload import APPLIED, HELD_BY_CLUSTER, Changes, what_changes
-from support.configs import understood, values
+from support.configs import understood
 
 
 def changed(**sections: Any) -> Changes:
@@ -69,5 +69,5 @@ def understood_sections() -> list[tuple[str, Any]]:
     return [
         (name, getattr(config, name))
         for name in File.model_fields
-        if name != "watchdog" and name in {*values(), *Config.__slots__}
+        if getattr(config, name, None) is not None
     ]

@@ -14,6 +14,7 @@ from pgbastion.api.explaining import explain_as_text, explain_cluster
 from pgbastion.api.ordering import ORDERS
 from pgbastion.api.ports import Commands, Outcome
 from pgbastion.api.problems import bad_request
+from pgbastion.api.vip import vip
 from pgbastion.model.ids import NodeId
 from pgbastion.model.snapshot import NodeSnapshot
 
@@ -30,6 +31,7 @@ READS: Final[Mapping[str, Answer]] = {
     "/raft/peers": answers.raft_peers,
     "/raft/directives": answers.directives,
     "/connections": answers.connections,
+    "/vip": vip,
     "/patroni": patroni.patroni,
     "/history": patroni.history,
 }

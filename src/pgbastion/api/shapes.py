@@ -364,3 +364,39 @@ class OkAnswer(TypedDict):
     """An order was taken; what else is known stands beside it."""
 
     ok: bool
+
+
+class AddressFacts(TypedDict):
+    """A virtual address on the node that answers."""
+
+    address: str
+    interface: str | None
+    label: str | None
+    state: str
+    problem: str | None
+    conflict_with: str | None
+    for_ms: int
+
+
+class AddressesOfNode(TypedDict):
+    """What a node said last of its virtual addresses."""
+
+    node: str
+    held: list[str]
+    problem: str | None
+
+
+class VipAnswer(TypedDict):
+    """The virtual addresses."""
+
+    node: str
+    held: bool
+    holder: str | None
+    addresses: list[AddressFacts]
+    nodes: list[AddressesOfNode]
+    taken_total: int
+    dropped_total: int
+    announcements_total: int
+    conflicts_total: int
+    restored_total: int
+    hook_failures_total: int

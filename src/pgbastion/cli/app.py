@@ -5,6 +5,7 @@ from typing import Final
 import typer
 
 from pgbastion.cli.commands import (
+    addresses,
     certs,
     looking,
     membership,
@@ -16,6 +17,7 @@ from pgbastion.cli.commands import (
 PARTS: Final = (
     service.commands,
     looking.commands,
+    addresses.commands,
     orders.commands,
     membership.commands,
     raft.commands,

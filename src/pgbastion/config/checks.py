@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Final, NamedTuple
 
-from pgbastion.config.model import Config, PostgresqlSection, Section
+from pgbastion.config.address_checks import check_addresses
+from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.problems import Problem, Severity
+from pgbastion.config.section import Section
 from pgbastion.config.timings import PROFILES, smallest_lease_ms, timing_faults
 from pgbastion.config.types import RAFT_PORT, parts_of_conninfo
 from pgbastion.postgres.settings import check_parameters
@@ -306,6 +308,7 @@ _CHECKS: Final = (
     _postgresql,
     _dsn,
     _transport,
+    check_addresses,
     _exposure,
     _without_effect,
 )

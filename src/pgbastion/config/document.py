@@ -8,8 +8,9 @@ from typing import Any, Final, NamedTuple, get_args
 
 from pydantic.fields import FieldInfo
 
-from pgbastion.config.model import DERIVED, NOT_IN_THIS_VERSION, File, Section
+from pgbastion.config.model import DERIVED, NOT_IN_THIS_VERSION, File
 from pgbastion.config.parse import section_at
+from pgbastion.config.section import Section
 from pgbastion.config.timings import PROFILES, smallest_lease_ms
 from pgbastion.config.types import Form
 from pgbastion.config.units import render_duration, render_size

@@ -7,7 +7,9 @@ import json
 import os
 import pwd
 import shutil
+import socket
 import stat
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -34,8 +36,10 @@ from pgbastion.config.secrets import (
     parse_passwords,
     strip_line_end,
 )
+from pgbastion.guard import privileges
 
 # Native, and not there in a tree that was never built.
+ADDRESS_CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 GUARD_WORDS: Final = b"pgbastion.guard"
 ENGINE: Final = "pgbastion.consensus._engine"
 DAY_S: Final = 86_400
@@ -44,6 +48,7 @@ DAY_S: Final = 86_400
 def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
     """Look at everything on this machine that ``config`` names."""
     uid = os.geteuid()
+    vip = config.vip
     section = config.postgresql
     secret = environment.get(SECRET_VARIABLE)
     return Facts(
@@ -58,6 +63,18 @@ def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
         raft=_raft_facts(config.raft.data_dir),
         postgresql=None if section is None else _postgresql_facts(section),
         tls=_tls_facts(config),
+        linux=sys.platform == "linux",
+        interfaces=tuple(name for _, name in socket.if_nameindex()) if vip else (),
+        missing_capabilities=_missing_capabilities() if vip else (),
+        hook_runs=vip is None or vip.hook is None or os.access(vip.hook, os.X_OK),
+    )
+
+
+def _missing_capabilities() -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, number in ADDRESS_CAPABILITIES.items()
+        if not privileges.has_capability(number)
     )
 
 

@@ -121,3 +121,10 @@ class Facts:
     postgresql: PostgresqlFacts | None
     tls: TlsFacts | None = None
     """None: no certificates are configured."""
+    linux: bool = True
+    interfaces: tuple[str, ...] = ()
+    """The network interfaces by name; read where a virtual address is configured."""
+    missing_capabilities: tuple[str, ...] = ()
+    """What this process would need to set and announce an address."""
+    hook_runs: bool = True
+    """The program of ``vip.hook`` can be run."""

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from pgbastion.config.addresses import VipSection, as_section
+from pgbastion.config.section import Section
 from pgbastion.config.timings import Profile, Timings, timings_of
 from pgbastion.config.types import (
     RAFT_PORT,
@@ -42,7 +44,6 @@ HBA_DEFAULT: Final = "host all all all scram-sha-256"
 # Keys of parts that this version does not have: refused by name, never as unknown.
 NOT_IN_THIS_VERSION: Final = frozenset(
     {
-        "vip",
         "memberlist",
         "api.tls_cert",
         "api.tls_key",
@@ -58,14 +59,6 @@ DERIVED: Final = frozenset(
         "postgresql.socket_dir",
     }
 )
-
-
-class Section(BaseModel):
-    """A part of the file; keys that it does not know are refused."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
-    )
 
 
 class NodeSection(Section):
@@ -367,6 +360,7 @@ class File(Section):
     replication: ReplicationSection = Field(default_factory=ReplicationSection)
     proxy: ProxySection = Field(default_factory=ProxySection)
     postgresql: PostgresqlSection | None = None
+    vip: VipSection | None = None
     tags: TagsSection = Field(default_factory=TagsSection)
     api: ApiSection = Field(default_factory=ApiSection)
     metrics: MetricsSection = Field(default_factory=MetricsSection)
@@ -401,6 +395,8 @@ class Config:
     proxy: ProxySection
     postgresql: PostgresqlSection | None
     """None: a witness."""
+    vip: VipSection | None
+    """None: no virtual address."""
     tags: TagsSection
     api: ApiSection
     metrics: MetricsSection
@@ -421,6 +417,8 @@ def with_defaults(raw: Mapping[str, Any], found: Found) -> dict[str, Any]:
     filled: dict[str, Any] = {
         name: {} if section is None else section for name, section in raw.items()
     }
+    if "vip" in filled:
+        filled["vip"] = as_section(filled["vip"])
     node = raw.get("node")
     address = node.get("address") if isinstance(node, Mapping) else None
     if not is_address(address):
@@ -453,6 +451,7 @@ def resolve(file: File, *, source: Path, found: Found) -> Config:
         replication=file.replication,
         proxy=file.proxy,
         postgresql=file.postgresql,
+        vip=file.vip,
         tags=file.tags,
         api=file.api,
         metrics=file.metrics,

@@ -11,8 +11,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from pgbastion.config.model import NOT_IN_THIS_VERSION, File, Section
+from pgbastion.config.model import NOT_IN_THIS_VERSION, File
 from pgbastion.config.problems import Problem
+from pgbastion.config.section import Section
 
 FILE_BYTES_MAX: Final = 1 << 20
 LATER_REMEDY: Final = "remove the key"

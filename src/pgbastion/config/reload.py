@@ -3,7 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Final
 
-from pgbastion.config.model import Config, Section
+from pgbastion.config.model import Config
+from pgbastion.config.section import Section
 
 # What a running daemon takes over at once; a section's name stands for all its keys.
 APPLIED: Final = frozenset(
@@ -65,7 +66,7 @@ def _changed_keys(old: Config, new: Config) -> list[str]:
                 for key in type(before).model_fields
                 if getattr(before, key) != getattr(after, key)
             ]
-        elif before != after and part.name == "postgresql":
+        elif before != after and part.name in ("postgresql", "vip"):
             changed.append(part.name)
     return changed
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from pgbastion.config.address_checks import check_address_world
 from pgbastion.config.machine import (
     NEWEST_MAJOR,
     OLDEST_MAJOR,
@@ -31,6 +32,7 @@ def check_world(config: Config, facts: Facts) -> list[Problem]:
     """Return what does not fit between ``config`` and the machine."""
     problems = [*_secret(config, facts), *_tokens(facts), *_raft_dir(config, facts)]
     problems += check_tls(config, facts.tls)
+    problems += check_address_world(config, facts)
     section, found = config.postgresql, facts.postgresql
     if section is not None and found is not None:
         problems += _users(section, facts, found)

@@ -8,6 +8,7 @@ first that has something to say is the decision.
 from dataclasses import replace
 from typing import Final
 
+from pgbastion.control.addresses import drop_before_release
 from pgbastion.control.node_primary import watch_ms
 from pgbastion.control.node_rules import holds, own_assignment, promoted_primary
 from pgbastion.control.node_steps import STEPS
@@ -40,7 +41,8 @@ def decide_node(view: NodeView) -> Decision:
         raise InvariantError("the last step of each transition decides")
     if due is Duty.HOLD and found in (Found.PRIMARY, Found.PROMOTING):
         decision = replace(decision, wake_at_ms=_sooner(decision, watch_ms(view)))
-    return _declaring(view, keep_still(view, decision))
+    still = keep_still(view, decision)
+    return _declaring(view, drop_before_release(view, still))
 
 
 def _declaring(view: NodeView, decision: Decision) -> Decision:

@@ -107,6 +107,13 @@ def best_target(
     state: ClusterState, reports: Mapping[NodeId, Received], *, fresh_since_ms: int
 ) -> NodeId | None:
     """Return the node that should take the role over; None: nobody can."""
+    return next(iter(fit_targets(state, reports, fresh_since_ms=fresh_since_ms)), None)
+
+
+def fit_targets(
+    state: ClusterState, reports: Mapping[NodeId, Received], *, fresh_since_ms: int
+) -> tuple[NodeId, ...]:
+    """Return every node that can take the role over, the best first."""
 
     def rank(node: NodeId) -> tuple[int, int, NodeId]:
         member = state.named(node)
@@ -118,7 +125,7 @@ def best_target(
         for m in state.servers
         if unfit(state, reports, m.name, fresh_since_ms=fresh_since_ms) is None
     )
-    return max(fit, key=rank, default=None)
+    return tuple(sorted(fit, key=rank, reverse=True))
 
 
 def is_ordered(state: ClusterState) -> bool:

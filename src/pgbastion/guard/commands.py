@@ -2,6 +2,7 @@
 
 import signal
 
+from pgbastion.guard.addresses import Removals
 from pgbastion.guard.kill import Identity
 from pgbastion.guard.latches import Latches, Refused
 from pgbastion.guard.launch import Launch, User
@@ -32,20 +33,30 @@ class Commands:
         supervisor: Does what concerns PostgreSQL.
         latches: Does what concerns epochs.
         office: Knows the writer.
+        removals: The addresses that go when the lease ends.
         watch: Called with the writer's new pidfd.
     """
 
-    __slots__ = ("_latches", "_office", "_supervisor", "_watch", "wants_quit")
+    __slots__ = (
+        "_latches",
+        "_office",
+        "_removals",
+        "_supervisor",
+        "_watch",
+        "wants_quit",
+    )
 
     def __init__(
         self,
         supervisor: Supervisor,
         latches: Latches,
         office: Office,
+        removals: Removals,
         *,
         watch: "Callable[[int], None]",
     ) -> None:
         self._supervisor = supervisor
+        self._removals = removals
         self._latches = latches
         self._office = office
         self._watch = watch
@@ -160,9 +171,7 @@ class Commands:
         return {}
 
     def _do_removals(self, request: "Message", _c: Connection, _n: int) -> "Message":
-        # The list is a part of the protocol from the start; version 1 keeps it empty.
-        if _texts(request, "addresses"):
-            raise Refused("unsupported", "this guard removes no addresses")
+        self._removals.set(_texts(request, "addresses"))
         return {}
 
     def _do_quit(self, _r: "Message", _c: Connection, _n: int) -> "Message":

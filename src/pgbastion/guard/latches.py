@@ -65,6 +65,12 @@ class Latches:
         """Tell whether the guard is armed for a lease that has run out."""
         return self.armed != 0 and not self.is_paused and self.acts_at_ns() <= now_ns
 
+    def forbids_addresses(self, now_ns: int) -> bool:
+        """Tell whether the virtual addresses have no business on this node."""
+        return not self.is_paused and (
+            self.armed == 0 or self.armed <= self.ended or self.acts_at_ns() <= now_ns
+        )
+
     def arm(self, epoch: int, now_ns: int) -> None:
         """Arm for ``epoch``. The caller disarms an earlier one first.
 

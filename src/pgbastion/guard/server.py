@@ -11,6 +11,7 @@ import time
 
 from pgbastion.guard import page as words
 from pgbastion.guard import wire
+from pgbastion.guard.addresses import Removals
 from pgbastion.guard.commands import Commands
 from pgbastion.guard.latches import Latches
 from pgbastion.guard.office import Office
@@ -72,8 +73,13 @@ class Guard:
             tell=self._tell,
             log=log,
         )
+        self._removals = Removals(log)
         self._commands = Commands(
-            self._supervisor, self._latches, self._office, watch=self._watch
+            self._supervisor,
+            self._latches,
+            self._office,
+            self._removals,
+            watch=self._watch,
         )
         self._wake = _signal_pipe()
         self._is_asked_to_end = False
@@ -91,9 +97,20 @@ class Guard:
             now_ns = boottime_ns()
             self._page[words.GUARD_BEAT_NS] = now_ns
             self._supervisor.look_at_lease(now_ns)
+            # After the kill's first step: the kernel may let a removal wait.
+            self._look_at_addresses(now_ns)
             for fd, _ in ready:
                 self._serve(fd)
             self._supervisor.advance(boottime_ns())
+
+    def _look_at_addresses(self, now_ns: int) -> None:
+        """Remove the addresses while no lease of this node's stands behind them.
+
+        At every look, not once: a daemon that was stopped in the middle of adding one
+        goes on with that when it is continued.
+        """
+        if self._removals.names and self._latches.forbids_addresses(now_ns):
+            self._removals.remove()
 
     def _is_over(self) -> bool:
         now_ns = boottime_ns()
@@ -196,7 +213,7 @@ class Guard:
             "asked_ns": self._page[words.ASKED_NS],
             "generation": self._office.generation,
             "writer": self._office.holder,
-            "removals": [],
+            "removals": self._removals.names,
             "warnings": self._warnings,
             **self._supervisor.describe(),
         }

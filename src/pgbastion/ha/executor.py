@@ -14,7 +14,14 @@ from pgbastion.control.apply import Outcome
 from pgbastion.errors import InvariantError, PgBastionError
 from pgbastion.ha.host import Host
 from pgbastion.ha.observer import Observer
-from pgbastion.ha.ports import Database, Guard, HandOver, RaftEngine, Upstream
+from pgbastion.ha.ports import (
+    Addresses,
+    Database,
+    Guard,
+    HandOver,
+    RaftEngine,
+    Upstream,
+)
 from pgbastion.model import actions as act
 from pgbastion.model.actions import Action
 from pgbastion.model.ids import Epoch, NodeId
@@ -91,6 +98,7 @@ class Executor:
         latch_release: Writes the latch of a release into the shared page.
         lease_held: The permit: whether this epoch's lease lasts long enough now.
         hold: Has the engine renew an epoch's lease; 0: none.
+        addresses: The virtual addresses; None: there are none.
     """
 
     def __init__(
@@ -104,6 +112,7 @@ class Executor:
         latch_release: Callable[[Epoch], None],
         lease_held: Callable[[Epoch], bool],
         hold: Callable[[Epoch], None],
+        addresses: Addresses | None = None,
     ) -> None:
         self._host = host
         self._engine = engine
@@ -112,6 +121,7 @@ class Executor:
         self._latch_release = latch_release
         self._lease_held = lease_held
         self._hold = hold
+        self._addresses = addresses
         self._background: set[asyncio.Task[None]] = set()
         self.checkpointing = False
         self.prepared = ""
@@ -148,7 +158,10 @@ class Executor:
                 act.AskAges() | act.Survey() | act.ChangeMember() | act.MoveLeadership()
             ):
                 return await self._lead(action)
-            case act.HoldLease() | act.LatchRelease() | act.Arm() | act.EndEpoch():
+            case (
+                act.HoldLease() | act.LatchRelease() | act.Arm() | act.EndEpoch()
+                | act.DropAddresses()
+            ):  # fmt: skip
                 return await self._bound(action)
             case act.NotePrimary(epoch=epoch):
                 await self._database.note_primary(epoch)
@@ -217,9 +230,17 @@ class Executor:
         return True
 
     async def _bound(
-        self, action: act.HoldLease | act.LatchRelease | act.Arm | act.EndEpoch
+        self,
+        action: act.HoldLease
+        | act.LatchRelease
+        | act.Arm
+        | act.EndEpoch
+        | act.DropAddresses,
     ) -> bool:
         match action:
+            case act.DropAddresses():
+                if self._addresses is not None:
+                    await self._addresses.drop()
             case act.HoldLease(epoch=epoch):
                 self._hold(epoch)
             case act.LatchRelease(epoch=epoch):

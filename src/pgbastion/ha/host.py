@@ -16,7 +16,7 @@ from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Applied, Outcome, apply
 from pgbastion.errors import ConsensusError
 from pgbastion.ha.ports import Cutter, RaftEngine
-from pgbastion.ha.talk import Kind, decode_answer, encode_cut
+from pgbastion.ha.talk import Kind, decode_answer, decode_cut, encode_answer, encode_cut
 from pgbastion.model.cluster import ClusterState, decode_state, encode_state
 from pgbastion.model.commands import Command, encode_command
 from pgbastion.model.ids import Epoch, MemberId, NodeId
@@ -283,6 +283,12 @@ class Host:
         log.info("surveyed", node=node, epoch=survey.epoch, end=str(answer.wal_end))
         survey.answers[node] = answer
         self._on_change()
+
+    async def answer_cut(self, payload: bytes) -> bytes:
+        """Answer a survey's question; nothing where there is no answer."""
+        epoch = decode_cut(payload)
+        answer = None if epoch is None else await self.cut(epoch)
+        return b"" if answer is None else encode_answer(answer)
 
     async def cut(self, epoch: Epoch) -> SurveyAnswer | None:
         """Answer a survey for this node."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pgbastion.clock import NS_PER_MS, boottime_ms, boottime_ns
+from pgbastion.control.addresses import decide_holding
 from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.node import decide_node
 from pgbastion.control.orders import is_ordered
@@ -13,7 +14,7 @@ from pgbastion.control.routing import Routing, RoutingView, accepts, decide_rout
 from pgbastion.ha.executor import Executor
 from pgbastion.ha.host import Host
 from pgbastion.ha.observer import Observer
-from pgbastion.ha.ports import Guard, RaftEngine
+from pgbastion.ha.ports import Addresses, Guard, RaftEngine
 from pgbastion.ha.runner import Runner
 from pgbastion.ha.split import SplitBrain
 from pgbastion.model.actions import Decision
@@ -65,6 +66,7 @@ class Loop:
         words: Reads the shared page.
         on_routing: Takes each new routing with the instant (nanoseconds) up to which
             the knowledge that it rests on may be used.
+        addresses: The virtual addresses; None: there are none.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Loop:
         version: str,
         words: Callable[[], LeaseWords],
         on_routing: Callable[[Routing, int], None],
+        addresses: Addresses | None = None,
     ) -> None:
         self._host = host
         self._engine = engine
@@ -95,6 +98,7 @@ class Loop:
         self._version = version
         self._words = words
         self._on_routing = on_routing
+        self._addresses = addresses
         self._changed = asyncio.Event()
         self._node_runner = Runner(
             executor.perform, on_done=self.wake, log=log.bind(of="node")
@@ -168,6 +172,8 @@ class Loop:
         self._passed_ms = now_ms
         wakes = [self._reported_ms + self._pace.probe_ms]
         view = self._node_view(now_ms, at)
+        if self._addresses is not None:
+            self._addresses.want(decide_holding(view))
         decision = decide_node(view)
         self._log("node", self.node_decision, decision)
         self.node_decision = decision
@@ -241,6 +247,7 @@ class Loop:
             checkpointing=self._executor.checkpointing,
             sync_unsettled=self._executor.sync_unsettled,
             silent_since_ms=observer.silent_since_ms(state, self._host.reports),
+            addresses_held=self._addresses is not None and self._addresses.may_be_set,
             at=at,
             declaration=self._declaration(raft_id),
         )
@@ -372,6 +379,7 @@ class Loop:
             progress=view.job,
             answers=observer.answers,
             unwatched_primaries=self.unwatched(),
+            addresses=self._addresses.report() if self._addresses else None,
             holding=self._parking,
             vitals=server.vitals if server and postgres.running else None,
         )

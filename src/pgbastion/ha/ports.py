@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pgbastion.model.addresses import AddressReport, Holding
 from pgbastion.model.cluster import Member, SyncSet
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.report import ReplicationRow, Vitals
@@ -253,6 +254,27 @@ class Database(Protocol):
 
     async def close(self) -> None:
         """Close connections; the server goes on."""
+
+
+class Addresses(Protocol):
+    """The node's virtual addresses."""
+
+    def want(self, holding: Holding) -> None:
+        """Have them here, or not; without waiting."""
+
+    async def drop(self) -> None:
+        """Remove them; they are gone when this returns, for the epoch they stood for.
+
+        Raises:
+            VipError: One could not be removed.
+        """
+
+    @property
+    def may_be_set(self) -> bool:
+        """Whether one is, or may be, on this node."""
+
+    def report(self) -> AddressReport | None:
+        """Return what the other nodes are told; None: none are configured."""
 
 
 class HandOver(Protocol):

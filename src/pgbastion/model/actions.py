@@ -89,6 +89,16 @@ class EndEpoch:
     epoch: Epoch
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropAddresses:
+    """Remove the virtual addresses, before the epoch that they stand for is given back.
+
+    In the same epoch they do not come back.
+    """
+
+    epoch: Epoch
+
+
 class StopMode(StrEnum):
     """How PostgreSQL is stopped."""
 
@@ -232,7 +242,7 @@ Action = (
     | LatchRelease | Arm | EndEpoch | StopPostgres | StartStandby | StartPrimary
     | Promote | Follow | InitDb | TakeOver | NotePrimary | Examine | Copy | Rewind
     | RecoverCrash | ApplySyncSet | KeepSlots | ReadySlots | Checkpoint
-    | PrepareHandOver
+    | PrepareHandOver | DropAddresses
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from pgbastion.model.addresses import AddressReport
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.wal import Lsn, WalEnd
 
@@ -127,6 +128,8 @@ class NodeReport:
     spoke for it."""
     holding: str = ""
     """The order for which this node's proxy lets new clients wait."""
+    addresses: AddressReport | None = None
+    """Its virtual addresses; None: it has none configured."""
     progress: str | None = None
     """How far a copy or rewind has come, in words."""
     vitals: Vitals | None = None

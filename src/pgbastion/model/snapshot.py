@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from pgbastion.model.addresses import AddressCounts, AddressState, AddressStatus
 from pgbastion.model.claims import Claim
 from pgbastion.model.cluster import ClusterState, Member, ReplicationMode
 from pgbastion.model.ids import Epoch, MemberId, NodeId, standby_name
@@ -204,13 +205,21 @@ class NodeSnapshot:
     """Servers that claim the primary role without having it: a split brain."""
     certificate: CertificateSnapshot | None = None
     """None: the transport between the nodes is plain, as the configuration says."""
-    vip: bool = False
-    """Whether the virtual address is on this node."""
     gaps: Gaps = field(default_factory=Gaps)
+    addresses: tuple[AddressStatus, ...] = ()
+    """The virtual addresses that are configured here, and how each stands."""
+    address_counts: AddressCounts | None = None
+    """None: this node never has a virtual address."""
     loop_lag_ms: float = 0.0
     """How late the event loop was at its last measurement."""
 
     # This node
+
+    @property
+    def vip(self) -> bool:
+        """Whether every virtual address is on this node."""
+        held = [a.state is AddressState.HELD for a in self.addresses]
+        return bool(held) and all(held)
 
     @property
     def report(self) -> NodeReport | None:

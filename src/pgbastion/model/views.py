@@ -269,6 +269,8 @@ class NodeView:
     """A change of the synchronous set was proposed, and no outcome is known since."""
     silent_since_ms: Mapping[str, int] = field(default_factory=dict)
     """Since when a member of the synchronous set has not streamed, by name."""
+    addresses_held: bool = False
+    """A virtual address is, or may be, on this node."""
     at: str = ""
     witness: bool = False
     declaration: Declare | None = None

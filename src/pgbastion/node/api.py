@@ -30,6 +30,7 @@ from pgbastion.model.snapshot import (
     RaftSnapshot,
     RouteSnapshot,
 )
+from pgbastion.node.addresses import AnyAddresses
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.wishing import CAUSE
@@ -73,6 +74,7 @@ class Snapshots:
         lag_max_bytes: int,
         gaps: GapMeter,
         certificate: Callable[[], CertificateSnapshot | None],
+        addresses: AnyAddresses,
     ) -> None:
         self._host = host
         self._engine = engine
@@ -83,6 +85,7 @@ class Snapshots:
         self._lag_max_bytes = lag_max_bytes
         self._gaps = gaps
         self._certificate = certificate
+        self._addresses = addresses
         self.lag = LoopLag()
         self.routing: Routing | None = None
 
@@ -124,6 +127,8 @@ class Snapshots:
             version=VERSION,
             commit=COMMIT,
             gaps=self._gaps.gaps,
+            addresses=self._addresses.statuses(),
+            address_counts=self._addresses.counts(),
             loop_lag_ms=self.lag.ms,
         )
 

@@ -16,6 +16,7 @@ from pgbastion.ha.loop import Loop
 from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.cluster import Member
 from pgbastion.model.snapshot import CertificateSnapshot
+from pgbastion.node.addresses import AnyAddresses
 from pgbastion.node.api import NodeCommands, Snapshots
 from pgbastion.node.cancels import FarCancels
 from pgbastion.node.members import MemberOrders
@@ -55,6 +56,7 @@ class Front:
         reload: Callable[[], Awaitable[str]],
         on_ready: Callable[[], None],
         certificate: Callable[[], CertificateSnapshot | None],
+        addresses: AnyAddresses,
     ) -> None:
         self._config = config
         self._secrets = secrets
@@ -74,6 +76,7 @@ class Front:
             lag_max_bytes=config.failover.max_lag_threshold,
             gaps=self.gaps,
             certificate=certificate,
+            addresses=addresses,
         )
         self._servers = self._make_servers(
             NodeCommands(host=host, members=members, ordering=ordering, reload=reload)

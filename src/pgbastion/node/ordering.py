@@ -10,7 +10,7 @@ from pgbastion.api.ports import Done, Outcome, Refused, Unknown
 from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome as Applied
 from pgbastion.control.loss import absent, possible_loss, primary_lives
-from pgbastion.control.orders import best_target, unfit
+from pgbastion.control.orders import best_target, fit_targets, unfit
 from pgbastion.control.wishes import ORDER_VALID_MS
 from pgbastion.ha.host import Host
 from pgbastion.model.cluster import Order, OrderKind
@@ -45,6 +45,12 @@ class Ordering:
     def best(self) -> NodeId | None:
         """Return who should take the role over now; None: nobody can."""
         return best_target(
+            self._host.state, self._host.reports, fresh_since_ms=self._fresh_since_ms()
+        )
+
+    def fit(self) -> tuple[NodeId, ...]:
+        """Return every node that could take the role over now, the best first."""
+        return fit_targets(
             self._host.state, self._host.reports, fresh_since_ms=self._fresh_since_ms()
         )
 

@@ -1,9 +1,11 @@
 """The daemon's words of the shared page."""
 
+from pgbastion.clock import NS_PER_MS, boottime_ns
 from pgbastion.errors import PgBastionError
 from pgbastion.guard import page as words
 from pgbastion.guard.page import Page
 from pgbastion.ha.loop import LeaseWords
+from pgbastion.model.cluster import ClusterState
 from pgbastion.model.ids import Epoch
 
 
@@ -53,6 +55,18 @@ class SharedPage:
         else:
             page[words.PAUSE_REVISION] = revision
             page[words.PAUSED] = 0
+
+    def grants(self, epoch: Epoch, state: ClusterState, margin_ms: int) -> bool:
+        """Tell whether this node may act as the holder of ``epoch`` just now."""
+        page, held = self.read(), state.assignment
+        return (
+            held is not None
+            and held.epoch == epoch
+            and held.live
+            and page.epoch == epoch
+            and page.released_epoch < epoch
+            and boottime_ns() < page.expiry_ns - margin_ms * NS_PER_MS
+        )
 
     def read(self) -> LeaseWords:
         """Return what the page says."""

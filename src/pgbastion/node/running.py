@@ -11,7 +11,6 @@ from typing import Final
 
 from pgbastion._build import VERSION
 from pgbastion.api.ports import Done
-from pgbastion.clock import boottime_ns
 from pgbastion.config.load import load_config
 from pgbastion.config.model import Config
 from pgbastion.config.reload import what_changes
@@ -33,12 +32,13 @@ from pgbastion.ha.host import Host
 from pgbastion.ha.loop import Loop
 from pgbastion.ha.observer import Observer
 from pgbastion.ha.standing import StandingWatch
-from pgbastion.ha.talk import Kind, decode_cut, encode_answer
+from pgbastion.ha.talk import Kind
 from pgbastion.model.cluster import Assignment
 from pgbastion.model.commands import Release
 from pgbastion.model.ids import Epoch, Incarnation, MemberId
 from pgbastion.model.reasons import Reason
 from pgbastion.model.views import START_MAX_MS
+from pgbastion.node.addresses import build_addresses
 from pgbastion.node.cancels import answer_cancel
 from pgbastion.node.certificates import Certificates
 from pgbastion.node.front import Front
@@ -99,6 +99,19 @@ class Node:
         job = Job()
         server = self._make_server()
         self.host = self._make_host(server, job)
+        self.ordering = Ordering(
+            self.host,
+            fresh_ms=self.config.timings.sync_silent_ms,
+            drain_ms=lambda: self.config.proxy.drain_timeout,
+        )
+        self.addresses = build_addresses(
+            self.config,
+            guard=self.guard,
+            permit=self._holds_lease,
+            on_change=self.wake,
+            host=self.host,
+            ordering=self.ordering,
+        )
         self.executor = Executor(
             host=self.host,
             engine=self.engine,
@@ -108,6 +121,7 @@ class Node:
             latch_release=self.page.latch_release,
             lease_held=self._holds_lease,
             hold=self._hold,
+            addresses=self.addresses,
         )
         self.loop = Loop(
             host=self.host,
@@ -122,7 +136,11 @@ class Node:
             version=VERSION,
             words=self.page.read,
             on_routing=self._route,
+            addresses=self.addresses,
         )
+        self._build_front()
+
+    def _build_front(self) -> None:
         self.membership = Membership(
             self.config,
             self.secrets,
@@ -132,11 +150,6 @@ class Node:
             own=self.own,
             credentials=self.certificates.credentials,
         )
-        self.ordering = Ordering(
-            self.host,
-            fresh_ms=self.config.timings.sync_silent_ms,
-            drain_ms=lambda: self.config.proxy.drain_timeout,
-        )
         self.members = MemberOrders(
             self.host,
             self.engine,
@@ -144,6 +157,7 @@ class Node:
             fresh_ms=3 * self.config.timings.probe_ms,
         )
         self.front = self._make_front()
+        self.addresses.end_sessions_by(self.front.proxy.leave)
 
     def _make_front(self) -> Front:
         return Front(
@@ -158,6 +172,7 @@ class Node:
             reload=self.reload,
             on_ready=self._on_ready,
             certificate=self.certificates.snapshot,
+            addresses=self.addresses,
         )
 
     def _make_server(self) -> Server | None:
@@ -222,6 +237,7 @@ class Node:
 
     async def run(self) -> None:
         """Run until cancelled, or until a part fails."""
+        await self.addresses.start()
         await self.front.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._take_events(), name="events")
@@ -232,6 +248,7 @@ class Node:
             if self.observer is not None:
                 await self.observer.inspect()
                 group.create_task(self.observer.run(), name="observer")
+            group.create_task(self.addresses.run(), name="addresses")
             group.create_task(self.membership.found(), name="found")
             group.create_task(self.loop.confirm(), name="confirm")
             group.create_task(self._watch_standing(), name="standing")
@@ -328,33 +345,17 @@ class Node:
         if request.member_id == 0:
             answer = await self.membership.answer_guest(request.kind, request.payload)
         elif request.kind == Kind.CUT:
-            answer = await self._answer_cut(request.payload)
+            answer = await self.host.answer_cut(request.payload)
         elif request.kind == Kind.CANCEL:
             deliver = self.front.proxy.deliver_cancel
             answer = await answer_cancel(deliver, request.payload)
         self.engine.answer(request.request_id, answer)
 
-    async def _answer_cut(self, payload: bytes) -> bytes:
-        epoch = decode_cut(payload)
-        if epoch is None:
-            return b""
-        answer = await self.host.cut(epoch)
-        return b"" if answer is None else encode_answer(answer)
-
     # The lease
 
     def _holds_lease(self, epoch: Epoch) -> bool:
         """The permit for what cannot be undone: looked at again just before it."""
-        page = self.page.read()
-        held = self.host.state.assignment
-        return (
-            held is not None
-            and held.epoch == epoch
-            and held.live
-            and page.epoch == epoch
-            and page.released_epoch < epoch
-            and boottime_ns() < page.expiry_ns - self.config.timings.margin_ms * 10**6
-        )
+        return self.page.grants(epoch, self.host.state, self.config.timings.margin_ms)
 
     def _hold(self, epoch: Epoch) -> None:
         timings = self.config.timings
@@ -456,6 +457,7 @@ class Node:
             return
         held = self.host.state.assignment
         own = held is not None and held.member_id == self.host.raft().member_id
+        await self.addresses.drop()
         await self.guard.stop(fast_ms=self.config.failover.stop_timeout)
         if own and held is not None and held.live:
             await self._release(held)
@@ -486,6 +488,7 @@ class Node:
     async def close(self) -> None:
         """Close everything that this process holds; PostgreSQL and guard go on."""
         await self.halt()
+        await self.addresses.close()
         await self.host.stop()
         await self.front.stop()
         if self.split_watch is not None:

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from pgbastion.model.cluster import ClusterState, ReplicationMode
 from pgbastion.model.snapshot import NodeRole, NodeSnapshot
+from pgbastion.observe.addresses import address_metrics
 from pgbastion.observe.gaps import gap_metrics
 from pgbastion.observe.patroni_metrics import PatroniMetricsOf
 from pgbastion.observe.vitals import member_vitals
@@ -81,6 +82,7 @@ class MetricsOf(Collector):
         yield from self._raft()
         yield from self._proxy()
         yield from gap_metrics(self._snapshot.gaps)
+        yield from address_metrics(self._snapshot)
 
     def _node(self) -> Iterator[Metric]:
         s = self._snapshot

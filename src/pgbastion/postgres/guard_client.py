@@ -304,6 +304,14 @@ class GuardClient:
         """
         await self._ask("asked", on=on, epoch=promote_epoch)
 
+    async def removals(self, addresses: Sequence[str]) -> None:
+        """Have these addresses removed when the lease ends, in place of earlier ones.
+
+        Raises:
+            GuardRefused: One is no address.
+        """
+        await self._ask("removals", addresses=list(addresses))
+
     async def quit(self) -> None:
         """End the guard, which `Gone` confirms.
 

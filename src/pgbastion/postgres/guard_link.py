@@ -234,6 +234,10 @@ class GuardLink:
         if self.facts().asked_ns:
             await self._connected().asked(on=False)
 
+    async def remove_at_end(self, addresses: tuple[str, ...]) -> None:
+        """Have these addresses removed when the lease ends, whoever lives then."""
+        await self._connected().removals(addresses)
+
     async def quit(self) -> None:
         """End the guard, once nothing runs; no new one is started."""
         self._is_ending = True

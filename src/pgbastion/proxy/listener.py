@@ -163,6 +163,25 @@ class Proxy:
             traffic=self._traffic(),
         )
 
+    async def leave(self, addresses: frozenset[str]) -> None:
+        """End every session with a client of these addresses of ours: they go away.
+
+        A client whose server's address vanished would wait for an answer until its own
+        time-out; so it is told while that can still be done.
+        """
+        for opening in tuple(self._openings):
+            if opening.local_address in addresses:
+                opening.refuse(Refusal.SUPERSEDED, "The address moves to another node.")
+        relays = [r for r in self._relays if sockets.own_address(r.client) in addresses]
+        for relay in relays:
+            relay.cut()
+        words = render_refusal(Refusal.SUPERSEDED, "The address moves to another node.")
+        for relay in relays:
+            relay.dismiss(words)
+        # The openings' tasks say their last words when it is their turn.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
     async def stop(self, drain_s: float) -> None:
         """Accept nobody, give sessions ``drain_s`` to end, then end them."""
         self._close_listeners()

@@ -9,7 +9,7 @@ from typing import Final
 from pgbastion.proxy.refusals import Refusal, render_refusal
 from pgbastion.proxy.relay import Engagement, Mode, Relay, RelayHost
 from pgbastion.proxy.routes import Backend, Service
-from pgbastion.proxy.sockets import reset, resolve, tune
+from pgbastion.proxy.sockets import own_address, reset, resolve, tune
 from pgbastion.proxy.switchboard import Hold, Switchboard
 from pgbastion.proxy.waiting import Waiting, Wake
 from pgbastion.proxy.wire import (
@@ -97,6 +97,11 @@ class Opening:
         self._last_words = b""
         self._silent = True
         self.since_s = self._loop.time()
+
+    @property
+    def local_address(self) -> str:
+        """The address of ours that the client came to; empty: it has gone."""
+        return own_address(self._client) if self._client is not None else ""
 
     @property
     def is_silent(self) -> bool:

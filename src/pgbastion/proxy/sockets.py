@@ -140,6 +140,18 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
+def own_address(connection: socket.socket) -> str:
+    """Return the local address of a connection; empty: it is closed.
+
+    A listener on ``::`` shows IPv4 addresses in IPv6 form; what is returned is not.
+    """
+    try:
+        name = str(connection.getsockname()[0])
+    except OSError:
+        return ""
+    return name.removeprefix("::ffff:")
+
+
 def printable_address(address: tuple[object, ...]) -> str:
     """Return the address part of a peer's name; IPv4 in IPv6 is shown as IPv4."""
     host = str(address[0])

@@ -23,7 +23,8 @@ class Plan:
     names nodes whose files lie on a file system of their own, which can be frozen or
     filled. ``clock_off_s`` names nodes whose wall clock is wrong, by how many seconds.
     ``bootstrap`` names the nodes whose file says so, default the first;
-    ``environment`` is given to every daemon.
+    ``environment`` is given to every daemon; ``vip`` is the section of that name, the
+    same on every node, empty for none; ``proxy_bind`` where proxies listen.
     """
 
     postgres_nodes: int = 3
@@ -38,6 +39,8 @@ class Plan:
     clock_off_s: Mapping[str, int] = field(default_factory=dict)
     bootstrap: frozenset[str] = frozenset({"n1"})
     environment: Mapping[str, str] = field(default_factory=dict)
+    vip: Mapping[str, Any] = field(default_factory=dict)
+    proxy_bind: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -104,6 +107,10 @@ def render(
         },
         "api": {"auth_token_file": str(directory / "token")},
     }
+    if plan.vip:
+        document["vip"] = dict(plan.vip)
+    if plan.proxy_bind:
+        document["proxy"] = {"bind_address": plan.proxy_bind}
     if not plan.is_witness(name):
         document["postgresql"] = {
             "bin_dir": str(bin_dir),

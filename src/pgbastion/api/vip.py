@@ -1,0 +1,58 @@
+"""The answer about the virtual addresses."""
+
+from pgbastion.api import shapes
+from pgbastion.model.addresses import AddressCounts, AddressStatus
+from pgbastion.model.cluster import Member
+from pgbastion.model.snapshot import NodeSnapshot
+
+
+def vip(snapshot: NodeSnapshot) -> shapes.VipAnswer:
+    """Tell where the virtual addresses are, here and at the other nodes."""
+    counts = snapshot.address_counts or AddressCounts()
+    return {
+        "node": snapshot.node,
+        "held": snapshot.vip,
+        "holder": _holder(snapshot),
+        "addresses": [_address(snapshot, status) for status in snapshot.addresses],
+        "nodes": [_node(snapshot, member) for member in snapshot.state.servers],
+        "taken_total": counts.taken_total,
+        "dropped_total": counts.dropped_total,
+        "announcements_total": counts.announcements_total,
+        "conflicts_total": counts.conflicts_total,
+        "restored_total": counts.restored_total,
+        "hook_failures_total": counts.hook_failures_total,
+    }
+
+
+def _address(snapshot: NodeSnapshot, status: AddressStatus) -> shapes.AddressFacts:
+    return {
+        "address": str(status.address),
+        "interface": status.address.interface or None,
+        "label": status.address.label or None,
+        "state": status.state,
+        "problem": status.problem or None,
+        "conflict_with": status.conflict_with or None,
+        "for_ms": max(snapshot.now_ms - status.since_ms, 0),
+    }
+
+
+def _holder(snapshot: NodeSnapshot) -> str | None:
+    if snapshot.vip:
+        return snapshot.node
+    for member in snapshot.state.servers:
+        report = snapshot.fresh_report(member.name)
+        # What this node knows of itself is newer than its last report.
+        told = report.addresses if report else None
+        if member.name != snapshot.node and told is not None and told.held:
+            return member.name
+    return None
+
+
+def _node(snapshot: NodeSnapshot, member: Member) -> shapes.AddressesOfNode:
+    report = snapshot.fresh_report(member.name)
+    told = report.addresses if report else None
+    return {
+        "node": member.name,
+        "held": list(told.held) if told else [],
+        "problem": (told.problem or None) if told else None,
+    }

@@ -1,0 +1,65 @@
+"""Commands about the virtual addresses."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from pgbastion.cli.exits import Exit
+from pgbastion.cli.options import (
+    DEFAULT_CONFIG,
+    WAIT_S,
+    ConfigOption,
+    JsonOption,
+    UrlOption,
+    WaitOption,
+)
+
+commands = typer.Typer()
+vip = typer.Typer(no_args_is_help=True)
+commands.add_typer(vip, name="vip", help="The virtual addresses.")
+
+
+@vip.command("status")
+def status(
+    config: ConfigOption = DEFAULT_CONFIG,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where the virtual addresses are, and what keeps a node from having them.
+
+    Exit codes: 0 when a node has them, 1 when none has.
+    """
+    from pgbastion.cli.addresses import render_vip
+    from pgbastion.cli.target import reader
+
+    found = reader(config, url).get("/vip")
+    print(json.dumps(found) if as_json else render_vip(found))
+    if found["holder"] is None:
+        raise typer.Exit(Exit.NO)
+
+
+@vip.command("move")
+def move(
+    to: Annotated[
+        str | None, typer.Option("--to", help="The new holder; default: the best.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    wait_s: WaitOption = WAIT_S,
+    url: UrlOption = None,
+) -> None:
+    """Move the virtual addresses to another node, with the primary role they follow.
+
+    The same as a switchover: an address is never anywhere but at the primary.
+    """
+    from pgbastion.cli.ordering import carry_out
+    from pgbastion.cli.target import writer
+
+    body = {} if to is None else {"to": to}
+    what = f"move of the addresses to {to or 'the best standby'}"
+    found = carry_out(
+        writer(config, url), "/cluster/switchover", body, what=what, wait_s=wait_s
+    )
+    print(f"{found['outcome']}: {found['to']} {found['detail']}".rstrip())
+    if found["outcome"] != "done":
+        raise typer.Exit(Exit.NO)

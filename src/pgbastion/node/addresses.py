@@ -1,0 +1,231 @@
+"""The node's virtual addresses: the manager, joined with what they are tied to."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from pgbastion.api.ports import Refused
+from pgbastion.clock import boottime_ms
+from pgbastion.config.model import Config
+from pgbastion.control.addresses import CAUSE, decide_hand_on
+from pgbastion.errors import VipError
+from pgbastion.ha.host import Host
+from pgbastion.model.addresses import (
+    AddressCounts,
+    AddressReport,
+    AddressStatus,
+    AddressView,
+    Holding,
+)
+from pgbastion.model.ids import Epoch, NodeId
+from pgbastion.node.ordering import Ordering
+from pgbastion.observe.logging import get_logger
+from pgbastion.postgres.guard_link import GuardLink
+from pgbastion.vip.hooks import Hook
+from pgbastion.vip.manager import Leave, VipManager
+from pgbastion.vip.netlink import Netlink
+
+LOOK_S: Final = 1.0
+START_DEADLINE_S: Final = 5.0
+
+log = get_logger("vip")
+
+
+class NodeAddresses:
+    """The virtual addresses of this node; fulfils ``ha.ports.Addresses``.
+
+    Args:
+        node: This node's name.
+        manager: Sets and watches them.
+        host: The replicated state and the reports.
+        ordering: Hands the role on where that helps.
+    """
+
+    def __init__(
+        self, node: NodeId, manager: VipManager, *, host: Host, ordering: Ordering
+    ) -> None:
+        self._node = node
+        self._manager = manager
+        self._host = host
+        self._ordering = ordering
+        self._holding = Holding(epoch=Epoch(0))
+        self._held_since_ms = 0
+        self._problem_since_ms = 0
+
+    def end_sessions_by(self, leave: Leave) -> None:
+        """Have ``leave`` end clients' sessions before their address goes."""
+        self._manager.leave = leave
+
+    @property
+    def may_be_set(self) -> bool:
+        """Whether an address is, or may be, on this node."""
+        return self._manager.may_be_set
+
+    def want(self, holding: Holding) -> None:
+        """Have them here, or not."""
+        if holding.epoch != self._holding.epoch:
+            self._held_since_ms = boottime_ms()
+        self._holding = holding
+        self._manager.want(holding)
+
+    async def drop(self) -> None:
+        """Remove them, for good in this epoch."""
+        await self._manager.drop()
+
+    def report(self) -> AddressReport:
+        """Return what the other nodes are told."""
+        return self._manager.report()
+
+    def statuses(self) -> tuple[AddressStatus, ...]:
+        """Return how each address stands here."""
+        return self._manager.statuses()
+
+    def counts(self) -> AddressCounts:
+        """Return what has happened so far."""
+        return self._manager.counts()
+
+    async def start(self) -> None:
+        """Remove what an earlier life left behind.
+
+        Raises:
+            VipError: The kernel does not answer.
+        """
+        try:
+            async with asyncio.timeout(START_DEADLINE_S):
+                await self._manager.start()
+        except TimeoutError as exc:
+            raise VipError("addresses of an earlier life cannot be looked for") from exc
+
+    async def run(self) -> None:
+        """Keep them, and hand the role on where another node could have them."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._manager.run(), name="addresses")
+            group.create_task(self._hand_on(), name="addresses-hand-on")
+
+    async def close(self) -> None:
+        """Remove them and close everything."""
+        with contextlib.suppress(VipError):
+            await self._manager.close()
+
+    async def _hand_on(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self._consider()
+
+    async def _consider(self) -> None:
+        """Have another node take the role over if only that one can have them."""
+        own = self.report()
+        if not own.problem or not self._holding.allowed:
+            self._problem_since_ms = 0
+            return
+        self._problem_since_ms = self._problem_since_ms or boottime_ms()
+        target = decide_hand_on(self._view(own))
+        if target is None:
+            return
+        log.warning("vip_role_handed_on", to=target, why=own.problem)
+        outcome = await self._ordering.switch_over(target, 0, cause=CAUSE)
+        if isinstance(outcome, Refused):
+            log.warning("vip_role_stays", why=outcome.message)
+
+    def _view(self, own: AddressReport) -> AddressView:
+        state = self._host.state
+        reports = {
+            node: received.report.addresses
+            for node, received in self._host.reports.items()
+            if received.report.addresses is not None
+        }
+        reports[self._node] = own
+        return AddressView(
+            now_ms=boottime_ms(),
+            node=self._node,
+            epoch=self._holding.epoch,
+            held_since_ms=self._held_since_ms,
+            reports=reports,
+            problem_since_ms=self._problem_since_ms,
+            handed_on_at=tuple(o.at for o in state.orders if o.cause == CAUSE),
+            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            fit=self._ordering.fit(),
+        )
+
+
+class NoAddresses:
+    """A node without virtual addresses; fulfils ``ha.ports.Addresses``."""
+
+    may_be_set = False
+
+    def end_sessions_by(self, leave: Leave) -> None:
+        """Do nothing: there are none."""
+
+    def want(self, holding: Holding) -> None:
+        """Do nothing: there are none."""
+
+    async def drop(self) -> None:
+        """Do nothing: there are none."""
+
+    def report(self) -> None:
+        """Tell nobody of any."""
+
+    def statuses(self) -> tuple[AddressStatus, ...]:
+        """Return that there are none."""
+        return ()
+
+    def counts(self) -> None:
+        """Return that there are none."""
+
+    async def start(self) -> None:
+        """Do nothing: there are none."""
+
+    async def run(self) -> None:
+        """Have nothing to do."""
+
+    async def close(self) -> None:
+        """Do nothing: there are none."""
+
+
+AnyAddresses = NodeAddresses | NoAddresses
+
+
+def build_addresses(
+    config: Config,
+    *,
+    guard: GuardLink | None,
+    permit: Callable[[Epoch], bool],
+    on_change: Callable[[], None],
+    host: Host,
+    ordering: Ordering,
+) -> AnyAddresses:
+    """Build the part: none where no address is configured, or not for such a node."""
+    section = config.vip
+    if section is None or not section.all:
+        return NoAddresses()
+    if sys.platform != "linux":
+        log.warning("vip_unsupported", platform=sys.platform)
+        return NoAddresses()
+    if guard is None:
+        # A witness never has the role.
+        return NoAddresses()
+    hook = None
+    if section.hook is not None:
+        hook = Hook(
+            section.hook,
+            timeout_s=section.hook_timeout / 1_000,
+            environment={
+                "PGBASTION_NODE": config.node.name,
+                "PGBASTION_ADDRESS": config.node.address,
+                "PGBASTION_CLUSTER": config.cluster.name,
+            },
+        )
+    manager = VipManager(
+        section.all,
+        netlink=Netlink(),
+        renew_ms=section.renew_interval,
+        hook=hook,
+        tell_guard=guard.remove_at_end,
+        permit=permit,
+        on_change=on_change,
+    )
+    name = NodeId(config.node.name)
+    return NodeAddresses(name, manager, host=host, ordering=ordering)

@@ -1,0 +1,1 @@
+"""The virtual address on the network: netlink, frames, probes and hooks."""

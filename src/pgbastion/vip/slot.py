@@ -1,0 +1,88 @@
+"""One virtual address on this node, and what is known of it."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+
+from pgbastion.clock import boottime_ms
+from pgbastion.model.addresses import AddressState, AddressStatus, VirtualAddress
+from pgbastion.model.ids import Epoch
+from pgbastion.vip.netlink import LinkFacts
+
+ANNOUNCEMENTS: Final = 5
+ANNOUNCE_AFTER_MS: Final = (0, 1_000, 5_000)
+NO_LINK: Final = (0, b"")
+
+
+@dataclass(slots=True)
+class Slot:
+    """One address and what is known of it."""
+
+    address: VirtualAddress
+    state: AddressState = AddressState.ABSENT
+    problem: str = ""
+    conflict_with: str = ""
+    since_ms: int = field(default_factory=boottime_ms)
+    epoch: Epoch = Epoch(0)
+    """The epoch that it was taken for; it is put back without a probe in this one."""
+    lives_until_ns: int = 0
+    announce_at: list[tuple[int, int]] = field(default_factory=list)
+    """When to announce it, and how many times then."""
+    probe_at_ms: int = 0
+    defended_ms: int = 0
+    link: tuple[int, bytes] = NO_LINK
+    hook: asyncio.Task[bool] | None = None
+    scouted: bool = False
+
+    def become(self, state: AddressState, problem: str = "") -> bool:
+        """Note how it stands now; tell whether that is news."""
+        if (state, problem) == (self.state, self.problem):
+            return False
+        if state is not self.state:
+            self.since_ms = boottime_ms()
+        self.state, self.problem = state, problem
+        return True
+
+    def status(self) -> AddressStatus:
+        """Return how it stands, for those who ask."""
+        return AddressStatus(
+            address=self.address,
+            state=self.state,
+            problem=self.problem,
+            conflict_with=self.conflict_with,
+            since_ms=self.since_ms,
+        )
+
+    @property
+    def conflict_text(self) -> str:
+        """Who else answers for it, in words; empty: nobody."""
+        if not self.conflict_with:
+            return ""
+        return f"{self.conflict_with} answers for {self.address.address}"
+
+    def plan_announcements(self, link: LinkFacts, *, anew: bool) -> None:
+        """Announce it at once and again soon where it is new, here or on this link."""
+        seen = (link.index, link.hardware)
+        if anew or seen != self.link or self.state is not AddressState.HELD:
+            now_ms = boottime_ms()
+            self.announce_at = [
+                (now_ms + after, ANNOUNCEMENTS) for after in ANNOUNCE_AFTER_MS
+            ]
+        self.link = seen
+
+    def due_announcements(self, renew_ms: int) -> int:
+        """Return how often to announce it now; the next time is planned."""
+        now_ms = boottime_ms()
+        times = 0
+        while self.announce_at and self.announce_at[0][0] <= now_ms:
+            times += self.announce_at.pop(0)[1]
+        if not self.announce_at:
+            self.announce_at.append((now_ms + renew_ms, 1))
+        return times
+
+    def forget(self) -> None:
+        """Note that it is not set here."""
+        self.epoch = Epoch(0)
+        self.lives_until_ns = 0
+        self.announce_at.clear()
+        self.link = NO_LINK
