@@ -1,7 +1,7 @@
 """An API served on a port, for its tests."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -50,6 +50,8 @@ class FakeCommands:
         self.removed: list[NodeId] = []
         self.transfers: list[NodeId] = []
         self.snapshots = 0
+        self.settings: list[tuple[dict[str, str | None], bool, int | None]] = []
+        self.undone = 0
         self.pauses: list[bool] = []
         self.failovers: list[tuple[str, bool]] = []
         self.switchovers: list[tuple[str | None, int | None]] = []
@@ -111,6 +113,16 @@ class FakeCommands:
 
     async def take_snapshot(self) -> Outcome:
         self.snapshots += 1
+        return self.outcome
+
+    async def set_parameters(
+        self, parameters: Mapping[str, str | None], *, whole: bool, base: int | None
+    ) -> Outcome:
+        self.settings.append((dict(parameters), whole, base))
+        return self.outcome
+
+    async def undo_parameters(self) -> Outcome:
+        self.undone += 1
         return self.outcome
 
     async def reload(self) -> Outcome:

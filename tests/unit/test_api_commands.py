@@ -11,9 +11,10 @@ from pgbastion.errors import ConfigError
 from pgbastion.model.cluster import ClusterState
 from pgbastion.model.commands import Command, Join
 from pgbastion.model.ids import MemberId
+from pgbastion.node.agreeing import Agreeing
 from pgbastion.node.api import NodeCommands
 from pgbastion.node.ordering import Ordering
-from pgbastion.testing.views import cluster_state
+from pgbastion.testing.views import cluster_state, member
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +50,9 @@ def commands(
     return NodeCommands(
         host=host,  # type: ignore[arg-type]
         members=None,  # type: ignore[arg-type]
+        own=member(1),
+        engine=None,
+        agreeing=Agreeing(host, judge=None),  # type: ignore[arg-type]
         ordering=Ordering(host, fresh_ms=1_000, drain_ms=lambda: 0),  # type: ignore[arg-type]
         reload=reload,
     )

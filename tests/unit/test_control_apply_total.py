@@ -139,6 +139,13 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
         cause=st.text(max_size=5),
         at=st.text(max_size=5),
     ),
+    st.builds(
+        cmd.SetParameters,
+        base=SMALL,
+        parameters=st.lists(st.tuples(NAMES, NAMES), max_size=3).map(tuple),
+        by=st.just(""),
+        at=st.just(""),
+    ),
 )
 
 
@@ -148,6 +155,8 @@ def check_state(before: ClusterState, after: ClusterState) -> None:
     assert after.revision >= before.revision
     assert after.highest_timeline >= before.highest_timeline
     assert after.next_member_id >= before.next_member_id
+    versions = [v.version for v in after.settings_versions]
+    assert versions == sorted(set(versions))
     names = [m.name for m in after.members]
     assert len(set(names)) == len(names)
     if before.assignment is not None and after.epoch > before.epoch:

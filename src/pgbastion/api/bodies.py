@@ -6,6 +6,7 @@ within `BODY_S`.
 
 import asyncio
 import json
+import re
 from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeVar
 
@@ -117,6 +118,57 @@ class Transfer(Body):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"to": "node2"}]})
     to: Name = Field(description="The new Raft leader.")
+
+
+Scalar = str | int | float | bool
+Value = Scalar | list[Scalar] | None
+_PLAIN: Final = re.compile(r"[a-z0-9_][a-z0-9_]*")
+
+
+class PostgresqlPart(Body):
+    """Patroni's way to say it."""
+
+    parameters: dict[str, Value] = Field(description="Names and values.")
+
+
+class Settings(Body):
+    """Settings of PostgreSQL; a list is a list setting, null takes one out."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"parameters": {"work_mem": "16MB"}}]}
+    )
+    parameters: dict[str, Value] = Field(
+        default_factory=dict, description="Names and values."
+    )
+    postgresql: PostgresqlPart | None = Field(
+        None, description="The same, as Patroni's tools send it."
+    )
+    version: int | None = Field(
+        None, description="The version that was changed; refused if there is a newer."
+    )
+
+    @property
+    def chosen(self) -> dict[str, str | None]:
+        """The settings as PostgreSQL's files have them, by their lower-case names."""
+        given = dict(self.parameters)
+        if self.postgresql is not None:
+            given |= self.postgresql.parameters
+        return {name.lower(): _as_text(value) for name, value in given.items()}
+
+
+def _as_text(value: Value) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, list):
+        # An item that is no plain name is quoted, as in search_path and libraries.
+        return ", ".join(_item(str(_as_text(item))) for item in value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)
+
+
+def _item(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else '"' + text.replace('"', '""') + '"'
 
 
 async def read_body(request: Request, model: type[Model]) -> Model:

@@ -8,8 +8,8 @@ function's types.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from pgbastion.api import answers, patroni
-from pgbastion.api.bodies import AddPeer, Nothing, RemovePeer, Transfer
+from pgbastion.api import answers, patroni, settings
+from pgbastion.api.bodies import AddPeer, Nothing, RemovePeer, Settings, Transfer
 from pgbastion.api.explaining import explain_as_text, explain_cluster
 from pgbastion.api.ordering import ORDERS
 from pgbastion.api.ports import Commands, Outcome
@@ -34,6 +34,9 @@ READS: Final[Mapping[str, Answer]] = {
     "/vip": vip,
     "/patroni": patroni.patroni,
     "/history": patroni.history,
+    "/config": settings.config,
+    "/config/status": settings.config_status,
+    "/config/history": settings.config_history,
 }
 
 # As text, for those who accept that and no JSON.
@@ -86,6 +89,22 @@ async def resume(commands: Commands, body: Nothing) -> Outcome:
     return await commands.set_pause(paused=False)
 
 
+async def change_settings(commands: Commands, body: Settings) -> Outcome:
+    """Change settings of PostgreSQL on all nodes; null takes one out."""
+    return await commands.set_parameters(body.chosen, whole=False, base=body.version)
+
+
+async def replace_settings(commands: Commands, body: Settings) -> Outcome:
+    """Set the settings of PostgreSQL of all nodes: these, and no others."""
+    return await commands.set_parameters(body.chosen, whole=True, base=body.version)
+
+
+async def undo_settings(commands: Commands, body: Nothing) -> Outcome:
+    """Go back to the settings of PostgreSQL that the version before had."""
+    del body
+    return await commands.undo_parameters()
+
+
 # By method and path.
 CHANGES: Final[Mapping[tuple[str, str], Change]] = {
     ("POST", "/raft/add-peer"): add_peer,
@@ -94,6 +113,9 @@ CHANGES: Final[Mapping[tuple[str, str], Change]] = {
     ("POST", "/raft/snapshot"): take_snapshot,
     ("POST", "/reload"): reload,
     **ORDERS,
+    ("PATCH", "/config"): change_settings,
+    ("PUT", "/config"): replace_settings,
+    ("POST", "/config/undo"): undo_settings,
     ("POST", "/cluster/pause"): pause,
     ("POST", "/cluster/resume"): resume,
 }

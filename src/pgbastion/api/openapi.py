@@ -66,7 +66,9 @@ def describe(version: str) -> Json:
         for method in READING:
             paths[path][method]["security"] = []
     for (method, path), change in CHANGES.items():
-        paths.setdefault(path, {})[method.lower()] = _changing(path, change, schemas)
+        paths.setdefault(path, {})[method.lower()] = _changing(
+            method, path, change, schemas
+        )
     paths["/metrics"] = _other(
         "metrics", "Metrics in Prometheus' text format.", "text/plain", schemas
     )
@@ -149,10 +151,10 @@ def _reading(
     }
 
 
-def _changing(path: str, change: Change, known: _Schemas) -> Json:
+def _changing(method: str, path: str, change: Change, known: _Schemas) -> Json:
     content = {"application/json": {"schema": known.of(OkAnswer)}}
     return {
-        "operationId": _id("do", path),
+        "operationId": _id(method.lower(), path),
         "summary": summary(change),
         "requestBody": {
             "content": {"application/json": {"schema": known.body(body_of(change))}}

@@ -91,6 +91,20 @@ class Commands(Protocol):
     async def unfence(self, node: NodeId) -> Outcome:
         """Let a fenced node take part again."""
 
+    async def set_parameters(
+        self, parameters: Mapping[str, str | None], *, whole: bool, base: int | None
+    ) -> Outcome:
+        """Agree on settings of PostgreSQL for all nodes.
+
+        Args:
+            parameters: Names and values; None takes a setting out.
+            whole: These are all; else they change what was agreed on before.
+            base: The version that they were made from; None: whichever there is.
+        """
+
+    async def undo_parameters(self) -> Outcome:
+        """Agree on the settings that the version before had."""
+
     async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""
 

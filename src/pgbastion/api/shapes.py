@@ -360,6 +360,65 @@ HistoryLine = list[Any]
 """Timeline, position where it was left, cause, when, new primary."""
 
 
+class PostgresqlFacts(TypedDict):
+    """Settings, where Patroni's tools look for them."""
+
+    parameters: dict[str, str]
+
+
+class ConfigAnswer(TypedDict):
+    """What the cluster has agreed on; nothing in it changes by itself."""
+
+    version: int
+    by: str
+    at: str
+    postgresql: PostgresqlFacts
+    ttl: float
+    synchronous_mode: bool | str
+    synchronous_mode_strict: bool
+
+
+class WaitingFacts(TypedDict):
+    """A setting that a server does not have yet, and why."""
+
+    name: str
+    reason: str
+
+
+class NodeConfigFacts(TypedDict):
+    """How far a node is with the settings."""
+
+    node: str
+    version: int | None
+    """The newest version in its files; null: its server does not run."""
+    overrides: dict[str, str]
+    """What its own file says otherwise."""
+    pending_restart: list[WaitingFacts]
+    held_back: list[WaitingFacts]
+
+
+class ConfigStatusAnswer(TypedDict):
+    """How far every node is with the settings."""
+
+    version: int
+    nodes: list[NodeConfigFacts]
+
+
+class VersionFacts(TypedDict):
+    """One version of the settings."""
+
+    version: int
+    by: str
+    at: str
+    parameters: dict[str, str]
+
+
+class ConfigHistoryAnswer(TypedDict):
+    """The newest versions, oldest first."""
+
+    versions: list[VersionFacts]
+
+
 class OkAnswer(TypedDict):
     """An order was taken; what else is known stands beside it."""
 

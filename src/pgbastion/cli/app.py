@@ -12,6 +12,7 @@ from pgbastion.cli.commands import (
     orders,
     raft,
     service,
+    settings,
 )
 
 PARTS: Final = (
@@ -21,6 +22,7 @@ PARTS: Final = (
     orders.commands,
     membership.commands,
     raft.commands,
+    settings.commands,
 )
 
 app = typer.Typer(

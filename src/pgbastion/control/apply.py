@@ -16,6 +16,7 @@ from pgbastion.control.apply_orders import (
     apply_running,
     settled_by,
 )
+from pgbastion.control.apply_settings import apply_parameters
 from pgbastion.control.apply_wishes import apply_wish
 from pgbastion.control.outcomes import Outcome
 from pgbastion.model.cluster import (
@@ -44,6 +45,7 @@ from pgbastion.model.commands import (
     Running,
     ScheduleOrder,
     SetFence,
+    SetParameters,
     SetSync,
     SettleOrder,
     Undecodable,
@@ -102,6 +104,8 @@ def _apply_command(state: ClusterState, command: Command) -> ClusterState | Outc
         return Outcome.NOT_FOUNDED
     if isinstance(command, Join | Leave | Declare):
         return _apply_membership(state, command)
+    if isinstance(command, SetParameters):
+        return apply_parameters(state, command)
     if isinstance(command, Pause):
         return apply_pause(state, command)
     if isinstance(command, Running):

@@ -382,6 +382,7 @@ class Loop:
             addresses=self._addresses.report() if self._addresses else None,
             holding=self._parking,
             vitals=server.vitals if server and postgres.running else None,
+            settings=server.settings if server and postgres.running else None,
         )
 
     def _accepts(self, view: NodeView) -> bool:

@@ -12,6 +12,7 @@ from pgbastion.model.addresses import AddressReport, Holding
 from pgbastion.model.cluster import Member, SyncSet
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.report import ReplicationRow, Vitals
+from pgbastion.model.settings import NodeSettings
 from pgbastion.model.views import AgeAnswer, RejoinView, SurveyAnswer
 from pgbastion.model.wal import Lsn, WalEnd
 
@@ -165,6 +166,7 @@ class ServerFacts:
     pending_restart: tuple[str, ...] = ()
     """Settings that wait for a restart, as far as they were asked for."""
     vitals: Vitals | None = None
+    settings: NodeSettings | None = None
 
 
 class Database(Protocol):

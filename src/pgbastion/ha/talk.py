@@ -28,6 +28,8 @@ class Kind(IntEnum):
     """Question of a guest that was a member: am I still one?"""
     CANCEL = 16
     """Question of a proxy: cancel this query if its session is yours."""
+    FORWARD = 32
+    """Question of a node: carry out this request of the API."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from pgbastion.model.ids import (
     Timeline,
     standby_name,
 )
+from pgbastion.model.settings import SettingsVersion
 from pgbastion.model.wal import WalEnd
 
 
@@ -261,6 +262,8 @@ class ClusterState:
     """What is to be ordered later, in the order in which it was asked for."""
     fences: tuple[Fence, ...] = ()
     """The nodes that an operator fenced."""
+    settings_versions: tuple[SettingsVersion, ...] = ()
+    """The newest versions of the settings of PostgreSQL, oldest first."""
     recent: tuple[str, ...] = field(default=(), repr=False)
     """Ids of the newest proposals, so that a repeated one changes nothing."""
 
@@ -275,6 +278,11 @@ class ClusterState:
     def fence(self, node: NodeId) -> Fence | None:
         """Return the fence around a node, or None."""
         return next((f for f in self.fences if f.node == node), None)
+
+    @property
+    def settings(self) -> SettingsVersion | None:
+        """The settings of PostgreSQL that count; None: none were agreed on."""
+        return self.settings_versions[-1] if self.settings_versions else None
 
     @property
     def order(self) -> Order | None:

@@ -28,6 +28,7 @@ from pgbastion.model.ids import (
     Revision,
     Timeline,
 )
+from pgbastion.model.settings import Parameters
 from pgbastion.model.wal import Lsn, WalEnd
 
 COMMAND_VERSION: Final = 1
@@ -248,10 +249,23 @@ class SetFence:
     kind: Literal["set_fence"] = "set_fence"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetParameters:
+    """Settings of PostgreSQL for the whole cluster, all of them."""
+
+    base: int
+    """The version that they were made from: on any other this is refused."""
+    parameters: Parameters
+    by: str
+    at: str
+    kind: Literal["set_parameters"] = "set_parameters"
+
+
 Command = (
     Found | Join | Leave | Declare | Assign | Resume | Opened | SetSync | Release
     | Revoke | Pause | Running | GiveOrder | BeginOrder | SettleOrder
     | Vouched | ScheduleOrder | Unschedule | SetFence
+    | SetParameters
 )  # fmt: skip
 
 

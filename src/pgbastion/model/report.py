@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pgbastion.model.addresses import AddressReport
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
+from pgbastion.model.settings import NodeSettings
 from pgbastion.model.wal import Lsn, WalEnd
 
 REPORT_VERSION: Final = 1
@@ -133,6 +134,8 @@ class NodeReport:
     progress: str | None = None
     """How far a copy or rewind has come, in words."""
     vitals: Vitals | None = None
+    settings: NodeSettings | None = None
+    """What its running server has of the cluster's settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

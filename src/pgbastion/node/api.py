@@ -2,11 +2,12 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
 from pgbastion._build import COMMIT, VERSION
+from pgbastion.api.bodies import Settings
 from pgbastion.api.ports import Done, Outcome, Refused, Unknown, When
 from pgbastion.clock import NS_PER_MS, boottime_ms
 from pgbastion.control.apply import Outcome as Applied
@@ -31,6 +32,8 @@ from pgbastion.model.snapshot import (
     RouteSnapshot,
 )
 from pgbastion.node.addresses import AnyAddresses
+from pgbastion.node.agreeing import NO_SERVER, Agreeing
+from pgbastion.node.forwarding import forward
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.wishing import CAUSE
@@ -196,20 +199,37 @@ def _now() -> str:
 
 
 class NodeCommands:
-    """What the API may change on this node; fulfils ``api.ports.Commands``."""
+    """What the API may change on this node; fulfils ``api.ports.Commands``.
+
+    Args:
+        host: The replicated state.
+        own: This node.
+        engine: Passes on what another node has to do; None: that is refused, since
+            it was passed on already.
+        members: Adds and removes nodes.
+        ordering: Gives orders.
+        agreeing: Changes settings.
+        reload: Reads the configuration again; returns what came of it, in words.
+    """
 
     def __init__(
         self,
         *,
         host: Host,
         members: MemberOrders,
+        own: Member,
+        engine: RaftEngine | None,
         ordering: Ordering,
+        agreeing: Agreeing,
         reload: Callable[[], Awaitable[str]],
     ) -> None:
         self._host = host
         self._members = members
         self._ordering = ordering
         self._wishing = ordering.wishing
+        self._engine = engine
+        self._agreeing = agreeing
+        self._own = own
         self._reload = reload
 
     async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:
@@ -292,6 +312,34 @@ class NodeCommands:
     async def unfence(self, node: NodeId) -> Outcome:
         """Let a fenced node take part again."""
         return await self._wishing.unfence(node)
+
+    async def set_parameters(
+        self, parameters: Mapping[str, str | None], *, whole: bool, base: int | None
+    ) -> Outcome:
+        """Agree on settings of PostgreSQL for all nodes."""
+        outcome = await self._agreeing.set_parameters(
+            parameters, whole=whole, base=base
+        )
+        if isinstance(outcome, Refused) and outcome.code == NO_SERVER:
+            return await self._ask_primary(
+                "PUT" if whole else "PATCH",
+                Settings(parameters=dict(parameters), version=base),
+                outcome,
+            )
+        return outcome
+
+    async def _ask_primary(
+        self, method: str, body: Settings, otherwise: Outcome
+    ) -> Outcome:
+        """Have the primary's node do what needs a running server."""
+        held = self._host.state.assignment
+        if held is None or held.node == self._own.name or self._engine is None:
+            return otherwise
+        return await forward(self._engine, held.member_id, method, "/config", body)
+
+    async def undo_parameters(self) -> Outcome:
+        """Agree on the settings that the version before had."""
+        return await self._agreeing.undo()
 
     async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""

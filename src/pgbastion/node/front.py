@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from pgbastion.api.app import build_api, build_metrics_api
@@ -17,6 +18,7 @@ from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.cluster import Member
 from pgbastion.model.snapshot import CertificateSnapshot
 from pgbastion.node.addresses import AnyAddresses
+from pgbastion.node.agreeing import Agreeing
 from pgbastion.node.api import NodeCommands, Snapshots
 from pgbastion.node.cancels import FarCancels
 from pgbastion.node.members import MemberOrders
@@ -53,6 +55,7 @@ class Front:
         own: Member,
         members: MemberOrders,
         ordering: Ordering,
+        agreeing: Agreeing,
         reload: Callable[[], Awaitable[str]],
         on_ready: Callable[[], None],
         certificate: Callable[[], CertificateSnapshot | None],
@@ -78,9 +81,18 @@ class Front:
             certificate=certificate,
             addresses=addresses,
         )
-        self._servers = self._make_servers(
-            NodeCommands(host=host, members=members, ordering=ordering, reload=reload)
+        commands = partial(
+            NodeCommands,
+            host=host,
+            own=own,
+            members=members,
+            ordering=ordering,
+            agreeing=agreeing,
+            reload=reload,
         )
+        self.passed_on = commands(engine=None)
+        """Carries out what another node passed on."""
+        self._servers = self._make_servers(commands(engine=engine))
 
     def _make_servers(self, commands: NodeCommands) -> tuple[ApiServer, ApiServer]:
         api, metrics = self._config.api, self._config.metrics

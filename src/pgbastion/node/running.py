@@ -2,19 +2,15 @@
 
 import asyncio
 import contextlib
-import os
 import secrets as random
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
 from pgbastion._build import VERSION
 from pgbastion.api.ports import Done
-from pgbastion.config.load import load_config
 from pgbastion.config.model import Config
-from pgbastion.config.reload import what_changes
-from pgbastion.config.secrets import Secrets, load_passwords
+from pgbastion.config.secrets import Secrets
 from pgbastion.consensus.engine import Engine
 from pgbastion.consensus.interface import (
     Committed,
@@ -32,14 +28,14 @@ from pgbastion.ha.host import Host
 from pgbastion.ha.loop import Loop
 from pgbastion.ha.observer import Observer
 from pgbastion.ha.standing import StandingWatch
-from pgbastion.ha.talk import Kind
 from pgbastion.model.cluster import Assignment
 from pgbastion.model.commands import Release
-from pgbastion.model.ids import Epoch, Incarnation, MemberId
+from pgbastion.model.ids import Epoch, Incarnation
 from pgbastion.model.reasons import Reason
 from pgbastion.model.views import START_MAX_MS
 from pgbastion.node.addresses import build_addresses
-from pgbastion.node.cancels import answer_cancel
+from pgbastion.node.agreeing import Agreeing
+from pgbastion.node.answering import Answering
 from pgbastion.node.certificates import Certificates
 from pgbastion.node.front import Front
 from pgbastion.node.members import MemberOrders
@@ -47,8 +43,10 @@ from pgbastion.node.membership import Membership
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.page import SharedPage
 from pgbastion.node.parts import limits_of, own_member, pace_of
+from pgbastion.node.reloading import reload_node
+from pgbastion.node.settings import ClusterSettings
 from pgbastion.node.split_watch import SplitWatch
-from pgbastion.observe.logging import configure_logging, get_logger
+from pgbastion.observe.logging import get_logger
 from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.postgres.instance import Instance
 
@@ -91,6 +89,7 @@ class Node:
         self._answering: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
         self._hosts: tuple[str, ...] = ()
+        self.settings: ClusterSettings | None = None
         self._build()
         self.split_watch = self._make_split_watch()
 
@@ -112,6 +111,16 @@ class Node:
             host=self.host,
             ordering=self.ordering,
         )
+        if self.instance is not None:
+            self.settings = ClusterSettings(
+                self.host,
+                self.instance,
+                node=self.own.name,
+                local=self._local_parameters,
+                fresh_ms=self.config.timings.sync_silent_ms,
+                is_primary=self._leads,
+                reload=self.reload_server,
+            )
         self.executor = Executor(
             host=self.host,
             engine=self.engine,
@@ -157,6 +166,7 @@ class Node:
             fresh_ms=3 * self.config.timings.probe_ms,
         )
         self.front = self._make_front()
+        self.answering = Answering(self.engine, self.host, self.membership, self.front)
         self.addresses.end_sessions_by(self.front.proxy.leave)
 
     def _make_front(self) -> Front:
@@ -169,6 +179,9 @@ class Node:
             own=self.own,
             members=self.members,
             ordering=self.ordering,
+            agreeing=Agreeing(
+                self.host, judge=self.instance.judge if self.instance else None
+            ),
             reload=self.reload,
             on_ready=self._on_ready,
             certificate=self.certificates.snapshot,
@@ -229,6 +242,8 @@ class Node:
 
     def wake(self) -> None:
         """Have a pass soon."""
+        if self.settings is not None:
+            self.settings.note()
         self._moved.set()
         self.loop.wake()
 
@@ -249,6 +264,8 @@ class Node:
                 await self.observer.inspect()
                 group.create_task(self.observer.run(), name="observer")
             group.create_task(self.addresses.run(), name="addresses")
+            if self.settings is not None:
+                group.create_task(self.settings.run(), name="settings")
             group.create_task(self.membership.found(), name="found")
             group.create_task(self.loop.confirm(), name="confirm")
             group.create_task(self._watch_standing(), name="standing")
@@ -286,7 +303,7 @@ class Node:
                 self.host.on_committed(index, proposal_id, data)
                 self._note_state()
             case Request():
-                task = asyncio.create_task(self._answer(event))
+                task = asyncio.create_task(self.answering.answer(event))
                 self._answering.add(task)
                 task.add_done_callback(self._answering.discard)
             case LeaderChanged(term=term, leader=leader):
@@ -312,6 +329,8 @@ class Node:
             self._standing.notice()
         if self.instance is None:
             return
+        if self.settings is not None:
+            self.settings.note()
         state = self.host.state
         self.page.note_pause(state.pause_revision, paused=state.paused)
         self.instance.mode = state.mode
@@ -336,20 +355,6 @@ class Node:
                 await instance.refresh_access(self.host.state.servers)
         except (PgBastionError, TimeoutError) as exc:
             log.warning("access_not_refreshed", error=str(exc))
-
-    async def _answer(self, request: Request) -> None:
-        if request.kind == Kind.REPORT:
-            self.host.on_report_bytes(MemberId(request.member_id), request.payload)
-            return
-        answer = b""
-        if request.member_id == 0:
-            answer = await self.membership.answer_guest(request.kind, request.payload)
-        elif request.kind == Kind.CUT:
-            answer = await self.host.answer_cut(request.payload)
-        elif request.kind == Kind.CANCEL:
-            deliver = self.front.proxy.deliver_cancel
-            answer = await answer_cancel(deliver, request.payload)
-        self.engine.answer(request.request_id, answer)
 
     # The lease
 
@@ -378,44 +383,28 @@ class Node:
         Raises:
             ConfigError: It cannot be used; nothing has changed.
         """
-        new = load_config(self.config.source)
-        changes = what_changes(self.config, new)
-        self.config = new
-        configure_logging(level=new.log.level, form=new.log.format)
-        self.own = own_member(new)
-        self.loop.set_own(self.own)
-        self.front.reconfigure(new)
-        await asyncio.to_thread(self.certificates.look)
-        if self.instance is not None and new.postgresql is not None:
-            self.instance.config.reconfigure(
-                dict(new.postgresql.parameters), new.postgresql.hba
-            )
-            if self.guard is not None and self.guard.facts().pid:
-                await self.instance.reload(self.host.state.servers)
-            await self._renew_passwords(new)
-        told = (
-            f"applied: {', '.join(changes.applied) or 'nothing'}; needs a restart: "
-            f"{', '.join(changes.needs_restart) or 'nothing'}; the cluster's own "
-            f"values count for: {', '.join(changes.held_by_cluster) or 'nothing'}"
-        )
-        log.info("reloaded", result=told)
-        if self.observer is not None:
-            self.observer.look_soon()
-        self.loop.wake()
-        return told
+        return await reload_node(self, self._holds_lease)
 
-    async def _renew_passwords(self, config: Config) -> None:
-        """Take the passwords that are configured now; the primary has them set."""
-        section = config.postgresql
-        if section is None or self.instance is None:
+    async def reload_server(self) -> None:
+        """Have the server read its files, written anew, if it runs."""
+        if self.instance is None or self.guard is None or not self.guard.facts().pid:
             return
-        passwords = load_passwords(section, self.secrets.cluster, os.environ)
-        if passwords == self.secrets.passwords:
-            return
-        self.secrets = replace(self.secrets, passwords=passwords)
-        held = self._holds_lease(self.host.state.epoch)
-        changed = await self.instance.renew_passwords(passwords, on_server=held)
-        log.info("passwords_renewed", roles=",".join(changed), on_server=held)
+        servers = self.host.state.servers
+        await self.instance.reload(servers, primary=self._runs_primary())
+
+    def _runs_primary(self) -> bool:
+        server = self.observer.server if self.observer is not None else None
+        return server is not None and server.in_recovery is False
+
+    def _leads(self) -> bool:
+        """Whether the server is a primary, or is to be started as one."""
+        held = self.host.state.assignment
+        own = held is not None and held.live and held.node == self.own.name
+        return own or self._runs_primary()
+
+    def _local_parameters(self) -> Mapping[str, str]:
+        section = self.config.postgresql
+        return section.parameters if section is not None else {}
 
     # The end
 

@@ -72,9 +72,12 @@ class ConfigFiles:
         self._parameters = dict(parameters)
         self._hba = tuple(hba)
 
-    def reconfigure(self, parameters: Mapping[str, Value], hba: Sequence[str]) -> None:
-        """Take other settings and access rules; the next writing has them."""
+    def set_parameters(self, parameters: Mapping[str, Value]) -> None:
+        """Take other settings; the next writing has them."""
         self._parameters = dict(parameters)
+
+    def set_hba(self, hba: Sequence[str]) -> None:
+        """Take other access rules; the next writing has them."""
         self._hba = tuple(hba)
 
     def settings(self, floors: Mapping[str, int]) -> dict[str, Value]:

@@ -15,6 +15,7 @@ from pgbastion.ha.ports import DataFacts, RunningServer, ServerFacts, Upstream
 from pgbastion.model.cluster import Member, ReplicationMode, SyncSet
 from pgbastion.model.ids import Epoch, NodeId, Timeline
 from pgbastion.model.report import ReplicationRow, SlotRow
+from pgbastion.model.settings import NodeSettings
 from pgbastion.model.views import RejoinView
 from pgbastion.model.wal import Lsn, WalEnd
 from pgbastion.postgres import render, staging
@@ -23,6 +24,7 @@ from pgbastion.postgres.config_files import ConfigFiles, Secrets
 from pgbastion.postgres.connection import Address
 from pgbastion.postgres.disk import DiskWorker
 from pgbastion.postgres.files import Files
+from pgbastion.postgres.guc import judge_settings
 from pgbastion.postgres.hand_over import PlannedEnd
 from pgbastion.postgres.history import HistoryFiles
 from pgbastion.postgres.ladder import Ladder
@@ -35,9 +37,10 @@ from pgbastion.postgres.programs import Programs
 from pgbastion.postgres.rejoining import Rejoining
 from pgbastion.postgres.role_probe import RoleProbe
 from pgbastion.postgres.roles import renew_passwords
-from pgbastion.postgres.settings import Value, limits
+from pgbastion.postgres.settings import Problem, Value, limits
 from pgbastion.postgres.source import FromPrimary
 from pgbastion.postgres.standby import Standby, Unknown
+from pgbastion.postgres.standing import Standing
 from pgbastion.postgres.stranger import Stranger
 from pgbastion.postgres.sync_change import SyncChange
 from pgbastion.postgres.vitals import vitals
@@ -113,7 +116,8 @@ class Instance:
         self._all_slots: tuple[SlotRow, ...] = ()
         self._slots_ns = 0
         self._timeline: Timeline | None = None
-        self._pending: tuple[str, ...] | None = None
+        self._standing = Standing(self._primary, look_s=bounds.look_s)
+        self._settings = NodeSettings(version=0)
         source = FromPrimary(paths, identity, self.files, self.programs, self.config)
         ladder = Ladder(paths, self.files, self.programs, self.offline, source)
         self._rejoining = Rejoining(ladder, identity.node)
@@ -278,7 +282,8 @@ class Instance:
         await self._standby.close()
         await self._primary.close()
         self._sync.forget()
-        self._slots = self._timeline = self._pending = None
+        self._slots = self._timeline = None
+        self._standing.forget()
         self._rows, self._all_slots = (), ()
 
     # The running server
@@ -302,6 +307,7 @@ class Instance:
         else:
             lsn = facts.flush_lsn or Lsn(0)
             rows = await self._replication()
+        stand = await self._standing.ask()
         return ServerFacts(
             sent_ns=result.sent_ns,
             answered=True,
@@ -314,20 +320,11 @@ class Instance:
             checkpoint_timeline=facts.checkpoint_timeline,
             replication=rows,
             slots=self._slots,
-            pending_restart=await self._pending_restart(),
+            pending_restart=stand.pending_restart,
+            settings=replace(self._settings, limits=stand.limits),
             vitals=vitals(result, self._all_slots),
             sync_setting=render.parse_sync_names(facts.sync_names),
         )
-
-    async def _pending_restart(self) -> tuple[str, ...]:
-        """Ask once for each server and each reload."""
-        if self._pending is None:
-            try:
-                async with asyncio.timeout(self._bounds.look_s):
-                    self._pending = await self._primary.pending_restart()
-            except (PostgresError, TimeoutError):
-                return ()
-        return self._pending
 
     async def _warm(self) -> None:
         """Keep the connections that a failover will use open."""
@@ -452,13 +449,22 @@ class Instance:
         await self.config.write_access(hosts)
         self._access = hosts
 
-    async def reload(self, servers: Sequence[Member]) -> None:
+    async def reload(self, servers: Sequence[Member], *, primary: bool) -> None:
         """Write settings and access rules anew; the running server takes them up."""
         control = await self.offline.control()
-        await self.config.write_static(control.settings)
+        # A standby must not have less than pg_control asks for; a primary may.
+        await self.config.write_static({} if primary else control.settings)
         await self._write_access(servers)
         await self._primary.reload()
-        self._pending = None
+        self._standing.forget()
+
+    def note_settings(self, settings: NodeSettings) -> None:
+        """Note what the files have of what the cluster agreed on; reports carry it."""
+        self._settings = settings
+
+    async def judge(self, parameters: Mapping[str, str]) -> tuple[Problem, ...]:
+        """Return which settings the running server would refuse, and why."""
+        return await judge_settings(self._address, parameters)
 
     async def renew_passwords(
         self, passwords: Mapping[str, str], *, on_server: bool

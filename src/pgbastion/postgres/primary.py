@@ -7,6 +7,7 @@ from typing import Final
 from pgbastion.model.cluster import ReplicationMode, SyncSet
 from pgbastion.model.ids import DataId
 from pgbastion.model.report import ReplicationRow
+from pgbastion.model.settings import STANDBY_LIMITS
 from pgbastion.model.wal import Lsn, parse_lsn
 from pgbastion.postgres.config_files import ConfigFiles
 from pgbastion.postgres.connection import Address, Connection
@@ -30,6 +31,10 @@ SELECT r.application_name, r.state, r.sync_state, r.sync_priority, r.pid,
 _PENDING: Final = (
     "SELECT s.name FROM pg_catalog.pg_settings AS s WHERE s.pending_restart ORDER BY 1"
 )
+_LIMITS: Final = """
+SELECT s.name, s.setting FROM pg_catalog.pg_settings AS s
+ WHERE s.name = ANY (%s) ORDER BY 1
+"""
 _OLDER_WALSENDERS: Final = """
 SELECT pg_catalog.pg_terminate_backend(r.pid)
   FROM pg_catalog.pg_stat_replication AS r
@@ -169,6 +174,14 @@ class Primary:
         await self.open()
         rows = await self._connection.rows(_PENDING, deadline_s=DEADLINE_S)
         return tuple(row[0] for row in rows)
+
+    async def limits(self) -> tuple[tuple[str, int], ...]:
+        """Return what the server runs with of what a standby must not undercut."""
+        await self.open()
+        rows = await self._connection.rows(
+            _LIMITS, (list(STANDBY_LIMITS),), deadline_s=DEADLINE_S
+        )
+        return tuple((row[0], int(row[1])) for row in rows)
 
     async def senders(self) -> tuple[WalSender, ...]:
         """Return the standbys, and whoever else streams."""

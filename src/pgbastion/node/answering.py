@@ -1,0 +1,42 @@
+"""Answers what other nodes ask, each kind by whoever knows."""
+
+from pgbastion.consensus.engine import Engine
+from pgbastion.consensus.interface import Request
+from pgbastion.ha.host import Host
+from pgbastion.ha.talk import Kind
+from pgbastion.model.ids import MemberId
+from pgbastion.node.cancels import answer_cancel
+from pgbastion.node.forwarding import answer_forwarded
+from pgbastion.node.front import Front
+from pgbastion.node.membership import Membership
+
+
+class Answering:
+    """Answers the questions of one node's channel."""
+
+    def __init__(
+        self, engine: Engine, host: Host, membership: Membership, front: Front
+    ) -> None:
+        self._engine = engine
+        self._host = host
+        self._membership = membership
+        self._front = front
+
+    async def answer(self, request: Request) -> None:
+        """Answer a question; a report is only taken in."""
+        if request.kind == Kind.REPORT:
+            self._host.on_report_bytes(MemberId(request.member_id), request.payload)
+            return
+        self._engine.answer(request.request_id, await self._to(request))
+
+    async def _to(self, request: Request) -> bytes:
+        if request.member_id == 0:
+            return await self._membership.answer_guest(request.kind, request.payload)
+        if request.kind == Kind.CUT:
+            return await self._host.answer_cut(request.payload)
+        if request.kind == Kind.CANCEL:
+            deliver = self._front.proxy.deliver_cancel
+            return await answer_cancel(deliver, request.payload)
+        if request.kind == Kind.FORWARD:
+            return await answer_forwarded(self._front.passed_on, request.payload)
+        return b""

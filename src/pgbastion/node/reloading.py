@@ -1,0 +1,72 @@
+"""Takes over what a changed file says, part by part, in a node that runs."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pgbastion.config.load import load_config
+from pgbastion.config.model import Config
+from pgbastion.config.reload import Changes, what_changes
+from pgbastion.config.secrets import load_passwords
+from pgbastion.model.ids import Epoch
+from pgbastion.node.parts import own_member
+from pgbastion.observe.logging import configure_logging, get_logger
+
+if TYPE_CHECKING:
+    from pgbastion.node.running import Node
+
+log = get_logger("node")
+
+
+async def reload_node(node: "Node", holds_lease: Callable[[Epoch], bool]) -> str:
+    """Read the configuration again; return what came of it, in words.
+
+    Raises:
+        ConfigError: It cannot be used; nothing has changed.
+    """
+    new = load_config(node.config.source)
+    changes = what_changes(node.config, new)
+    node.config = new
+    configure_logging(level=new.log.level, form=new.log.format)
+    node.own = own_member(new)
+    node.loop.set_own(node.own)
+    node.front.reconfigure(new)
+    await asyncio.to_thread(node.certificates.look)
+    if node.instance is not None and new.postgresql is not None:
+        node.instance.config.set_hba(new.postgresql.hba)
+        if node.settings is not None:
+            node.settings.note()
+        await node.reload_server()
+        await _renew_passwords(node, new, holds_lease)
+    told = _in_words(changes)
+    log.info("reloaded", result=told)
+    if node.observer is not None:
+        node.observer.look_soon()
+    node.loop.wake()
+    return told
+
+
+def _in_words(changes: Changes) -> str:
+    return (
+        f"applied: {', '.join(changes.applied) or 'nothing'}; needs a restart: "
+        f"{', '.join(changes.needs_restart) or 'nothing'}; the cluster's own "
+        f"values count for: {', '.join(changes.held_by_cluster) or 'nothing'}"
+    )
+
+
+async def _renew_passwords(
+    node: "Node", config: Config, holds_lease: Callable[[Epoch], bool]
+) -> None:
+    """Take the passwords that are configured now; the primary has them set."""
+    section = config.postgresql
+    if section is None or node.instance is None:
+        return
+    passwords = load_passwords(section, node.secrets.cluster, os.environ)
+    if passwords == node.secrets.passwords:
+        return
+    node.secrets = replace(node.secrets, passwords=passwords)
+    held = holds_lease(node.host.state.epoch)
+    changed = await node.instance.renew_passwords(passwords, on_server=held)
+    log.info("passwords_renewed", roles=",".join(changed), on_server=held)

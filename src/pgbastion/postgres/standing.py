@@ -1,0 +1,46 @@
+"""What a server says of its settings, asked once for each server and each reload."""
+
+import asyncio
+from dataclasses import dataclass
+
+from pgbastion.errors import PostgresError
+from pgbastion.postgres.primary import Primary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stand:
+    """The server's settings, as far as others want to know."""
+
+    pending_restart: tuple[str, ...] = ()
+    """Settings that wait for a restart."""
+    limits: tuple[tuple[str, int], ...] = ()
+    """What it runs with of those that a standby must not have less of."""
+
+
+NOTHING = Stand()
+
+
+class Standing:
+    """Asks one server, over a connection that somebody else keeps open."""
+
+    def __init__(self, primary: Primary, *, look_s: float) -> None:
+        self._primary = primary
+        self._look_s = look_s
+        self._known: Stand | None = None
+
+    def forget(self) -> None:
+        """Ask anew: it is another server, or has read its files again."""
+        self._known = None
+
+    async def ask(self) -> Stand:
+        """Return what it says; nothing while it does not answer."""
+        if self._known is None:
+            try:
+                async with asyncio.timeout(self._look_s):
+                    self._known = Stand(
+                        pending_restart=await self._primary.pending_restart(),
+                        limits=await self._primary.limits(),
+                    )
+            except (PostgresError, TimeoutError):
+                return NOTHING
+        return self._known
