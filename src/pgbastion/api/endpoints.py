@@ -8,7 +8,7 @@ function's types.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from pgbastion.api import answers, patroni, settings
+from pgbastion.api import answers, past, patroni, settings
 from pgbastion.api.bodies import AddPeer, Nothing, RemovePeer, Settings, Transfer
 from pgbastion.api.explaining import explain_as_text, explain_cluster
 from pgbastion.api.ordering import ORDERS
@@ -27,6 +27,7 @@ READS: Final[Mapping[str, Answer]] = {
     "/cluster/state": answers.cluster_state,
     "/cluster/replication": answers.replication,
     "/cluster/explain": explain_cluster,
+    "/cluster/history": past.cluster_history,
     "/raft/state": answers.raft_state,
     "/raft/peers": answers.raft_peers,
     "/raft/directives": answers.directives,

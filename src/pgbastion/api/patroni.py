@@ -42,7 +42,7 @@ def history(snapshot: NodeSnapshot) -> list[HistoryLine]:
     left = dict(source.report.history) if source else {}
     changes = [c for c in snapshot.state.history if c.what == "assigned"]
     return [
-        [old.timeline, left.get(old.timeline), new.cause, new.at, new.node]
+        [old.timeline, left.get(old.timeline, new.lsn), new.cause, new.at, new.node]
         for old, new in pairwise(changes)
     ]
 

@@ -262,6 +262,38 @@ class DirectivesAnswer(TypedDict):
     directives: list[DirectiveFacts]
 
 
+class RoleChangeFacts(TypedDict):
+    """How a node got the primary role, and how it lost it."""
+
+    epoch: int
+    node: str
+    timeline: int
+    former: str | None
+    cause: str
+    sentence: str
+    order: str | None
+    ordered_by: str | None
+    lsn: str | None
+    """The end of the WAL with which it was chosen."""
+    assigned_at: str | None
+    opened_at: str | None
+    gap_ms: int | None
+    """The longest time without a primary that any node's proxy saw."""
+    sessions_closed: int | None
+    revoked_at: str | None
+    vouched_at: str | None
+    vouched_by: str | None
+    released_at: str | None
+    ended_for: str | None
+    ended_lsn: str | None
+
+
+class ClusterHistoryAnswer(TypedDict):
+    """Every change of the primary that is remembered, the oldest first."""
+
+    changes: list[RoleChangeFacts]
+
+
 class BackendTrafficFacts(TypedDict):
     """What one port carries to one server."""
 

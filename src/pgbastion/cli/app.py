@@ -7,6 +7,7 @@ import typer
 from pgbastion.cli.commands import (
     addresses,
     certs,
+    keeping,
     looking,
     membership,
     orders,
@@ -20,6 +21,7 @@ PARTS: Final = (
     looking.commands,
     addresses.commands,
     orders.commands,
+    keeping.commands,
     membership.commands,
     raft.commands,
     settings.commands,

@@ -48,6 +48,27 @@ def wait_settled(
     return wait_for(look, what=f"{what} ({order_id})", within_s=wait_s)
 
 
+def wait_moved(client: Client, node: str, *, wait_s: float) -> None:
+    """Wait until a node is not the primary any more; the others may have none yet.
+
+    Raises:
+        UnfinishedError: It still is.
+    """
+
+    def look(progress: Progress) -> bool | None:
+        try:
+            cluster = client.get("/cluster")
+        except CommandError:
+            return None
+        members = cluster.get("members", []) if isinstance(cluster, dict) else []
+        leads = any(m["name"] == node and m["role"] == "leader" for m in members)
+        if leads:
+            progress.say(f"{node} hands the role over")
+        return None if leads else True
+
+    wait_for(look, what=f"{node} to give the primary role up", within_s=wait_s)
+
+
 def _order(client: Client, order_id: str) -> Mapping[str, Any] | None:
     # A node that is busy for a moment is asked again.
     try:

@@ -37,6 +37,7 @@ from pgbastion.model.commands import (
     GiveOrder,
     Join,
     Leave,
+    NoteOutage,
     Opened,
     Pause,
     Release,
@@ -54,6 +55,7 @@ from pgbastion.model.commands import (
     decode_command,
 )
 from pgbastion.model.ids import Epoch, Incarnation, MemberId, Revision
+from pgbastion.model.wal import WalEnd
 
 __all__ = ("HISTORY_MAX", "MEMBERS_MAX", "RECENT_MAX", "Applied", "Outcome", "apply")
 
@@ -114,6 +116,8 @@ def _apply_command(state: ClusterState, command: Command) -> ClusterState | Outc
         return apply_order(state, command)
     if isinstance(command, ScheduleOrder | Unschedule | SetFence):
         return apply_wish(state, command)
+    if isinstance(command, NoteOutage):
+        return _note_outage(state, command)
     return _apply_role(state, command)
 
 
@@ -275,7 +279,15 @@ def _assign(state: ClusterState, command: Assign) -> ClusterState | Outcome:
         later_timelines=(*state.later_timelines, command.timeline),
         orders=settled_by(state, command.node, command.at, command.cause),
     )
-    changed = _note(changed, assignment, "assigned", cause=command.cause, at=command.at)
+    changed = _note(
+        changed,
+        assignment,
+        "assigned",
+        cause=command.cause,
+        at=command.at,
+        end=command.surveyed,
+        order_id=state.order.order_id if state.order is not None else "",
+    )
     if state.assignment is not None:
         return changed
     # The very first epoch counts as opened with nobody synchronous.
@@ -371,7 +383,14 @@ def _release(state: ClusterState, command: Release) -> ClusterState | Outcome:
         revision=_raised(state),
         assignment=replace(held, released=True, ended_at=command.ended_at),
     )
-    return _note(changed, held, "released", cause=command.cause, at=command.at)
+    return _note(
+        changed,
+        held,
+        "released",
+        cause=command.cause,
+        at=command.at,
+        end=command.ended_at,
+    )
 
 
 def _revoke(state: ClusterState, command: Revoke) -> ClusterState | Outcome:
@@ -399,8 +418,31 @@ def _vouched(state: ClusterState, command: Vouched) -> ClusterState | Outcome:
     return _note(changed, held, "vouched", cause=command.who, at=command.at)
 
 
+def _note_outage(state: ClusterState, command: NoteOutage) -> ClusterState | Outcome:
+    """Add to the note of an opening what it had cost; the first word counts."""
+    if command.gap_ms < 0 or command.sessions < 0:
+        return Outcome.SENSELESS
+    for at in reversed(range(len(state.history))):
+        change = state.history[at]
+        if change.what != "opened" or change.epoch != command.epoch:
+            continue
+        if change.gap_ms is not None:
+            return Outcome.NO_CHANGE
+        told = replace(change, gap_ms=command.gap_ms, sessions=command.sessions)
+        history = (*state.history[:at], told, *state.history[at + 1 :])
+        return replace(state, history=history)
+    return Outcome.WRONG_EPOCH
+
+
 def _note(
-    state: ClusterState, held: Assignment, what: ChangeKind, *, cause: str, at: str
+    state: ClusterState,
+    held: Assignment,
+    what: ChangeKind,
+    *,
+    cause: str,
+    at: str,
+    end: WalEnd | None = None,
+    order_id: str = "",
 ) -> ClusterState:
     change = Change(
         index=state.index,
@@ -410,5 +452,7 @@ def _note(
         timeline=held.timeline,
         cause=cause[:200],
         at=at[:40],
+        lsn=end.lsn if end is not None else None,
+        order_id=order_id,
     )
     return replace(state, history=(*state.history, change)[-HISTORY_MAX:])

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+from pgbastion.control.changes import note_outage
 from pgbastion.control.orders import best_target, unfit
 from pgbastion.model.actions import Decision, Propose
 from pgbastion.model.cluster import (
@@ -54,7 +55,7 @@ def decide_wish(view: ClusterView) -> Decision | None:
     fence = view.state.fence(held.node)
     if fence is not None:
         return _hand_fenced_over(view, fence)
-    return _give_due(view)
+    return _give_due(view) or note_outage(view)
 
 
 def _drop_late(view: ClusterView) -> Decision | None:

@@ -14,6 +14,7 @@ from pgbastion.control.routing import Routing, RoutingView, accepts, decide_rout
 from pgbastion.ha.executor import Executor
 from pgbastion.ha.host import Host
 from pgbastion.ha.observer import Observer
+from pgbastion.ha.outages import OutageMeter
 from pgbastion.ha.ports import Addresses, Guard, RaftEngine
 from pgbastion.ha.runner import Runner
 from pgbastion.ha.split import SplitBrain
@@ -112,6 +113,7 @@ class Loop:
         self._halted = False
         self._passed_ms: int | None = None
         self._parking = ""
+        self.outages = OutageMeter()
         self.split = SplitBrain()
         self.unwatched: Callable[[], tuple[NodeId, ...]] = tuple
         self.renewing = Epoch(0)
@@ -351,6 +353,7 @@ class Loop:
                 reason=self.node_decision.reason,
                 unwatched_primaries=self.unwatched(),
                 holding=self._parking,
+                outage=self.outages.newest,
             )
         postgres, data = view.postgres, view.data
         server = observer.server
@@ -380,6 +383,7 @@ class Loop:
             answers=observer.answers,
             unwatched_primaries=self.unwatched(),
             addresses=self._addresses.report() if self._addresses else None,
+            outage=self.outages.newest,
             holding=self._parking,
             vitals=server.vitals if server and postgres.running else None,
             settings=server.settings if server and postgres.running else None,
@@ -410,6 +414,12 @@ class Loop:
                 accepting_epoch=self._host.accepting_epoch,
                 split=self.split.look(state, reports, self._pace.probe_ms),
             )
+        )
+        self.outages.note(
+            boottime_ms(),
+            routing,
+            reports,
+            stopping=self.node_decision.reason is Reason.HANDING_OVER,
         )
         self._on_routing(routing, self.view_fresh_until_ns)
         self._parking = routing.parking

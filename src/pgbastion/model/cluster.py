@@ -17,7 +17,7 @@ from pgbastion.model.ids import (
     standby_name,
 )
 from pgbastion.model.settings import SettingsVersion
-from pgbastion.model.wal import WalEnd
+from pgbastion.model.wal import Lsn, WalEnd
 
 
 class ReplicationMode(StrEnum):
@@ -228,6 +228,14 @@ class Change:
     cause: str
     at: str
     """Wall-clock time of the proposer, for people only."""
+    lsn: Lsn | None = None
+    """Where WAL ended: of the node that was chosen, or of the server that stopped."""
+    order_id: str = ""
+    """The order that an assignment carried out."""
+    gap_ms: int | None = None
+    """For how long no primary took writes; told after the opening."""
+    sessions: int | None = None
+    """How many sessions ended with the former primary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -261,11 +261,21 @@ class SetParameters:
     kind: Literal["set_parameters"] = "set_parameters"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteOutage:
+    """For how long a change of the primary had stopped writes, for the history."""
+
+    epoch: Epoch
+    gap_ms: int
+    sessions: int
+    kind: Literal["note_outage"] = "note_outage"
+
+
 Command = (
     Found | Join | Leave | Declare | Assign | Resume | Opened | SetSync | Release
     | Revoke | Pause | Running | GiveOrder | BeginOrder | SettleOrder
     | Vouched | ScheduleOrder | Unschedule | SetFence
-    | SetParameters
+    | SetParameters | NoteOutage
 )  # fmt: skip
 
 

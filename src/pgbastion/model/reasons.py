@@ -28,6 +28,7 @@ class Reason(StrEnum):
     SCHEDULE_DUE = "schedule_due"
     SCHEDULE_MISSED = "schedule_missed"
     FENCED_HANDS_OVER = "fenced_hands_over"
+    NOTING_OUTAGE = "noting_outage"
     VOUCHED_FOR = "vouched_for"
     FORCED = "forced"
     TARGET_NOT_AS_FAR = "target_not_as_far"
@@ -114,6 +115,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.SCHEDULE_DUE: "the time of a scheduled switchover has come",
     Reason.SCHEDULE_MISSED: "a scheduled switchover was not possible in its window",
     Reason.FENCED_HANDS_OVER: "the primary is fenced, a standby takes the role over",
+    Reason.NOTING_OUTAGE: "the nodes told how long the change stopped writes",
     Reason.FENCED_WAITS: "fenced, but no standby can take the role over yet",
     Reason.FENCED_BY_OPERATOR: "an operator fenced this node by force",
     Reason.VOUCHED_FOR: "an operator vouches that the silent holder is off",

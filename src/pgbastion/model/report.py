@@ -88,6 +88,17 @@ class Vitals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Outage:
+    """How a node saw the newest change of the primary."""
+
+    epoch: Epoch
+    """The epoch that ended it."""
+    gap_ms: int
+    sessions: int
+    """Sessions of its proxy that ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReport:
     """A node's own word about itself."""
 
@@ -131,6 +142,7 @@ class NodeReport:
     """The order for which this node's proxy lets new clients wait."""
     addresses: AddressReport | None = None
     """Its virtual addresses; None: it has none configured."""
+    outage: Outage | None = None
     progress: str | None = None
     """How far a copy or rewind has come, in words."""
     vitals: Vitals | None = None

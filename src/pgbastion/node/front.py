@@ -27,7 +27,7 @@ from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
 from pgbastion.observe.metrics import Metrics
 from pgbastion.proxy.listener import Proxy
-from pgbastion.proxy.routes import Backend, DataPath, Limits, Routes
+from pgbastion.proxy.routes import Backend, DataPath, Limits, Routes, Service
 
 _WARNINGS: Final = frozenset({"proxy_kernel_path_failed"})
 _STATES: Final = frozenset({"proxy_listening", "proxy_data_path"})
@@ -146,6 +146,11 @@ class Front:
         await self.proxy.stop(0)
         for server in self._servers:
             await server.stop()
+
+    def primary_sessions(self) -> int:
+        """Return how many sessions with the primary this proxy has."""
+        traffic = self.proxy.snapshot().traffic
+        return sum(t.sessions for t in traffic if t.service == Service.PRIMARY)
 
     def route(self, routing: Routing, expires_ns: int) -> None:
         """Send clients there, as long as the knowledge behind it may be used."""

@@ -73,3 +73,20 @@ def explain(
     print(json.dumps(told) if as_json else "\n".join(told["lines"]))
     if not told["serving"]:
         raise typer.Exit(Exit.NO)
+
+
+@commands.command()
+def history(
+    config: ConfigOption = DEFAULT_CONFIG,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List every change of the primary: when, why, for how long writes stopped.
+
+    Exit code 3 when no node answers.
+    """
+    from pgbastion.cli.past import render_history
+    from pgbastion.cli.target import reader
+
+    changes = reader(config, url).get("/cluster/history")["changes"]
+    print(json.dumps(changes) if as_json else render_history(changes))

@@ -51,6 +51,20 @@ def switchover(
         str | None,
         typer.Option(help="How long transactions that are open may go on."),
     ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            help='When: "2030-01-31T03:00:00Z", or "+10m" from now; default: at once.'
+        ),
+    ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option(help="How long after that time it may still begin [30s]."),
+    ] = None,
+    cancel: Annotated[
+        bool,
+        typer.Option("--cancel", help="Drop what is scheduled or has not begun."),
+    ] = False,
     dry_run: DryRunOption = False,
     wait_s: WaitOption = WAIT_S,
     url: UrlOption = None,
@@ -58,7 +72,7 @@ def switchover(
     """Move the primary role to a standby, with nothing lost and nobody refused.
 
     Exit code 1 when it is refused, or when another node became the primary; 4 when it
-    is not finished in time.
+    is not finished in time. With --at it is scheduled, and nothing is waited for.
     """
     from pgbastion.cli.ordering import carry_out
     from pgbastion.cli.target import writer
@@ -66,8 +80,17 @@ def switchover(
     if dry_run:
         _rehearse(config, url, to)
         return
-    body = {k: v for k, v in (("to", to), ("drain", drain)) if v is not None}
+    if cancel:
+        told = writer(config, url).order("/cluster/switchover", {}, method="DELETE")
+        print(f"cancelled {', '.join(told['cancelled'])}")
+        return
+    asked = (("to", to), ("drain", drain), ("at", at), ("within", within))
+    body = {k: v for k, v in asked if v is not None}
     client = writer(config, url)
+    if at is not None:
+        told = client.order("/cluster/switchover", body)
+        print(f"scheduled {told['id']} for {told['due_at']}")
+        return
     what = f"switchover to {to or 'the best standby'}"
     _tell(carry_out(client, "/cluster/switchover", body, what=what, wait_s=wait_s))
 
@@ -84,6 +107,11 @@ def failover(
             "silent is off.",
         ),
     ] = False,
+    drain: Annotated[
+        str | None,
+        typer.Option(help="How long a living primary's open transactions may go on."),
+    ] = None,
+    dry_run: DryRunOption = False,
     yes: YesOption = False,
     wait_s: WaitOption = WAIT_S,
     url: UrlOption = None,
@@ -97,12 +125,18 @@ def failover(
     from pgbastion.cli.ordering import carry_out
     from pgbastion.cli.target import writer
 
-    if force:
-        confirm(
-            "Commits may be lost, and a silent primary has to be off: go on?", yes=yes
-        )
-    body = {"to": to, "force": force}
+    body: dict[str, object] = {"to": to, "force": force}
+    if drain is not None:
+        body["drain"] = drain
     client, what = writer(config, url), f"failover to {to}"
+    told = client.order("/cluster/failover", {**body, "dry_run": True})
+    loss = told.get("possible_loss")
+    if dry_run:
+        print(f"{to} could become the primary" + (f"; {loss}" if loss else ""))
+        return
+    if force and not told.get("primary_lives"):
+        lost = loss or "nothing is known to be lost"
+        confirm(f"The old primary has to be off, and {lost}: go on?", yes=yes)
     _tell(carry_out(client, "/cluster/failover", body, what=what, wait_s=wait_s))
 
 
