@@ -69,6 +69,7 @@ class Front:
         self._revision = 0
         self.proxy = _proxy(config, FarCancels(engine, host))
         self.gaps = GapMeter(boottime_ms)
+        loop.outages.sessions = self.primary_sessions
         self.snapshots = Snapshots(
             host=host,
             engine=engine,

@@ -187,7 +187,6 @@ class Node:
             certificate=self.certificates.snapshot,
             addresses=self.addresses,
         )
-        self.loop.outages.sessions = self.front.primary_sessions
 
     def _make_server(self) -> Server | None:
         self.observer: Observer | None = None
