@@ -75,7 +75,7 @@ class Removals:
         try:
             sock.settimeout(ANSWER_S)
             sock.bind((0, 0))
-            found = [f for f in _dump(sock) if f[0] in self._packed]
+            found = [f for f in dump(sock) if f[0] in self._packed]
             for address, described in found:
                 _delete(sock, address, described)
                 self._log(f"removed address {printable(address)}")
@@ -103,7 +103,7 @@ def printable(address: bytes) -> str:
     return socket.inet_ntop(family, address)
 
 
-def _dump(sock: socket.socket) -> "list[tuple[bytes, bytes]]":
+def dump(sock: socket.socket) -> "list[tuple[bytes, bytes]]":
     """Return every address of the machine, each with its ``ifaddrmsg``."""
     ask = _HEADER.pack(
         _HEADER.size + _ADDRESS.size, RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, 1, 0

@@ -159,7 +159,7 @@ class Netlink:
 
     async def _closed(self) -> None:
         if self._route is not None:
-            await self._route.close()
+            self._route.close()
 
     async def _links(self) -> list[LinkFacts]:
         route = await self._opened()

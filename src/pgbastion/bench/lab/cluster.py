@@ -228,6 +228,11 @@ class Lab:
         return checks
 
     @property
+    def tag(self) -> str:
+        """What the hosts' names have in common."""
+        return self.directory.name.removeprefix(PREFIX)
+
+    @property
     def password(self) -> str:
         """The password of every role in the cluster."""
         return self._secrets.password
@@ -296,10 +301,9 @@ class Lab:
             self.disks[node.name] = disk
 
     def _make_network(self) -> Network:
-        tag = self.directory.name.removeprefix(PREFIX)
         if self.plan.namespaces:
-            return Namespaces(self.plan.names, tag)
-        return Loopback(self.plan.names, tag, free_subnet())
+            return Namespaces(self.plan.names, self.tag)
+        return Loopback(self.plan.names, self.tag, free_subnet())
 
     def _place(self, host: str) -> Place:
         return Place(

@@ -1,0 +1,274 @@
+"""Look every 10 ms where the virtual address is, and whether a client reaches it.
+
+For every node the kernel's own table is read, over a netlink socket in the node's
+namespace; the node's processes have no part in it, frozen or not. On the client's host
+a new connection to the address is begun at every turn; the answer's hardware address is
+what the client's neighbour cache then has. A claim is a server that says, on a
+connection of its own, that it is not in recovery.
+
+Run as a program it records until its standard input ends.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import select
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TextIO
+
+from pgbastion.bench.lab.link import Target
+from pgbastion.bench.lab.overlaps import Sample
+from pgbastion.bench.lab.sampler import Kind, Probe
+from pgbastion.bench.lab.writers import PASSWORD_VARIABLE
+from pgbastion.clock import NS_PER_MS, boottime_ns
+from pgbastion.guard.addresses import dump
+
+EVERY_NS: Final = 10 * NS_PER_MS
+# A connection that a vanished host owes an answer is given up; new ones are begun.
+CONNECT_NS: Final = 100 * NS_PER_MS
+_CLONE_NEWNET: Final = 0x40000000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressSample:
+    """One turn: on which nodes the address was, between two instants."""
+
+    from_ns: int
+    to_ns: int
+    at: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """A client's connection to the address was taken by a node's proxy."""
+
+    began_ns: int
+    at_ns: int
+    hardware: str
+
+
+@contextlib.contextmanager
+def _inside(namespace: str) -> Iterator[None]:
+    libc = ctypes.CDLL(None, use_errno=True)
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open(f"/run/netns/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.setns(there, _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+        yield
+    finally:
+        libc.setns(own, _CLONE_NEWNET)
+        os.close(there)
+        os.close(own)
+
+
+class Client:
+    """Connects to the address, over and over."""
+
+    def __init__(self, namespace: str, address: str, port: int) -> None:
+        self._namespace = namespace
+        self._address = address
+        self._port = port
+        self._open: dict[int, tuple[socket.socket, int]] = {}
+
+    def turn(self) -> None:
+        """Begin one more connection, and give up those that nobody answers."""
+        now_ns = boottime_ns()
+        for fd, (begun, at_ns) in tuple(self._open.items()):
+            if now_ns - at_ns > CONNECT_NS:
+                begun.close()
+                del self._open[fd]
+        with _inside(self._namespace):
+            begun = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        begun.setblocking(False)
+        code = begun.connect_ex((self._address, self._port))
+        if code not in (0, errno.EINPROGRESS):
+            begun.close()
+            return
+        self._open[begun.fileno()] = (begun, now_ns)
+
+    def fds(self) -> Sequence[int]:
+        """Return what is waited for."""
+        return list(self._open)
+
+    def ready(self, fd: int) -> Reached | None:
+        """Take what became of a connection."""
+        begun, at_ns = self._open.pop(fd)
+        failed = begun.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        begun.close()
+        if failed:
+            return None
+        return Reached(began_ns=at_ns, at_ns=boottime_ns(), hardware=self._cached())
+
+    def _cached(self) -> str:
+        """Return whose hardware address the client's neighbour cache has."""
+        with _inside(self._namespace):
+            lines = Path("/proc/thread-self/net/arp").read_text().splitlines()
+        for line in lines[1:]:
+            fields = line.split()
+            if fields[0] == self._address:
+                return fields[3]
+        return ""
+
+
+class Tables:
+    """The nodes' address tables."""
+
+    def __init__(self, namespaces: dict[str, str], address: str) -> None:
+        self._sockets: dict[str, socket.socket] = {}
+        self._wanted = socket.inet_aton(address)
+        for node, namespace in namespaces.items():
+            with _inside(namespace):
+                kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+                asked = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+                asked.bind((0, 0))
+                asked.settimeout(1.0)
+            self._sockets[node] = asked
+
+    def look(self) -> AddressSample:
+        """Return where the address is now."""
+        from_ns = boottime_ns()
+        at = tuple(
+            node
+            for node, asked in self._sockets.items()
+            if any(address == self._wanted for address, _ in dump(asked))
+        )
+        return AddressSample(from_ns=from_ns, to_ns=boottime_ns(), at=at)
+
+
+class Recorder:
+    """Takes every turn and writes down what was seen."""
+
+    def __init__(
+        self, tables: Tables, client: Client, claims: Sequence[Probe], out: TextIO
+    ) -> None:
+        self._tables = tables
+        self._client = client
+        self._claims = claims
+        self._out = out
+
+    def run(self, stop: int) -> None:
+        """Sample until ``stop`` can be read."""
+        next_ns = boottime_ns()
+        while True:
+            if boottime_ns() >= next_ns:
+                now_ns = boottime_ns()
+                next_ns = now_ns - now_ns % EVERY_NS + EVERY_NS
+                self._turn(now_ns)
+            if not self._wait(stop, next_ns - boottime_ns()):
+                return
+
+    def _turn(self, now_ns: int) -> None:
+        seen = self._tables.look()
+        at = ",".join(seen.at) or "-"
+        self._out.write(f"at {seen.from_ns} {seen.to_ns} {at}\n")
+        self._client.turn()
+        for probe in self._claims:
+            probe.expire(now_ns)
+            probe.turn(boottime_ns())
+
+    def _wait(self, stop: int, wait_ns: int) -> bool:
+        """Take what comes until the next turn; False: it is over."""
+        watched = {
+            link.fileno(): (probe, link)
+            for probe in self._claims
+            if (link := probe.watched()) is not None
+        }
+        poll = select.poll()
+        poll.register(stop, select.POLLIN)
+        for fd, (_, link) in watched.items():
+            poll.register(fd, link.events())
+        for fd in self._client.fds():
+            poll.register(fd, select.POLLOUT)
+        for fd, _ in poll.poll(min(max(wait_ns / NS_PER_MS, 0), 10)):
+            if fd == stop:
+                return False
+            if fd in watched:
+                self._note_claim(watched[fd][0].ready())
+            else:
+                self._note_reached(self._client.ready(fd))
+        return True
+
+    def _note_claim(self, sample: Sample | None) -> None:
+        if sample is not None:
+            self._out.write(
+                f"claim {sample.node} {sample.sent_ns} {sample.received_ns}\n"
+            )
+
+    def _note_reached(self, reached: Reached | None) -> None:
+        if reached is not None:
+            hardware = reached.hardware or "-"
+            self._out.write(f"reached {reached.began_ns} {reached.at_ns} {hardware}\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What a sampler wrote down."""
+
+    samples: tuple[AddressSample, ...]
+    claims: tuple[tuple[int, str], ...]
+    """When the answer came, and from whom."""
+    reached: tuple[Reached, ...]
+
+
+def read_addresses(path: Path) -> Record:
+    """Return the record of a sampler that has ended."""
+    samples, claims, reached = [], [], []
+    for line in path.read_text(encoding="ascii").splitlines():
+        kind, *fields = line.split()
+        if kind == "at":
+            begun, ended, at = fields
+            nodes = () if at == "-" else tuple(at.split(","))
+            samples.append(
+                AddressSample(from_ns=int(begun), to_ns=int(ended), at=nodes)
+            )
+        elif kind == "claim":
+            claims.append((int(fields[2]), fields[0]))
+        else:
+            reached.append(
+                Reached(
+                    began_ns=int(fields[0]), at_ns=int(fields[1]), hardware=fields[2]
+                )
+            )
+    return Record(samples=tuple(samples), claims=tuple(claims), reached=tuple(reached))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the sampler."""
+    parser = argparse.ArgumentParser(prog="address-sampler")
+    parser.add_argument(
+        "--nodes", required=True, help="NODE=NAMESPACE, comma-separated"
+    )
+    parser.add_argument("--servers", required=True, help="NODE=ADDRESS:PORT")
+    parser.add_argument("--client", required=True, help="the client's namespace")
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--user", required=True)
+    parser.add_argument("--record", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    password = os.environ[PASSWORD_VARIABLE]
+    nodes = dict(item.split("=") for item in options.nodes.split(","))
+    claims = []
+    for item in options.servers.split(","):
+        node, place = item.split("=")
+        host, port = place.rsplit(":", 1)
+        target = Target(
+            address=host, port=int(port), user=options.user, password=password
+        )
+        claims.append(Probe(node, target, Kind.CLAIM))
+    tables = Tables(nodes, options.address)
+    client = Client(options.client, options.address, options.port)
+    with options.record.open("w", encoding="ascii") as out:
+        Recorder(tables, client, claims, out).run(sys.stdin.fileno())
+    sys.stdout.write(json.dumps({"ended": True}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
