@@ -22,6 +22,7 @@ from pgbastion.model.commands import Opened, SetSync
 from pgbastion.model.ids import DataId, Epoch, Revision, Timeline
 from pgbastion.model.reasons import Reason
 from pgbastion.model.views import NodeView
+from pgbastion.model.wal import Lsn
 from pgbastion.testing.views import (
     INCARNATION,
     NOW_MS,
@@ -244,6 +245,26 @@ def test_a_member_whose_data_was_replaced_leaves_at_once() -> None:
     assert decide_node(replace(view, state=state)).actions == (
         ApplySyncSet(sync=any_of(1, 2)),
     )
+
+
+def test_a_standby_that_has_not_flushed_yet_does_not_join_the_set() -> None:
+    """It streams once all was sent; commits would wait for its first flush."""
+    view = with_sync(
+        any_of(1, 2),
+        server_sync=any_of(1, 2),
+        earlier_end=Lsn(90),
+        replication=(row(2, 100), row(3, 89)),
+    )
+    assert decide_node(view).reason is Reason.PRIMARY_RUNNING
+    row_3 = row(3, 90)
+    flushed = replace(view.postgres, replication=(row(2, 100), row_3))
+    joined = replace(view, postgres=flushed)
+    assert decide_node(joined).reason is Reason.CHANGING_SYNC_SET
+    # A member that owes as much stays: it has its time to be silent.
+    member_of = with_sync(
+        any_of(1, 2, 3), earlier_end=Lsn(90), replication=(row(2, 100), row(3, 89))
+    )
+    assert decide_node(member_of).reason is Reason.PRIMARY_RUNNING
 
 
 def test_a_standby_far_behind_does_not_join_the_set() -> None:

@@ -107,6 +107,16 @@ def test_a_standby_whose_daemon_is_silent_lives_as_long_as_its_server_speaks() -
     assert observer.silent_since_ms(STATE, heard(3)) == {}
 
 
+def test_a_standby_that_owes_and_flushes_nothing_is_silent_though_it_reports() -> None:
+    """Its disk hangs: its daemon and its WAL receiver may well go on talking."""
+    observer = observed(replace(row(2, 50), silent_ms=10), row(3))
+    since_ms = boottime_ms() - 4 * PROBE_MS
+    observer._flushing.forget()
+    observer._flushing.note([row(2, 50)], Lsn(100), since_ms)
+
+    assert observer.silent_since_ms(STATE, heard(2, 3)) == {name(2): since_ms}
+
+
 def test_a_standby_that_does_not_stream_is_silent_since_that_was_seen() -> None:
     observer = observed(row(3))
     first = observer.silent_since_ms(STATE, heard(2, 3))

@@ -33,8 +33,8 @@ from pgbastion.model.cluster import NOBODY, SyncSet
 from pgbastion.model.commands import Opened, SetSync
 from pgbastion.model.ids import standby_name
 from pgbastion.model.reasons import Reason
-from pgbastion.model.report import PostgresState
-from pgbastion.model.views import NodeView
+from pgbastion.model.report import PostgresState, ReplicationRow
+from pgbastion.model.views import NodeView, PostgresView
 
 CONFIRM_AGAIN_MS: Final = 50
 START_FAILURES_MAX: Final = 3
@@ -168,18 +168,13 @@ def _present(
 ) -> tuple[frozenset[str], frozenset[str], int | None]:
     """Return who streams, who is silent but kept for now, and until when."""
     eligible = _eligible(view)
-    end = view.postgres.wal_end
     streaming = frozenset(
         row.name
         for row in view.postgres.replication
         if row.streaming
         and row.name in eligible
         and row.name not in view.silent_since_ms
-        and (
-            row.name in sync.names
-            or end is None
-            or end.lsn - row.flush_lsn <= SYNC_LAG_MAX_BYTES
-        )
+        and (row.name in sync.names or _keeps_up(view.postgres, row))
     )
     kept: set[str] = set()
     until: list[int] = []
@@ -190,6 +185,18 @@ def _present(
             kept.add(name)
             until.append(leaves_ms)
     return streaming, frozenset(kept), min(until, default=None)
+
+
+def _keeps_up(postgres: PostgresView, row: ReplicationRow) -> bool:
+    """Tell whether commits may wait for a standby that is to join the set.
+
+    It streams as soon as all was sent to it. Its first flush may take seconds, and
+    from the moment at which it is named, every commit would wait as long.
+    """
+    end, earlier = postgres.wal_end, postgres.earlier_end
+    if end is not None and end.lsn - row.flush_lsn > SYNC_LAG_MAX_BYTES:
+        return False
+    return earlier is None or row.flush_lsn >= earlier
 
 
 def sync_wake_ms(view: NodeView) -> int | None:

@@ -12,6 +12,7 @@ from typing import Final
 
 from pgbastion.clock import NS_PER_MS, boottime_ms
 from pgbastion.errors import PgBastionError
+from pgbastion.ha.flushing import Flushing
 from pgbastion.ha.ports import Database, DataFacts, Guard, GuardFacts, ServerFacts
 from pgbastion.model.cluster import ClusterState, SyncSet
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline, standby_name
@@ -69,6 +70,7 @@ class Observer:
         self._server_pid = 0
         self._promotion: Promotion | None = None
         self._silent_since_ms: dict[str, int] = {}
+        self._flushing = Flushing(apart_ms=probe_ms)
         self._confirmed: SyncSet | None = None
         self._applied: SyncSet | None = None
         self.promote_asked_pid = 0
@@ -138,6 +140,8 @@ class Observer:
             self.start_failures = 0
         self._server, self._server_pid = server, facts.pid
         if server.in_recovery is False and server.wal_end is not None:
+            rows = [row for row in server.replication if row.streaming]
+            self._flushing.note(rows, server.wal_end.lsn, boottime_ms())
             await self._note_promotion(facts, server.wal_end)
         elif facts.asked_ns and not self.promote_asked_pid:
             await self._guard.answered()
@@ -170,6 +174,7 @@ class Observer:
         self.answers = False
         self._confirmed = self._applied = None
         self._silent_since_ms.clear()
+        self._flushing.forget()
         self.promote_asked_pid = 0
         self.following = self.rejoin = None
 
@@ -255,6 +260,7 @@ class Observer:
             in_recovery=server.in_recovery,
             timeline=end.timeline if end else None,
             wal_end=end,
+            earlier_end=self._flushing.earlier_end(),
             promoted_at=promotion.at if promotion else None,
             promoted_ms=promotion.seen_ms if promotion else 0,
             promote_asked=self.promote_asked_pid == facts.pid,
@@ -279,7 +285,7 @@ class Observer:
 
         Its WAL sender's row outlives a lost node by a time-out of TCP. So it also
         has to have spoken a moment ago: its WAL receiver to our server, or its
-        daemon to this one.
+        daemon to this one. Who owes WAL and flushes none is silent, too.
         """
         opened = state.opened
         server = self._server
@@ -302,6 +308,9 @@ class Observer:
             if row.silent_ms is not None:
                 said_ms = server.sent_ns // NS_PER_MS - row.silent_ms
             spoke_ms = max(heard.get(name, 0), said_ms)
+            stalled_ms = self._flushing.stalled_since_ms(name)
+            if stalled_ms is not None:
+                spoke_ms = min(spoke_ms, stalled_ms)
             if now_ms - spoke_ms > 2 * self._probe_ms:
                 silent[name] = spoke_ms
         self._silent_since_ms = silent

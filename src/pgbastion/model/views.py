@@ -170,6 +170,8 @@ class PostgresView:
     """None: it has not answered since its start."""
     timeline: Timeline | None = None
     wal_end: WalEnd | None = None
+    earlier_end: Lsn | None = None
+    """The end of a primary's WAL a moment ago: who keeps up has flushed that."""
     promoted_at: Lsn | None = None
     """The end of the promotion: what standbys must have flushed past."""
     promoted_ms: int = 0
