@@ -21,6 +21,7 @@ from pgbastion.config.rundir import make_run_directory
 from pgbastion.config.secrets import Secrets, load_secrets
 from pgbastion.errors import ConfigError, InvariantError, PgBastionError
 from pgbastion.node.build import build_node
+from pgbastion.node.ending import end_sessions
 from pgbastion.node.running import Node
 from pgbastion.observe.logging import configure_logging, get_logger
 from pgbastion.observe.service_manager import ServiceManager
@@ -132,7 +133,7 @@ async def _run_until(
     log.info("stopping", leaves_postgres=leaves_postgres)
     manager.stopping()
     if not (leaves_postgres or removed):
-        await node.hand_role_on()
+        await end_sessions(node)
     await node.halt()
     if not leaves_postgres:
         await node.stop_postgres()

@@ -118,7 +118,7 @@ def test_the_settings_are_accepted_and_each_node_is_bound_to_its_own_address(
         assert config.postgresql is not None
         bound = {
             config.raft.bind_address,
-            config.proxy.bind_address,
+            *config.proxy.bind_address,
             config.api.bind_address,
             config.metrics.bind_address,
             config.postgresql.listen,

@@ -16,7 +16,7 @@ from pgbastion.proxy.kernel import bpf, path
 from pgbastion.proxy.kernel.assembler import Assembler, Register
 from pgbastion.proxy.kernel.flow import WINDOW_BYTES
 from pgbastion.proxy.listener import Proxy
-from pgbastion.proxy.routes import DataPath, Limits
+from pgbastion.proxy.routes import Binding, DataPath, Limits, Service
 from pgbastion.testing.stand_in_server import row
 from support.proxy_lab import (
     PRIMARY_PORT,
@@ -305,9 +305,10 @@ async def test_clients_are_served_while_the_kernel_path_is_tried_out() -> None:
     async with proxy_lab("n1") as lab:
         await lab.proxy.stop(0)
         proxy = Proxy(
-            bind=lab.address,
-            primary_port=PRIMARY_PORT,
-            replica_port=REPLICA_PORT,
+            binding=Binding(
+                addresses=(lab.address,),
+                ports={Service.PRIMARY: PRIMARY_PORT, Service.REPLICA: REPLICA_PORT},
+            ),
             limits=Limits(),
             on_event=lambda _name, _fields: None,
             data_path=KERNEL,

@@ -11,7 +11,7 @@ import pytest
 from pgbastion.errors import ProxyError
 from pgbastion.proxy.listener import Proxy
 from pgbastion.proxy.refusals import Refusal
-from pgbastion.proxy.routes import Limits, Service
+from pgbastion.proxy.routes import Binding, Limits, Service
 from support.proxy_lab import (
     PRIMARY_PORT,
     REPLICA_PORT,
@@ -243,9 +243,10 @@ def _has_ipv6() -> bool:
 async def test_an_address_in_use_is_named_with_its_holder() -> None:
     async with proxy_lab("n1") as lab:
         second = Proxy(
-            bind=lab.address,
-            primary_port=PRIMARY_PORT,
-            replica_port=REPLICA_PORT,
+            binding=Binding(
+                addresses=(lab.address,),
+                ports={Service.PRIMARY: PRIMARY_PORT, Service.REPLICA: REPLICA_PORT},
+            ),
             limits=Limits(),
             on_event=lambda _name, _fields: None,
         )
@@ -255,9 +256,10 @@ async def test_an_address_in_use_is_named_with_its_holder() -> None:
 
 async def test_a_name_is_no_address_to_listen_on() -> None:
     proxy = Proxy(
-        bind="localhost",
-        primary_port=PRIMARY_PORT,
-        replica_port=REPLICA_PORT,
+        binding=Binding(
+            addresses=("localhost",),
+            ports={Service.PRIMARY: PRIMARY_PORT, Service.REPLICA: REPLICA_PORT},
+        ),
         limits=Limits(),
         on_event=lambda _name, _fields: None,
     )

@@ -26,7 +26,7 @@ from pgbastion.bench.lab.servers import (
     os_user,
 )
 from pgbastion.proxy.listener import Proxy
-from pgbastion.proxy.routes import Backend, DataPath, Limits, Routes
+from pgbastion.proxy.routes import Backend, Binding, DataPath, Limits, Routes, Service
 from support.lab_servers import lab_directory
 from support.proxy_lab import (
     kernel_path_is_possible,
@@ -121,9 +121,10 @@ class ThreadedProxy:
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         self.proxy = Proxy(
-            bind=self.address,
-            primary_port=PRIMARY_PORT,
-            replica_port=REPLICA_PORT,
+            binding=Binding(
+                addresses=(self.address,),
+                ports={Service.PRIMARY: PRIMARY_PORT, Service.REPLICA: REPLICA_PORT},
+            ),
             limits=Limits(),
             on_event=self._on_event,
             data_path=self.data_path,

@@ -53,6 +53,7 @@ class FakeCommands:
         self.settings: list[tuple[dict[str, str | None], bool, int | None]] = []
         self.undone = 0
         self.pauses: list[bool] = []
+        self.drains: list[int | str | None] = []
         self.failovers: list[tuple[str, bool]] = []
         self.switchovers: list[tuple[str | None, int | None]] = []
         self.wishes: list[tuple[object, ...]] = []
@@ -123,6 +124,14 @@ class FakeCommands:
 
     async def undo_parameters(self) -> Outcome:
         self.undone += 1
+        return self.outcome
+
+    def drain(self, timeout_ms: int | None) -> Outcome:
+        self.drains.append(timeout_ms)
+        return self.outcome
+
+    def undrain(self) -> Outcome:
+        self.drains.append("undrain")
         return self.outcome
 
     async def reload(self) -> Outcome:

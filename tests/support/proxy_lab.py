@@ -14,7 +14,7 @@ from pathlib import Path
 from pgbastion.clock import boottime_ns
 from pgbastion.proxy.listener import OnUnknownCancel, Proxy
 from pgbastion.proxy.relay import Relay
-from pgbastion.proxy.routes import Backend, DataPath, Limits, Routes
+from pgbastion.proxy.routes import Backend, Binding, DataPath, Limits, Routes, Service
 from pgbastion.testing.stand_in_server import READY, StandInServer
 
 PRIMARY_PORT = 15432
@@ -125,9 +125,10 @@ async def proxy_lab(
     }
     events: list[tuple[str, Mapping[str, object]]] = []
     proxy = Proxy(
-        bind=address,
-        primary_port=first_port,
-        replica_port=first_port + 1,
+        binding=Binding(
+            addresses=(address,),
+            ports={Service.PRIMARY: first_port, Service.REPLICA: first_port + 1},
+        ),
         limits=replace(limits or Limits(), farewell_s=0.2, settle_s=settle_s),
         on_event=lambda name, fields: events.append((name, dict(fields))),
         on_unknown_cancel=on_unknown_cancel,

@@ -33,6 +33,8 @@ class NoProxy:
             data_path_reason="",
             in_kernel=0,
             kernel_refused_total=0,
+            draining=False,
+            drain_left_s=0.0,
             primary_usable=True,
             connections=0,
             opening=0,

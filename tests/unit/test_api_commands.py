@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ from pgbastion.model.ids import MemberId
 from pgbastion.node.agreeing import Agreeing
 from pgbastion.node.api import NodeCommands
 from pgbastion.node.ordering import Ordering
+from pgbastion.node.proxying import Maintenance
 from pgbastion.testing.views import cluster_state, member
 
 pytestmark = pytest.mark.anyio
@@ -44,8 +46,37 @@ async def _refuse() -> str:
     raise ConfigError("n1.yaml:3: error: node.name: is missing")
 
 
+class FakeProxy:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def drain(self, timeout_s: float, *, idle_first: bool = False) -> None:
+        self.told.append((timeout_s, idle_first))
+
+    def undrain(self) -> None:
+        self.told.append("undrain")
+
+    def snapshot(self) -> SimpleNamespace:
+        return SimpleNamespace(connections=7)
+
+
+class FakeLoop:
+    """Notes whether the node's report says that it drains."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self.woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
 def commands(
-    host: FakeHost, reload: Callable[[], Awaitable[str]] = _reload
+    host: FakeHost,
+    reload: Callable[[], Awaitable[str]] = _reload,
+    maintenance: Maintenance | None = None,
 ) -> NodeCommands:
     return NodeCommands(
         host=host,  # type: ignore[arg-type]
@@ -54,8 +85,25 @@ def commands(
         engine=None,
         agreeing=Agreeing(host, judge=None),  # type: ignore[arg-type]
         ordering=Ordering(host, fresh_ms=1_000, drain_ms=lambda: 0),  # type: ignore[arg-type]
+        maintenance=maintenance or Maintenance(FakeProxy(), FakeLoop(), lambda: 30_000),  # type: ignore[arg-type]
         reload=reload,
     )
+
+
+async def test_a_node_that_drains_says_so_to_the_others_until_it_does_no_more() -> None:
+    proxy, loop = FakeProxy(), FakeLoop()
+    maintenance = Maintenance(proxy, loop, lambda: 30_000)  # type: ignore[arg-type]
+    node = commands(FakeHost(), maintenance=maintenance)
+
+    drained = node.drain(None)
+    assert drained == Done(
+        facts={"draining": True, "timeout_ms": 30_000, "sessions": 7}
+    )
+    assert (loop.draining, loop.woken) == (True, 1)
+    node.drain(500)
+    assert node.undrain() == Done(facts={"draining": False})
+    assert proxy.told == [(30.0, False), (0.5, False), "undrain"]
+    assert (loop.draining, loop.woken) == (False, 3)
 
 
 async def test_a_reload_tells_what_became_of_it() -> None:

@@ -243,3 +243,21 @@ def test_problems_are_shown_with_place_and_remedy_errors_first() -> None:
         "f.yaml: error: c: wrong\n    remedy: mend\n"
         "f.yaml:3: note: a.b: odd\n    remedy: look"
     )
+
+
+def test_a_proxy_that_ends_tls_needs_certificate_and_key() -> None:
+    found = errors_of(proxy={"tls": {"mode": "terminate", "verify": "full"}})
+    assert set(found) == {
+        "proxy.tls.cert_file",
+        "proxy.tls.key_file",
+        "proxy.tls.ca_file",
+    }
+    whole = {"mode": "terminate", "cert_file": "/a", "key_file": "/b"}
+    assert errors_of(proxy={"tls": whole}) == {}
+
+
+def test_what_has_no_effect_without_an_end_of_tls_is_refused() -> None:
+    assert set(errors_of(proxy={"tls": {"required": True, "verify": "ca"}})) == {
+        "proxy.tls.required",
+        "proxy.tls.verify",
+    }

@@ -145,8 +145,6 @@ def test_a_part_that_is_not_built_is_refused_by_its_name(
     [
         ("watchdog", {"mode": "automatic"}, "watchdog.mode"),
         ("watchdog", {"device": "/dev/watchdog"}, "watchdog.device"),
-        ("proxy", {"tls": {"mode": "terminate"}}, "proxy.tls.mode"),
-        ("proxy", {"data_path": "kernel"}, "proxy.data_path"),
         ("api", {"tls_cert": "/a"}, "api.tls_cert"),
     ],
 )
@@ -302,3 +300,16 @@ SECTIONS = ("node", "cluster", "raft", "proxy", "postgresql", "api", "vip", "wat
 @given(st.dictionaries(st.sampled_from(SECTIONS), JSON))
 def test_any_values_end_in_problems(raw: dict[str, Any]) -> None:
     assert isinstance(parse_file(with_defaults(raw, configs.FOUND)), list)
+
+
+def test_the_proxy_listens_on_one_address_or_on_many() -> None:
+    assert understood(proxy={"bind_address": "::1"}).proxy.bind_address == ("::1",)
+    many = understood(proxy={"bind_address": ["10.0.0.1", "[::1]"]})
+    assert many.proxy.bind_address == ("10.0.0.1", "::1")
+    assert "empty" in refused(proxy={"bind_address": []})["proxy.bind_address"].problem
+
+
+def test_networks_are_networks() -> None:
+    assert understood(proxy={"allow": ["10.0.0.0/8"]}).proxy.allow == ("10.0.0.0/8",)
+    problem = refused(proxy={"allow": ["10.0.0.1/8"]})["proxy.allow"].problem
+    assert "no network" in problem

@@ -35,7 +35,7 @@ def test_what_can_be_applied_is_applied(sections: dict[str, Any], key: str) -> N
     ("sections", "key"),
     [
         ({"node": {"name": "n9"}}, "node.name"),
-        ({"proxy": {"primary_port": 6432}}, "proxy.primary_port"),
+        ({"proxy": {"data_path": "userspace"}}, "proxy.data_path"),
         ({"raft": {"election_timeout": "400ms"}}, "raft.election_timeout"),
         ({"postgresql": {"data_dir": "/srv/other"}}, "postgresql.data_dir"),
         ({"postgresql": None}, "postgresql"),

@@ -6,7 +6,7 @@ import pytest
 
 from pgbastion.control.routing import RoutingView, accepts, decide_routing
 from pgbastion.model.cluster import Assignment
-from pgbastion.model.ids import Epoch
+from pgbastion.model.ids import Epoch, NodeId
 from pgbastion.model.wal import Lsn
 from pgbastion.testing.views import (
     NOW_MS,
@@ -67,7 +67,7 @@ def test_writers_go_to_nobody_else(held: Assignment | None, reason: str) -> None
 
 def test_readers_go_to_standbys_within_the_lag_limit() -> None:
     assert replicas(routing_view()) == ["n2"]
-    assert replicas(routing_view(lag_max_bytes=40)) == ["n2", "n3"]
+    assert replicas(routing_view(lag_max_bytes=80)) == ["n2", "n3"]
 
 
 def test_there_is_a_reason_when_no_standby_reads() -> None:
@@ -120,3 +120,32 @@ def test_only_the_holders_word_of_this_epoch_opens_it() -> None:
 
 def test_the_builders_agree_on_where_wal_ends() -> None:
     assert primary_report().wal_end == end(100)
+
+
+def test_a_standby_near_the_limit_is_not_in_and_out() -> None:
+    """It leaves beyond the limit, and comes back within half of it."""
+    reports = received(primary_report(), report(2, replay_lsn=Lsn(92)))
+    inside = frozenset({NodeId("n2")})
+    assert replicas(routing_view(reports=reports, reading=inside)) == ["n2"]
+    assert replicas(routing_view(reports=reports)) == []
+    caught_up = received(primary_report(), report(2, replay_lsn=Lsn(95)))
+    assert replicas(routing_view(reports=caught_up)) == ["n2"]
+    behind = received(primary_report(), report(2, replay_lsn=Lsn(89)))
+    assert replicas(routing_view(reports=behind, reading=inside)) == []
+
+
+def test_the_primary_serves_readers_where_that_is_wanted_and_no_standby_can() -> None:
+    assert replicas(routing_view(reports=received(primary_report()))) == []
+    view = routing_view(reports=received(primary_report()), fallback=True)
+    assert replicas(view) == ["n1"]
+    assert "the primary serves reads" in decide_routing(view).replica_reason
+    assert replicas(routing_view(fallback=True)) == ["n2"]
+    nobody = cluster_state(assignment=assignment(revoked=True))
+    assert replicas(routing_view(state=nobody, reports={}, fallback=True)) == []
+
+
+def test_a_node_that_is_taken_out_gets_no_readers() -> None:
+    reports = received(primary_report(), report(2, replay_lsn=Lsn(95), draining=True))
+    routing = decide_routing(routing_view(reports=reports))
+    assert routing.replicas == ()
+    assert routing.draining == (member(2),)

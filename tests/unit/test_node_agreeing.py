@@ -206,6 +206,7 @@ def witness(host: FakeHost, engine: FakeEngine | None) -> NodeCommands:
         engine=engine,  # type: ignore[arg-type]
         ordering=Ordering(host, fresh_ms=1, drain_ms=lambda: 0),  # type: ignore[arg-type]
         agreeing=agreeing(host, None),
+        maintenance=None,  # type: ignore[arg-type]
         reload=reload,
     )
 

@@ -217,31 +217,6 @@ def _scheduled(wish: Schedule) -> shapes.DirectiveFacts:
     }
 
 
-def connections(snapshot: NodeSnapshot) -> shapes.ConnectionsAnswer:
-    """Tell what this node's proxy carries."""
-    counts = snapshot.proxy
-    return {
-        "node": snapshot.node,
-        "connections": counts.connections,
-        "opening": counts.opening,
-        "held": counts.held,
-        "accepted_total": counts.accepted_total,
-        "refused_total": dict(counts.refused_total),
-        "backends": [
-            {
-                "port": traffic.service,
-                "node": traffic.node,
-                "sessions": traffic.sessions,
-                "sessions_total": traffic.sessions_total,
-                "bytes_to_server": traffic.bytes_to_server,
-                "bytes_to_client": traffic.bytes_to_client,
-                "failures_total": traffic.failures_total,
-            }
-            for traffic in counts.traffic
-        ],
-    }
-
-
 def replication(snapshot: NodeSnapshot) -> shapes.ReplicationAnswer:
     """Tell how far each standby is behind the primary."""
     held = snapshot.state.assignment

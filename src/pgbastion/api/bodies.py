@@ -76,6 +76,14 @@ class Nothing(Body):
     """Nothing is needed; an empty object will do."""
 
 
+class Drain(Body):
+    """How long sessions may go on."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"timeout": "30s"}]})
+
+    timeout: DurationMs | None = None
+
+
 class AddPeer(Body):
     """Who is to be let in."""
 

@@ -8,7 +8,7 @@ function's types.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from pgbastion.api import answers, past, patroni, settings
+from pgbastion.api import answers, connections, past, patroni, settings
 from pgbastion.api.bodies import AddPeer, Nothing, RemovePeer, Settings, Transfer
 from pgbastion.api.explaining import explain_as_text, explain_cluster
 from pgbastion.api.ordering import ORDERS
@@ -31,7 +31,7 @@ READS: Final[Mapping[str, Answer]] = {
     "/raft/state": answers.raft_state,
     "/raft/peers": answers.raft_peers,
     "/raft/directives": answers.directives,
-    "/connections": answers.connections,
+    "/connections": connections.connections,
     "/vip": vip,
     "/patroni": patroni.patroni,
     "/history": patroni.history,
@@ -119,4 +119,6 @@ CHANGES: Final[Mapping[tuple[str, str], Change]] = {
     ("POST", "/config/undo"): undo_settings,
     ("POST", "/cluster/pause"): pause,
     ("POST", "/cluster/resume"): resume,
+    ("POST", "/connections/drain"): connections.drain,
+    ("POST", "/connections/undrain"): connections.undrain,
 }

@@ -105,6 +105,12 @@ class Commands(Protocol):
     async def undo_parameters(self) -> Outcome:
         """Agree on the settings that the version before had."""
 
+    def drain(self, timeout_ms: int | None) -> Outcome:
+        """Take this node out of service for clients; None: the default time."""
+
+    def undrain(self) -> Outcome:
+        """Let clients in again."""
+
     async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""
 

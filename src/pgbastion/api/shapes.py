@@ -294,30 +294,6 @@ class ClusterHistoryAnswer(TypedDict):
     changes: list[RoleChangeFacts]
 
 
-class BackendTrafficFacts(TypedDict):
-    """What one port carries to one server."""
-
-    port: str
-    node: str
-    sessions: int
-    sessions_total: int
-    bytes_to_server: int
-    bytes_to_client: int
-    failures_total: int
-
-
-class ConnectionsAnswer(TypedDict):
-    """What a node's proxy carries."""
-
-    node: str
-    connections: int
-    opening: int
-    held: int
-    accepted_total: int
-    refused_total: dict[str, int]
-    backends: list[BackendTrafficFacts]
-
-
 class StandbyFacts(TypedDict):
     """A standby against the primary."""
 

@@ -22,7 +22,7 @@ from pgbastion.bench.lab import processes
 from pgbastion.bench.lab.errors import CannotRun, LabError
 from pgbastion.clock import boottime_ns
 from pgbastion.proxy.listener import Proxy
-from pgbastion.proxy.routes import Backend, DataPath, Limits, Routes
+from pgbastion.proxy.routes import Backend, Binding, DataPath, Limits, Routes, Service
 
 ADDRESS: Final = "127.35.250.1"
 _FIRST_PORT: Final = 16_100
@@ -139,9 +139,10 @@ async def _serve(bind: str, port: int, path: DataPath, backend: Backend) -> None
             chosen.set()
 
     proxy = Proxy(
-        bind=bind,
-        primary_port=port,
-        replica_port=port + 1,
+        binding=Binding(
+            addresses=(bind,),
+            ports={Service.PRIMARY: port, Service.REPLICA: port + 1},
+        ),
         limits=Limits(),
         on_event=on_event,
         data_path=path,

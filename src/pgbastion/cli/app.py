@@ -7,6 +7,7 @@ import typer
 from pgbastion.cli.commands import (
     addresses,
     certs,
+    connections,
     keeping,
     looking,
     membership,
@@ -25,6 +26,7 @@ PARTS: Final = (
     membership.commands,
     raft.commands,
     settings.commands,
+    connections.commands,
 )
 
 app = typer.Typer(

@@ -84,17 +84,22 @@ def _label(address: VirtualAddress) -> Iterator[Problem]:
 
 def _proxy(config: Config, address: VirtualAddress) -> Iterator[Problem]:
     """A client that comes to the address has to find the proxy there."""
-    bound = ipaddress.ip_address(config.proxy.bind_address)
-    # "::" takes IPv4 clients as well.
-    everywhere = bound.is_unspecified and bound.version in {6, address.version}
-    if everywhere or str(bound) == address.address:
+    if any(_covers(bound, address) for bound in config.proxy.bind_address):
         return
     wanted = '"::"' if address.version == 6 else '"0.0.0.0"'
     yield Problem(
         key="proxy.bind_address",
-        problem=f"on {bound} the proxy does not listen on {address.address}",
+        problem=f"on {', '.join(config.proxy.bind_address)} the proxy does not listen "
+        f"on {address.address}",
         remedy=f"write {wanted}",
     )
+
+
+def _covers(bound: str, address: VirtualAddress) -> bool:
+    at = ipaddress.ip_address(bound)
+    # "::" takes IPv4 clients as well.
+    everywhere = at.is_unspecified and at.version in {6, address.version}
+    return everywhere or bound == address.address
 
 
 def check_address_world(config: Config, facts: Facts) -> Iterator[Problem]:

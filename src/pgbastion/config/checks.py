@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from pgbastion.config.address_checks import check_addresses
 from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.problems import Problem, Severity
+from pgbastion.config.proxy_checks import check_proxy
 from pgbastion.config.section import Section
 from pgbastion.config.timings import PROFILES, smallest_lease_ms, timing_faults
 from pgbastion.config.types import RAFT_PORT, parts_of_conninfo
@@ -52,11 +53,17 @@ def _ports(config: Config) -> Iterator[Problem]:
 def _listeners(config: Config) -> list[_Listener]:
     proxy = config.proxy
     listeners = [
-        _Listener("proxy.primary_port", proxy.bind_address, proxy.primary_port),
-        _Listener("proxy.replica_port", proxy.bind_address, proxy.replica_port),
         _Listener("raft.bind_port", config.raft.bind_address, config.raft.bind_port),
         _Listener("api.port", config.api.bind_address, config.api.port),
         _Listener("metrics.port", config.metrics.bind_address, config.metrics.port),
+    ]
+    ports = {"primary_port": proxy.primary_port, "replica_port": proxy.replica_port}
+    if proxy.any_port is not None:
+        ports["any_port"] = proxy.any_port
+    listeners += [
+        _Listener(f"proxy.{key}", address, port)
+        for address in proxy.bind_address
+        for key, port in ports.items()
     ]
     if config.postgresql is not None:
         section = config.postgresql
@@ -300,6 +307,7 @@ def _without_effect(config: Config) -> Iterator[Problem]:
 
 
 _CHECKS: Final = (
+    check_proxy,
     _ports,
     _reachable,
     _timings,

@@ -54,9 +54,8 @@ def render_example() -> str:
             continue
         parts.append("\n" + _comment(_section_text(section), ""))
         parts.append(f"{name}:\n")
-        for key in _keys(section, name):
-            parts.append(_comment(key.field.description or "", "  "))
-            parts.append(_example_line(key))
+        for key, field in section.model_fields.items():
+            parts += _example_of(Key(f"{name}.{key}", field))
     return "".join(parts)
 
 
@@ -104,18 +103,26 @@ def _keys(section: type[Section], path: str) -> Iterator[Key]:
                 yield Key(f"{full}.{inner}", inner_field)
 
 
-def _example_line(key: Key) -> str:
+def _example_of(key: Key) -> Iterator[str]:
+    """Yield the comment and the line of a key, or of a section within a section."""
+    below = section_at(key.path.split("."))
+    yield _comment(key.field.description or "", "  ")
     if key.path in SPOKEN:
-        return f"  {key.name}: {_json_text(SPOKEN[key.path])}\n"
-    text = default_text(key.field) or _example_text(key.field)
-    assignment = _assignment(key.path.split(".")[1:], text)
-    return f"  # {assignment}\n"
+        yield f"  {key.name}: {_json_text(SPOKEN[key.path])}\n"
+    elif below is None:
+        yield f"  # {key.name}: {_shown(key.field)}\n"
+    else:
+        # One line for all of its keys: a second one would be a second section.
+        for name, field in below.model_fields.items():
+            yield _comment(f"- {name} - {field.description}", "  ")
+        fields = below.model_fields.items()
+        shown = {n: default_text(f) for n, f in fields if default_text(f)}
+        inner = ", ".join(f"{name}: {text}" for name, text in shown.items())
+        yield f"  # {key.name}: {{{inner}}}\n"
 
 
-def _assignment(names: list[str], text: str) -> str:
-    """Return the YAML that gives ``text`` to the key below the sections ``names``."""
-    first, *below = names
-    return f"{first}: {{{_assignment(below, text)}}}" if below else f"{first}: {text}"
+def _shown(field: FieldInfo) -> str:
+    return default_text(field) or _example_text(field)
 
 
 def _example_text(field: FieldInfo) -> str:

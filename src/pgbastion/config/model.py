@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from pgbastion.config.addresses import VipSection, as_section
+from pgbastion.config.proxy import EVERYWHERE, ProxySection
 from pgbastion.config.section import Section
 from pgbastion.config.timings import Profile, Timings, timings_of
 from pgbastion.config.types import (
@@ -38,7 +39,6 @@ from pgbastion.config.types import (
 from pgbastion.model.cluster import ReplicationMode
 
 POSTGRES_PORT: Final = 5_442
-EVERYWHERE: Final = "0.0.0.0"
 HBA_DEFAULT: Final = "host all all all scram-sha-256"
 
 # Keys of parts that this version does not have: refused by name, never as unknown.
@@ -186,46 +186,6 @@ class ReplicationSection(Section):
     )
 
 
-class ProxyTlsSection(Section):
-    """TLS of clients."""
-
-    mode: Literal["passthrough"] = Field(
-        "passthrough", description="TLS goes through to PostgreSQL."
-    )
-
-
-class ProxySection(Section):
-    """Where clients connect."""
-
-    bind_address: Address = Field(EVERYWHERE, description="Address to listen on.")
-    primary_port: Port = Field(5_432, description="Leads to the primary.")
-    replica_port: Port = Field(5_433, description="Leads to the standbys in turn.")
-    drain_timeout: DurationMs = Field(
-        30_000, description="How long sessions may go on before a planned change."
-    )
-    hold_timeout: DurationMs = Field(
-        10_000, description="How long new connections wait for a new primary."
-    )
-    max_hold: int = Field(
-        1_000, ge=0, le=100_000, description="How many may wait at once."
-    )
-    max_connections: int = Field(
-        10_000, ge=1, le=1_000_000, description="Sessions on both ports together."
-    )
-    max_replica_lag: SizeBytes = Field(
-        16 << 20, description="A standby further behind gets no new session."
-    )
-    data_path: Literal["auto", "kernel", "userspace"] = Field(
-        "auto",
-        description="Who moves the bytes of busy sessions: the kernel where a "
-        "self-test passes (auto), the same with a warning where it does not "
-        "(kernel), or the daemon itself (userspace).",
-    )
-    tls: ProxyTlsSection = Field(
-        default_factory=ProxyTlsSection, description="TLS of clients."
-    )
-
-
 class PostgresqlSection(Section):
     """The node's PostgreSQL. Without this section the node is a witness."""
 
@@ -289,6 +249,12 @@ class TagsSection(Section):
     nofailover: bool = Field(default=False, description="Never becomes primary.")
     noloadbalance: bool = Field(default=False, description="Not on the replica port.")
     nosync: bool = Field(default=False, description="Never confirms commits.")
+    replica_weight: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Its share of the replica port's sessions among the standbys.",
+    )
     clonefrom: bool = Field(default=False, description="Preferred source of copies.")
     failover_priority: int = Field(
         1, ge=0, le=1_000, description="The higher wins among equals; 0: nofailover."

@@ -110,19 +110,6 @@ def _not_in_this_version(values: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(
             key="watchdog.device", problem="not in this version", remedy=LATER_REMEDY
         )
-    tls = _lookup(values, "proxy.tls.mode")
-    if tls not in (_ABSENT, "passthrough"):
-        yield Problem(
-            key="proxy.tls.mode",
-            problem=f"{tls}: not in this version",
-            remedy="write passthrough, or remove the section",
-        )
-    if _lookup(values, "proxy.data_path") == "kernel":
-        yield Problem(
-            key="proxy.data_path",
-            problem="kernel: not in this version",
-            remedy="write auto or userspace",
-        )
 
 
 _ABSENT: Final = object()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from pgbastion.config.model import Config
+from pgbastion.config.proxy import ProxySection
 from pgbastion.config.section import Section
 
 # What a running daemon takes over at once; a section's name stands for all its keys.
@@ -18,9 +19,7 @@ APPLIED: Final = frozenset(
         "postgresql.password_file",
         "api.requests_per_second",
         "metrics.patroni_names",
-        "proxy.hold_timeout",
-        "proxy.max_hold",
-        "proxy.max_connections",
+        *(f"proxy.{key}" for key in ProxySection.model_fields if key != "data_path"),
     }
 )
 # What the cluster has agreed on: the file counts when a cluster is founded only.

@@ -211,6 +211,28 @@ def _sync_count(value: object) -> int | None:
     raise ValueError('is neither "auto" nor a number from 1 to 10')
 
 
+def _addresses(value: object) -> tuple[str, ...]:
+    if isinstance(value, list):
+        if not value:
+            raise ValueError("is an empty list")
+        return tuple(dict.fromkeys(_address(item) for item in value))
+    return (_address(value),)
+
+
+def _networks(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError("has to be a list: [10.0.0.0/8]")  # noqa: TRY004
+    return tuple(_network(item) for item in value)
+
+
+def _network(value: object) -> str:
+    text = _text(value)
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as exc:
+        raise ValueError(f'"{text}" is no network: {exc}') from exc
+
+
 class Form(NamedTuple):
     """How a value of this type looks in the file; for generated documents."""
 
@@ -224,6 +246,8 @@ DurationMs = Annotated[int, BeforeValidator(_duration), Form("duration")]
 SizeBytes = Annotated[int, BeforeValidator(_size), Form("size")]
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute), Form("path")]
 Address = Annotated[str, BeforeValidator(_address), Form("address")]
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_addresses), Form("addresses")]
+Networks = Annotated[tuple[str, ...], BeforeValidator(_networks), Form("networks")]
 OwnAddress = Annotated[str, BeforeValidator(_reachable_address), Form("address")]
 Port = Annotated[int, Field(ge=1, le=65_535), Form("port")]
 Peers = Annotated[tuple[Peer, ...], BeforeValidator(_peers), Form("peers")]

@@ -19,6 +19,10 @@ class RoutingView:
     report_max_ms: int
     """How old a standby's report may be."""
     lag_max_bytes: int
+    reading: frozenset[NodeId] = frozenset()
+    """The standbys that readers are sent to now."""
+    fallback: bool = False
+    """Whether the primary serves readers while no standby can."""
     accepting_epoch: Epoch
     """The newest epoch whose primary was ever seen to accept clients."""
     split: str = ""
@@ -38,6 +42,8 @@ class Routing:
     """The order for which new clients wait while the primary still serves; or none."""
     replicas: tuple[Member, ...]
     replica_reason: str
+    draining: tuple[Member, ...] = ()
+    """Nodes that are taken out for maintenance: their sessions are to end."""
 
 
 def decide_routing(view: RoutingView) -> Routing:
@@ -46,6 +52,10 @@ def decide_routing(view: RoutingView) -> Routing:
     order = view.state.order
     begun = order is not None and order.begun and order.epoch == view.state.epoch
     replicas = tuple(m for m in view.state.servers if _reads(view, m))
+    replica_reason = "" if replicas else "no standby streams within the lag limit"
+    if not replicas and view.fallback and primary is not None:
+        replicas = (primary,)
+        replica_reason += ", so the primary serves reads"
     return Routing(
         epoch=view.state.epoch,
         primary=primary,
@@ -56,7 +66,8 @@ def decide_routing(view: RoutingView) -> Routing:
         and not view.split,
         parking=order.order_id if order is not None and begun else "",
         replicas=replicas,
-        replica_reason="" if replicas else "no standby streams within the lag limit",
+        replica_reason=replica_reason,
+        draining=tuple(m for m in view.state.servers if _drains(view, m)),
     )
 
 
@@ -101,7 +112,18 @@ def _reads(view: RoutingView, member: Member) -> bool:
     report = received.report
     if view.now_ms - received.at_ms > view.report_max_ms or not report.streaming:
         return False
-    return _lag_bytes(view, report) <= view.lag_max_bytes
+    if report.draining:
+        return False
+    # Where it was left out for its lag it has to catch up well below the limit, so
+    # that one that is near the limit is not in and out with every report.
+    reading = member.name in view.reading
+    most_bytes = view.lag_max_bytes if reading else view.lag_max_bytes // 2
+    return _lag_bytes(view, report) <= most_bytes
+
+
+def _drains(view: RoutingView, member: Member) -> bool:
+    received = view.reports.get(member.name)
+    return received is not None and received.report.draining
 
 
 def _lag_bytes(view: RoutingView, report: NodeReport) -> int:

@@ -57,6 +57,7 @@ class Pace:
     lease_ms: int
     lag_max_bytes: int
     replica_lag_max_bytes: int
+    replica_fallback: bool = False
 
 
 class Loop:
@@ -116,6 +117,8 @@ class Loop:
         self.outages = OutageMeter()
         self.split = SplitBrain()
         self.unwatched: Callable[[], tuple[NodeId, ...]] = tuple
+        self._reading: frozenset[NodeId] = frozenset()
+        self.draining = False
         self.renewing = Epoch(0)
         self.lost_data = False
         self.node_decision = Decision(Reason.NOT_A_MEMBER)
@@ -124,6 +127,12 @@ class Loop:
     def set_own(self, own: Member) -> None:
         """Take another member record for this node: its tags have changed."""
         self._own = own
+
+    def set_readers(self, *, lag_max_bytes: int, fallback: bool) -> None:
+        """Take other bounds of which servers readers are sent to."""
+        self._pace = replace(
+            self._pace, replica_lag_max_bytes=lag_max_bytes, replica_fallback=fallback
+        )
 
     def wake(self) -> None:
         """Have a pass soon: something changed."""
@@ -385,6 +394,7 @@ class Loop:
             addresses=self._addresses.report() if self._addresses else None,
             outage=self.outages.newest,
             holding=self._parking,
+            draining=self.draining,
             vitals=server.vitals if server and postgres.running else None,
             settings=server.settings if server and postgres.running else None,
         )
@@ -411,6 +421,8 @@ class Loop:
                 reports=reports,
                 report_max_ms=3 * self._pace.probe_ms,
                 lag_max_bytes=self._pace.replica_lag_max_bytes,
+                reading=self._reading,
+                fallback=self._pace.replica_fallback,
                 accepting_epoch=self._host.accepting_epoch,
                 split=self.split.look(state, reports, self._pace.probe_ms),
             )
@@ -421,6 +433,7 @@ class Loop:
             reports,
             stopping=self.node_decision.reason is Reason.HANDING_OVER,
         )
+        self._reading = frozenset(m.name for m in routing.replicas)
         self._on_routing(routing, self.view_fresh_until_ns)
         self._parking = routing.parking
 

@@ -49,6 +49,8 @@ class Member:
     nosync: bool = False
     noloadbalance: bool = False
     failover_priority: int = 1
+    replica_weight: int = 1
+    """Its share of the readers among the standbys."""
 
     @property
     def raft_address(self) -> str:

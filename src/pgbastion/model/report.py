@@ -140,6 +140,8 @@ class NodeReport:
     spoke for it."""
     holding: str = ""
     """The order for which this node's proxy lets new clients wait."""
+    draining: bool = False
+    """It is being taken out for maintenance: no new sessions."""
     addresses: AddressReport | None = None
     """Its virtual addresses; None: it has none configured."""
     outage: Outage | None = None

@@ -4,7 +4,7 @@ Taken from memory in microseconds; nothing in it waits for PostgreSQL, a disk or
 another node. Instants are milliseconds on this node's CLOCK_BOOTTIME.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -140,6 +140,30 @@ class BackendTraffic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFacts:
+    """One client of the proxy."""
+
+    port: str
+    """``primary``, ``replica`` or ``any``."""
+    client: str
+    state: str
+    """``opening``, ``waiting`` or ``open``."""
+    age_s: float
+    node: str
+    epoch: int
+    path: str
+    """What moves its bytes: ``kernel`` or ``userspace``."""
+    user: str
+    """Empty where TLS hides it, like the two that follow."""
+    database: str
+    application: str
+    encryption: str
+    """``none``, ``passthrough`` or ``terminated``."""
+    bytes_to_server: int
+    bytes_to_client: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyCounts:
     """The proxy's counters at one instant."""
 
@@ -157,6 +181,15 @@ class ProxyCounts:
     """Sessions closed because their primary is none any more."""
     cancels_total: int = 0
     cancels_dropped_total: int = 0
+    data_path: str = ""
+    data_path_reason: str = ""
+    in_kernel: int = 0
+    """Sessions whose bytes the kernel moves."""
+    kernel_refused_total: int = 0
+    draining: bool = False
+    drain_left_s: float = 0.0
+    sessions: Callable[[], Iterable[SessionFacts]] = tuple
+    """Every client that is there; made when it is called, so at once."""
     refused_total: Mapping[str, int] = field(default_factory=dict)
     """Clients that got no session, by reason."""
     traffic: tuple[BackendTraffic, ...] = ()

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from pgbastion._build import COMMIT, VERSION
@@ -21,7 +22,6 @@ from pgbastion.model.cluster import Member
 from pgbastion.model.commands import Pause
 from pgbastion.model.ids import Epoch, MemberId, NodeId
 from pgbastion.model.snapshot import (
-    BackendTraffic,
     CertificateSnapshot,
     DecisionSnapshot,
     LeaseSnapshot,
@@ -36,6 +36,7 @@ from pgbastion.node.agreeing import NO_SERVER, Agreeing
 from pgbastion.node.forwarding import forward
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.ordering import Ordering
+from pgbastion.node.proxying import Maintenance, counts_of, sessions_of
 from pgbastion.node.wishing import CAUSE
 from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
@@ -158,35 +159,7 @@ class Snapshots:
         )
 
     def _proxy_counts(self) -> ProxyCounts:
-        snapshot = self._proxy.snapshot()
-        return ProxyCounts(
-            connections=snapshot.connections,
-            opening=snapshot.opening,
-            held=snapshot.held,
-            held_total=snapshot.held_total,
-            held_oldest_s=snapshot.held_oldest_s,
-            held_seconds_total=snapshot.held_seconds_total,
-            accepted_total=snapshot.accepted_total,
-            superseded_total=snapshot.superseded_total,
-            cancels_total=snapshot.cancels_total,
-            cancels_dropped_total=snapshot.cancels_dropped_total,
-            refused_total={
-                refusal.value: count
-                for refusal, count in snapshot.refused_total.items()
-            },
-            traffic=tuple(
-                BackendTraffic(
-                    service=traffic.service,
-                    node=traffic.node,
-                    sessions=traffic.sessions,
-                    sessions_total=traffic.sessions_total,
-                    bytes_to_server=traffic.bytes_to_server,
-                    bytes_to_client=traffic.bytes_to_client,
-                    failures_total=traffic.failures_total,
-                )
-                for traffic in snapshot.traffic
-            ),
-        )
+        return counts_of(self._proxy.snapshot(), partial(sessions_of, self._proxy))
 
 
 def _decision(decision: Decision) -> DecisionSnapshot:
@@ -221,6 +194,7 @@ class NodeCommands:
         engine: RaftEngine | None,
         ordering: Ordering,
         agreeing: Agreeing,
+        maintenance: Maintenance,
         reload: Callable[[], Awaitable[str]],
     ) -> None:
         self._host = host
@@ -230,6 +204,7 @@ class NodeCommands:
         self._engine = engine
         self._agreeing = agreeing
         self._own = own
+        self._maintenance = maintenance
         self._reload = reload
 
     async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:
@@ -340,6 +315,14 @@ class NodeCommands:
     async def undo_parameters(self) -> Outcome:
         """Agree on the settings that the version before had."""
         return await self._agreeing.undo()
+
+    def drain(self, timeout_ms: int | None) -> Outcome:
+        """Take this node out of service for clients."""
+        return self._maintenance.drain(timeout_ms)
+
+    def undrain(self) -> Outcome:
+        """Let clients in again."""
+        return self._maintenance.undrain()
 
     async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""

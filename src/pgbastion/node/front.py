@@ -9,9 +9,10 @@ from pgbastion.api.app import build_api, build_metrics_api
 from pgbastion.api.ports import Tokens
 from pgbastion.api.server import ApiServer
 from pgbastion.clock import boottime_ms
-from pgbastion.config.model import Config, ProxySection
+from pgbastion.config.model import Config
 from pgbastion.config.secrets import TOKEN_FILE_NAME, Secrets
 from pgbastion.control.routing import Routing
+from pgbastion.errors import ProxyError
 from pgbastion.ha.host import Host
 from pgbastion.ha.loop import Loop
 from pgbastion.ha.ports import RaftEngine
@@ -23,11 +24,17 @@ from pgbastion.node.api import NodeCommands, Snapshots
 from pgbastion.node.cancels import FarCancels
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.ordering import Ordering
+from pgbastion.node.proxying import (
+    Maintenance,
+    binding_of,
+    limits_of,
+    routes_of,
+)
 from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
 from pgbastion.observe.metrics import Metrics
 from pgbastion.proxy.listener import Proxy
-from pgbastion.proxy.routes import Backend, DataPath, Limits, Routes, Service
+from pgbastion.proxy.routes import DataPath, Routes, Service
 
 _WARNINGS: Final = frozenset({"proxy_kernel_path_failed"})
 _STATES: Final = frozenset({"proxy_listening", "proxy_data_path"})
@@ -68,6 +75,10 @@ class Front:
         self._routes: Routes | None = None
         self._revision = 0
         self.proxy = _proxy(config, FarCancels(engine, host))
+        self._loop = loop
+        self.maintenance = Maintenance(
+            self.proxy, loop, lambda: self._config.proxy.drain_timeout
+        )
         self.gaps = GapMeter(boottime_ms)
         loop.outages.sessions = self.primary_sessions
         self.snapshots = Snapshots(
@@ -89,6 +100,7 @@ class Front:
             members=members,
             ordering=ordering,
             agreeing=agreeing,
+            maintenance=self.maintenance,
             reload=reload,
         )
         self.passed_on = commands(engine=None)
@@ -140,7 +152,15 @@ class Front:
     def reconfigure(self, config: Config) -> None:
         """Take other limits; sessions that are open stay."""
         self._config = config
-        self.proxy.set_limits(_limits(config.proxy))
+        self.proxy.set_limits(limits_of(config.proxy))
+        self._loop.set_readers(
+            lag_max_bytes=config.proxy.max_replica_lag,
+            fallback=config.proxy.replica_fallback == "primary",
+        )
+        try:
+            self.proxy.rebind(binding_of(config.proxy))
+        except ProxyError as exc:
+            log.warning("proxy_not_rebound", error=str(exc))
 
     async def stop(self) -> None:
         """Close all ports and every session."""
@@ -157,26 +177,14 @@ class Front:
         """Send clients there, as long as the knowledge behind it may be used."""
         self.snapshots.routing = routing
         self.gaps.note(has_primary=routing.primary is not None)
-        primary = _backend(routing.primary) if routing.primary else None
-        routes = Routes(
-            revision=self._revision,
-            epoch=routing.epoch,
-            primary=primary,
-            primary_reason=routing.primary_reason,
-            replicas=tuple(_backend(m) for m in routing.replicas),
-            replica_reason=routing.replica_reason,
-            expires_ns=0,
-            hold=routing.changing or bool(routing.parking),
-            patient=primary is not None,
-            park=bool(routing.parking),
-        )
+        routes = routes_of(routing, self._revision)
         if self._routes is not None and routes == self._routes:
             self.proxy.extend(expires_ns)
             return
         self._revision += 1
         self._routes = replace(routes, revision=self._revision)
         self.proxy.set_routes(replace(self._routes, expires_ns=expires_ns))
-        if not self._is_ready and primary is not None:
+        if not self._is_ready and routes.primary is not None:
             self._is_ready = True
             self._on_ready()
 
@@ -184,21 +192,11 @@ class Front:
 def _proxy(config: Config, cancels: FarCancels) -> Proxy:
     proxy = config.proxy
     return Proxy(
-        bind=proxy.bind_address,
-        primary_port=proxy.primary_port,
-        replica_port=proxy.replica_port,
-        limits=_limits(proxy),
+        binding=binding_of(proxy),
+        limits=limits_of(proxy),
         on_event=_note,
         on_unknown_cancel=cancels.ask,
         data_path=DataPath(proxy.data_path),
-    )
-
-
-def _limits(proxy: ProxySection) -> Limits:
-    return Limits(
-        connections_max=proxy.max_connections,
-        hold_s=proxy.hold_timeout / 1_000,
-        hold_max=proxy.max_hold,
     )
 
 
@@ -210,7 +208,3 @@ def _note(event: str, fields: Mapping[str, object]) -> None:
         log.info(event, **fields)
     else:
         log.debug(event, **fields)
-
-
-def _backend(member: Member) -> Backend:
-    return Backend(node=member.name, host=member.host, port=member.postgres_port or 0)

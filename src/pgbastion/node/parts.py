@@ -28,6 +28,7 @@ def own_member(config: Config) -> Member:
         nosync=tags.nosync,
         noloadbalance=tags.noloadbalance,
         failover_priority=tags.failover_priority,
+        replica_weight=tags.replica_weight,
     )
 
 
@@ -53,6 +54,7 @@ def pace_of(config: Config) -> Pace:
         lease_ms=timings.lease_ms,
         lag_max_bytes=config.failover.max_lag_threshold,
         replica_lag_max_bytes=config.proxy.max_replica_lag,
+        replica_fallback=config.proxy.replica_fallback == "primary",
     )
 
 

@@ -2,17 +2,18 @@
 
 import asyncio
 import contextlib
-import errno
+import ipaddress
 import socket
 from asyncio import AbstractEventLoop, Task
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 from pgbastion.proxy import sockets
 from pgbastion.proxy.cancels import Canceller
+from pgbastion.proxy.doors import Doors
+from pgbastion.proxy.draining import Draining
 from pgbastion.proxy.kernel.choice import DataPathChoice
 from pgbastion.proxy.opening import Opening
 from pgbastion.proxy.patience import Patience
@@ -20,23 +21,22 @@ from pgbastion.proxy.poller import Poller
 from pgbastion.proxy.refusals import Refusal, render_refusal
 from pgbastion.proxy.relay import Relay, RelayHost
 from pgbastion.proxy.routes import (
+    Binding,
     DataPath,
+    Door,
     Limits,
+    Network,
     ProxySnapshot,
     Routes,
     Service,
     Traffic,
 )
-from pgbastion.proxy.switchboard import OnEvent, Switchboard
+from pgbastion.proxy.sessions import SessionInfo, describe_relay
+from pgbastion.proxy.switchboard import UNKNOWN, OnEvent, Switchboard
 from pgbastion.proxy.wire import CancelKey
 
 # Files of the rest of the process; each connection has a socket on either side.
 _DESCRIPTORS_BESIDE: Final = 500
-# Accepted at one wake-up, so that a storm of clients does not starve the others.
-_ACCEPTS_AT_ONCE: Final = 64
-# How long nothing is accepted once file descriptors or memory have run out.
-_PAUSE_S: Final = 0.1
-_OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # After this long without a word a client gives way where connections have run out.
 _SILENT_S: Final = 1.0
 # How long clients that were told that the proxy stops may take to go.
@@ -46,7 +46,7 @@ OnUnknownCancel = Callable[[bytes], Awaitable[bool]]
 
 
 class Proxy:
-    """Brings clients of the primary port and of the replica port to servers.
+    """Brings clients of its ports to servers.
 
     All methods belong to the thread of the running event loop.
     """
@@ -54,16 +54,13 @@ class Proxy:
     def __init__(
         self,
         *,
-        bind: str,
-        primary_port: int,
-        replica_port: int,
+        binding: Binding,
         limits: Limits,
         on_event: OnEvent,
         on_unknown_cancel: OnUnknownCancel | None = None,
         data_path: DataPath = DataPath.AUTO,
     ) -> None:
-        self._bind = bind
-        self._ports = {Service.PRIMARY: primary_port, Service.REPLICA: replica_port}
+        self._binding = binding
         self._limits = limits
         self._on_event = on_event
         self._loop: AbstractEventLoop = asyncio.get_running_loop()
@@ -71,45 +68,111 @@ class Proxy:
         self._host = RelayHost(self._loop, self._poller, limits)
         self._host.on_key = self._on_key
         self._host.on_end = self._on_relay_end
-        self._board = Switchboard(self._loop, on_event, settle_s=limits.settle_s)
+        self._board = Switchboard(self._loop, on_event, limits)
         self._host.on_expired = self._board.expire
         self._canceller = Canceller(self._board, limits, on_unknown_cancel)
-        self._listeners: dict[socket.socket, Service] = {}
+        self._doors = Doors(self._loop, self._poller, self._admit, on_event)
         self._openings: dict[Opening, Task[None]] = {}
         self._refusing = 0
         self._relays: dict[Relay, str] = {}
         self._by_address: Counter[str] = Counter()
         self._refused: Counter[Refusal] = Counter()
         self._accepted = 0
-        self._paused = False
         self._drained = asyncio.Event()
+        self._draining = Draining(self._loop, self._board, lambda: self._relays)
         self._patience = Patience(self._connections, limits.user_timeout_ms)
         self._path = DataPathChoice(
             self._loop, self._poller, data_path, limits, on_event
         )
         self._tasks: list[Task[None]] = []
 
-    async def start(self) -> None:
-        """Listen on both ports.
+    async def start(self, inherited: Sequence[socket.socket] = ()) -> None:
+        """Listen on all ports.
+
+        Args:
+            inherited: Listening sockets that a predecessor has left.
 
         Raises:
-            ProxyError: An address cannot be had; neither port is open then, and this
+            ProxyError: An address cannot be had; no port is open then, and this
                 object is of no more use.
         """
         try:
-            for service, port in self._ports.items():
-                self._listeners[sockets.listen(self._bind, port)] = service
+            self._doors.open(self._binding, inherited)
         except BaseException:
-            self._close_listeners()
             self._poller.close()
             raise
-        for listener in self._listeners:
-            self._poller.add_reader(listener.fileno(), partial(self._accept, listener))
         for work in (self._patience.watch(), self._settle_data_path()):
             self._tasks.append(self._loop.create_task(self._own(work)))
         self._allow_descriptors()
-        ports = {service.value: port for service, port in self._ports.items()}
-        self._on_event("proxy_listening", {"bind": self._bind, **ports})
+        self._tell_doors()
+
+    def rebind(self, binding: Binding) -> None:
+        """Listen elsewhere; sessions of doors that close have time to end.
+
+        Raises:
+            ProxyError: An address cannot be had; nothing has changed.
+        """
+        gone = self._doors.open(binding)
+        if binding != self._binding:
+            self._binding = binding
+            self._tell_doors()
+        if gone:
+            self._loop.call_later(self._limits.drain_s, self._end_sessions_of, gone)
+
+    def _tell_doors(self) -> None:
+        ports = {s.value: port for s, port in self._binding.ports.items()}
+        bind = ",".join(self._binding.addresses)
+        self._on_event("proxy_listening", {"bind": bind, **ports})
+
+    def _end_sessions_of(self, gone: Sequence[Door]) -> None:
+        open_again = self._binding.doors().keys()
+        closed = [door for door in gone if door not in open_again]
+        left = [relay for relay in self._relays if _came_through(relay, closed)]
+        self._board.end(left, render_refusal(Refusal.DRAINING, UNKNOWN))
+
+    @property
+    def listening(self) -> Sequence[socket.socket]:
+        """The listening sockets, for a successor."""
+        return self._doors.sockets
+
+    def drain(self, timeout_s: float, *, idle_first: bool = False) -> None:
+        """Let nobody new in, and end the sessions after ``timeout_s``.
+
+        Args:
+            timeout_s: How long they may go on; a later call sets another time.
+            idle_first: Whether those between two transactions are ended at once.
+        """
+        for opening in tuple(self._openings):
+            opening.refuse(Refusal.DRAINING)
+        self._draining.begin(timeout_s, idle_first=idle_first)
+        self._on_event(
+            "proxy_draining", {"sessions": len(self._relays), "timeout_s": timeout_s}
+        )
+
+    def undrain(self) -> None:
+        """Let clients in again; sessions that are there go on."""
+        if self._draining.is_on:
+            self._draining.cancel()
+            self._on_event("proxy_drained_no_more", {"sessions": len(self._relays)})
+
+    async def until_empty(self) -> None:
+        """Wait until the last session has ended."""
+        while self._relays:
+            self._drained.clear()
+            await self._drained.wait()
+
+    def sessions(self) -> Iterator[SessionInfo]:
+        """Describe every client that is there now."""
+        for opening in self._openings:
+            described = opening.describe()
+            if described is not None:
+                yield described
+        now_s = self._loop.time()
+        kernel = self._path.kernel
+        for relay in self._relays:
+            moves = kernel is not None and kernel.has_adopted(relay)
+            path = DataPath.KERNEL if moves else DataPath.USERSPACE
+            yield describe_relay(relay, path, now_s)
 
     def set_limits(self, limits: Limits) -> None:
         """Take other bounds for what is accepted from now on.
@@ -119,7 +182,7 @@ class Proxy:
         """
         self._limits = limits
         self._host.limits = limits
-        self._board.settle_s = limits.settle_s
+        self._board.limits = limits
         self._allow_descriptors()
 
     def set_routes(self, routes: Routes) -> None:
@@ -149,6 +212,8 @@ class Proxy:
             in_kernel=kernel.adopted if kernel is not None else 0,
             kernel_refused_total=kernel.refused_total if kernel is not None else 0,
             primary_usable=self._board.primary_usable(),
+            draining=self._draining.is_on,
+            drain_left_s=self._draining.left_s,
             connections=len(self._openings) + len(self._relays),
             opening=len(self._openings),
             held=self._board.held,
@@ -184,12 +249,13 @@ class Proxy:
 
     async def stop(self, drain_s: float) -> None:
         """Accept nobody, give sessions ``drain_s`` to end, then end them."""
-        self._close_listeners()
+        self._doors.close()
         for opening in tuple(self._openings):
             opening.refuse(Refusal.STOPPING)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
-                await self._until_no_relays()
+                await self.until_empty()
+        self._draining.cancel()
         self._board.end_all()
         self._board.close()
         await self._end_tasks()
@@ -232,53 +298,15 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
 
-    async def _until_no_relays(self) -> None:
-        while self._relays:
-            self._drained.clear()
-            await self._drained.wait()
-
     def _connections(self) -> Iterator[socket.socket]:
         for relay in self._relays:
             yield relay.client
             yield relay.server
 
-    def _close_listeners(self) -> None:
-        for listener in self._listeners:
-            self._poller.remove_reader(listener.fileno())
-            listener.close()
-        self._listeners.clear()
-
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(_ACCEPTS_AT_ONCE):
-            try:
-                client, peer = listener.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as exc:
-                if exc.errno in _OUT_OF_RESOURCES:
-                    self._pause(listener, exc)
-                    return
-                # The client was gone before it was accepted; accept(2), "Error
-                # handling".
-                continue
-            self._paused = False
-            self._admit(client, sockets.printable_address(peer), listener)
-
-    def _pause(self, listener: socket.socket, why: OSError) -> None:
-        """Leave clients in the kernel's queue until something may be free again."""
-        self._poller.remove_reader(listener.fileno())
-        self._loop.call_later(_PAUSE_S, self._resume, listener)
-        if not self._paused:
-            self._paused = True
-            self._on_event("proxy_accept_paused", {"reason": why.strerror})
-
-    def _resume(self, listener: socket.socket) -> None:
-        if listener in self._listeners:
-            self._poller.add_reader(listener.fileno(), partial(self._accept, listener))
-
     def _admit(
-        self, client: socket.socket, address: str, listener: socket.socket
+        self, client: socket.socket, peer: tuple[object, ...], service: Service
     ) -> None:
+        address = sockets.printable_address(peer)
         self._accepted += 1
         try:
             sockets.tune(client, self._limits)
@@ -295,7 +323,7 @@ class Proxy:
             self._host,
             client,
             address=address,
-            service=self._listeners[listener],
+            service=service,
             cancel=self._canceller.cancel,
         )
         open_up = self._own(self._open(opening, address, refusal))
@@ -304,6 +332,10 @@ class Proxy:
     def _refusal_of(self, address: str) -> Refusal | None:
         """Return why a new client exceeds a limit; None if it does not."""
         limits = self._limits
+        if self._draining.is_on:
+            return Refusal.DRAINING
+        if limits.allow and not _is_in(limits.allow, address):
+            return Refusal.NOT_ALLOWED
         per_address = limits.connections_per_address_max
         if per_address and self._by_address[address] >= per_address:
             return Refusal.TOO_MANY_FROM_ADDRESS
@@ -387,3 +419,20 @@ class Proxy:
             )
             for traffic in self._board.traffic()
         )
+
+
+def _came_through(relay: Relay, doors: Sequence[Door]) -> bool:
+    """Tell whether a session came through one of ``doors``."""
+    try:
+        host, port = relay.client.getsockname()[:2]
+    except OSError:
+        return False
+    return any(
+        port == own_port and (ipaddress.ip_address(own).is_unspecified or own == host)
+        for own, own_port in doors
+    )
+
+
+def _is_in(networks: Sequence[Network], address: str) -> bool:
+    at = ipaddress.ip_address(address.partition("%")[0])
+    return any(at in network for network in networks)

@@ -3,12 +3,13 @@
 import errno
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from pgbastion.proxy.refusals import Refusal, render_refusal
 from pgbastion.proxy.relay import Engagement, Mode, Relay, RelayHost
 from pgbastion.proxy.routes import Backend, Service
+from pgbastion.proxy.sessions import Encryption, SessionInfo, about, peer_name
 from pgbastion.proxy.sockets import own_address, reset, resolve, tune
 from pgbastion.proxy.switchboard import Hold, Switchboard
 from pgbastion.proxy.waiting import Waiting, Wake
@@ -96,6 +97,7 @@ class Opening:
         self._dismissed: RefusedError | None = None
         self._last_words = b""
         self._silent = True
+        self._parameters: Mapping[str, str] = {}
         self.since_s = self._loop.time()
 
     @property
@@ -107,6 +109,21 @@ class Opening:
     def is_silent(self) -> bool:
         """Whether the client still owes its first packet."""
         return self._silent
+
+    def describe(self) -> SessionInfo | None:
+        """Tell who this is, as far as it has said; None: it is gone."""
+        if self._client is None:
+            return None
+        known = about(self.since_s, self._parameters, Encryption.NONE)
+        return SessionInfo(
+            service=self.service,
+            client=peer_name(self._client, self._address),
+            state="waiting" if self._board.is_held(self) else "opening",
+            age_s=self._loop.time() - self.since_s,
+            user=known.user,
+            database=known.database,
+            application=known.application,
+        )
 
     async def run(self, refusal: Refusal | None = None) -> Relay | Refusal | None:
         """Bring the client to a server.
@@ -171,6 +188,7 @@ class Opening:
                     await self._reach()
                     return self._begin_relay(Mode.ENCRYPTED)
                 case Startup():
+                    self._parameters = packet.parameters
                     await self._exchange(packet.packet)
                     return self._begin_relay(Mode.PLAIN)
         raise RefusedError(Refusal.MALFORMED, "Encryption was asked for repeatedly.")
@@ -418,6 +436,11 @@ class Opening:
             client_address=self._address,
             lease=self._board.lease_of(engagement),
             mode=mode,
+            about=about(
+                self.since_s,
+                self._parameters,
+                Encryption.NONE if mode is Mode.PLAIN else Encryption.PASSTHROUGH,
+            ),
         )
         self._board.leave(self)
         self._client = self._server = self._engagement = None

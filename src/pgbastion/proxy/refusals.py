@@ -21,6 +21,8 @@ class Refusal(StrEnum):
     TOO_MANY_FROM_ADDRESS = "too_many_from_address"
     SUPERSEDED = "superseded"
     STOPPING = "stopping"
+    DRAINING = "draining"
+    NOT_ALLOWED = "not_allowed"
     LATE = "late"
     MALFORMED = "malformed"
     UNSUPPORTED = "unsupported"
@@ -87,6 +89,16 @@ SENTENCES: Final = {
         SqlState.ADMIN_SHUTDOWN,
         "terminating connection because the proxy is stopping",
         "Connect through another node.",
+    ),
+    Refusal.DRAINING: Sentence(
+        SqlState.ADMIN_SHUTDOWN,
+        "terminating connection: this node is being taken out for maintenance",
+        "Connect through another node.",
+    ),
+    Refusal.NOT_ALLOWED: Sentence(
+        SqlState.INVALID_AUTHORIZATION,
+        "connections from this address are not allowed",
+        "The networks that are allowed stand in proxy.allow.",
     ),
     Refusal.LATE: Sentence(
         SqlState.PROTOCOL_VIOLATION, "the first packet did not arrive in time"

@@ -11,9 +11,11 @@ from typing import Final
 
 from pgbastion.proxy.poller import Poller
 from pgbastion.proxy.routes import Backend, Limits, Service
+from pgbastion.proxy.sessions import About
 from pgbastion.proxy.sockets import Farewells, reset
-from pgbastion.proxy.wire import CancelKey, ServerStream
+from pgbastion.proxy.wire import IDLE, CancelKey, ServerStream
 
+NOBODY: Final = About(0.0)
 _FOREVER_NS: Final = 2**63 - 1
 # After so many chunks a session is worth the system calls of a faster path.
 _CHUNKS_UNTIL_WARM: Final = 16
@@ -218,6 +220,8 @@ class Flow:
         """Show ``chunk`` to ``stream``; report the cancel key when it is complete."""
         had_key = stream.key is not None
         stream.feed(chunk)
+        if bytes(chunk[-6:]) == IDLE:
+            self.relay.idle_at = self.relay.up.total
         if stream.key is not None and not had_key:
             self.relay.host.on_key(self.relay, stream.key)
 
@@ -228,12 +232,14 @@ class Relay:
     __slots__ = (
         "_half_open",
         "_open",
+        "about",
         "chunks_until_warm",
         "client",
         "client_address",
         "down",
         "engagement",
         "host",
+        "idle_at",
         "lease",
         "server",
         "up",
@@ -249,8 +255,10 @@ class Relay:
         client_address: str,
         lease: Lease,
         mode: Mode,
+        about: About = NOBODY,
     ) -> None:
         self.host = host
+        self.about = about
         self.client = client
         self.client_address = client_address
         self.server = server
@@ -259,6 +267,8 @@ class Relay:
         stream = ServerStream() if mode is Mode.PLAIN else None
         self.up = Flow(self, client, server, None)
         self.down = Flow(self, server, client, stream)
+        # How much the client had sent when the server last said that it is idle.
+        self.idle_at = -1
         self.chunks_until_warm = _CHUNKS_UNTIL_WARM
         self._half_open: TimerHandle | None = None
         self._open = True
@@ -277,6 +287,11 @@ class Relay:
     def key(self) -> CancelKey | None:
         """The session's cancel key; None while or because it cannot be read."""
         return self.down.stream.key if self.down.stream is not None else None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the session is known to be between two transactions."""
+        return self.idle_at == self.up.total and self.down.is_between_messages()
 
     def start(self, from_client: bytes) -> None:
         """Begin; ``from_client`` is what was read but not sent to the server yet."""

@@ -3,18 +3,43 @@
 The proxy decides nothing about the cluster: `Routes` are the daemon's decision.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from pgbastion.proxy.refusals import Refusal
 
 
 class Service(StrEnum):
-    """The two ports; the names are those of the configuration."""
+    """The ports; the names are those of the configuration."""
 
     PRIMARY = "primary"
     REPLICA = "replica"
+    # Any server, for reads that do not mind which.
+    ANY = "any"
+
+
+Network = IPv4Network | IPv6Network
+# An address and a port to listen on.
+Door = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """Where clients are expected: each service's port on each of the addresses."""
+
+    addresses: tuple[str, ...]
+    ports: Mapping[Service, int]
+
+    def doors(self) -> dict[Door, Service]:
+        """Return every address and port with what it leads to."""
+        return {
+            (address, port): service
+            for address in self.addresses
+            for service, port in self.ports.items()
+        }
 
 
 class DataPath(StrEnum):
@@ -63,6 +88,10 @@ class Routes:
     patient: bool = False
     # Whether new clients wait although there is a primary: it is about to end.
     park: bool = False
+    # Shares of the readers by node, where they differ from 1.
+    weights: Mapping[str, int] = field(default_factory=dict)
+    # Servers that are taken out for maintenance.
+    draining: frozenset[Backend] = frozenset()
 
 
 NO_ROUTES: Final = Routes(
@@ -84,12 +113,16 @@ class Limits:
     connections_max: int = 10_000
     # From one address; 0: no bound of its own.
     connections_per_address_max: int = 0
+    # Who may connect; empty: everybody.
+    allow: tuple[Network, ...] = ()
     # How long a client may take for each packet until it has a server. Where the
     # connections run out, one that is silent for a second gives way earlier.
     first_packet_s: float = 10.0
     connect_s: float = 3.0
     # How long a server may take for its first byte after the start-up packet.
     answer_s: float = 15.0
+    # How long sessions may go on with a server, or a door, that is taken out.
+    drain_s: float = 30.0
     hold_s: float = 10.0
     hold_max: int = 1_000
     # After a change of the primary, how long readers wait for standbys to follow it.
@@ -135,6 +168,9 @@ class ProxySnapshot:
     kernel_refused_total: int
     # Whether the primary port leads anywhere now.
     primary_usable: bool
+    draining: bool
+    # How long sessions may still go on while it drains.
+    drain_left_s: float
     connections: int
     # Clients that have not finished their first packet.
     opening: int

@@ -7,12 +7,20 @@ sessions that it outdates nothing else runs.
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from pgbastion.clock import boottime_ns
 from pgbastion.proxy.refusals import Refusal, render_refusal
 from pgbastion.proxy.relay import Engagement, Lease
-from pgbastion.proxy.routes import NO_ROUTES, Backend, Routes, Service, Traffic
+from pgbastion.proxy.routes import (
+    NO_ROUTES,
+    Backend,
+    Limits,
+    Routes,
+    Service,
+    Traffic,
+)
 from pgbastion.proxy.wire import CancelKey
 
 OnEvent = Callable[[str, Mapping[str, object]], None]
@@ -25,7 +33,7 @@ _EXPIRY_LOOK_S: Final = 1.0
 # waiting clients a second at most: each try is a line in its log.
 _RETRY_S: Final = 0.2
 _RETRIES_PER_S: Final = 50
-_UNKNOWN: Final = "Whether a commit that was under way took effect is not known here."
+UNKNOWN: Final = "Whether a commit that was under way took effect is not known here."
 
 
 class Session(Protocol):
@@ -69,12 +77,11 @@ class Switchboard:
     """Holds the routes, the sessions that they allow and the clients that wait."""
 
     def __init__(
-        self, loop: AbstractEventLoop, on_event: OnEvent, *, settle_s: float
+        self, loop: AbstractEventLoop, on_event: OnEvent, limits: Limits
     ) -> None:
         self._loop = loop
         self._on_event = on_event
-        # How long after a change of the primary standbys may take to follow it.
-        self.settle_s = settle_s
+        self.limits = limits
         self._settled_s = 0.0
         self._next_try_s = 0.0
         self._routes = NO_ROUTES
@@ -132,7 +139,8 @@ class Switchboard:
     def set_routes(self, routes: Routes) -> None:
         """Take new routes: end what they outdate, then let waiting clients go on."""
         if routes.epoch != self._routes.epoch or not self._routes.revision:
-            self._settled_s = self._loop.time() + self.settle_s
+            self._settled_s = self._loop.time() + self.limits.settle_s
+        taken_out = routes.draining - self._routes.draining
         self._routes = routes
         outdated = [
             session
@@ -144,6 +152,8 @@ class Switchboard:
         self._primary_lease.set(routes.expires_ns)
         self._watch_expiry()
         self._release_held()
+        for backend in taken_out:
+            self._loop.call_later(self.limits.drain_s, self._end_drained, backend)
 
     def extend(self, expires_ns: int) -> None:
         """Raise the expiry; it never goes back this way."""
@@ -183,7 +193,7 @@ class Switchboard:
             return self._choose_primary(avoid)
         allowed = [
             backend
-            for backend in self._routes.replicas
+            for backend in self._readers(service)
             if self.allows(service, backend)
         ]
         candidates = [backend for backend in allowed if backend not in avoid]
@@ -195,14 +205,14 @@ class Switchboard:
         self._turn += 1
         first = self._turn % len(candidates)
         in_turn = candidates[first:] + candidates[:first]
-        return min(in_turn, key=lambda backend: self._tally(service, backend).sessions)
+        return min(in_turn, key=partial(self._load, service))
 
     def allows(self, service: Service, backend: Backend) -> bool:
         """Tell whether the routes lead from ``service`` to ``backend`` now."""
         if backend == self._routes.primary:
-            among = service is Service.PRIMARY or backend in self._routes.replicas
+            among = service is not Service.REPLICA or backend in self._routes.replicas
             return among and not self._primary_lease.is_over()
-        return service is Service.REPLICA and backend in self._routes.replicas
+        return service is not Service.PRIMARY and backend in self._routes.replicas
 
     def engage(self, service: Service, backend: Backend) -> Engagement:
         """Describe a session with ``backend`` that begins now."""
@@ -263,6 +273,10 @@ class Switchboard:
         """Take ``client`` out of the queue, wherever it stands."""
         self._held.pop(client, None)
 
+    def is_held(self, client: Held) -> bool:
+        """Tell whether ``client`` waits for a server."""
+        return client in self._held
+
     def next_try_s(self) -> float:
         """Return when a client that has failed may try again, on the loop's clock."""
         soonest_s = self._loop.time() + _RETRY_S
@@ -289,7 +303,15 @@ class Switchboard:
 
     def end_all(self) -> None:
         """End every session because the proxy stops."""
-        self._end(tuple(self._sessions), render_refusal(Refusal.STOPPING, _UNKNOWN))
+        self.end(tuple(self._sessions), render_refusal(Refusal.STOPPING, UNKNOWN))
+
+    @staticmethod
+    def end(sessions: Collection[Session], last_words: bytes) -> None:
+        """End sessions: first their servers' sides, then the clients are told."""
+        for session in sessions:
+            session.cut()
+        for session in sessions:
+            session.dismiss(last_words)
 
     def close(self) -> None:
         """Stop watching the expiry."""
@@ -317,8 +339,8 @@ class Switchboard:
         if not outdated:
             return
         self.superseded_total += len(outdated)
-        detail = f"{sentence[0].upper()}{sentence[1:]}. {_UNKNOWN}"
-        self._end(outdated, render_refusal(Refusal.SUPERSEDED, detail))
+        detail = f"{sentence[0].upper()}{sentence[1:]}. {UNKNOWN}"
+        self.end(outdated, render_refusal(Refusal.SUPERSEDED, detail))
         self._on_event(
             "proxy_sessions_closed",
             {
@@ -328,13 +350,22 @@ class Switchboard:
             },
         )
 
-    @staticmethod
-    def _end(sessions: Collection[Session], last_words: bytes) -> None:
-        # First no byte reaches any of the servers, then the clients are told.
-        for session in sessions:
-            session.cut()
-        for session in sessions:
-            session.dismiss(last_words)
+    def _end_drained(self, backend: Backend) -> None:
+        """End what is left of the sessions with a server that is taken out."""
+        if backend not in self._routes.draining or backend == self._routes.primary:
+            return
+        left = [s for s, e in self._sessions.items() if e.backend == backend]
+        self.end(left, render_refusal(Refusal.DRAINING, UNKNOWN))
+
+    def _readers(self, service: Service) -> tuple[Backend, ...]:
+        replicas, primary = self._routes.replicas, self._routes.primary
+        if service is Service.REPLICA or primary is None or primary in replicas:
+            return replicas
+        return (*replicas, primary)
+
+    def _load(self, service: Service, backend: Backend) -> float:
+        weight = self._routes.weights.get(backend.node, 1)
+        return self._tally(service, backend).sessions / weight
 
     def _watch_expiry(self) -> None:
         """Make sure that `expire` is called in time, however often it is extended."""

@@ -28,6 +28,8 @@ TLS_REFUSAL: Final = b"\x15\x03\x01\x00\x02\x02\x50"
 _TLS_HANDSHAKE: Final = 0x16
 _HEADER: Final = struct.Struct("!II")
 _LENGTH: Final = struct.Struct("!I")
+# ReadyForQuery outside of a transaction.
+IDLE: Final = b"Z\0\0\0\5I"
 _READY: Final = tuple(b"Z\0\0\0\5" + status for status in (b"I", b"T", b"E"))
 
 
@@ -37,6 +39,7 @@ class SqlState(StrEnum):
     CONNECTION_FAILURE = "08006"
     PROTOCOL_VIOLATION = "08P01"
     FEATURE_NOT_SUPPORTED = "0A000"
+    INVALID_AUTHORIZATION = "28000"
     TOO_MANY_CONNECTIONS = "53300"
     ADMIN_SHUTDOWN = "57P01"
     CANNOT_CONNECT_NOW = "57P03"

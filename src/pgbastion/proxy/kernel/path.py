@@ -108,6 +108,10 @@ class KernelPath:
         """How many sessions use this path now."""
         return len(self._adopted)
 
+    def has_adopted(self, relay: Relay) -> bool:
+        """Tell whether the kernel moves the bytes of ``relay``."""
+        return relay in self._adopted
+
     def on_warm(self, relay: Relay) -> None:
         """Take note that ``relay`` moves bytes through user space; adopt it."""
         if relay not in self._adopted and not self._adopt(relay):

@@ -1,0 +1,15 @@
+"""What a node does for its clients before its daemon stops."""
+
+from pgbastion.node.running import Node
+
+
+async def end_sessions(node: Node) -> None:
+    """Let nobody new in and give sessions time.
+
+    A role that can be handed over goes first: its sessions end with it.
+    """
+    limit_ms = node.config.failover.stop_timeout
+    drain_ms = min(node.config.proxy.drain_timeout, limit_ms // 2)
+    node.front.maintenance.leave(drain_ms)
+    await node.hand_role_on()
+    await node.front.proxy.until_empty()

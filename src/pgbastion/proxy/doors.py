@@ -1,0 +1,137 @@
+"""The proxy's listening sockets: opened, changed while running, handed to a successor.
+
+A socket that is handed over goes on collecting clients in the kernel's queue while
+nobody accepts, so a restart of the daemon makes them wait and refuses nobody.
+"""
+
+import contextlib
+import errno
+import socket
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from pgbastion.proxy import sockets
+from pgbastion.proxy.poller import Poller
+from pgbastion.proxy.routes import Binding, Door, Service
+
+# Accepted at one wake-up, so that a storm of clients does not starve the others.
+_ACCEPTS_AT_ONCE: Final = 64
+# How long nothing is accepted once file descriptors or memory have run out.
+_PAUSE_S: Final = 0.1
+_OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+OnClient = Callable[[socket.socket, tuple[object, ...], Service], None]
+OnEvent = Callable[[str, Mapping[str, object]], None]
+
+
+class Doors:
+    """Listens wherever the binding says, and accepts clients."""
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        poller: Poller,
+        on_client: OnClient,
+        on_event: OnEvent,
+    ) -> None:
+        self._loop = loop
+        self._poller = poller
+        self._on_client = on_client
+        self._on_event = on_event
+        self._open: dict[Door, socket.socket] = {}
+        self._services: dict[Door, Service] = {}
+        self._paused = False
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """The listening sockets, for a successor."""
+        return tuple(self._open.values())
+
+    def open(
+        self, binding: Binding, inherited: Sequence[socket.socket] = ()
+    ) -> tuple[Door, ...]:
+        """Listen as ``binding`` says, and close every other door.
+
+        Args:
+            binding: Where clients are expected.
+            inherited: Listening sockets of a predecessor. Those that fit are taken,
+                the others closed.
+
+        Returns:
+            The doors that were closed.
+
+        Raises:
+            ProxyError: An address cannot be had; nothing has changed.
+        """
+        wanted = binding.doors()
+        ready = {_door_of(listener): listener for listener in inherited}
+        opened: dict[Door, socket.socket] = {}
+        try:
+            for door in wanted.keys() - self._open.keys():
+                taken = door in ready
+                opened[door] = ready.pop(door) if taken else sockets.listen(*door)
+        except BaseException:
+            for listener in opened.values():
+                listener.close()
+            raise
+        finally:
+            for listener in ready.values():
+                listener.close()
+        gone = tuple(self._open.keys() - wanted.keys())
+        for door in gone:
+            self._close(door)
+        self._services = dict(wanted)
+        for door, listener in opened.items():
+            self._open[door] = listener
+            self._watch(door)
+        return gone
+
+    def close(self) -> None:
+        """Listen nowhere any more."""
+        for door in tuple(self._open):
+            self._close(door)
+
+    def _close(self, door: Door) -> None:
+        listener = self._open.pop(door)
+        self._poller.remove_reader(listener.fileno())
+        listener.close()
+
+    def _watch(self, door: Door) -> None:
+        listener = self._open.get(door)
+        if listener is not None:
+            self._poller.add_reader(
+                listener.fileno(), partial(self._accept, door, listener)
+            )
+
+    def _accept(self, door: Door, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTS_AT_ONCE):
+            try:
+                client, peer = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as exc:
+                if exc.errno in _OUT_OF_RESOURCES:
+                    self._pause(door, exc)
+                    return
+                # The client was gone before it was accepted; accept(2), "Error
+                # handling".
+                continue
+            self._paused = False
+            self._on_client(client, peer, self._services[door])
+
+    def _pause(self, door: Door, why: OSError) -> None:
+        """Leave clients in the kernel's queue until something may be free again."""
+        self._poller.remove_reader(self._open[door].fileno())
+        self._loop.call_later(_PAUSE_S, self._watch, door)
+        if not self._paused:
+            self._paused = True
+            self._on_event("proxy_accept_paused", {"reason": why.strerror})
+
+
+def _door_of(listener: socket.socket) -> Door:
+    host, port = listener.getsockname()[:2]
+    with contextlib.suppress(OSError):
+        listener.setblocking(False)
+    return str(host), int(port)
