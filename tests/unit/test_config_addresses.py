@@ -8,7 +8,7 @@ import pytest
 
 from pgbastion.config.checks import check_config
 from pgbastion.config.model import resolve, with_defaults
-from pgbastion.config.parse import parse_file
+from pgbastion.config.parse import Document, parse_document, parse_file
 from pgbastion.config.problems import Problem, Severity
 from pgbastion.config.world import check_world
 from pgbastion.model.addresses import VirtualAddress
@@ -157,3 +157,47 @@ def test_another_system_gets_one_clear_line() -> None:
 
     assert len(found) == 1
     assert "Linux only" in found[0].problem
+
+
+SEED = """\
+node:
+  name: "node1"
+  address: "10.0.1.1"
+cluster:
+  peers:
+    - "10.0.1.2"
+    - "10.0.1.3"
+raft:
+  data_dir: "/var/lib/pgbastion/raft"
+  bind_port: 8300
+  bootstrap: true    # Only true on the first node
+proxy:
+  primary_port: 5432
+  replica_port: 5433
+  drain_timeout: 30s
+vip:
+  address: "10.0.1.100"
+  interface: "eth0"
+postgresql:
+  bin_dir: "/usr/lib/postgresql/16/bin"
+  data_dir: "/var/lib/postgresql/16/main"
+  connect_dsn: "postgres://localhost/postgres"
+api:
+  port: 8080
+metrics:
+  port: 9090
+log:
+  level: "info"
+"""
+
+
+def test_the_addresses_of_the_promised_file_are_understood_word_for_word() -> None:
+    document = parse_document(SEED)
+    assert isinstance(document, Document)
+    file = parse_file(with_defaults(document.values, FOUND))
+
+    assert not isinstance(file, list), file
+    config = resolve(file, source=Path("x"), found=FOUND)
+    found = [p for p in check_config(config) if p.key.startswith("vip")]
+    assert [p.severity for p in found] == [Severity.NOTE]
+    assert "10.0.1.100/32" in found[0].problem

@@ -63,6 +63,7 @@ class GuardLink:
         self._idle = asyncio.Event()
         self._renewing: asyncio.Task[None] | None = None
         self._is_ending = False
+        self._removals: tuple[str, ...] = ()
         self.generation = 0
 
     async def start_afresh(self) -> None:
@@ -113,6 +114,9 @@ class GuardLink:
                 "it with: pgbastion start --replace"
             ) from exc
         self._client = client
+        if self._removals:
+            # A new guard, in the middle of this daemon's life.
+            await client.removals(self._removals)
         status = await client.status()
         for warning in status.warnings:
             log.warning("guard_warns", warning=warning)
@@ -236,6 +240,7 @@ class GuardLink:
 
     async def remove_at_end(self, addresses: tuple[str, ...]) -> None:
         """Have these addresses removed when the lease ends, whoever lives then."""
+        self._removals = addresses
         await self._connected().removals(addresses)
 
     async def quit(self) -> None:
