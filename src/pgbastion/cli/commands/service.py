@@ -4,12 +4,20 @@ import json
 import os
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pgbastion.cli.exits import Exit
-from pgbastion.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, UrlOption
+from pgbastion.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    DryRunOption,
+    JsonOption,
+    UrlOption,
+    YesOption,
+)
 from pgbastion.config.timings import Profile
 
 commands = typer.Typer()
@@ -77,6 +85,72 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     print(text)
     if report.errors:
         raise typer.Exit(Exit.CONFIG)
+
+
+@commands.command("init")
+def initialise(
+    config: ConfigOption = DEFAULT_CONFIG,
+    name: Annotated[str | None, typer.Option(help="Name of this node.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Its IP address, for the other nodes.")
+    ] = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(help="Addresses of all nodes, with commas between them."),
+    ] = None,
+    founds: Annotated[
+        bool | None,
+        typer.Option(
+            "--bootstrap/--join", help="It is the first node, or joins one that runs."
+        ),
+    ] = None,
+    witness: Annotated[
+        bool, typer.Option("--witness", help="It has no PostgreSQL.")
+    ] = False,
+    data_dir: Annotated[
+        str | None, typer.Option(help="Data directory of PostgreSQL.")
+    ] = None,
+    raft_dir: Annotated[
+        str | None, typer.Option(help="Directory of the consensus log.")
+    ] = None,
+    secret_file: Annotated[
+        str | None, typer.Option(help="File of the cluster's secret.")
+    ] = None,
+    unit_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where to write a systemd unit; default: none is written."),
+    ] = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Make this node's configuration, and on the first node the cluster's secret.
+
+    Asks for what no option says; with --yes it takes what it would have proposed. The
+    file is written only once it was found to be usable, and never over another one.
+    """
+    from pgbastion.cli import initialising as making
+
+    given = {
+        "name": name,
+        "address": address,
+        "peers": peers,
+        "founds": founds,
+        "witness": witness,
+        "data_dir": data_dir,
+        "raft_dir": raft_dir,
+        "secret_file": secret_file,
+    }
+    ask = making.accept if yes else making.ask_terminal
+    text = making.render_configuration(making.gather(given, ask))
+    if dry_run:
+        print(text, end="")
+        return
+    made = making.write_configuration(config, text)
+    making.make_secret(made)
+    print(f"wrote {config}")
+    if unit_dir is not None:
+        print(f"wrote {making.write_unit(unit_dir, making.own_program())}")
+    print(making.next_steps(made))
 
 
 @commands.command()

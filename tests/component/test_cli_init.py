@@ -1,0 +1,102 @@
+"""``pgbastion init``: a configuration that can be used, or none."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from pgbastion.cli.exits import Exit
+from pgbastion.config.reading import understand
+from support.cli import run
+
+ADDRESS = "127.32.0.1"
+
+
+def options(folder: Path, *more: str) -> list[str]:
+    return [
+        "init",
+        f"--config={folder}/etc/pgbastion.yaml",
+        "--name=n1",
+        f"--address={ADDRESS}",
+        f"--peers={ADDRESS},127.32.0.2",
+        f"--raft-dir={folder}/raft",
+        f"--secret-file={folder}/etc/secret",
+        "--yes",
+        *more,
+    ]
+
+
+def test_the_first_node_gets_a_configuration_and_a_secret(tmp_path: Path) -> None:
+    done = run(*options(tmp_path, "--witness", "--bootstrap"))
+
+    assert done.returncode == Exit.OK, done.stderr
+    secret = tmp_path / "etc/secret"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert len(secret.read_bytes()) >= 32
+    found = understand(tmp_path / "etc/pgbastion.yaml")
+    assert (found.node.name, found.node.address) == ("n1", ADDRESS)
+    assert [peer.host for peer in found.cluster.peers] == [ADDRESS, "127.32.0.2"]
+    assert found.raft.bootstrap
+    assert run("check", "-c", str(found.source)).returncode == Exit.OK
+
+
+def test_a_joiner_is_told_to_fetch_the_secret(tmp_path: Path) -> None:
+    done = run(*options(tmp_path, "--witness", "--join"))
+
+    assert done.returncode == Exit.OK, done.stderr
+    assert not (tmp_path / "etc/secret").exists()
+    assert f"copy {tmp_path}/etc/secret from another node" in done.stdout
+
+
+def test_a_file_that_is_there_is_never_touched(tmp_path: Path) -> None:
+    path = tmp_path / "etc/pgbastion.yaml"
+    path.parent.mkdir()
+    path.write_text("mine")
+
+    done = run(*options(tmp_path, "--witness", "--bootstrap"))
+
+    assert done.returncode == Exit.NO
+    assert "exists" in done.stderr
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ("--name=a b", "node.name"),
+        ("--address=here", "node.address"),
+        ("--peers=1.2.3.4:x", "cluster.peers"),
+        ("--data-dir=relative", "postgresql.data_dir"),
+        ("--raft-dir=raft", "raft.data_dir"),
+    ],
+)
+def test_what_cannot_be_used_is_told_and_nothing_is_written(
+    tmp_path: Path, wrong: str, word: str
+) -> None:
+    done = run(*options(tmp_path, "--bootstrap", wrong))
+
+    assert done.returncode == Exit.CONFIG
+    assert word in done.stderr
+    assert list((tmp_path / "etc").iterdir()) == []
+
+
+def test_a_dry_run_prints_the_file_and_writes_nothing(tmp_path: Path) -> None:
+    done = run(*options(tmp_path, "--bootstrap", "--data-dir=/srv/pg", "--dry-run"))
+
+    assert 'data_dir: "/srv/pg"' in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_unit_starts_the_program_that_made_it(tmp_path: Path) -> None:
+    done = run(*options(tmp_path, "--witness", "--bootstrap", f"--unit-dir={tmp_path}"))
+
+    assert done.returncode == Exit.OK, done.stderr
+    unit = (tmp_path / "pgbastion.service").read_text()
+    assert "ExecStart=/usr/local/bin/pgbastion start" in unit
+
+
+def test_where_nobody_can_be_asked_the_question_is_told(tmp_path: Path) -> None:
+    done = run("init", f"--config={tmp_path}/p.yaml")
+
+    assert done.returncode == Exit.NO
+    assert "Name of this node? Nobody can be asked here" in done.stderr
