@@ -8,6 +8,7 @@ from pgbastion.cli.commands import (
     addresses,
     certs,
     connections,
+    debugging,
     keeping,
     looking,
     membership,
@@ -27,6 +28,7 @@ PARTS: Final = (
     raft.commands,
     settings.commands,
     connections.commands,
+    debugging.commands,
 )
 
 app = typer.Typer(

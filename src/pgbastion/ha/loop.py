@@ -16,6 +16,7 @@ from pgbastion.ha.host import Host
 from pgbastion.ha.observer import Observer
 from pgbastion.ha.outages import OutageMeter
 from pgbastion.ha.ports import Addresses, Guard, RaftEngine
+from pgbastion.ha.recorder import Recorder
 from pgbastion.ha.runner import Runner
 from pgbastion.ha.split import SplitBrain
 from pgbastion.model.actions import Decision
@@ -25,6 +26,7 @@ from pgbastion.model.ids import DataId, Epoch, Incarnation, MemberId, NodeId
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.views import (
+    ClusterView,
     DataView,
     LeaseView,
     Limits,
@@ -119,6 +121,7 @@ class Loop:
         self.unwatched: Callable[[], tuple[NodeId, ...]] = tuple
         self._reading: frozenset[NodeId] = frozenset()
         self.draining = False
+        self.recorder = Recorder()
         self.renewing = Epoch(0)
         self.lost_data = False
         self.node_decision = Decision(Reason.NOT_A_MEMBER)
@@ -186,7 +189,7 @@ class Loop:
         if self._addresses is not None:
             self._addresses.want(decide_holding(view))
         decision = decide_node(view)
-        self._log("node", self.node_decision, decision)
+        self._log("node", view, self.node_decision, decision)
         self.node_decision = decision
         self._node_runner.offer(decision.actions)
         if decision.wake_at_ms is not None:
@@ -211,15 +214,19 @@ class Loop:
             report_ms=3 * self._pace.probe_ms,
         )
         decision = decide_cluster(view)
-        self._log("cluster", self.cluster_decision, decision)
+        self._log("cluster", view, self.cluster_decision, decision)
         self.cluster_decision = decision
         self._executor.expect_answer(view.raft.last_answer_ms)
         self._cluster_runner.offer(decision.actions)
         wake_ms = decision.wake_at_ms
         return now_ms + self._pace.probe_ms if wake_ms is None else wake_ms
 
-    def _log(self, who: str, old: Decision, new: Decision) -> None:
-        if old.reason is new.reason:
+    def _log(
+        self, who: str, view: NodeView | ClusterView, old: Decision, new: Decision
+    ) -> None:
+        changed = old.reason is not new.reason
+        self.recorder.note(view, new, changed=changed)
+        if not changed:
             return
         acts = ",".join(type(action).__name__ for action in new.actions)
         log.info("decided", who=who, reason=new.reason, detail=new.detail, actions=acts)

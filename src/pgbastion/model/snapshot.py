@@ -14,6 +14,7 @@ from pgbastion.model.claims import Claim
 from pgbastion.model.cluster import ClusterState, Member, ReplicationMode
 from pgbastion.model.ids import Epoch, MemberId, NodeId, standby_name
 from pgbastion.model.reasons import SENTENCES, Reason
+from pgbastion.model.recording import Kept
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.views import Received
 
@@ -238,6 +239,8 @@ class NodeSnapshot:
     """Servers that claim the primary role without having it: a split brain."""
     certificate: CertificateSnapshot | None = None
     """None: the transport between the nodes is plain, as the configuration says."""
+    records: tuple[Kept, ...] = ()
+    """The newest decisions with their views, oldest first."""
     gaps: Gaps = field(default_factory=Gaps)
     addresses: tuple[AddressStatus, ...] = ()
     """The virtual addresses that are configured here, and how each stands."""

@@ -133,6 +133,7 @@ class Snapshots:
             gaps=self._gaps.gaps,
             addresses=self._addresses.statuses(),
             address_counts=self._addresses.counts(),
+            records=self._loop.recorder.records,
             loop_lag_ms=self.lag.ms,
         )
 
