@@ -23,6 +23,18 @@ from pgbastion.config.timings import Profile
 commands = typer.Typer()
 
 
+RaftDirOption = Annotated[
+    str | None, typer.Option(help="Directory of the consensus log.")
+]
+SecretFileOption = Annotated[
+    str | None, typer.Option(help="File of the cluster's secret.")
+]
+UnitDirOption = Annotated[
+    Path | None,
+    typer.Option(help="Where to write a systemd unit; default: none is written."),
+]
+
+
 class Shell(StrEnum):
     """Whose completion is printed."""
 
@@ -110,16 +122,9 @@ def initialise(
     data_dir: Annotated[
         str | None, typer.Option(help="Data directory of PostgreSQL.")
     ] = None,
-    raft_dir: Annotated[
-        str | None, typer.Option(help="Directory of the consensus log.")
-    ] = None,
-    secret_file: Annotated[
-        str | None, typer.Option(help="File of the cluster's secret.")
-    ] = None,
-    unit_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where to write a systemd unit; default: none is written."),
-    ] = None,
+    raft_dir: RaftDirOption = None,
+    secret_file: SecretFileOption = None,
+    unit_dir: UnitDirOption = None,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
