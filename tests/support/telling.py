@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from pgbastion.model.commands import Command
-from pgbastion.model.snapshot import NodeSnapshot
+from pgbastion.model.snapshot import GossipSnapshot, NodeSnapshot
 from pgbastion.node.addresses import NoAddresses
 from pgbastion.node.api import Snapshots
 from pgbastion.observe.gaps import GapMeter
@@ -83,6 +83,7 @@ def take(stage: Stage, machine: Machine) -> NodeSnapshot:
         lag_max_bytes=1 << 20,
         gaps=GapMeter(lambda: 0),
         certificate=lambda: None,
+        gossip=GossipSnapshot,
     )
     snapshots.routing = daemon.routing
     taken: list[NodeSnapshot] = []

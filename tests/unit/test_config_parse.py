@@ -49,6 +49,8 @@ def test_defaults_are_those_of_the_contract() -> None:
 
     assert config.cluster.name == "main"
     assert config.raft.bind_port == 8300
+    assert config.memberlist.bind_port == 7946
+    assert config.memberlist.bind_address == "10.0.1.1"
     assert config.raft.bind_address == section.listen == "10.0.1.1"
     assert (config.proxy.primary_port, config.proxy.replica_port) == (5432, 5433)
     assert (section.port, config.api.port, config.metrics.port) == (5442, 8080, 9090)
@@ -126,21 +128,6 @@ def test_an_unknown_section_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "given"),
-    [
-        ("memberlist", {"bind_port": 7946}),
-    ],
-)
-def test_a_part_that_is_not_built_is_refused_by_its_name(
-    section: str, given: dict[str, Any]
-) -> None:
-    problems = refused(**{section: given})
-
-    assert list(problems) == [section]
-    assert problems[section].problem == "not in this version"
-
-
-@pytest.mark.parametrize(
     ("section", "given", "key"),
     [
         ("watchdog", {"mode": "automatic"}, "watchdog.mode"),
@@ -173,7 +160,7 @@ def test_a_wrong_address_of_the_node_is_told_once() -> None:
 
 def test_all_problems_come_at_once() -> None:
     problems = refused(
-        memberlist={"bind_port": 7946},
+        memberlist={"bind_port": 0},
         node={"name": "-", "address": "0.0.0.0"},
         proxy={"primary_port": 0, "hold_timeout": 10, "nonsense": 1},
         failover={"profile": "quick"},
@@ -181,7 +168,7 @@ def test_all_problems_come_at_once() -> None:
     )
 
     assert set(problems) == {
-        "memberlist",
+        "memberlist.bind_port",
         "node.name",
         "node.address",
         "proxy.primary_port",

@@ -128,6 +128,28 @@ def test_a_node_of_another_cluster_name_is_refused(door: Doorkeeper) -> None:
     assert welcome.member_id == 0
 
 
+def test_nodes_that_gossip_finds_are_asked_as_well() -> None:
+    lan = Lan()
+    asked: list[str] = []
+
+    async def ask(address: str, kind: Kind, payload: bytes) -> bytes | None:
+        asked.append(address)
+        return await lan.ask(address, kind, payload)
+
+    joiner = Joiner(
+        own=member(3),
+        cluster_name="main",
+        peers=[member(1).raft_address],
+        founding=False,
+        auto_join=True,
+        ask=ask,
+        found=lambda: [member(1).raft_address, member(2).raft_address],
+    )
+
+    assert asyncio.run(within(joiner.run(), 0.1)) is None
+    assert asked == [member(1).raft_address, member(2).raft_address]
+
+
 class Lan:
     """Nodes that answer each other's questions; a missing one is silent."""
 

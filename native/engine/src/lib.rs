@@ -11,6 +11,7 @@ pub mod desk;
 pub mod disk;
 pub mod driver;
 pub mod event;
+pub mod gossip;
 pub mod guest;
 pub mod handshake;
 pub mod home;

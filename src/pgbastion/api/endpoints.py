@@ -12,6 +12,7 @@ from pgbastion.api import answers, connections, past, patroni, settings
 from pgbastion.api.bodies import AddPeer, Nothing, RemovePeer, Settings, Transfer
 from pgbastion.api.debugging import decisions
 from pgbastion.api.explaining import explain_as_text, explain_cluster
+from pgbastion.api.gossip import gossip
 from pgbastion.api.ordering import ORDERS
 from pgbastion.api.ports import Commands, Outcome
 from pgbastion.api.problems import bad_request
@@ -33,6 +34,7 @@ READS: Final[Mapping[str, Answer]] = {
     "/raft/peers": answers.raft_peers,
     "/raft/directives": answers.directives,
     "/connections": connections.connections,
+    "/gossip": gossip,
     "/vip": vip,
     "/patroni": patroni.patroni,
     "/history": patroni.history,

@@ -8,6 +8,8 @@ from typing import Any, NotRequired
 # Pydantic wants this one before Python 3.12.
 from typing_extensions import TypedDict
 
+from pgbastion.api.between_shapes import CertificateFacts, GossipHint
+
 
 class ErrorFacts(TypedDict):
     """Why a request got no answer, and what to do about it."""
@@ -187,17 +189,6 @@ class ClusterStateAnswer(TypedDict):
     routes: RoutesFacts
 
 
-class CertificateFacts(TypedDict):
-    """The certificate that a node shows to the others."""
-
-    subject: str
-    places: list[str]
-    made_by: str
-    expires_at: str
-    authority_expires_at: str
-    days_left: int
-
-
 class RaftStateAnswer(TypedDict):
     """A node's part in the Raft group."""
 
@@ -228,6 +219,7 @@ class PeerFacts(TypedDict):
     self: bool
     joined: bool
     matched_index: int | None
+    gossip: GossipHint | None
 
 
 class PeersAnswer(TypedDict):

@@ -2,11 +2,11 @@
 
 from datetime import UTC, datetime
 
-from pgbastion.api import shapes
+from pgbastion.api.between_shapes import CertificateFacts
 from pgbastion.model.snapshot import CertificateSnapshot
 
 
-def certificate(shown: CertificateSnapshot | None) -> shapes.CertificateFacts | None:
+def certificate(shown: CertificateSnapshot | None) -> CertificateFacts | None:
     """Describe the certificate that a node shows to the others."""
     if shown is None:
         return None

@@ -81,7 +81,10 @@ def _is_wildcard(address: str) -> bool:
 
 def _reachable(config: Config) -> Iterator[Problem]:
     """Members find each other under ``node.address``: what they need listens there."""
-    places = {"raft.bind_address": config.raft.bind_address}
+    places = {
+        "raft.bind_address": config.raft.bind_address,
+        "memberlist.bind_address": config.memberlist.bind_address,
+    }
     if config.postgresql is not None:
         places["postgresql.listen"] = config.postgresql.listen
     for key, address in places.items():

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from pgbastion.config.addresses import VipSection, as_section
+from pgbastion.config.memberlist import MemberlistSection
 from pgbastion.config.proxy import EVERYWHERE, ProxySection
 from pgbastion.config.section import Section
 from pgbastion.config.timings import Profile, Timings, timings_of
@@ -44,7 +45,6 @@ HBA_DEFAULT: Final = "host all all all scram-sha-256"
 # Keys of parts that this version does not have: refused by name, never as unknown.
 NOT_IN_THIS_VERSION: Final = frozenset(
     {
-        "memberlist",
         "api.tls_cert",
         "api.tls_key",
         "api.tls_client_ca",
@@ -54,6 +54,7 @@ NOT_IN_THIS_VERSION: Final = frozenset(
 DERIVED: Final = frozenset(
     {
         "raft.bind_address",
+        "memberlist.bind_address",
         "postgresql.bin_dir",
         "postgresql.listen",
         "postgresql.socket_dir",
@@ -322,6 +323,7 @@ class File(Section):
     node: NodeSection
     cluster: ClusterSection = Field(default_factory=ClusterSection)
     raft: RaftSection
+    memberlist: MemberlistSection
     failover: FailoverSection = Field(default_factory=FailoverSection)
     replication: ReplicationSection = Field(default_factory=ReplicationSection)
     proxy: ProxySection = Field(default_factory=ProxySection)
@@ -356,6 +358,7 @@ class Config:
     node: NodeSection
     cluster: ClusterSection
     raft: RaftSection
+    memberlist: MemberlistSection
     failover: FailoverSection
     replication: ReplicationSection
     proxy: ProxySection
@@ -391,6 +394,8 @@ def with_defaults(raw: Mapping[str, Any], found: Found) -> dict[str, Any]:
         # The model refuses node.address itself; what follows from it is no news.
         address = EVERYWHERE
     _fill(filled, "raft", "bind_address", address)
+    filled.setdefault("memberlist", {})
+    _fill(filled, "memberlist", "bind_address", address)
     _fill(filled, "postgresql", "listen", address)
     _fill(filled, "postgresql", "socket_dir", str(found.run_dir))
     if found.bin_dir is not None:
@@ -413,6 +418,7 @@ def resolve(file: File, *, source: Path, found: Found) -> Config:
         node=file.node,
         cluster=file.cluster,
         raft=file.raft,
+        memberlist=file.memberlist,
         failover=file.failover,
         replication=file.replication,
         proxy=file.proxy,

@@ -61,6 +61,7 @@ class Joiner:
         own: This node's member record; its id is ignored.
         cluster_name: The configured name.
         peers: Raft addresses of the configured peers.
+        found: Raft addresses of further nodes, as gossip knows them at that moment.
         founding: Whether this node may found a cluster.
         auto_join: Whether it asks to be let in.
         marked_cluster_id: Whose mark the data directory carries: it joins no other.
@@ -79,7 +80,9 @@ class Joiner:
         ask: AskPeer,
         marked_cluster_id: str | None = None,
         brings: Brings = Brings.NOTHING,
+        found: Callable[[], Sequence[str]] = tuple,
     ) -> None:
+        self._found = found
         self._marked_cluster_id = marked_cluster_id
         self._guest = Guest(
             member=own,
@@ -117,7 +120,10 @@ class Joiner:
     async def _ask_all(self) -> tuple[Welcome, ...]:
         question = encode_guest(self._guest)
         answers = await asyncio.gather(
-            *(self._ask(peer, Kind.WHO, question) for peer in self._peers)
+            *(
+                self._ask(peer, Kind.WHO, question)
+                for peer in dict.fromkeys((*self._peers, *self._found()))
+            )
         )
         decoded = (decode_welcome(a) for a in answers if a is not None)
         return tuple(w for w in decoded if w is not None)

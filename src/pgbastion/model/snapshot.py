@@ -12,6 +12,7 @@ from typing import Final
 from pgbastion.model.addresses import AddressCounts, AddressState, AddressStatus
 from pgbastion.model.claims import Claim
 from pgbastion.model.cluster import ClusterState, Member, ReplicationMode
+from pgbastion.model.gossip import GossipView
 from pgbastion.model.ids import Epoch, MemberId, NodeId, standby_name
 from pgbastion.model.reasons import SENTENCES, Reason
 from pgbastion.model.recording import Kept
@@ -101,6 +102,16 @@ class CertificateSnapshot:
     def days_left(self) -> int:
         """Whole days until it expires."""
         return self.left_s // 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GossipSnapshot:
+    """What gossip has told this node; a hint, never a reason to decide."""
+
+    running: bool = False
+    view: GossipView = field(default_factory=GossipView)
+    clashes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names that several nodes have, with the Raft address of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +248,7 @@ class NodeSnapshot:
     """How far behind a standby may be promoted in asynchronous mode."""
     claims: tuple[Claim, ...] = ()
     """Servers that claim the primary role without having it: a split brain."""
+    gossip: GossipSnapshot = field(default_factory=GossipSnapshot)
     certificate: CertificateSnapshot | None = None
     """None: the transport between the nodes is plain, as the configuration says."""
     records: tuple[Kept, ...] = ()
@@ -311,12 +323,16 @@ class NodeSnapshot:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should look at, though all works now."""
+        found = [
+            f"several nodes are called {name}: {', '.join(addresses)}"
+            for name, addresses in self.gossip.clashes.items()
+        ]
         shown = self.certificate
-        if shown is None or not shown.expires_soon:
-            return ()
-        days = shown.days_left
-        when = f"expires in {days} days" if days >= 0 else "has expired"
-        return (f"the certificate of {self.node} between the nodes {when}",)
+        if shown is not None and shown.expires_soon:
+            days = shown.days_left
+            when = f"expires in {days} days" if days >= 0 else "has expired"
+            found.append(f"the certificate of {self.node} between the nodes {when}")
+        return tuple(found)
 
     # The others
 

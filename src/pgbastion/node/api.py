@@ -24,6 +24,7 @@ from pgbastion.model.ids import Epoch, MemberId, NodeId
 from pgbastion.model.snapshot import (
     CertificateSnapshot,
     DecisionSnapshot,
+    GossipSnapshot,
     LeaseSnapshot,
     NodeSnapshot,
     ProxyCounts,
@@ -79,6 +80,7 @@ class Snapshots:
         gaps: GapMeter,
         certificate: Callable[[], CertificateSnapshot | None],
         addresses: AnyAddresses,
+        gossip: Callable[[], GossipSnapshot],
     ) -> None:
         self._host = host
         self._engine = engine
@@ -90,6 +92,7 @@ class Snapshots:
         self._gaps = gaps
         self._certificate = certificate
         self._addresses = addresses
+        self._gossip = gossip
         self.lag = LoopLag()
         self.routing: Routing | None = None
 
@@ -128,6 +131,7 @@ class Snapshots:
             proxy=self._proxy_counts(),
             claims=self._loop.split.claims,
             certificate=self._certificate(),
+            gossip=self._gossip(),
             version=VERSION,
             commit=COMMIT,
             gaps=self._gaps.gaps,

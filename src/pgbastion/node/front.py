@@ -17,7 +17,7 @@ from pgbastion.ha.host import Host
 from pgbastion.ha.loop import Loop
 from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.cluster import Member
-from pgbastion.model.snapshot import CertificateSnapshot
+from pgbastion.model.snapshot import CertificateSnapshot, GossipSnapshot
 from pgbastion.node.addresses import AnyAddresses
 from pgbastion.node.agreeing import Agreeing
 from pgbastion.node.api import NodeCommands, Snapshots
@@ -48,6 +48,7 @@ class Front:
     Args:
         reload: Reads the configuration again; returns what came of it, in words.
         certificate: What this node shows to the others; None: plain transport.
+        gossip: What gossip has told.
         on_ready: Called once, when this node first knows a primary to lead clients to.
     """
 
@@ -67,6 +68,7 @@ class Front:
         on_ready: Callable[[], None],
         certificate: Callable[[], CertificateSnapshot | None],
         addresses: AnyAddresses,
+        gossip: Callable[[], GossipSnapshot],
     ) -> None:
         self._config = config
         self._secrets = secrets
@@ -92,6 +94,7 @@ class Front:
             gaps=self.gaps,
             certificate=certificate,
             addresses=addresses,
+            gossip=gossip,
         )
         commands = partial(
             NodeCommands,

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -55,7 +56,9 @@ class Membership:
         instance: Instance | None,
         own: Member,
         credentials: Credentials | None,
+        found: Callable[[], Sequence[str]],
     ) -> None:
+        self._found = found
         self._config = config
         self._secrets = secrets
         self._credentials = credentials
@@ -94,6 +97,7 @@ class Membership:
                 auto_join=config.cluster.auto_join,
                 brings=brings,
                 ask=self.ask_peer,
+                found=self._found,
             )
             identity = await self._joiner.run()
             self._take_identity(identity)

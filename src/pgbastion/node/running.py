@@ -38,6 +38,7 @@ from pgbastion.node.agreeing import Agreeing
 from pgbastion.node.answering import Answering
 from pgbastion.node.certificates import Certificates
 from pgbastion.node.front import Front
+from pgbastion.node.gossip import GossipWatch
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.membership import Membership
 from pgbastion.node.ordering import Ordering
@@ -150,6 +151,13 @@ class Node:
         self._build_front()
 
     def _build_front(self) -> None:
+        self.gossip = GossipWatch(
+            self.config,
+            self.secrets.cluster,
+            own=lambda: self.own,
+            state=lambda: self.host.state,
+            on_suspicion=self.loop.wake,
+        )
         self.membership = Membership(
             self.config,
             self.secrets,
@@ -158,6 +166,7 @@ class Node:
             instance=self.instance,
             own=self.own,
             credentials=self.certificates.credentials,
+            found=self.gossip.found,
         )
         self.members = MemberOrders(
             self.host,
@@ -165,12 +174,7 @@ class Node:
             own=lambda: self.own,
             fresh_ms=3 * self.config.timings.probe_ms,
         )
-        self.front = self._make_front()
-        self.answering = Answering(self.engine, self.host, self.membership, self.front)
-        self.addresses.end_sessions_by(self.front.proxy.leave)
-
-    def _make_front(self) -> Front:
-        return Front(
+        self.front = Front(
             self.config,
             self.secrets,
             host=self.host,
@@ -186,7 +190,10 @@ class Node:
             on_ready=self._on_ready,
             certificate=self.certificates.snapshot,
             addresses=self.addresses,
+            gossip=self.gossip.snapshot,
         )
+        self.answering = Answering(self.engine, self.host, self.membership, self.front)
+        self.addresses.end_sessions_by(self.front.proxy.leave)
 
     def _make_server(self) -> Server | None:
         self.observer: Observer | None = None
@@ -258,6 +265,7 @@ class Node:
             group.create_task(self._take_events(), name="events")
             group.create_task(self.front.snapshots.lag.run(), name="loop-lag")
             group.create_task(self.certificates.run(), name="certificates")
+            group.create_task(self.gossip.run(), name="gossip")
             await self.membership.obtain()
             self.loop.lost_data = self.membership.lost_data
             if self.observer is not None:
@@ -480,6 +488,7 @@ class Node:
         await self.addresses.close()
         await self.host.stop()
         await self.front.stop()
+        await self.gossip.stop()
         if self.split_watch is not None:
             await self.split_watch.close()
         if self.instance is not None:

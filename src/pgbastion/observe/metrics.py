@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from pgbastion.model.cluster import ClusterState, ReplicationMode
 from pgbastion.model.snapshot import NodeRole, NodeSnapshot
 from pgbastion.observe.addresses import address_metrics
+from pgbastion.observe.between_nodes import between_nodes
 from pgbastion.observe.gaps import gap_metrics
 from pgbastion.observe.patroni_metrics import PatroniMetricsOf
 from pgbastion.observe.vitals import member_vitals
@@ -80,6 +81,7 @@ class MetricsOf(Collector):
         yield from self._lease()
         yield from self._cluster()
         yield from self._raft()
+        yield from between_nodes(self._snapshot)
         yield from self._proxy()
         yield from gap_metrics(self._snapshot.gaps)
         yield from address_metrics(self._snapshot)
@@ -254,25 +256,6 @@ class MetricsOf(Collector):
         yield _gauge(
             "pgbastion_raft_applied_index", "Newest applied log entry.", raft.applied
         )
-
-        yield from self._certificate()
-
-    def _certificate(self) -> Iterator[Metric]:
-        shown = self._snapshot.certificate
-        yield _gauge(
-            "pgbastion_raft_tls", "1 while the nodes speak TLS to each other.",
-            float(shown is not None),
-        )  # fmt: skip
-        if shown is None:
-            return
-        expires = GaugeMetricFamily(
-            "pgbastion_certificate_expiry_timestamp_seconds",
-            "When a certificate of the port between the nodes expires, since 1970.",
-            labels=["of"],
-        )
-        expires.add_metric(["node"], shown.expires_s)
-        expires.add_metric(["authority"], shown.authority_expires_s)
-        yield expires
 
     def _proxy(self) -> Iterator[Metric]:
         counts = self._snapshot.proxy

@@ -3,6 +3,7 @@
 mod certificates;
 mod core;
 mod events;
+mod gossip;
 mod node;
 
 use std::path::Path;
@@ -69,6 +70,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(certificates::certificate_facts, module)?)?;
     module.add_class::<Credentials>()?;
     module.add_class::<certificates::Authority>()?;
+    module.add_class::<gossip::Gossip>()?;
     module.add_class::<node::Node>()?;
     module.add_class::<core::Core>()?;
     module.add_class::<core::Storage>()?;
