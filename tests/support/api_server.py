@@ -54,12 +54,17 @@ class FakeCommands:
         self.undone = 0
         self.pauses: list[bool] = []
         self.drains: list[int | str | None] = []
+        self.replications: list[dict[str, object]] = []
         self.failovers: list[tuple[str, bool]] = []
         self.switchovers: list[tuple[str | None, int | None]] = []
         self.wishes: list[tuple[object, ...]] = []
 
     async def set_pause(self, *, paused: bool) -> Outcome:
         self.pauses.append(paused)
+        return self.outcome
+
+    async def set_replication(self, **changes: object) -> Outcome:
+        self.replications.append(changes)
         return self.outcome
 
     async def switch_over(

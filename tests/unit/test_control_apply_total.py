@@ -1,14 +1,14 @@
 """The state machine is total: any command in any order."""
 
+import json
 from dataclasses import replace
+from typing import get_args
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from pgbastion.control.apply import (
-    apply,
-)
+from pgbastion.control.apply import Outcome, apply
 from pgbastion.model import commands as cmd
 from pgbastion.model.cluster import (
     ClusterState,
@@ -149,6 +149,12 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
 )
 
 
+ODD_FIELDS: st.SearchStrategy[Command] = st.sampled_from(get_args(cmd.Command)).flatmap(
+    st.from_type
+)
+"""Every kind of command there is, also those of later releases, with any fields."""
+
+
 def check_state(before: ClusterState, after: ClusterState) -> None:
     """State what no entry may break."""
     assert after.epoch >= before.epoch
@@ -164,6 +170,29 @@ def check_state(before: ClusterState, after: ClusterState) -> None:
     if after.assignment is not None:
         assert after.opened is not None
         assert after.assignment.opened == (after.opened.epoch == after.epoch)
+
+
+KINDS = {command.__dataclass_fields__["kind"].default for command in get_args(Command)}
+
+
+@settings(max_examples=200)
+@given(
+    kind=st.sampled_from(sorted(KINDS)),
+    version=st.integers(-1, 3),
+    fields=st.dictionaries(
+        st.sampled_from(["epoch", "order", "member", "sync", "revision", "later"]),
+        st.none() | st.integers() | st.text(max_size=5) | st.lists(st.integers()),
+    ),
+)
+def test_every_kind_of_any_version_ends_in_a_state_and_an_outcome(
+    kind: str, version: int, fields: dict[str, object]
+) -> None:
+    """What a later release writes, an earlier one refuses with a reason."""
+    data = json.dumps({"v": version, "c": {**fields, "kind": kind}}).encode()
+    applied = apply(cluster_state(), 11, "", data)
+
+    check_state(cluster_state(), applied.state)
+    assert version == cmd.COMMAND_VERSION or applied.outcome is Outcome.MALFORMED
 
 
 @settings(max_examples=300)
@@ -192,6 +221,10 @@ class AnyCommands(RuleBasedStateMachine):
     @rule(command=COMMANDS, proposal=st.sampled_from(["", "p", "q"]))
     def any_command(self, command: Command, proposal: str) -> None:
         self.apply(command, proposal)
+
+    @rule(command=ODD_FIELDS)
+    def any_kind_with_any_fields(self, command: Command) -> None:
+        self.apply(command)
 
     @rule(number=st.integers(1, 4), witness=st.booleans())
     def fitting_join(self, number: int, *, witness: bool) -> None:

@@ -12,7 +12,6 @@ from pgbastion.model.cluster import (
     ClusterState,
     Order,
     OrderKind,
-    ReplicationMode,
 )
 from pgbastion.model.commands import Assign, Command, Revoke, Vouched
 from pgbastion.model.ids import Epoch, NodeId
@@ -27,6 +26,7 @@ from pgbastion.testing.views import (
     cluster_state,
     cluster_view,
     end,
+    in_async,
     member,
     node_name,
     opened,
@@ -204,8 +204,8 @@ def test_force_loses_nothing_where_somebody_has_everything() -> None:
 def test_in_async_force_accepts_a_lag_that_is_too_large() -> None:
     reports = received(primary_report(wal_end=end(1 << 30)), report(2), report(3))
     released = assignment(released=True)
-    forced = ordered(force=True, mode=ReplicationMode.ASYNC, assignment=released)
-    asked = ordered(force=False, mode=ReplicationMode.ASYNC, assignment=released)
+    forced = in_async(ordered(force=True, assignment=released))
+    asked = in_async(ordered(force=False, assignment=released))
 
     assert chosen(silent(forced, reports=reports)) == N2
     assert decide_cluster(silent(asked, reports=reports)).reason is Reason.LAG_TOO_LARGE
@@ -290,7 +290,7 @@ def test_an_estimate_needs_both_ends() -> None:
 
 
 def test_in_async_what_counts_is_the_distance() -> None:
-    state = cluster_state(mode=ReplicationMode.ASYNC)
+    state = in_async(cluster_state())
 
     assert loss(state, primary_report(), report(2)) is None
     assert loss(state, primary_report(wal_end=end(101)), report(2)) is not None

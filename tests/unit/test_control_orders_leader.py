@@ -12,7 +12,6 @@ from pgbastion.model.actions import (
 from pgbastion.model.cluster import (
     ClusterState,
     OrderOutcome,
-    ReplicationMode,
 )
 from pgbastion.model.commands import (
     Assign,
@@ -27,6 +26,7 @@ from pgbastion.testing.views import (
     assignment,
     cluster_view,
     end,
+    in_async,
     primary_report,
     raft_view,
     received,
@@ -129,7 +129,7 @@ def test_an_end_on_another_timeline_proves_nothing() -> None:
 
 
 def test_in_async_the_ordered_node_is_waited_for_until_it_has_everything() -> None:
-    state = replace(HANDED_OVER, mode=ReplicationMode.ASYNC)
+    state = in_async(HANDED_OVER)
     behind = received(report(2, wal_end=end(150)), report(3, wal_end=end(200)))
     there = received(report(2, wal_end=end(200)), report(3, wal_end=end(200)))
     view = cluster_view(state=state, reports=behind, at=AT, released_seen_ms=NOW_MS)

@@ -9,7 +9,7 @@ from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.node import decide_node
 from pgbastion.model import actions as act
 from pgbastion.model.actions import Propose
-from pgbastion.model.cluster import NOBODY, ClusterState, ReplicationMode, SyncSet
+from pgbastion.model.cluster import NOBODY, ClusterState, SyncSet
 from pgbastion.model.commands import Assign, Command, Pause, Revoke, Running
 from pgbastion.model.ids import Epoch, Incarnation
 from pgbastion.model.reasons import Reason
@@ -24,6 +24,7 @@ from pgbastion.testing.views import (
     cluster_state,
     cluster_view,
     holder_view,
+    in_async,
     lease_view,
     opened,
     primary_server,
@@ -232,7 +233,7 @@ def test_nothing_is_assigned_under_pause() -> None:
 
 
 def test_after_a_pause_the_wait_alone_frees_no_role_in_async() -> None:
-    state = replace(RESUMED, mode=ReplicationMode.ASYNC)
+    state = in_async(RESUMED)
     silent = cluster_view(state=state, raft=LONG_GONE)
     revoked = replace(state, assignment=assignment(revoked=True))
 

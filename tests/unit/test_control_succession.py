@@ -14,7 +14,7 @@ from pgbastion.model.actions import (
     Decision,
     Survey,
 )
-from pgbastion.model.cluster import NOBODY, ReplicationMode
+from pgbastion.model.cluster import NOBODY
 from pgbastion.model.ids import Epoch, Timeline
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import PostgresState
@@ -27,6 +27,7 @@ from pgbastion.testing.views import (
     cluster_state,
     cluster_view,
     end,
+    in_async,
     member,
     node_name,
     opened,
@@ -274,7 +275,7 @@ def test_who_is_no_member_any_more_is_not_assigned() -> None:
 
 
 def asynchronous(**changes: object) -> ClusterView:
-    state = replace(GIVEN_BACK, mode=ReplicationMode.ASYNC)
+    state = in_async(GIVEN_BACK)
     made = cluster_view(
         state=state,
         reports=received(
@@ -341,5 +342,5 @@ def test_in_async_who_may_not_be_promoted_is_not_assigned() -> None:
 
 
 def test_in_async_a_silent_holder_is_waited_out() -> None:
-    state = replace(REVOKED, mode=ReplicationMode.ASYNC)
+    state = in_async(REVOKED)
     assert reason(asynchronous(state=state, raft=raft_view())) is Reason.LEASE_MAY_RUN

@@ -98,10 +98,15 @@ def test_satisfies_is_what_every_confirming_set_says(
     assert satisfies(server, promise) == keeps(server, promise)
 
 
-def test_a_setting_that_breaks_the_promise_is_put_right_first() -> None:
-    """Somebody may have changed it by hand."""
-    step = next_sync_step(some(1, "ab"), NOBODY, some(1, "c"), confirmed=True)
-    assert step == SetServer(sync=some(1, "ab"))
+def test_a_setting_changed_by_hand_weakens_the_promise_and_is_mended_then() -> None:
+    """What was confirmed meanwhile may be on the primary's disk alone."""
+    wanted = some(1, "ab")
+    assert next_sync_step(wanted, NOBODY, wanted, confirmed=True) == SetReplicated(
+        sync=NOBODY
+    )
+    assert next_sync_step(NOBODY, NOBODY, wanted, confirmed=True) == SetServer(
+        sync=wanted
+    )
 
 
 def test_a_name_is_added_to_the_promise_before_the_setting() -> None:

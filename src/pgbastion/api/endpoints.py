@@ -16,6 +16,7 @@ from pgbastion.api.gossip import gossip
 from pgbastion.api.ordering import ORDERS
 from pgbastion.api.ports import Commands, Outcome
 from pgbastion.api.problems import bad_request
+from pgbastion.api.replicating import set_replication
 from pgbastion.api.vip import vip
 from pgbastion.model.ids import NodeId
 from pgbastion.model.snapshot import NodeSnapshot
@@ -125,4 +126,5 @@ CHANGES: Final[Mapping[tuple[str, str], Change]] = {
     ("POST", "/cluster/resume"): resume,
     ("POST", "/connections/drain"): connections.drain,
     ("POST", "/connections/undrain"): connections.undrain,
+    ("POST", "/cluster/replication"): set_replication,
 }

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
+from pgbastion.model.cluster import ReplicationMode
 from pgbastion.model.ids import NodeId
 from pgbastion.model.snapshot import NodeSnapshot
 
@@ -64,6 +65,15 @@ class Commands(Protocol):
 
     async def set_pause(self, *, paused: bool) -> Outcome:
         """Switch automatic actions off, or on again."""
+
+    async def set_replication(
+        self,
+        *,
+        mode: ReplicationMode | None,
+        sync_count: int | Literal["auto"] | None,
+        strict: bool | None,
+    ) -> Outcome:
+        """Change who confirms commits; None leaves a part as it is."""
 
     async def switch_over(
         self, to: NodeId | None, drain_ms: int | None, *, dry_run: bool

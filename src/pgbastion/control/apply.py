@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from pgbastion.control.apply_orders import (
+    apply_mode,
     apply_order,
-    apply_pause,
-    apply_running,
     settled_by,
 )
 from pgbastion.control.apply_settings import apply_parameters
@@ -47,6 +46,7 @@ from pgbastion.model.commands import (
     ScheduleOrder,
     SetFence,
     SetParameters,
+    SetReplication,
     SetSync,
     SettleOrder,
     Undecodable,
@@ -108,10 +108,8 @@ def _apply_command(state: ClusterState, command: Command) -> ClusterState | Outc
         return _apply_membership(state, command)
     if isinstance(command, SetParameters):
         return apply_parameters(state, command)
-    if isinstance(command, Pause):
-        return apply_pause(state, command)
-    if isinstance(command, Running):
-        return apply_running(state, command)
+    if isinstance(command, Pause | Running | SetReplication):
+        return apply_mode(state, command)
     if isinstance(command, GiveOrder | BeginOrder | SettleOrder):
         return apply_order(state, command)
     if isinstance(command, ScheduleOrder | Unschedule | SetFence):

@@ -13,14 +13,32 @@ from pgbastion.model.commands import (
     GiveOrder,
     Pause,
     Running,
+    SetReplication,
     SettleOrder,
 )
 from pgbastion.model.ids import NodeId, Revision
 
 ORDERS_MAX: Final = 50
+SYNC_COUNT_MAX: Final = 31
+"""One fewer than a cluster has members at most."""
 DRAIN_MAX_MS: Final = 86_400_000
 
 OrderCommand = GiveOrder | BeginOrder | SettleOrder
+
+
+def apply_mode(
+    state: ClusterState, command: Pause | Running | SetReplication
+) -> ClusterState | Outcome:
+    """Take a change of how the whole cluster works."""
+    match command:
+        case Pause():
+            return apply_pause(state, command)
+        case Running():
+            return apply_running(state, command)
+        case SetReplication():
+            return apply_replication(state, command)
+        case _:
+            assert_never(command)
 
 
 def apply_pause(state: ClusterState, command: Pause) -> ClusterState | Outcome:
@@ -34,6 +52,32 @@ def apply_pause(state: ClusterState, command: Pause) -> ClusterState | Outcome:
         revision=Revision(state.revision + 1),
         paused=command.paused,
         pause_revision=command.pause_revision,
+    )
+
+
+def apply_replication(
+    state: ClusterState, command: SetReplication
+) -> ClusterState | Outcome:
+    """Change who confirms commits; what is promised stays until the holder changes it.
+
+    An assignment that was decided before is refused after it: it may have counted on
+    other rules.
+    """
+    if command.replication_revision != state.replication_revision + 1:
+        return Outcome.STALE_REVISION
+    count = command.sync_count
+    if count is not None and not 0 <= count <= SYNC_COUNT_MAX:
+        return Outcome.SENSELESS
+    wanted = (command.mode, count, command.strict)
+    if wanted == (state.mode, state.sync_count, state.strict):
+        return Outcome.NO_CHANGE
+    return replace(
+        state,
+        revision=Revision(state.revision + 1),
+        replication_revision=command.replication_revision,
+        mode=command.mode,
+        sync_count=count,
+        strict=command.strict,
     )
 
 

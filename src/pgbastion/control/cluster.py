@@ -21,6 +21,7 @@ from pgbastion.control.survey import (
     counted,
     hold_every_commit,
     reached_end,
+    surveys,
 )
 from pgbastion.control.wishes import decide_wish
 from pgbastion.model.actions import (
@@ -36,7 +37,6 @@ from pgbastion.model.cluster import (
     Member,
     OrderOutcome,
     Policy,
-    ReplicationMode,
 )
 from pgbastion.model.commands import Assign, Revoke, SettleOrder, Vouched
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
@@ -179,7 +179,7 @@ def _decide_on_holder(view: ClusterView, policy: Policy, held: Assignment) -> De
     waiting = _wait(view, held, max(lease_ends_ms(view, policy), patience_ms))
     if waiting is not None:
         return waiting
-    if view.state.mode is ReplicationMode.ASYNC and not heeds_lease(view.state):
+    if not surveys(view.state) and not heeds_lease(view.state):
         return Decision(Reason.PAUSE_MAY_LAST_THERE, detail=held.node)
     revoke = Revoke(epoch=held.epoch, cause=Reason.LEASE_RAN_OUT, at=view.at)
     return Decision(
@@ -250,7 +250,7 @@ def _decide_succession(view: ClusterView, policy: Policy, held: Assignment) -> D
         waiting = _wait(view, held, lease_ends_ms(view, policy))
         if waiting is not None:
             return waiting
-    if view.state.mode is ReplicationMode.ASYNC:
+    if not surveys(view.state):
         if not (held.released or held.vouched or heeds_lease(view.state)):
             return Decision(Reason.PAUSE_MAY_LAST_THERE, detail=held.node)
         return _choose_without_survey(view, held)

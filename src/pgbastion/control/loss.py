@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from pgbastion.control.orders import barred_from_role
-from pgbastion.control.survey import hold_every_commit
-from pgbastion.model.cluster import ClusterState, ReplicationMode
+from pgbastion.control.survey import hold_every_commit, surveys
+from pgbastion.model.cluster import ClusterState
 from pgbastion.model.ids import DataId, NodeId
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.views import Received, SurveyAnswer
@@ -62,7 +62,7 @@ def possible_loss(
     living = living_answers(
         state, {n: r for n, r in reports.items() if r.at_ms >= fresh_since_ms}
     )
-    surveyed = state.mode is not ReplicationMode.ASYNC
+    surveyed = surveys(state)
     if surveyed and hold_every_commit(state, living):
         return None
     held = state.assignment

@@ -1,5 +1,6 @@
 """The steps of a node that runs the primary, or did until a moment ago."""
 
+from collections.abc import Mapping
 from typing import Final, assert_never
 
 from pgbastion.control.node_rules import (
@@ -34,6 +35,7 @@ from pgbastion.model.commands import Opened, SetSync
 from pgbastion.model.ids import standby_name
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import PostgresState, ReplicationRow
+from pgbastion.model.trouble import Trouble
 from pgbastion.model.views import NodeView, PostgresView
 
 CONFIRM_AGAIN_MS: Final = 50
@@ -42,6 +44,16 @@ CHECKPOINT_AFTER_MS: Final = 300
 """How long the first clients of a new primary have its disks for themselves."""
 SYNC_LAG_MAX_BYTES: Final = 16 << 20
 """A standby further behind would hold commits up if it became synchronous."""
+
+
+HUNG: Final[Mapping[Trouble | None, Reason]] = {
+    Trouble.POSTMASTER_SILENT: Reason.POSTMASTER_HUNG,
+    Trouble.BACKENDS_SILENT: Reason.BACKENDS_HUNG,
+    Trouble.DISK_SILENT: Reason.DISK_HUNG,
+    Trouble.DISK_FAILED: Reason.DISK_FAILED,
+    Trouble.DISK_FULL: Reason.DISK_FULL,
+}
+"""Why a server without evidence is killed, where it can be told."""
 
 
 def check_promoted(view: NodeView) -> Decision | None:
@@ -61,8 +73,9 @@ def check_answers(view: NodeView) -> Decision | None:
     """Kill a server that hangs: nobody waits for the end of its lease."""
     if view.now_ms < answers_deadline_ms(view):
         return None
-    kill = StopPostgres(mode=StopMode.KILL, reason=Reason.POSTGRES_HUNG)
-    return Decision(Reason.POSTGRES_HUNG, (kill,))
+    reason = HUNG.get(view.trouble, Reason.POSTGRES_HUNG)
+    kill = StopPostgres(mode=StopMode.KILL, reason=reason)
+    return Decision(reason, (kill,))
 
 
 def answers_deadline_ms(view: NodeView) -> int:
@@ -128,7 +141,8 @@ def keep_sync(view: NodeView) -> Decision | None:
         # The server's setting must not move while a promise is still on its way.
         return _promise(view, opened.sync)
     streaming, kept, wake_ms = _present(view, opened.sync)
-    desired = desired_set(view.state, streaming, kept)
+    absent = _eligible(view) if view.state.strict else ()
+    desired = desired_set(view.state, streaming, kept, absent=absent)
     step = next_sync_step(
         opened.sync,
         view.postgres.server_sync,
@@ -137,7 +151,7 @@ def keep_sync(view: NodeView) -> Decision | None:
     )
     match step:
         case InForce():
-            return None
+            return _reword(view, opened.sync)
         case SetServer(sync=sync):
             action = ApplySyncSet(sync=sync)
             return Decision(Reason.CHANGING_SYNC_SET, (action,), detail=_say(sync))
@@ -150,6 +164,17 @@ def keep_sync(view: NodeView) -> Decision | None:
             return Decision(Reason.CONFIRMING_SYNC_SET, (confirm,), wake)
         case _:
             assert_never(step)
+
+
+def _reword(view: NodeView, sync: SyncSet) -> Decision | None:
+    """Write the set anew after a change between ``sync`` and ``quorum``.
+
+    Both promise the same: each commit was flushed by so many of these names.
+    """
+    if not view.postgres.sync_reworded:
+        return None
+    action = ApplySyncSet(sync=sync)
+    return Decision(Reason.CHANGING_SYNC_SET, (action,), detail=view.state.mode)
 
 
 def _promise(view: NodeView, sync: SyncSet) -> Decision:
@@ -241,7 +266,9 @@ def after_crash(view: NodeView) -> Decision | None:
     A restart in place goes first for as long as the operator allows.
     """
     if view.now_ms >= restart_until_ms(view) and standbys_have_everything(view):
-        return give_back(view, Reason.CRASHED_STANDBY_READY)
+        full = view.trouble is Trouble.DISK_FULL
+        why = Reason.DISK_FULL if full else Reason.CRASHED_STANDBY_READY
+        return give_back(view, why)
     if view.postgres.start_failures >= START_FAILURES_MAX:
         return give_back(view, Reason.RELEASING)
     return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pgbastion.control.orders import is_ordered
-from pgbastion.control.survey import counted
+from pgbastion.control.survey import counted, surveys
 from pgbastion.control.wishes import must_stop
 from pgbastion.model.actions import (
     Action,
@@ -20,7 +20,7 @@ from pgbastion.model.actions import (
     StartStandby,
     StopPostgres,
 )
-from pgbastion.model.cluster import ClusterState, ReplicationMode
+from pgbastion.model.cluster import ClusterState
 from pgbastion.model.ids import standby_name
 from pgbastion.model.reasons import Reason
 from pgbastion.model.views import NodeView, SurveyAnswer
@@ -84,7 +84,7 @@ def cannot_acknowledge(state: ClusterState, answers: Sequence[SurveyAnswer]) -> 
     or so many of its synchronous standbys are cut that no commit finds enough.
     """
     held, opened = state.assignment, state.opened
-    if held is None or opened is None or state.mode is ReplicationMode.ASYNC:
+    if held is None or opened is None or not surveys(state):
         return False
     if opened.epoch != held.epoch:
         return True

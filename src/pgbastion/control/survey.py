@@ -5,9 +5,19 @@ Source: docs/explanation/lease.md, "Revocation and survey".
 
 from collections.abc import Collection, Iterable, Sequence
 
-from pgbastion.model.cluster import ClusterState
+from pgbastion.model.cluster import ClusterState, ReplicationMode
 from pgbastion.model.ids import NodeId, standby_name
 from pgbastion.model.views import SurveyAnswer
+
+
+def surveys(state: ClusterState) -> bool:
+    """Tell whether the next primary has to be surveyed for acknowledged commits.
+
+    The mode says what is wanted; after a change to ``async`` the old promise is in
+    force until its holder has taken it back.
+    """
+    promised = state.opened is not None and state.opened.sync.num_sync > 0
+    return promised or state.mode is not ReplicationMode.ASYNC
 
 
 def counted(answers: Iterable[SurveyAnswer]) -> tuple[SurveyAnswer, ...]:

@@ -6,10 +6,11 @@ before the server's setting and strengthened after it.
 Source: docs/explanation/lease.md, "Changing the set".
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pgbastion.model.cluster import NOBODY, ClusterState, ReplicationMode, SyncSet
+from pgbastion.model.ids import standby_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,11 @@ def wanted_count(state: ClusterState) -> int:
 
 
 def desired_set(
-    state: ClusterState, streaming: Iterable[str], kept: Iterable[str]
+    state: ClusterState,
+    streaming: Iterable[str],
+    kept: Iterable[str],
+    *,
+    absent: Collection[str] = (),
 ) -> SyncSet:
     """Return the set that should be in force.
 
@@ -66,9 +71,11 @@ def desired_set(
         state: Mode, count and strictness.
         streaming: Standby names that stream and may be synchronous.
         kept: Names in force now that must not leave yet, streaming or not.
+        absent: Names that may be synchronous and do not stream: strict, commits wait
+            for them while there is nobody else.
     """
     count = wanted_count(state)
-    names = tuple(sorted({*streaming, *kept}))
+    names = in_order(state, {*streaming, *kept})
     if count == 0:
         return NOBODY
     if len(names) >= count:
@@ -76,8 +83,24 @@ def desired_set(
     if state.strict:
         # Nobody new can replace who is missing: commits wait for the old names.
         old = state.opened.sync if state.opened else NOBODY
-        return old if old.num_sync else SyncSet(names=names, num_sync=len(names))
+        if old.num_sync:
+            return old
+        names = names or in_order(state, absent)
+        return SyncSet(names=names, num_sync=min(count, len(names)))
     return SyncSet(names=names, num_sync=len(names))
+
+
+def in_order(state: ClusterState, names: Collection[str]) -> tuple[str, ...]:
+    """Return the names in the order in which ``sync`` prefers them.
+
+    By the operator's priority, then by name; ``quorum`` knows no order.
+    """
+    priority = {
+        standby_name(m.name, m.data_id): -m.failover_priority
+        for m in state.servers
+        if m.data_id is not None and state.mode is ReplicationMode.SYNC
+    }
+    return tuple(sorted(names, key=lambda name: (priority.get(name, 0), name)))
 
 
 def satisfies(server: SyncSet | None, promise: SyncSet) -> bool:
@@ -104,7 +127,9 @@ def next_sync_step(
             and its members have flushed past the instant at which it was.
     """
     if not satisfies(server, replicated):
-        return SetServer(sync=replicated)
+        # Changed by hand: what was confirmed since may be on the primary's disk alone,
+        # so the promise is weakened before anything else; then the setting is mended.
+        return SetReplicated(sync=_weakened(replicated, server, desired))
     if server != desired:
         if satisfies(desired, replicated):
             return SetServer(sync=desired)

@@ -14,8 +14,10 @@ from pgbastion.clock import NS_PER_MS, boottime_ms
 from pgbastion.errors import PgBastionError
 from pgbastion.ha.flushing import Flushing
 from pgbastion.ha.ports import Database, DataFacts, Guard, GuardFacts, ServerFacts
+from pgbastion.ha.warnings import Warnings
 from pgbastion.model.cluster import ClusterState, SyncSet
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline, standby_name
+from pgbastion.model.trouble import Trouble
 from pgbastion.model.views import DataView, PostgresView, Received, RejoinView
 from pgbastion.model.wal import Lsn, WalEnd
 from pgbastion.observe.logging import get_logger
@@ -83,6 +85,9 @@ class Observer:
         self.start_failed_ms = 0
         self.answers = False
         """Whether the server answered when it was last asked."""
+        self.trouble: Trouble | None = None
+        """What did not answer or write when the server was last asked."""
+        self._warnings = Warnings()
         self._ended_ms = 0
         self.hurry = False
 
@@ -130,6 +135,9 @@ class Observer:
         if server.evidence_ns is not None:
             self._on_evidence(server.evidence_ns)
         self.answers = server.answered
+        self._note_trouble(server.trouble)
+        if server.vitals is not None:
+            self._warnings.look(server.vitals)
         if not server.answered:
             log.state("server", "server_silent", reason=server.reason)
             self._on_change()
@@ -139,6 +147,10 @@ class Observer:
         if self._server_pid != facts.pid:
             self.start_failures = 0
         self._server, self._server_pid = server, facts.pid
+        if server.sync_foreign:
+            # What it has now is the truth that the next decision looks at.
+            log.warning("sync_setting_changed_by_hand", setting=server.sync_text)
+            self._confirmed = self._applied = None
         if server.in_recovery is False and server.wal_end is not None:
             rows = [row for row in server.replication if row.streaming]
             self._flushing.note(rows, server.wal_end.lsn, boottime_ms())
@@ -146,6 +158,15 @@ class Observer:
         elif facts.asked_ns and not self.promote_asked_pid:
             await self._guard.answered()
         self._on_change()
+
+    def _note_trouble(self, trouble: Trouble | None) -> None:
+        if trouble is self.trouble:
+            return
+        self.trouble = trouble
+        if trouble is None:
+            log.info("trouble_over")
+        else:
+            log.warning("trouble", what=trouble, meaning=trouble.sentence)
 
     async def _note_promotion(self, facts: GuardFacts, end: WalEnd) -> None:
         if self._promotion is not None and self._promotion.pid == facts.pid:
@@ -271,6 +292,7 @@ class Observer:
             started_ms=started_ms,
             server_sync=sync,
             sync_confirmed=sync is not None and self._confirmed == sync,
+            sync_reworded=server.sync_reworded,
             replication=server.replication,
             slots=server.slots,
             checkpointed=end is not None and server.checkpoint_timeline == end.timeline,

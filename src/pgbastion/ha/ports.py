@@ -13,6 +13,7 @@ from pgbastion.model.cluster import Member, SyncSet
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.report import ReplicationRow, Vitals
 from pgbastion.model.settings import NodeSettings
+from pgbastion.model.trouble import Trouble
 from pgbastion.model.views import AgeAnswer, RejoinView, SurveyAnswer
 from pgbastion.model.wal import Lsn, WalEnd
 
@@ -163,6 +164,14 @@ class ServerFacts:
     slots: tuple[NodeId, ...] | None = None
     sync_setting: SyncSet | None = None
     """None: it names nobody who exists."""
+    trouble: Trouble | None = None
+    """What does not answer or write."""
+    sync_text: str = ""
+    """The same as the server has it."""
+    sync_foreign: bool = False
+    """It is not the one that was put into force before: somebody else changed it."""
+    sync_reworded: bool = False
+    """The mode has changed since it was written: other words for the same set."""
     pending_restart: tuple[str, ...] = ()
     """Settings that wait for a restart, as far as they were asked for."""
     vitals: Vitals | None = None

@@ -258,6 +258,8 @@ class ClusterState:
     sync_count: int | None = None
     """None: half of the PostgreSQL nodes, rounded down."""
     strict: bool = False
+    replication_revision: int = 0
+    """Raised by each change of mode, count or strictness."""
     assignment: Assignment | None = None
     opened: OpenedEpoch | None = None
     later_timelines: tuple[Timeline, ...] = ()

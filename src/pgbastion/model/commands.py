@@ -168,6 +168,23 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetReplication:
+    """An operator changes who confirms commits.
+
+    The set in force follows step by step: the holder weakens its promise before the
+    server's setting, and strengthens it after that.
+    """
+
+    replication_revision: int
+    """One above the state's: what was decided on an older one is refused."""
+    mode: ReplicationMode
+    sync_count: int | None
+    strict: bool
+    at: str
+    kind: Literal["set_replication"] = "set_replication"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """The holder knows that no pause is on: from now on it heeds its lease."""
 
@@ -276,6 +293,7 @@ Command = (
     | Revoke | Pause | Running | GiveOrder | BeginOrder | SettleOrder
     | Vouched | ScheduleOrder | Unschedule | SetFence
     | SetParameters | NoteOutage
+    | SetReplication
 )  # fmt: skip
 
 

@@ -71,6 +71,11 @@ class Reason(StrEnum):
     CHECKPOINT_AFTER_PROMOTION = "checkpoint_after_promotion"
     PRIMARY_RUNNING = "primary_running"
     POSTGRES_HUNG = "postgres_hung"
+    POSTMASTER_HUNG = "postmaster_hung"
+    BACKENDS_HUNG = "backends_hung"
+    DISK_HUNG = "disk_hung"
+    DISK_FAILED = "disk_failed"
+    DISK_FULL = "disk_full"
     CRASHED_STANDBY_READY = "crashed_standby_ready"
     RESTARTING_IN_PLACE = "restarting_in_place"
     STOPPING_AS_REVOKED = "stopping_as_revoked"
@@ -162,6 +167,11 @@ SENTENCES: dict[Reason, str] = {
     Reason.CHECKPOINT_AFTER_PROMOTION: "a checkpoint lets former primaries rewind",
     Reason.PRIMARY_RUNNING: "PostgreSQL runs as the primary of this epoch",
     Reason.POSTGRES_HUNG: "PostgreSQL or its disk was silent for too long",
+    Reason.POSTMASTER_HUNG: "the server took no new connection for too long",
+    Reason.BACKENDS_HUNG: "the server's sessions were silent for too long",
+    Reason.DISK_HUNG: "an fsync of the server's disk did not return for too long",
+    Reason.DISK_FAILED: "the server's disk could not be written for too long",
+    Reason.DISK_FULL: "the server's disk is full",
     Reason.CRASHED_STANDBY_READY: "PostgreSQL died and a synchronous standby is ready",
     Reason.RESTARTING_IN_PLACE: "PostgreSQL died, no standby has everything: restart",
     Reason.STOPPING_AS_REVOKED: "the epoch was revoked",

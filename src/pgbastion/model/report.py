@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pgbastion.model.addresses import AddressReport
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.settings import NodeSettings
+from pgbastion.model.trouble import Trouble
 from pgbastion.model.wal import Lsn, WalEnd
 
 REPORT_VERSION: Final = 1
@@ -132,6 +133,8 @@ class NodeReport:
     following: NodeId | None = None
     streaming: bool = False
     replication: tuple[ReplicationRow, ...] = ()
+    trouble: Trouble | None = None
+    """What did not answer or write when its server was last asked."""
     answers: bool = False
     """Whether its server answered when it was last asked: one that is frozen, or waits
     for its disk after a kill, claims nothing."""

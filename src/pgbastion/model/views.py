@@ -19,6 +19,7 @@ from pgbastion.model.ids import (
     Timeline,
 )
 from pgbastion.model.report import NodeReport, ReplicationRow
+from pgbastion.model.trouble import Trouble
 from pgbastion.model.wal import Lsn, WalEnd
 
 START_MAX_MS: Final = 60_000
@@ -186,6 +187,8 @@ class PostgresView:
     started_ms: int = 0
     server_sync: SyncSet | None = None
     """The set in the server's setting; None: it names nobody who exists."""
+    sync_reworded: bool = False
+    """The same set has to be written in other words: the mode has changed."""
     sync_confirmed: bool = False
     """Whether that is effective in every walsender, and flushed past since."""
     replication: tuple[ReplicationRow, ...] = ()
@@ -250,6 +253,8 @@ class NodeView:
     postgres: PostgresView
     reports: Mapping[NodeId, Received]
     limits: Limits
+    trouble: Trouble | None = None
+    """What did not answer or write when the server was last asked."""
     job: str | None = None
     """The long step that is under way."""
     job_failed: str | None = None

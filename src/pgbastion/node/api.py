@@ -5,7 +5,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 from pgbastion._build import COMMIT, VERSION
 from pgbastion.api.bodies import Settings
@@ -18,7 +18,7 @@ from pgbastion.ha.host import Host
 from pgbastion.ha.loop import Loop
 from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.actions import Decision
-from pgbastion.model.cluster import Member
+from pgbastion.model.cluster import Member, ReplicationMode
 from pgbastion.model.commands import Pause
 from pgbastion.model.ids import Epoch, MemberId, NodeId
 from pgbastion.model.snapshot import (
@@ -38,6 +38,7 @@ from pgbastion.node.forwarding import forward
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.proxying import Maintenance, counts_of, sessions_of
+from pgbastion.node.replication import change_replication
 from pgbastion.node.wishing import CAUSE
 from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
@@ -251,6 +252,18 @@ class NodeCommands:
             )
         log.info("pause_set", paused=paused)
         return Done(facts={"paused": paused, "changed": outcome is Applied.OK})
+
+    async def set_replication(
+        self,
+        *,
+        mode: ReplicationMode | None,
+        sync_count: int | Literal["auto"] | None,
+        strict: bool | None,
+    ) -> Outcome:
+        """Change who confirms commits."""
+        return await change_replication(
+            self._host, mode=mode, sync_count=sync_count, strict=strict, at=_now()
+        )
 
     async def switch_over(
         self, to: NodeId | None, drain_ms: int | None, *, dry_run: bool = False

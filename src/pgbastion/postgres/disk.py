@@ -26,6 +26,7 @@ class DiskAnswer:
     answered_ns: int | None
     """None: it is still under way."""
     error: str | None = None
+    errno: int | None = None
     free_bytes: Mapping[str, int] | None = None
     size_bytes: Mapping[str, int] | None = None
     """Both by directory: the data's first, then that of WAL on a disk of its own."""
@@ -98,6 +99,7 @@ class DiskWorker:
             sent_ns=sent_ns,
             answered_ns=boottime_ns(),
             error=None if error is None else str(error),
+            errno=number if isinstance(number := answer.get("errno"), int) else None,
             free_bytes=free if isinstance(free, dict) else None,
             size_bytes=size if isinstance(size, dict) else None,
         )

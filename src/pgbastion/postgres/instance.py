@@ -43,6 +43,7 @@ from pgbastion.postgres.standby import Standby, Unknown
 from pgbastion.postgres.standing import Standing
 from pgbastion.postgres.stranger import Stranger
 from pgbastion.postgres.sync_change import SyncChange
+from pgbastion.postgres.trouble import Doctor
 from pgbastion.postgres.vitals import vitals
 
 HISTORY_MAX: Final = 64
@@ -107,6 +108,7 @@ class Instance:
         )
         self._disk = DiskWorker(paths, self.files)
         self._probe = Probe(address, self._disk)
+        self._doctor = Doctor.at(address, deadline_s=bounds.look_s)
         self._standby = Standby(paths, address, self.files, self.config, self.mark)
         self._primary = Primary(address, self.config)
         self._sync = SyncChange(self._primary)
@@ -279,6 +281,7 @@ class Instance:
     async def _forget(self) -> None:
         """Close what belongs to an earlier server: it must not tell old truth."""
         await self._probe.close()
+        await self._doctor.forget()
         await self._standby.close()
         await self._primary.close()
         self._sync.forget()
@@ -292,12 +295,14 @@ class Instance:
         """Ask the running server and its disks."""
         result = await self._probe.look(deadline_s=self._bounds.look_s)
         facts = result.facts
+        trouble, evidence_ns = self._doctor.judge(result)
         if facts is None:
             return ServerFacts(
                 sent_ns=result.sent_ns,
                 answered=False,
                 reason=result.reason,
-                evidence_ns=result.evidence_ns,
+                evidence_ns=evidence_ns,
+                trouble=trouble,
             )
         self._timeline = facts.timeline or self._timeline or facts.checkpoint_timeline
         rows: tuple[ReplicationRow, ...] = ()
@@ -312,7 +317,8 @@ class Instance:
             sent_ns=result.sent_ns,
             answered=True,
             reason=result.reason,
-            evidence_ns=result.evidence_ns,
+            evidence_ns=evidence_ns,
+            trouble=trouble,
             in_recovery=facts.in_recovery,
             wal_end=WalEnd(timeline=self._timeline, lsn=lsn),
             replay_lsn=facts.replay_lsn if facts.in_recovery else facts.flush_lsn,
@@ -323,7 +329,7 @@ class Instance:
             pending_restart=stand.pending_restart,
             settings=replace(self._settings, limits=stand.limits),
             vitals=vitals(result, self._all_slots),
-            sync_setting=render.parse_sync_names(facts.sync_names),
+            **self._sync.facts(self.mode, facts.sync_names, result.sent_ns),
         )
 
     async def _warm(self) -> None:

@@ -130,6 +130,8 @@ class Primary:
         None names nobody who exists: commits wait. `sync_effect` tells when it holds.
         """
         await self._config.write_volatile(Volatile(mode=mode, sync=sync), data_id)
+        # What ALTER SYSTEM wrote is read after ours.
+        await self._config.sanitise()
         await self.reload()
 
     async def reload(self) -> None:
@@ -153,7 +155,7 @@ class Primary:
             deadline_s=DEADLINE_S,
         )
         members: Collection[str] = ()
-        if sync is not None and sync.num_sync > 0 and mode is not ReplicationMode.ASYNC:
+        if sync is not None and sync.num_sync > 0:
             members = sync.names
         return judge_effect(
             sync_names(mode, sync), rows[0][0], members, await self.senders()

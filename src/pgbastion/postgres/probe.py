@@ -94,6 +94,8 @@ class ProbeResult:
     """What a new connection was told, if one was tried."""
     postmaster_silent: bool = False
     """A new connection was tried and got no answer."""
+    session_answered: bool = True
+    """Whether the warm session, or whoever refused one, answered."""
 
 
 class Probe:
@@ -132,6 +134,7 @@ class Probe:
             disk=checked,
             postmaster=greeted,
             postmaster_silent=fresh and greeted is None,
+            session_answered=answer.alive,
         )
 
     async def close(self) -> None:

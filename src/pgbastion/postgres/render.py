@@ -133,7 +133,7 @@ def sync_names(mode: ReplicationMode, sync: SyncSet | None) -> str:
     """
     if sync is None:
         return f"ANY 1 ({quote_identifier(NOBODY_NAME)})"
-    if mode is ReplicationMode.ASYNC or sync.num_sync == 0:
+    if sync.num_sync == 0:
         return ""
     word = "FIRST" if mode is ReplicationMode.SYNC else "ANY"
     names = ",".join(quote_identifier(name) for name in sync.names)
@@ -143,16 +143,17 @@ def sync_names(mode: ReplicationMode, sync: SyncSet | None) -> str:
 def parse_sync_names(names: str) -> SyncSet | None:
     """Read ``synchronous_standby_names`` as we write it; None: it names nobody real.
 
-    A setting of another form is nobody's promise either: it is replaced.
+    A setting of another form was written by somebody else: who confirms under it, a
+    ``*`` for example, is nobody that anything was promised of.
     """
-    if names == "":
-        return NOBODY
     match = _SYNC_NAMES.fullmatch(names)
     if match is None:
-        return None
+        return NOBODY
     members = tuple(re.findall(r'"((?:[^"]|"")*)"', match[2]))
-    if not members or NOBODY_NAME in members:
+    if NOBODY_NAME in members:
         return None
+    if not 0 < int(match[1]) <= len(members):
+        return NOBODY
     return SyncSet(names=members, num_sync=int(match[1]))
 
 

@@ -1,9 +1,25 @@
 """One change of the primary's synchronous set, from the setting to its effect."""
 
+from typing import Final, TypedDict
+
+from pgbastion.clock import boottime_ns
 from pgbastion.model.cluster import ReplicationMode, SyncSet
 from pgbastion.model.ids import DataId
 from pgbastion.model.wal import Lsn
 from pgbastion.postgres.primary import Primary
+from pgbastion.postgres.render import parse_sync_names, sync_names
+
+SETTLED_NS: Final = 200_000_000
+"""How long after a setting took effect every session surely reads it."""
+
+
+class SyncFacts(TypedDict):
+    """What the server's setting says; fields of `ha.ports.ServerFacts`."""
+
+    sync_setting: SyncSet | None
+    sync_text: str
+    sync_foreign: bool
+    sync_reworded: bool
 
 
 class SyncChange:
@@ -15,9 +31,10 @@ class SyncChange:
 
     def forget(self) -> None:
         """Forget what an earlier server was told."""
-        self._sync: SyncSet | None = None
+        self._wanted: tuple[ReplicationMode, SyncSet] | None = None
         self._ends_older = False
         self._position: Lsn | None = None
+        self._effective_ns: int | None = None
 
     async def apply(self, mode: ReplicationMode, sync: SyncSet, own: DataId) -> bool:
         """Put the set into the setting; tell whether it is effective everywhere.
@@ -25,19 +42,51 @@ class SyncChange:
         Effective: every walsender goes by it, and as many of its members as have to
         confirm a commit have flushed what was written since.
         """
-        if self._sync != sync:
-            raised = self._sync is not None and sync.num_sync > self._sync.num_sync
+        before = self._wanted
+        if before != (mode, sync):
+            raised = before is not None and sync.num_sync > before[1].num_sync
             await self._primary.set_sync(mode, sync, own)
-            self._sync, self._ends_older, self._position = sync, raised, None
+            self.forget()
+            self._wanted, self._ends_older = (mode, sync), raised
         effect = await self._primary.sync_effect(mode, sync)
         if not effect.effective:
             return False
+        if self._effective_ns is None:
+            self._effective_ns = boottime_ns()
         if self._ends_older:
             # The number does not show in a walsender; a new one knows it.
             await self._primary.end_older_walsenders(sync.names)
             self._ends_older = False
             return False
         return sync.num_sync == 0 or await self._has_flushed(sync)
+
+    def facts(self, mode: ReplicationMode, text: str, sent_ns: int) -> SyncFacts:
+        """Judge what the server said of its setting.
+
+        Args:
+            mode: What the cluster wants now.
+            text: What the server has.
+            sent_ns: When it was asked.
+        """
+        sync = parse_sync_names(text)
+        named = sync is not None and sync.num_sync > 0
+        return {
+            "sync_setting": sync,
+            "sync_text": text,
+            "sync_foreign": self._notice(text, sent_ns),
+            "sync_reworded": named and text != sync_names(mode, sync),
+        }
+
+    def _notice(self, names: str, sent_ns: int) -> bool:
+        """Tell whether somebody else has changed the setting; then forget our own."""
+        if self._wanted is None or self._effective_ns is None:
+            return False
+        if sent_ns < self._effective_ns + SETTLED_NS:
+            return False
+        if names == sync_names(*self._wanted):
+            return False
+        self.forget()
+        return True
 
     async def _has_flushed(self, sync: SyncSet) -> bool:
         if self._position is None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from pgbastion.model.cluster import (
+    NOBODY,
     Assignment,
     ClusterState,
     Member,
@@ -135,6 +136,13 @@ def cluster_state(*, servers: int = 3, **changes: object) -> ClusterState:
         highest_timeline=Timeline(4),
     )
     return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def in_async(state: ClusterState) -> ClusterState:
+    """Return the state in ``async``, where nothing is promised any more."""
+    last = state.opened
+    degraded = replace(last, sync=NOBODY) if last is not None else None
+    return replace(state, mode=ReplicationMode.ASYNC, opened=degraded)
 
 
 def end(lsn: int, timeline: int = 4) -> WalEnd:

@@ -42,6 +42,32 @@ def resume(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None
 
 
 @commands.command()
+def replication(
+    config: ConfigOption = DEFAULT_CONFIG,
+    mode: Annotated[
+        str | None, typer.Option(help="async, sync (the first by order) or quorum.")
+    ] = None,
+    sync_count: Annotated[
+        str | None, typer.Option(help="How many standbys confirm a commit, or auto.")
+    ] = None,
+    strict: Annotated[
+        bool | None,
+        typer.Option(help="Whether commits rather wait than go on alone."),
+    ] = None,
+    url: UrlOption = None,
+) -> None:
+    """Change who confirms a commit before the client hears of it, or tell who does.
+
+    The set in force follows in safe steps, while clients go on writing.
+    """
+    from pgbastion.cli.replication import change, tell
+
+    wanted = {"mode": mode, "sync_count": sync_count, "strict": strict}
+    body = {k: v for k, v in wanted.items() if v is not None}
+    print(change(config, url, body) if body else tell(config, url))
+
+
+@commands.command()
 def switchover(
     config: ConfigOption = DEFAULT_CONFIG,
     to: Annotated[

@@ -51,6 +51,16 @@ UNREACHED_REASONS: Final[dict[Reason, str]] = {
     Reason.ARMING: "arming and promoting are one decision, which says promoting",
     Reason.EARLIER_EPOCH_RUNS: DEFENCE,
     Reason.WRONG_TIMELINE: DEFENCE,
+    **dict.fromkeys(
+        (
+            Reason.POSTMASTER_HUNG,
+            Reason.BACKENDS_HUNG,
+            Reason.DISK_HUNG,
+            Reason.DISK_FAILED,
+            Reason.DISK_FULL,
+        ),
+        "a model that hangs does not tell what of it: checked with a real server",
+    ),
     Reason.DIVERGED: "rare: checked by tests with a real server",
 }
 """Reasons that a run need not reach, and why."""

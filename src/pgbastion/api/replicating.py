@@ -1,0 +1,38 @@
+"""Who confirms commits, changed by a request."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from pgbastion.api.bodies import Body
+from pgbastion.api.ports import Commands, Outcome
+from pgbastion.api.problems import bad_request
+from pgbastion.model.cluster import ReplicationMode
+
+
+class SetReplication(Body):
+    """Who confirms a commit; what is left out stays as it is."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"mode": "quorum", "sync_count": "auto"}]}
+    )
+    mode: Literal["async", "sync", "quorum"] | None = Field(
+        None, description="async (nobody), sync (the first by order) or quorum (any)."
+    )
+    sync_count: Annotated[int, Field(ge=0, le=31)] | Literal["auto"] | None = Field(
+        None, description="How many standbys confirm; auto: half the PostgreSQL nodes."
+    )
+    strict: bool | None = Field(
+        None, description="Whether commits rather wait than go on alone."
+    )
+
+
+async def set_replication(commands: Commands, body: SetReplication) -> Outcome:
+    """Change who confirms commits; the set in force follows in safe steps."""
+    if body.mode is None and body.sync_count is None and body.strict is None:
+        raise bad_request("nothing to change is named", body.usage())
+    return await commands.set_replication(
+        mode=None if body.mode is None else ReplicationMode(body.mode),
+        sync_count=body.sync_count,
+        strict=body.strict,
+    )
