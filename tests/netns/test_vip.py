@@ -1,31 +1,25 @@
 """The manager of virtual addresses on a host of its own, with a client beside it."""
 
 import asyncio
-import json
 import socket
-import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pgbastion.bench.lab.network import CLIENT, Namespaces
 from pgbastion.clock import boottime_ns
-from pgbastion.errors import VipError
 from pgbastion.guard.addresses import Removals
 from pgbastion.model.addresses import AddressState, Holding, VirtualAddress
 from pgbastion.model.ids import Epoch
-from pgbastion.vip import hooks, manager, packets
-from pgbastion.vip.hooks import Hook
-from pgbastion.vip.manager import VipManager
-from pgbastion.vip.netlink import Netlink
+from pgbastion.vip import manager, packets
+from pgbastion.vip.netlink import FOREVER
 from support.guard_lab import until
 from support.lab_namespaces import namespaces
+from support.vip_lab import MINUTE_NS, SEC_NS, V4, V6, addresses, hardware, node, run
 
 pytestmark = [
     pytest.mark.anyio,
@@ -34,99 +28,18 @@ pytestmark = [
     pytest.mark.timeout(60),
 ]
 
-V4 = VirtualAddress(address="10.77.0.50", prefix=24, interface="eth0")
-V6 = VirtualAddress(address="fd77::50", prefix=64, interface="eth0")
-MINUTE_NS = 60_000_000_000
-SEC_NS = 1_000_000_000
-
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is waited for between two tries is shown once, not waited for here."""
-    assert (manager.PROBE_AGAIN_MS, hooks.PAUSE_S) == (5_000, 1.0)
+    assert manager.PROBE_AGAIN_MS == 5_000
     monkeypatch.setattr(manager, "PROBE_AGAIN_MS", 500)
-    monkeypatch.setattr(hooks, "PAUSE_S", 0.05)
 
 
 @pytest.fixture(scope="module")
 def network() -> Iterator[Namespaces]:
     with namespaces(["n1", "n2"]) as built:
         yield built
-
-
-def run(network: Namespaces, host: str, *command: str) -> str:
-    done = subprocess.run(
-        [*network.command(host), *command], capture_output=True, text=True, check=True
-    )
-    return done.stdout
-
-
-def addresses(network: Namespaces, host: str) -> dict[str, dict[str, Any]]:
-    found = json.loads(run(network, host, "ip", "-j", "address", "show"))
-    return {
-        info["local"]: {**info, "link": link["ifname"]}
-        for link in found
-        for info in link["addr_info"]
-    }
-
-
-def hardware(network: Namespaces, host: str) -> bytes:
-    (link,) = json.loads(run(network, host, "ip", "-j", "link", "show", "eth0"))
-    return bytes.fromhex(link["address"].replace(":", ""))
-
-
-class Node:
-    """A manager on a host, and what it was told."""
-
-    def __init__(
-        self, network: Namespaces, *vips: VirtualAddress, hook: Hook | None = None
-    ) -> None:
-        self.told: list[tuple[str, ...]] = []
-        self.left: list[frozenset[str]] = []
-        self.permitted = True
-        # Sockets belong to the namespace in which they are made, threads too.
-        with network.inside("n1"):
-            self.manager = VipManager(
-                vips,
-                netlink=Netlink(),
-                renew_ms=60_000,
-                hook=hook,
-                tell_guard=self._tell,
-                permit=lambda _: self.permitted,
-                on_change=lambda: None,
-            )
-        self.manager.leave = self._leave
-
-    async def _tell(self, names: tuple[str, ...]) -> None:
-        self.told.append(names)
-
-    async def _leave(self, names: frozenset[str]) -> None:
-        self.left.append(names)
-
-    def hold(self, epoch: int = 1, *, ns: int = MINUTE_NS) -> None:
-        holding = Holding(epoch=Epoch(epoch), until_ns=boottime_ns() + ns)
-        self.manager.want(holding)
-
-    @property
-    def state(self) -> AddressState:
-        return self.manager.statuses()[0].state
-
-
-@asynccontextmanager
-async def node(
-    network: Namespaces, *vips: VirtualAddress, hook: Hook | None = None
-) -> AsyncIterator[Node]:
-    # Everything runs inside the node's namespace; the thread is the test's own.
-    made = Node(network, *vips, hook=hook)
-    with network.inside("n1"):
-        await made.manager.start()
-        running = asyncio.create_task(made.manager.run())
-        try:
-            yield made
-        finally:
-            running.cancel()
-            await asyncio.wait([running])
-            await made.manager.close()
 
 
 @contextmanager
@@ -207,6 +120,50 @@ async def test_the_kernel_removes_what_nobody_prolongs(network: Namespaces) -> N
         await until(lambda: V4.address not in addresses(network, "n1"), 4)
         await until(lambda: V6.address not in addresses(network, "n1"), 4)
         assert boottime_ns() - begun_ns < 2 * SEC_NS + SEC_NS // 2
+
+
+async def test_after_a_pause_an_address_has_a_lifetime_again(
+    network: Namespaces,
+) -> None:
+    def lifetime() -> int:
+        there = addresses(network, "n1")
+        return int(there.get(V4.address, {}).get("valid_life_time", 0))
+
+    async with node(network, V4) as held:
+        held.manager.want(Holding(epoch=Epoch(1), until_ns=0))
+        await until(lambda: lifetime() == FOREVER)
+        held.hold(ns=10 * SEC_NS)
+        await until(lambda: 0 < lifetime() <= 10)
+        held.hold(ns=60 * SEC_NS)
+        await until(lambda: 50 < lifetime() <= 60)
+        held.manager.want(Holding(epoch=Epoch(1), until_ns=0))
+        await until(lambda: lifetime() == FOREVER)
+
+
+async def test_a_stranger_beside_a_held_address_is_an_alarm_and_answered(
+    network: Namespaces,
+) -> None:
+    theirs = hardware(network, CLIENT)
+    frame = packets.gratuitous_reply(theirs, ip_address(V4.address))  # type: ignore[arg-type]
+    async with node(network, V4) as held:
+        held.hold()
+        await until(lambda: held.manager.counts().announcements_total == 5)
+        with network.inside(CLIENT):
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+            sock.bind(("eth0", 0))
+        with sock:
+            sock.send(frame)
+            await until(lambda: held.manager.report().conflict)
+            # The lease is ours: it stays, and is said once more; not once a frame.
+            await until(lambda: held.manager.counts().announcements_total == 6)
+            sock.send(frame)
+        assert held.state is AddressState.HELD
+        assert packets.hardware_text(theirs) in held.manager.report().problem
+        assert held.manager.counts().conflicts_total == 1
+        # Nobody answers the probes: the alarm is over.
+        await until(lambda: not held.manager.report().conflict)
+        await until(lambda: held.manager.report().problem == "")
+        assert V4.address in addresses(network, "n1")
 
 
 async def test_without_a_permit_nothing_is_set(network: Namespaces) -> None:
@@ -428,50 +385,3 @@ def test_an_ordinary_user_needs_two_capabilities_and_hears_which_is_missing(
               textwrap.dedent(UNPRIVILEGED))  # fmt: skip
 
     assert out.strip() == said
-
-
-async def test_a_hook_is_called_in_order_tried_again_and_ended_in_time(
-    network: Namespaces, tmp_path: Path
-) -> None:
-    log = tmp_path / "log"
-    program = tmp_path / "hook"
-    program.write_text(
-        f'#!/bin/sh\necho "$1 $2 $3 $PGBASTION_NODE $PGBASTION_EPOCH" >> {log}\n'
-        f'[ "$(wc -l < {log})" -ge 2 ] || exit 7\n[ "$1" = take ] || sleep 30\n'
-    )
-    program.chmod(0o755)
-    hook = Hook(program, timeout_s=0.5, environment={"PGBASTION_NODE": "n1"})
-    cloud = VirtualAddress(address="10.99.0.5", prefix=32, interface="")
-    async with node(network, cloud, hook=hook) as held:
-        held.hold(7)
-        await until(lambda: held.state is AddressState.HELD)
-        assert log.read_text().splitlines() == ["take 10.99.0.5/32  n1 7"] * 2
-        assert hook.failures_total == 1
-        await held.manager.drop()
-        await until(lambda: hook.failures_total >= 2)
-        assert log.read_text().splitlines()[2] == "drop 10.99.0.5/32  n1 7"
-
-
-async def test_a_hook_that_cannot_be_started_is_a_failure_of_the_address(
-    network: Namespaces, tmp_path: Path
-) -> None:
-    hook = Hook(tmp_path / "absent", timeout_s=0.5, environment={})
-    cloud = VirtualAddress(address="10.99.0.5", prefix=32, interface="")
-    async with node(network, cloud, hook=hook) as held:
-        held.hold()
-        await until(lambda: held.state is AddressState.FAILED)
-        assert held.manager.report().problem == "the hook failed"
-
-
-async def test_what_the_kernel_refuses_is_told_with_its_reason(
-    network: Namespaces,
-) -> None:
-    with network.inside("n1"):
-        netlink = Netlink()
-        link = await netlink.link("lo")
-        assert link is not None
-        gone = type(link)(index=9_999, name="x", hardware=b"", up=True, carrier=True)
-        with pytest.raises(VipError, match=r"cannot set 10\.77\.0\.50/24 on x"):
-            await netlink.set_address(gone, V4, 10)
-        assert await netlink.link("eth7") is None
-        await netlink.close()

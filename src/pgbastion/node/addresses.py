@@ -11,7 +11,7 @@ from pgbastion.api.ports import Refused
 from pgbastion.clock import boottime_ms
 from pgbastion.config.model import Config
 from pgbastion.control.addresses import CAUSE, decide_hand_on
-from pgbastion.errors import VipError
+from pgbastion.errors import PgBastionError, VipError
 from pgbastion.ha.host import Host
 from pgbastion.model.addresses import (
     AddressCounts,
@@ -88,16 +88,12 @@ class NodeAddresses:
         return self._manager.counts()
 
     async def start(self) -> None:
-        """Remove what an earlier life left behind.
-
-        Raises:
-            VipError: The kernel does not answer.
-        """
+        """Remove what an earlier life left behind; what fails is tried again."""
         try:
             async with asyncio.timeout(START_DEADLINE_S):
                 await self._manager.start()
-        except TimeoutError as exc:
-            raise VipError("addresses of an earlier life cannot be looked for") from exc
+        except (VipError, TimeoutError) as exc:
+            log.error("vip_of_an_earlier_life", error=str(exc) or "not found out")
 
     async def run(self) -> None:
         """Keep them, and hand the role on where another node could have them."""
@@ -113,7 +109,10 @@ class NodeAddresses:
     async def _hand_on(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            await self._consider()
+            try:
+                await self._consider()
+            except PgBastionError as exc:
+                log.warning("vip_role_not_handed_on", error=str(exc))
 
     async def _consider(self) -> None:
         """Have another node take the role over if only that one can have them."""

@@ -29,10 +29,10 @@ from pgbastion.model.addresses import (
 from pgbastion.model.ids import Epoch
 from pgbastion.observe.logging import get_logger
 from pgbastion.vip.hooks import Hook
-from pgbastion.vip.netlink import FOREVER, FoundAddress, LinkFacts, Netlink
+from pgbastion.vip.netlink import FoundAddress, LinkFacts, Netlink
 from pgbastion.vip.packets import hardware_text
 from pgbastion.vip.segment import Segments
-from pgbastion.vip.slot import NO_LINK, Slot
+from pgbastion.vip.slot import NO_LINK, Slot, lifetime
 from pgbastion.vip.watch import Watch
 
 PROBES: Final = 3
@@ -40,10 +40,6 @@ PROBE_EVERY_S: Final = 0.02
 PROBE_AGAIN_MS: Final = 5_000
 DEFEND_EVERY_MS: Final = 10_000
 FAILURE_PAUSE_MS: Final = 500
-# The kernel looks at lifetimes on a coarse timer: measured, up to 0.25 s late.
-KERNEL_LATE_NS: Final = 300 * NS_PER_MS
-NS_PER_S: Final = 1_000_000_000
-LIFETIME_STEP_NS: Final = 200 * NS_PER_MS
 
 CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 
@@ -209,7 +205,11 @@ class VipManager:
         async with self._turn:
             try:
                 await self._step()
-            except PgBastionError as exc:
+            except Exception as exc:  # noqa: BLE001 - the top of a task
+                # A bug in here must not cost a PostgreSQL that serves: it is told,
+                # and the lifetime sees to it that no address outlives the lease.
+                if not isinstance(exc, PgBastionError):
+                    log.error("vip_failed", error=repr(exc))
                 for slot in self._slots:
                     self._note(slot, AddressState.FAILED, str(exc))
                 return boottime_ms() + FAILURE_PAUSE_MS
@@ -309,8 +309,8 @@ class VipManager:
             await self._probe(slot, link)
         if not is_set and slot.epoch != epoch and not await self._is_free(slot, link):
             return
-        lifetime_s, lives_until_ns = self._lifetime()
-        if is_set and lives_until_ns < slot.lives_until_ns + LIFETIME_STEP_NS:
+        lifetime_s, lives_until_ns = lifetime(self._holding.until_ns)
+        if is_set and slot.lives_long_enough(lives_until_ns):
             self._settle(slot, link)
             return
         # The last look before what the others must not see at two nodes.
@@ -320,6 +320,7 @@ class VipManager:
         await self._netlink.set_address(link, own, lifetime_s)
         slot.lives_until_ns = lives_until_ns
         if is_set:
+            slot.epoch = epoch
             self._settle(slot, link)
             return
         self._note_taken(slot, restored=slot.epoch == epoch)
@@ -365,15 +366,6 @@ class VipManager:
         if slot.state is not AddressState.HELD:
             self._note(slot, AddressState.CONFLICT, slot.conflict_text)
         return True
-
-    def _lifetime(self) -> tuple[int, int]:
-        """Return for how long the kernel is to keep an address, and until when."""
-        until_ns = self._holding.until_ns
-        if until_ns == 0:
-            return FOREVER, 1 << 62
-        now_ns = boottime_ns()
-        lifetime_s = (until_ns - KERNEL_LATE_NS - now_ns) // NS_PER_S
-        return max(lifetime_s, 0), now_ns + lifetime_s * NS_PER_S
 
     def _settle(self, slot: Slot, link: LinkFacts, *, anew: bool = False) -> None:
         """Note that it is held, and announce it when that is due."""

@@ -4,13 +4,19 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
-from pgbastion.clock import boottime_ms
+from pgbastion.clock import NS_PER_MS, boottime_ms, boottime_ns
 from pgbastion.model.addresses import AddressState, AddressStatus, VirtualAddress
 from pgbastion.model.ids import Epoch
-from pgbastion.vip.netlink import LinkFacts
+from pgbastion.vip.netlink import FOREVER, LinkFacts
 
 ANNOUNCEMENTS: Final = 5
 ANNOUNCE_AFTER_MS: Final = (0, 1_000, 5_000)
+LIFETIME_STEP_NS: Final = 200 * NS_PER_MS
+NEVER_NS: Final = 1 << 62
+"""The end of an address without a lifetime."""
+# The kernel looks at lifetimes on a coarse timer: measured, up to 0.25 s late.
+KERNEL_LATE_NS: Final = 300 * NS_PER_MS
+NS_PER_S: Final = 1_000_000_000
 NO_LINK: Final = (0, b"")
 
 
@@ -60,6 +66,16 @@ class Slot:
             return ""
         return f"{self.conflict_with} answers for {self.address.address}"
 
+    def lives_long_enough(self, until_ns: int) -> bool:
+        """Tell whether its lifetime need not be changed for one up to ``until_ns``.
+
+        Whole seconds make a new one a little shorter now and then; that of a pause,
+        which never ends, has to be changed once the pause is over.
+        """
+        if NEVER_NS in (self.lives_until_ns, until_ns):
+            return self.lives_until_ns == until_ns
+        return until_ns < self.lives_until_ns + LIFETIME_STEP_NS
+
     def plan_announcements(self, link: LinkFacts, *, anew: bool) -> None:
         """Announce it at once and again soon where it is new, here or on this link."""
         seen = (link.index, link.hardware)
@@ -86,3 +102,15 @@ class Slot:
         self.lives_until_ns = 0
         self.announce_at.clear()
         self.link = NO_LINK
+
+
+def lifetime(until_ns: int) -> tuple[int, int]:
+    """Return for how long the kernel is to keep an address, and until when.
+
+    Whole seconds that surely end by ``until_ns``; 0: for ever.
+    """
+    if until_ns == 0:
+        return FOREVER, NEVER_NS
+    now_ns = boottime_ns()
+    lifetime_s = max(until_ns - KERNEL_LATE_NS - now_ns, 0) // NS_PER_S
+    return lifetime_s, now_ns + lifetime_s * NS_PER_S
