@@ -10,6 +10,7 @@ from pgbastion.control.cluster import (
     decide_cluster,
 )
 from pgbastion.model.actions import (
+    ChangeMember,
     CloseLease,
     Decision,
     Survey,
@@ -344,3 +345,18 @@ def test_in_async_who_may_not_be_promoted_is_not_assigned() -> None:
 def test_in_async_a_silent_holder_is_waited_out() -> None:
     state = in_async(REVOKED)
     assert reason(asynchronous(state=state, raft=raft_view())) is Reason.LEASE_MAY_RUN
+
+
+def test_a_node_joins_also_while_nobody_can_be_promoted() -> None:
+    """It may have the data or the vote that is missing; the questions go on."""
+    view = surveyed(answer(2, 5), raft=raft_view(voters=(1, 2), last_answer_ms=0))
+    assert view.survey is not None
+    late = NOW_MS - SURVEY_AGAIN_MS
+    survey = replace(view.survey, started_ms=late, asked_ms=late)
+
+    decision = decide_cluster(replace(view, survey=survey))
+
+    assert decision.reason is Reason.ADDING_MEMBER
+    asks, adds = decision.actions
+    assert isinstance(asks, Survey)
+    assert isinstance(adds, ChangeMember)

@@ -233,6 +233,21 @@ def test_the_log_is_compacted_to_a_state_that_reads_back(
     assert decode_state(engine.compacted) == host.state
 
 
+def test_a_change_of_members_makes_a_state_that_names_them_all(
+    host: Host, engine: RecordingEngine
+) -> None:
+    """A joiner takes no other in the place of a log that is gone."""
+    assigned(host)
+    host.on_members()
+    assert ("compact", host.state.index) not in engine.told
+
+    host.on_snapshot(50, encode_state(replace(host.state, index=50)))
+    host.on_committed(51, b"", b"")
+    host.on_members()
+
+    assert engine.told[-1] == ("compact", 51)
+
+
 def test_a_snapshot_takes_the_place_of_the_state(
     host: Host, engine: RecordingEngine
 ) -> None:

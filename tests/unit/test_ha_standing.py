@@ -103,6 +103,18 @@ async def test_a_member_with_a_leader_asks_nobody() -> None:
     assert not node.stopped
 
 
+async def test_a_member_with_a_leader_asks_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its whole group may have been put out when the cluster was begun again."""
+    monkeypatch.setattr(standing, "ASK_EVERY_S", 0.0)
+    node = Node(STILL)
+    node.peer = told(left=True)
+
+    assert await node.ended()
+    assert node.stopped == 1
+
+
 async def test_who_is_out_of_log_and_group_ends_with_its_server() -> None:
     node = Node(LEFT)
     node.voters = (1, 2)

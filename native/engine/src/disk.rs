@@ -68,40 +68,12 @@ impl DiskLog {
     ///
     /// The message names file and offset of what is damaged or missing.
     pub fn open(dir: &Path) -> Result<(DiskLog, Recovered, Option<Cut>), String> {
-        let mut pieces = Vec::new();
-        for (number, path) in segments(dir)? {
-            pieces.push(Segment::read(number, path)?);
+        let back = ReadBack::of(dir)?;
+        for old in &back.outdated {
+            remove(old)?;
         }
-        let first = pieces.iter().rposition(|piece| piece.alone);
-        let Some(first) = first else {
-            return Err(format!("{}: the beginning of the log is missing", dir.display()));
-        };
-        for old in pieces.drain(..first) {
-            remove(&old.path)?;
-        }
-        let mut recovered = Recovered::default();
-        let mut expected = (pieces[0].number, pieces[0].first_sequence);
-        let mut end = HEADER;
-        for (position, piece) in pieces.iter().enumerate() {
-            if (piece.number, piece.first_sequence) != expected {
-                let at = pieces[position.saturating_sub(1)].path.display();
-                return Err(format!(
-                    "{at}: damaged at offset {end}: what follows is missing"
-                ));
-            }
-            let read = piece.frames(&mut recovered)?;
-            end = read.end;
-            expected = (piece.number + 1, read.sequence);
-        }
-        if recovered.hard_state.commit > recovered.last_index() {
-            return Err(format!(
-                "{}: the log ends before what was committed",
-                dir.display()
-            ));
-        }
-        let last = pieces.last().expect("the first piece is there");
-        let (log, cut) = DiskLog::reopen(dir, last, end, expected.1)?;
-        Ok((log, recovered, cut))
+        let (log, cut) = DiskLog::reopen(dir, &back.last, back.end, back.sequence)?;
+        Ok((log, back.recovered, cut))
     }
 
     fn reopen(
@@ -115,8 +87,7 @@ impl DiskLog {
             |e: io::Error| format!("{}: cannot open for writing: {e}", path.display());
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
         let capacity = (last.bytes.len() as u64).max(SEGMENT_BYTES);
-        let rest = last.bytes.get(end as usize..).unwrap_or_default();
-        let torn = rest.iter().any(|byte| *byte != 0);
+        let torn = last.is_torn(end);
         if torn || (last.bytes.len() as u64) < capacity {
             file.set_len(end).map_err(failed)?;
             reserve_space(&file, capacity).map_err(|e| cannot_reserve(dir, &e))?;
@@ -181,6 +152,66 @@ impl DiskLog {
         let file = open_new(&path)?;
         reserve_space(&file, SEGMENT_BYTES)?;
         file.sync_all()
+    }
+}
+
+/// What the files of a log say; nothing is changed by reading them.
+pub struct ReadBack {
+    pub recovered: Recovered,
+    /// Segments that the log does not need any more.
+    pub outdated: Vec<PathBuf>,
+    pub segments: usize,
+    last: Segment,
+    /// Where the last whole frame ends.
+    end: u64,
+    sequence: u64,
+}
+
+impl ReadBack {
+    /// Read every frame and check it.
+    ///
+    /// # Errors
+    ///
+    /// The message names file and offset of what is damaged or missing.
+    pub fn of(dir: &Path) -> Result<ReadBack, String> {
+        let mut pieces = Vec::new();
+        for (number, path) in segments(dir)? {
+            pieces.push(Segment::read(number, path)?);
+        }
+        let first = pieces.iter().rposition(|piece| piece.alone);
+        let Some(first) = first else {
+            return Err(format!("{}: the beginning of the log is missing", dir.display()));
+        };
+        let outdated = pieces.drain(..first).map(|old| old.path).collect();
+        let mut recovered = Recovered::default();
+        let mut expected = (pieces[0].number, pieces[0].first_sequence);
+        let mut end = HEADER;
+        for (position, piece) in pieces.iter().enumerate() {
+            if (piece.number, piece.first_sequence) != expected {
+                let at = pieces[position.saturating_sub(1)].path.display();
+                return Err(format!(
+                    "{at}: damaged at offset {end}: what follows is missing"
+                ));
+            }
+            let read = piece.frames(&mut recovered)?;
+            end = read.end;
+            expected = (piece.number + 1, read.sequence);
+        }
+        if recovered.hard_state.commit > recovered.last_index() {
+            return Err(format!(
+                "{}: the log ends before what was committed",
+                dir.display()
+            ));
+        }
+        let segments = pieces.len();
+        let last = pieces.pop().expect("the first piece is there");
+        Ok(ReadBack { recovered, outdated, segments, last, end, sequence: expected.1 })
+    }
+
+    /// The write that was cut off by a crash, if there is one.
+    pub fn torn(&self) -> Option<Cut> {
+        let file = self.last.path.clone();
+        self.last.is_torn(self.end).then_some(Cut { file, offset: self.end })
     }
 }
 
@@ -340,6 +371,12 @@ impl Segment {
         Ok(Segment { path, number, first_sequence, alone, bytes })
     }
 
+    /// Tell whether anything was written after `end`, which is no whole frame.
+    fn is_torn(&self, end: u64) -> bool {
+        let rest = self.bytes.get(end as usize..).unwrap_or_default();
+        rest.iter().any(|byte| *byte != 0)
+    }
+
     /// Read the frames up to the first that is not whole.
     fn frames(&self, recovered: &mut Recovered) -> Result<FramesRead, String> {
         let (mut end, mut sequence) = (HEADER, self.first_sequence);
@@ -352,6 +389,13 @@ impl Segment {
             })?;
             end = next;
             sequence += 1;
+        }
+        if end == HEADER {
+            // A segment appears only once its first frame is on disk.
+            return Err(format!(
+                "{}: damaged at offset {end}: the first record is not whole",
+                self.path.display()
+            ));
         }
         match self.whole_frame_after(end, sequence) {
             Some(later) => Err(format!(

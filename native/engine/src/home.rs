@@ -177,6 +177,22 @@ impl Home {
         Ok((log, recovered))
     }
 
+    /// Begin again from these records, which stand alone, as another member.
+    ///
+    /// The log first: a crash in between leaves the old identity with a membership that
+    /// it does not belong to, which can neither vote nor lead, and can begin again.
+    pub fn begin_again(&self, identity: &Identity, records: &[u8]) -> Result<(), String> {
+        if !has_log(&self.dir)? {
+            return self.settle(identity, records).map(drop);
+        }
+        let (mut log, _, _) = DiskLog::open(&self.dir)?;
+        log.append(records)
+            .map_err(|e| format!("{}: cannot write the log: {e}", self.dir.display()))?;
+        let written =
+            identity.draft(&self.dir).and_then(|()| Identity::publish(&self.dir));
+        written.map_err(|e| self.cannot_write(&e))
+    }
+
     fn cannot_write(&self, error: &io::Error) -> String {
         format!("{}: cannot write the identity: {error}", self.dir.display())
     }

@@ -23,6 +23,7 @@ pub mod members;
 pub mod memlog;
 pub mod net;
 pub mod node;
+pub mod offline;
 pub mod outbox;
 pub mod page;
 pub mod peers;

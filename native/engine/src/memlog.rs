@@ -108,9 +108,11 @@ impl Storage for MemLog {
         Ok(self.log.last_index())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    /// A member that the base does not name refuses it: it waits until the host has
+    /// compacted the log up to its admission.
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let base = &self.log.base;
-        if base.index == 0 || base.index < request_index {
+        if base.index == 0 || base.index < request_index || !base.members.contains(to) {
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
         let mut snapshot = Snapshot::default();

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use _engine::disk::{Cut, DiskLog, SEGMENT_BYTES};
 use _engine::home::{Home, Identity};
+use _engine::offline::look;
 use _engine::records::{joining, put_base, put_entry, put_hard_state, Base, Recovered};
 use raft::eraftpb::{Entry, HardState};
 
@@ -299,6 +300,80 @@ fn a_segment_that_was_cut_short_is_reserved_anew() {
     assert_eq!(recovered.last_index(), 1);
     let length = fs::metadata(first_segment(&folder.0)).expect("the file").len();
     assert_eq!(length, SEGMENT_BYTES);
+}
+
+fn compacted(dir: &Path) -> PathBuf {
+    log_of(dir, 3);
+    let (mut log, ..) = DiskLog::open(dir).expect("a whole log");
+    let data = b"the state of the cluster".to_vec();
+    let mut out = Vec::new();
+    put_base(&mut out, &Base { index: 3, term: 1, data, ..Base::default() });
+    log.append(&out).expect("a write");
+    dir.join("0000000000000002.log")
+}
+
+#[test]
+fn a_flipped_bit_in_a_snapshot_refuses_although_nothing_follows_it() {
+    // A segment gets its name when its first record is on disk, so this is no torn
+    // write: read as one, the member would forget its vote and everything else.
+    let folder = Folder::new();
+    let segment = compacted(&folder.0);
+    let whole = fs::read(&segment).expect("the segment");
+    let end = whole.iter().rposition(|byte| *byte != 0).expect("data");
+    for offset in (40..end).filter(|at| !(60..64).contains(at)) {
+        let mut bytes = whole.clone();
+        bytes[offset] ^= 1;
+        fs::write(&segment, &bytes).expect("a damaged segment");
+
+        let message = open(&folder.0).expect_err("a damaged snapshot");
+
+        assert!(message.contains("0000000000000002.log"), "{offset}: {message}");
+        assert!(message.contains("offset 40"), "{offset}: {message}");
+    }
+}
+
+#[test]
+fn a_snapshot_that_was_cut_short_refuses() {
+    let folder = Folder::new();
+    let segment = compacted(&folder.0);
+    let whole = fs::read(&segment).expect("the segment");
+    for length in (0..whole.len().min(140)).step_by(7) {
+        fs::write(&segment, &whole[..length]).expect("a short segment");
+        if length < 120 {
+            assert!(open(&folder.0).is_err(), "{length} bytes of it were taken");
+        }
+    }
+}
+
+#[test]
+fn looking_at_a_directory_changes_nothing_in_it() {
+    let folder = Folder::new();
+    let home = Home::lock(&folder.0).expect("nobody has it");
+    let (mut log, _) = home.settle(&identity(), &joining()).expect("an empty directory");
+    log.append(&records(1, b"whole")).expect("a write");
+    log.append(&records(2, b"the torn one")).expect("a write");
+    drop(log);
+    let (start, end) = frame_of(&folder.0, b"the torn one");
+    write_at(&folder.0, end - 12, &[0xff; 4]);
+    let before = fs::read(first_segment(&folder.0)).expect("the segment");
+
+    let found = look(&folder.0).expect("it can be read").expect("it is a member");
+
+    assert_eq!(found.torn.map(|cut| cut.offset), Some(start));
+    assert_eq!(found.recovered.last_index(), 1);
+    assert_eq!(fs::read(first_segment(&folder.0)).expect("the segment"), before);
+}
+
+#[test]
+fn a_directory_with_an_identity_and_no_log_is_damaged() {
+    let folder = Folder::new();
+    let home = Home::lock(&folder.0).expect("nobody has it");
+    home.settle(&identity(), &joining()).expect("an empty directory");
+    fs::remove_file(first_segment(&folder.0)).expect("it was there");
+
+    let Err(message) = look(&folder.0) else { panic!("a log out of nothing") };
+
+    assert!(message.contains("no log"), "{message}");
 }
 
 // The directory

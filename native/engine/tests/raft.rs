@@ -216,6 +216,32 @@ fn a_joiner_learns_the_whole_membership_from_the_log() {
 }
 
 #[test]
+fn a_joiner_gets_a_state_that_names_it_once_there_is_one() {
+    // The state before its admission would be refused by it, again and again.
+    let mut cluster = Cluster::new(1);
+    cluster.elect();
+    let compact = |cluster: &mut Cluster, data: &[u8]| {
+        let (now_ns, index) = (cluster.now_ns, cluster.member(1).core.status().applied);
+        cluster.member(1).core.compact(index, data.to_vec(), now_ns);
+        cluster.pass(20);
+    };
+    cluster.order(1, 1, |core, token, now_ns| {
+        core.propose(token, b"before it".to_vec(), now_ns + 1_000 * MS, now_ns);
+    });
+    cluster.pass(50);
+    compact(&mut cluster, b"without it");
+    add_learner(&mut cluster, 2);
+    cluster.pass(500);
+    assert_eq!(cluster.member(2).core.status().applied, 0);
+
+    compact(&mut cluster, b"with it");
+    cluster.pass(2_000);
+
+    let leader = cluster.member(1).core.status();
+    assert_eq!(cluster.member(2).core.status().applied, leader.applied);
+}
+
+#[test]
 fn one_change_at_a_time() {
     let mut cluster = Cluster::new(3);
     let leader = cluster.elect();

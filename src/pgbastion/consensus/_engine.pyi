@@ -5,6 +5,18 @@ from typing import Any
 class EngineError(Exception): ...
 
 def inspect(dir: str) -> tuple[bytes, int] | None: ...  # noqa: A002
+def read_log(dir: str) -> dict[str, Any] | None: ...  # noqa: A002
+def begin_cluster(
+    dir: str,  # noqa: A002
+    *,
+    cluster_id: bytes,
+    member_id: int,
+    address: str,
+    index: int,
+    term: int,
+    removed: list[int],
+    data: bytes,
+) -> None: ...
 def boottime_ns() -> int: ...
 def guest_request(
     address: str,

@@ -49,6 +49,15 @@ SURVEY_AGAIN_MS: Final = 500
 HANDOVER_PATIENCE_MS: Final = 1_500
 """How long a planned change waits for the node that was ordered, then for the old
 primary, before another node that has everything is taken."""
+_STUCK: Final = frozenset(
+    {
+        Reason.COMMITS_MAY_BE_MISSING,
+        Reason.NO_CANDIDATE,
+        Reason.LAG_TOO_LARGE,
+        Reason.PAUSE_MAY_LAST_THERE,
+    }
+)
+"""Only other nodes, or a person, can bring the succession on."""
 SURVEY_PATIENCE_MS: Final = 100
 """How long a survey that suffices waits for nodes that were alive a moment ago."""
 
@@ -74,7 +83,11 @@ def decide_cluster(view: ClusterView) -> Decision:
         return _decide_first_primary(view)
     if held.live:
         return _decide_on_holder(view, policy, held)
-    return _decide_succession(view, policy, held)
+    decision = _decide_succession(view, policy, held)
+    if decision.reason in _STUCK:
+        # Who is to join may have what is missing, or the vote that is.
+        return or_membership(view, decision)
+    return decision
 
 
 def _expire(view: ClusterView) -> Decision | None:

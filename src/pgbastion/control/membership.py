@@ -1,6 +1,7 @@
 """Who votes: the next change of the Raft group, when nothing is more urgent."""
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Final
 
 from pgbastion.control.lease import older_grants_end_ms
@@ -19,9 +20,17 @@ VOTERS_MAX: Final = 5
 
 
 def or_membership(view: ClusterView, otherwise: Decision) -> Decision:
-    """Return a change of membership if one is due, else the other decision."""
+    """Return a change of membership if one is due, else the other decision.
+
+    The questions of the other decision are asked all the same: a change that does not
+    succeed must not keep them back.
+    """
     change = _membership(view, otherwise.wake_at_ms)
-    return otherwise if change is None else change
+    if change is None:
+        return otherwise
+    if not change.actions and otherwise.actions:
+        return otherwise
+    return replace(change, actions=(*otherwise.actions, *change.actions))
 
 
 def _membership(view: ClusterView, wake_ms: int | None) -> Decision | None:

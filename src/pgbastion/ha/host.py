@@ -107,6 +107,14 @@ class Host:
             self.compact()
         self._on_change()
 
+    def on_members(self) -> None:
+        """Make a state that names every member, where the log before it is gone.
+
+        A joiner can take no other one in the log's place.
+        """
+        if self._compacted:
+            self.compact()
+
     def compact(self) -> int:
         """Let the log before the state go; return up to which index."""
         self._compacted = self.state.index

@@ -1,12 +1,14 @@
 """Whether this node is still a member of its cluster, and what follows if it is not.
 
 A member that is removed while it runs reads so in the log. One that was away finds no
-leader, and asks the others. Only a word under the cluster's secret counts, and it does
-so for ever: ids are given once.
+leader, and asks the others. One whose cluster was begun again without it may have a
+leader in its old group, so now and then it asks all the same. Only a word under the
+cluster's secret counts, and it does so for ever: ids are given once.
 """
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -23,6 +25,8 @@ from pgbastion.model.ids import MemberId
 from pgbastion.observe.logging import get_logger
 
 LOOK_EVERY_S: Final = 1.0
+ASK_EVERY_S: Final = 10.0
+"""How often a node that has a leader asks whether it is still a member."""
 
 log = get_logger("standing")
 
@@ -80,9 +84,13 @@ class StandingWatch:
         goes on; its PostgreSQL does not.
         """
         stopped = False
+        asked_s = time.monotonic()
         while True:
-            leader = self._engine.status().leader
-            told = not leader and await self._told_by_others()
+            told = False
+            due = time.monotonic() >= asked_s + ASK_EVERY_S
+            if due or not self._engine.status().leader:
+                asked_s = time.monotonic()
+                told = await self._told_by_others()
             if told or self._has_left():
                 if not stopped:
                     log.warning("removed_from_cluster", member_id=self._member_id())

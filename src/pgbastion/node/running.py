@@ -17,6 +17,7 @@ from pgbastion.consensus.interface import (
     Event,
     LeaderChanged,
     Logged,
+    MembersChanged,
     Request,
     SnapshotTaken,
 )
@@ -321,6 +322,9 @@ class Node:
             case Logged(level=level, event=name, fields=fields):
                 say = log.warning if level == "warning" else log.info
                 say(name, **fields)
+            case MembersChanged():
+                self.host.on_members()
+                self.wake()
             case SnapshotTaken():
                 self.host.on_snapshot(event.index, event.data)
                 self._note_state()

@@ -5,6 +5,7 @@ mod core;
 mod events;
 mod gossip;
 mod node;
+mod offline;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -66,6 +67,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(inspect, module)?)?;
     module.add_function(wrap_pyfunction!(boottime_ns, module)?)?;
     module.add_function(wrap_pyfunction!(guest_request, module)?)?;
+    module.add_function(wrap_pyfunction!(offline::read_log, module)?)?;
+    module.add_function(wrap_pyfunction!(offline::begin_cluster, module)?)?;
     module.add("EngineError", module.py().get_type::<EngineError>())?;
     module.add_function(wrap_pyfunction!(certificates::certificate_facts, module)?)?;
     module.add_class::<Credentials>()?;

@@ -1,11 +1,18 @@
 """Commands about consensus: who votes, who leads, and what is on its disk."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pgbastion.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, UrlOption
+from pgbastion.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    UrlOption,
+    YesOption,
+)
 
 group = typer.Typer(
     no_args_is_help=True, help="Consensus: who votes, who leads, what is on its disk."
@@ -64,3 +71,60 @@ def transfer(
     word = f"after {done['ms']} ms" if done.get("changed") else "already"
     note = f" ({done['note']})" if done.get("note") else ""
     print(f"{to} leads {word}{note}")
+
+
+@group.command()
+def verify(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Check this node's Raft directory: checksums, continuity, snapshot, state.
+
+    It changes nothing, and the daemon may run. Exit code 1 when something is damaged;
+    the message says where.
+    """
+    from pgbastion.cli import recovering
+    from pgbastion.cli.consensus import render_state
+
+    found = recovering.verify(recovering.load(config))
+    print(json.dumps(found) if as_json else render_state(found))
+
+
+@group.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where to write it.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Write the replicated state of this node into a file; the daemon may run.
+
+    It says who belongs to the cluster and whose data counts. It has no data of
+    PostgreSQL.
+    """
+    from pgbastion.cli import recovering
+
+    print(recovering.save(recovering.load(config), file))
+
+
+@group.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="A backup of state.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    yes: YesOption = False,
+) -> None:
+    """Begin the cluster again on this node, from a backup of state.
+
+    For the day on which every Raft directory is lost; this one has to be empty, and
+    its daemon must not run. The other nodes then join anew.
+    """
+    from pgbastion.cli import recovering
+
+    print(recovering.restore(recovering.load(config), file, yes=yes))
+
+
+@group.command()
+def recover(config: ConfigOption = DEFAULT_CONFIG, yes: YesOption = False) -> None:
+    """Begin the cluster again on this node, when the majority is lost for ever.
+
+    Its daemon must not run. It says what may be lost and asks. The other members are
+    put out for ever as they are; they join anew with an empty Raft directory.
+    """
+    from pgbastion.cli import recovering
+
+    print(recovering.recover(recovering.load(config), yes=yes))

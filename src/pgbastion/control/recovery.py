@@ -1,0 +1,114 @@
+"""The state with which a cluster begins again after its majority is lost for ever.
+
+The membership begins anew, with one node under an id that nobody ever had, and epochs
+go on far above every one that may have been given. What the state says of synchronous
+sets may be old: newer words may be lost with the majority. So nothing proves any more
+who has every commit, nobody is promoted by itself, and a person chooses.
+
+Source: docs/explanation/lease.md, "Assigning another node"; Ongaro, thesis, 4.1.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from pgbastion.control.apply import apply
+from pgbastion.model.cluster import (
+    NOBODY,
+    Assignment,
+    ClusterState,
+    Member,
+    OpenedEpoch,
+)
+from pgbastion.model.commands import Found, encode_command
+from pgbastion.model.ids import DataId, Epoch, MemberId, Revision, Timeline
+
+IDS_LEFT_OUT: Final = 1 << 20
+"""Entries that are lost may have given ids to nodes: none of them is given again."""
+EPOCHS_LEFT_OUT: Final = 1 << 10
+"""Epochs that this node may not have heard of."""
+
+
+def replay(
+    base: ClusterState, entries: Iterable[tuple[int, str, bytes]]
+) -> ClusterState:
+    """Return the state after these entries: index, proposal id and data of each."""
+    state = base
+    for index, proposal_id, data in entries:
+        if data:
+            state = apply(state, index, proposal_id, data).state
+        else:
+            state = replace(state, index=max(index, state.index))
+    return state
+
+
+def fresh_id(state: ClusterState, known_ids: Iterable[int], chance: int) -> MemberId:
+    """Return an id above every one that was ever given.
+
+    Args:
+        state: The state of the cluster.
+        known_ids: Ids that the Raft group knows.
+        chance: A random number, so that two new beginnings from one state differ.
+    """
+    highest = max(state.next_member_id, *known_ids, 1)
+    return MemberId(highest + IDS_LEFT_OUT + chance)
+
+
+def begin_again(state: ClusterState, own: Member, *, index: int) -> ClusterState:
+    """Return the state of a cluster whose only member is ``own``."""
+    known = state.named(own.name)
+    data_id = known.data_id if known is not None else own.data_id
+    held, opened = state.assignment, state.opened
+    if held is not None:
+        epoch = Epoch(held.epoch + EPOCHS_LEFT_OUT)
+        held = replace(held, epoch=epoch, revoked=True, ended_at=None)
+    if opened is not None:
+        # A data directory that nobody has: who answers a survey proves nothing.
+        opened = replace(opened, data_id=DataId(""), sync=NOBODY)
+    return replace(
+        state,
+        index=index,
+        revision=Revision(state.revision + 1),
+        members=(replace(own, joined=True, data_id=data_id),),
+        next_member_id=MemberId(own.member_id + 1),
+        founder=own.member_id,
+        assignment=held,
+        opened=opened,
+        later_timelines=(),
+    )
+
+
+def begin_from_data(
+    found: Found, *, data_id: DataId, epoch: Epoch, timeline: Timeline
+) -> ClusterState:
+    """Return the state of a cluster of which nothing is left but a data directory.
+
+    Its data is what counts from now on, since nobody knows of any other. The epoch is
+    over: its server is no primary until the next one is assigned to it.
+    """
+    state = apply(ClusterState(), 1, "", encode_command(found)).state
+    member = found.member
+    held = Assignment(
+        epoch=Epoch(epoch + EPOCHS_LEFT_OUT),
+        member_id=member.member_id,
+        node=member.name,
+        data_id=data_id,
+        timeline=timeline,
+        surveyed=None,
+        opened=True,
+        revoked=True,
+    )
+    opened = OpenedEpoch(
+        epoch=held.epoch,
+        node=held.node,
+        data_id=data_id,
+        timeline=timeline,
+        sync=NOBODY,
+    )
+    return replace(
+        state,
+        members=(replace(member, data_id=data_id),),
+        assignment=held,
+        opened=opened,
+        highest_timeline=timeline,
+    )

@@ -1,0 +1,100 @@
+"""A cluster begins again: what is kept, what is given up, what is never given again."""
+
+from dataclasses import replace
+
+from pgbastion.control.recovery import (
+    EPOCHS_LEFT_OUT,
+    IDS_LEFT_OUT,
+    begin_again,
+    begin_from_data,
+    fresh_id,
+    replay,
+)
+from pgbastion.control.survey import hold_every_commit
+from pgbastion.model.cluster import (
+    ClusterState,
+    Policy,
+    ReplicationMode,
+)
+from pgbastion.model.commands import Found, Leave, encode_command
+from pgbastion.model.ids import DataId, Epoch, MemberId, Timeline
+from pgbastion.testing.views import answer, cluster_state, data_id, member
+
+OWN = member(2, member_id=MemberId(5_000_000))
+
+
+def began() -> ClusterState:
+    return begin_again(cluster_state(next_member_id=MemberId(4)), OWN, index=90)
+
+
+def test_the_survivor_is_the_only_member_with_its_data() -> None:
+    state = began()
+
+    [only] = state.members
+    assert only == replace(OWN, joined=True, data_id=data_id(2))
+    assert state.founder == only.member_id
+    assert state.index == 90
+    assert state.next_member_id > only.member_id
+
+
+def test_after_a_new_beginning_nobody_proves_that_he_has_every_commit() -> None:
+    """Newer sets and epochs may be lost with the majority."""
+    former = cluster_state()
+    everybody = tuple(answer(number, 100) for number in (1, 2, 3))
+    assert hold_every_commit(former, everybody)
+
+    assert not hold_every_commit(began(), everybody)
+
+
+def test_epochs_go_on_above_every_one_that_was_given() -> None:
+    held = began().assignment
+    assert held is not None
+    assert held.epoch == 3 + EPOCHS_LEFT_OUT
+    assert not held.live
+
+
+def test_without_an_epoch_there_is_nothing_to_end() -> None:
+    state = begin_again(cluster_state(assignment=None, opened=None), OWN, index=9)
+
+    assert state.assignment is None
+    assert state.opened is None
+
+
+def test_no_id_is_given_again_that_lost_entries_may_have_given() -> None:
+    state = cluster_state(next_member_id=MemberId(4))
+
+    assert fresh_id(state, (1, 9), 0) == 9 + IDS_LEFT_OUT
+    assert fresh_id(state, (), 7) == 4 + IDS_LEFT_OUT + 7
+    assert fresh_id(ClusterState(), (), 0) == 1 + IDS_LEFT_OUT
+
+
+def test_a_log_is_replayed_as_it_was_applied() -> None:
+    base = cluster_state(index=10)
+    leave = encode_command(Leave(member_id=MemberId(3)))
+
+    state = replay(base, [(11, "", b""), (12, "aa", leave), (13, "aa", leave)])
+
+    assert [m.member_id for m in state.members] == [1, 2]
+    assert state.index == 13
+
+
+def test_a_data_directory_alone_gives_a_cluster_whose_data_it_is() -> None:
+    found = Found(
+        cluster_name="main",
+        cluster_id="c1",
+        member=OWN,
+        policy=Policy(lease_ms=5_000, drift_ppm=1_000, margin_ms=500),
+        mode=ReplicationMode.QUORUM,
+        sync_count=None,
+        strict=False,
+    )
+    state = begin_from_data(
+        found, data_id=data_id(2), epoch=Epoch(7), timeline=Timeline(8)
+    )
+
+    assert state.epoch == 7 + EPOCHS_LEFT_OUT
+    assert state.assignment is not None
+    assert not state.assignment.live
+    assert state.highest_timeline == 8
+    assert hold_every_commit(state, (answer(2, 100),))
+    assert not hold_every_commit(state, (answer(2, 100, data_id=DataId("other")),))
