@@ -63,9 +63,23 @@ def test_without_an_epoch_there_is_nothing_to_end() -> None:
 def test_no_id_is_given_again_that_lost_entries_may_have_given() -> None:
     state = cluster_state(next_member_id=MemberId(4))
 
-    assert fresh_id(state, (1, 9), 0) == 9 + IDS_LEFT_OUT
-    assert fresh_id(state, (), 7) == 4 + IDS_LEFT_OUT + 7
-    assert fresh_id(ClusterState(), (), 0) == 1 + IDS_LEFT_OUT
+    assert fresh_id(state, (1, 9), now_s=0, chance=0) == 9 + IDS_LEFT_OUT
+    assert fresh_id(state, (), now_s=0, chance=7) == 4 + IDS_LEFT_OUT + 7
+    assert fresh_id(ClusterState(), (), now_s=0, chance=0) == 1 + IDS_LEFT_OUT
+
+
+def test_a_later_beginning_from_an_older_state_has_the_higher_id() -> None:
+    older, newer = cluster_state(), cluster_state(next_member_id=MemberId(10**6))
+    first = fresh_id(newer, (), now_s=1_800_000_000, chance=0xFFFF)
+
+    assert fresh_id(older, (), now_s=1_800_000_001, chance=0) > first
+
+
+def test_epochs_go_on_above_those_that_the_data_took_part_in() -> None:
+    """The state may be an old backup."""
+    state = begin_again(cluster_state(), OWN, index=90, marked=Epoch(2_000))
+
+    assert state.epoch == 2_000 + EPOCHS_LEFT_OUT
 
 
 def test_a_log_is_replayed_as_it_was_applied() -> None:

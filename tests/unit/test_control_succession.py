@@ -237,7 +237,9 @@ def with_members(
     view: ClusterView, *numbers_and_tags: tuple[int, dict[str, object]]
 ) -> ClusterView:
     members = tuple(member(n, **tags) for n, tags in numbers_and_tags)  # type: ignore[arg-type]
-    return replace(view, state=replace(view.state, members=members))
+    ids = tuple(m.member_id for m in members)
+    raft = replace(view.raft, member_id=ids[0], voters=ids)
+    return replace(view, state=replace(view.state, members=members), raft=raft)
 
 
 def test_a_higher_priority_wins_among_equals() -> None:

@@ -16,6 +16,7 @@ from pgbastion.consensus.engine import ask_as_guest
 from pgbastion.errors import ConfigError, ConsensusError
 from pgbastion.ha.talk import Guest, Kind, decode_welcome, encode_guest
 from pgbastion.model.cluster import ClusterState, join_host_port
+from pgbastion.node.certificates import Certificates
 from pgbastion.node.parts import own_member
 from pgbastion.node.recovery import (
     Plan,
@@ -147,11 +148,17 @@ def _who_answers(config: Config, former: ClusterState) -> list[str]:
         member=own, cluster_name=config.cluster.name, founding=False, auto_join=False
     )
     secret = load_secrets(config, os.environ).cluster
+    credentials = Certificates(config, secret).credentials
 
     async def ask(address: str) -> str | None:
         try:
             answer = await ask_as_guest(
-                address, secret, Kind.WHO, encode_guest(guest), ASK_S
+                address,
+                secret,
+                Kind.WHO,
+                encode_guest(guest),
+                timeout_s=ASK_S,
+                credentials=credentials,
             )
         except ConsensusError:
             return None

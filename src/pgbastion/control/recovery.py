@@ -42,25 +42,37 @@ def replay(
     return state
 
 
-def fresh_id(state: ClusterState, known_ids: Iterable[int], chance: int) -> MemberId:
+def fresh_id(
+    state: ClusterState, known_ids: Iterable[int], *, now_s: int, chance: int
+) -> MemberId:
     """Return an id above every one that was ever given.
 
     Args:
         state: The state of the cluster.
         known_ids: Ids that the Raft group knows.
-        chance: A random number, so that two new beginnings from one state differ.
+        now_s: Wall-clock time: a later beginning from an older state gets a higher id.
+        chance: 16 random bits, so that two beginnings of one second differ.
     """
     highest = max(state.next_member_id, *known_ids, 1)
-    return MemberId(highest + IDS_LEFT_OUT + chance)
+    return MemberId(max(highest + IDS_LEFT_OUT, now_s << 16) + chance)
 
 
-def begin_again(state: ClusterState, own: Member, *, index: int) -> ClusterState:
-    """Return the state of a cluster whose only member is ``own``."""
+def begin_again(
+    state: ClusterState, own: Member, *, index: int, marked: Epoch = Epoch(0)
+) -> ClusterState:
+    """Return the state of a cluster whose only member is ``own``.
+
+    Args:
+        state: What is known of the cluster.
+        own: The only member, with its new id.
+        index: Of the log, where the new state stands.
+        marked: The newest epoch that the data directory took part in.
+    """
     known = state.named(own.name)
     data_id = known.data_id if known is not None else own.data_id
     held, opened = state.assignment, state.opened
     if held is not None:
-        epoch = Epoch(held.epoch + EPOCHS_LEFT_OUT)
+        epoch = Epoch(max(held.epoch, marked) + EPOCHS_LEFT_OUT)
         held = replace(held, epoch=epoch, revoked=True, ended_at=None)
     if opened is not None:
         # A data directory that nobody has: who answers a survey proves nothing.

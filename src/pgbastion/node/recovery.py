@@ -7,7 +7,7 @@ import hashlib
 import json
 import secrets as random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,19 +24,18 @@ from pgbastion.control.recovery import begin_again, begin_from_data, fresh_id, r
 from pgbastion.errors import ConfigError, ConsensusError
 from pgbastion.model.cluster import (
     ClusterState,
-    Member,
     Policy,
     ReplicationMode,
     decode_state,
     encode_state,
 )
 from pgbastion.model.commands import Found
-from pgbastion.model.ids import Timeline
+from pgbastion.model.ids import Epoch, MemberId, Timeline
 from pgbastion.node.parts import own_member
 from pgbastion.postgres.mark import MARK_NAME, Mark, parse_mark
 
 KEPT_PREFIX: Final = "before-recovery-"
-CHANCE_BITS: Final = 32
+CHANCE_BITS: Final = 16
 BACKUP_FORMAT: Final = "pgbastion state 1"
 BACKUP_BYTES_MAX: Final = 64 << 20
 
@@ -131,7 +130,7 @@ def plan_recovery(config: Config) -> Plan:
             "Recover on another node, or move the directory away and join again"
         )
     beginning, state = _begin(
-        former, own_member(config), directory.known_ids, directory.cluster_id,
+        config, former, directory.known_ids, directory.cluster_id,
         term=directory.term + 1, index=directory.last_index + 1,
     )  # fmt: skip
     return Plan(
@@ -143,21 +142,21 @@ def plan_recovery(config: Config) -> Plan:
 
 
 def _begin(
+    config: Config,
     former: ClusterState,
-    own: Member,
     known_ids: tuple[int, ...],
     cluster_id: str,
     *,
     term: int,
     index: int,
 ) -> tuple[Beginning, ClusterState]:
+    own = own_member(config)
     ids = {*known_ids, *(int(m.member_id) for m in former.members)}
-    new_id = fresh_id(former, ids, random.randbits(CHANCE_BITS))
-    own = replace(own, member_id=new_id)
-    state = begin_again(former, own, index=index)
+    own = replace(own, member_id=_fresh_id(former, ids))
+    state = begin_again(former, own, index=index, marked=_marked(config))
     beginning = Beginning(
         cluster_id=cluster_id,
-        member_id=new_id,
+        member_id=own.member_id,
         address=own.raft_address,
         index=index,
         term=term,
@@ -181,8 +180,7 @@ def _warnings(former: ClusterState, own: str) -> tuple[str, ...]:
 def _plan_from_data(config: Config) -> Plan:
     mark, timeline = _mark_of(config)
     own = own_member(config)
-    new_id = fresh_id(ClusterState(), (), random.randbits(CHANCE_BITS))
-    own = replace(own, member_id=new_id, joined=True)
+    own = replace(own, member_id=_fresh_id(ClusterState(), ()), joined=True)
     timings = config.timings
     found = Found(
         cluster_name=config.cluster.name,
@@ -197,11 +195,11 @@ def _plan_from_data(config: Config) -> Plan:
         sync_count=config.replication.sync_count,
         strict=config.replication.strict,
     )
-    epoch = max(mark.epoch, mark.promoted_epoch, mark.cut_epoch)
+    epoch = _newest_epoch(mark)
     state = begin_from_data(found, data_id=mark.data_id, epoch=epoch, timeline=timeline)
     beginning = Beginning(
         cluster_id=mark.cluster_id,
-        member_id=new_id,
+        member_id=own.member_id,
         address=own.raft_address,
         index=state.index,
         term=1,
@@ -231,6 +229,25 @@ def _mark_of(config: Config) -> tuple[Mark, Timeline]:
     histories = (section.data_dir / "pg_wal").glob("*.history")
     newest = max((int(path.stem, 16) for path in histories), default=1)
     return parse_mark(text), Timeline(newest)
+
+
+def _newest_epoch(mark: Mark) -> Epoch:
+    return max(mark.epoch, mark.promoted_epoch, mark.cut_epoch)
+
+
+def _marked(config: Config) -> Epoch:
+    """Return the newest epoch that the data directory took part in; 0: none."""
+    try:
+        mark, _ = _mark_of(config)
+    except ConfigError:
+        return Epoch(0)
+    return _newest_epoch(mark)
+
+
+def _fresh_id(state: ClusterState, known_ids: Iterable[int]) -> MemberId:
+    now_s = int(datetime.now(UTC).timestamp())
+    chance = random.randbits(CHANCE_BITS)
+    return fresh_id(state, known_ids, now_s=now_s, chance=chance)
 
 
 def carry_out(config: Config, plan: Plan) -> Path | None:
@@ -309,7 +326,7 @@ def plan_restore(config: Config, backup: Path) -> Plan:
             f"cluster.name: {backup} is of the cluster {former.cluster_name}"
         )
     beginning, state = _begin(
-        former, own_member(config), tuple(content["known_ids"]), content["cluster_id"],
+        config, former, tuple(content["known_ids"]), content["cluster_id"],
         term=int(content["term"]) + 1, index=former.index + 1,
     )  # fmt: skip
     return Plan(
