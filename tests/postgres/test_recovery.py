@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 COMMAND_S = 60.0
 END_S = 30.0
 READY_S = 60.0
-FULL = "PGBASTION_TEST_FULL" in os.environ
+FULL = bool(os.environ.get("PGBASTION_TEST_FULL"))
 PROGRAM = Path(sys.executable).with_name("pgbastion")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from pgbastion.control.lease import older_grants_end_ms, own_grants_end_ms
-from pgbastion.control.membership import or_membership
+from pgbastion.control.membership import and_membership, or_membership
 from pgbastion.control.orders import barred_from_role, failover_order, is_ordered
 from pgbastion.control.pause import cannot_acknowledge, heeds_lease
 from pgbastion.control.survey import (
@@ -86,7 +86,7 @@ def decide_cluster(view: ClusterView) -> Decision:
     decision = _decide_succession(view, policy, held)
     if decision.reason in _STUCK:
         # Who is to join may have what is missing, or the vote that is.
-        return or_membership(view, decision)
+        return and_membership(view, decision)
     return decision
 
 

@@ -20,17 +20,20 @@ VOTERS_MAX: Final = 5
 
 
 def or_membership(view: ClusterView, otherwise: Decision) -> Decision:
-    """Return a change of membership if one is due, else the other decision.
-
-    The questions of the other decision are asked all the same: a change that does not
-    succeed must not keep them back.
-    """
+    """Return a change of membership if one is due, else the other decision."""
     change = _membership(view, otherwise.wake_at_ms)
+    return otherwise if change is None else change
+
+
+def and_membership(view: ClusterView, decision: Decision) -> Decision:
+    """Return the decision with the change of membership that is due, too.
+
+    It comes last: one that does not succeed must not keep the others back.
+    """
+    change = _membership(view, decision.wake_at_ms)
     if change is None:
-        return otherwise
-    if not change.actions and otherwise.actions:
-        return otherwise
-    return replace(change, actions=(*otherwise.actions, *change.actions))
+        return decision
+    return replace(decision, actions=(*decision.actions, *change.actions))
 
 
 def _membership(view: ClusterView, wake_ms: int | None) -> Decision | None:
@@ -139,7 +142,9 @@ def _becomes_voter(view: ClusterView, member: Member) -> bool:
 def _move_leadership(view: ClusterView, wake_ms: int | None) -> Decision | None:
     """Primary and Raft leader sit on one node, as soon as the primary accepts."""
     held = view.state.assignment
-    if held is None or not held.opened or held.member_id == view.raft.member_id:
+    if held is None or not (held.opened and held.live):
+        return None
+    if held.member_id == view.raft.member_id:
         return None
     received = view.reports.get(held.node)
     accepts = received is not None and received.report.accepting
