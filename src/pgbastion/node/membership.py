@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -27,6 +27,7 @@ from pgbastion.errors import (
 from pgbastion.ha.host import Host
 from pgbastion.ha.joining import Doorkeeper, Identity, Joiner
 from pgbastion.ha.ports import DataFacts
+from pgbastion.ha.standing import StandingWatch
 from pgbastion.ha.talk import Brings, Kind
 from pgbastion.model.cluster import Member, Policy, join_host_port
 from pgbastion.model.commands import Found
@@ -238,6 +239,19 @@ class Membership:
         except ConsensusError as exc:
             log.state(f"peer {address}", "peer_does_not_answer", reason=str(exc))
             return None
+
+    def standing(self, stop_server: Callable[[], Awaitable[None]]) -> StandingWatch:
+        """Return who finds out that this member has left its cluster."""
+        known = self._engine.identity()
+        return StandingWatch(
+            host=self._host,
+            engine=self._engine,
+            cluster_id=known[0] if known else "",
+            own_address=self._own.raft_address,
+            peers=self.peers,
+            ask=self.ask_peer,
+            stop_server=stop_server,
+        )
 
     async def found(self) -> None:
         """Put the first command into the log of a cluster that this node formed."""

@@ -283,16 +283,7 @@ class Node:
                 group.create_task(self.split_watch.run(), name="split-watch")
 
     async def _watch_standing(self) -> None:
-        known = self.engine.identity()
-        self._standing = StandingWatch(
-            host=self.host,
-            engine=self.engine,
-            cluster_id=known[0] if known else "",
-            own_address=self.own.raft_address,
-            peers=self.membership.peers,
-            ask=self.membership.ask_peer,
-            stop_server=self._stop_server,
-        )
+        self._standing = self.membership.standing(self._stop_server)
         await self._standing.run()
         self._on_removed()
 
