@@ -29,6 +29,7 @@ from pgbastion.node.proxying import (
     binding_of,
     limits_of,
     routes_of,
+    tls_of,
 )
 from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
@@ -36,7 +37,7 @@ from pgbastion.observe.metrics import Metrics
 from pgbastion.proxy.listener import Proxy
 from pgbastion.proxy.routes import DataPath, Routes, Service
 
-_WARNINGS: Final = frozenset({"proxy_kernel_path_failed"})
+_WARNINGS: Final = frozenset({"proxy_kernel_path_failed", "proxy_certificate_refused"})
 _STATES: Final = frozenset({"proxy_listening", "proxy_data_path"})
 
 log = get_logger("front")
@@ -162,8 +163,9 @@ class Front:
         )
         try:
             self.proxy.rebind(binding_of(config.proxy))
+            self.proxy.set_tls(tls_of(config.proxy))
         except ProxyError as exc:
-            log.warning("proxy_not_rebound", error=str(exc))
+            log.warning("proxy_not_reloaded", error=str(exc))
 
     async def stop(self) -> None:
         """Close all ports and every session."""
@@ -197,6 +199,7 @@ def _proxy(config: Config, cancels: FarCancels) -> Proxy:
     return Proxy(
         binding=binding_of(proxy),
         limits=limits_of(proxy),
+        tls=tls_of(proxy),
         on_event=_note,
         on_unknown_cancel=cancels.ask,
         data_path=DataPath(proxy.data_path),

@@ -20,6 +20,7 @@ from pgbastion.proxy.routes import (
     Routes,
     Service,
 )
+from pgbastion.proxy.tls import TlsFiles
 
 log = get_logger("proxy")
 
@@ -38,6 +39,8 @@ def limits_of(proxy: ProxySection) -> Limits:
         connections_max=proxy.max_connections,
         connections_per_address_max=proxy.max_connections_per_address,
         allow=_networks(proxy.allow),
+        proxied_from=_networks(proxy.proxy_protocol_from),
+        tells_servers=proxy.proxy_protocol_to_servers,
         first_packet_s=proxy.first_packet_timeout / 1_000,
         connect_s=proxy.connect_timeout / 1_000,
         drain_s=proxy.drain_timeout / 1_000,
@@ -47,6 +50,20 @@ def limits_of(proxy: ProxySection) -> Limits:
         keepalive_interval_s=_seconds(proxy.keepalive_interval),
         keepalive_probes=proxy.keepalive_probes,
         user_timeout_ms=proxy.user_timeout,
+    )
+
+
+def tls_of(proxy: ProxySection) -> TlsFiles | None:
+    """Return what TLS needs where it ends in the proxy; None: it goes through."""
+    tls = proxy.tls
+    if tls.mode != "terminate" or tls.cert_file is None or tls.key_file is None:
+        return None
+    return TlsFiles(
+        cert=tls.cert_file,
+        key=tls.key_file,
+        required=tls.required,
+        verify=tls.verify,
+        ca=tls.ca_file,
     )
 
 

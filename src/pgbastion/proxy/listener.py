@@ -25,7 +25,6 @@ from pgbastion.proxy.routes import (
     DataPath,
     Door,
     Limits,
-    Network,
     ProxySnapshot,
     Routes,
     Service,
@@ -33,6 +32,7 @@ from pgbastion.proxy.routes import (
 )
 from pgbastion.proxy.sessions import SessionInfo, describe_relay
 from pgbastion.proxy.switchboard import UNKNOWN, OnEvent, Switchboard
+from pgbastion.proxy.tls import Tls, TlsFiles
 from pgbastion.proxy.wire import CancelKey
 
 # Files of the rest of the process; each connection has a socket on either side.
@@ -59,6 +59,7 @@ class Proxy:
         on_event: OnEvent,
         on_unknown_cancel: OnUnknownCancel | None = None,
         data_path: DataPath = DataPath.AUTO,
+        tls: TlsFiles | None = None,
     ) -> None:
         self._binding = binding
         self._limits = limits
@@ -66,7 +67,9 @@ class Proxy:
         self._loop: AbstractEventLoop = asyncio.get_running_loop()
         self._poller = Poller(self._loop)
         self._host = RelayHost(self._loop, self._poller, limits)
+        self._host.on_event = on_event
         self._host.on_key = self._on_key
+        self.set_tls(tls)
         self._host.on_end = self._on_relay_end
         self._board = Switchboard(self._loop, on_event, limits)
         self._host.on_expired = self._board.expire
@@ -184,6 +187,14 @@ class Proxy:
         self._host.limits = limits
         self._board.limits = limits
         self._allow_descriptors()
+
+    def set_tls(self, files: TlsFiles | None) -> None:
+        """End TLS of new clients with these files, or pass it through.
+
+        Raises:
+            ProxyError: The files cannot be used; nothing has changed.
+        """
+        self._host.tls = None if files is None else Tls(files, self._on_event)
 
     def set_routes(self, routes: Routes) -> None:
         """Take new routes at once.
@@ -325,8 +336,9 @@ class Proxy:
             address=address,
             service=service,
             cancel=self._canceller.cancel,
+            on_proxied=self._on_proxied,
         )
-        open_up = self._own(self._open(opening, address, refusal))
+        open_up = self._own(self._open(opening, refusal))
         self._openings[opening] = self._loop.create_task(open_up)
 
     def _refusal_of(self, address: str) -> Refusal | None:
@@ -334,15 +346,31 @@ class Proxy:
         limits = self._limits
         if self._draining.is_on:
             return Refusal.DRAINING
-        if limits.allow and not _is_in(limits.allow, address):
-            return Refusal.NOT_ALLOWED
-        per_address = limits.connections_per_address_max
-        if per_address and self._by_address[address] >= per_address:
-            return Refusal.TOO_MANY_FROM_ADDRESS
+        if not limits.is_proxied(address):
+            refusal = self._refusal_of_address(address)
+            if refusal is not None:
+                return refusal
         occupied = len(self._openings) - self._refusing + len(self._relays)
         if occupied < limits.connections_max or self._make_room():
             return None
         return Refusal.TOO_MANY
+
+    def _refusal_of_address(self, address: str) -> Refusal | None:
+        limits = self._limits
+        if not limits.allows(address):
+            return Refusal.NOT_ALLOWED
+        per_address = limits.connections_per_address_max
+        if per_address and self._by_address[address] >= per_address:
+            return Refusal.TOO_MANY_FROM_ADDRESS
+        return None
+
+    def _on_proxied(self, opening: Opening, address: str) -> Refusal | None:
+        """Take the address that a balancer has told; return why it is refused."""
+        refusal = self._refusal_of_address(address)
+        self._forget_address(opening.address)
+        opening.address = address
+        self._by_address[address] += 1
+        return refusal
 
     def _make_room(self) -> bool:
         """Refuse the client that has been silent for longest, if it is for long."""
@@ -355,19 +383,17 @@ class Proxy:
                 return True
         return False
 
-    async def _open(
-        self, opening: Opening, address: str, refusal: Refusal | None
-    ) -> None:
+    async def _open(self, opening: Opening, refusal: Refusal | None) -> None:
         """Own one client until its relay runs, and count what becomes of it."""
         counted = refusal is None
         if counted:
-            self._by_address[address] += 1
+            self._by_address[opening.address] += 1
         else:
             self._refusing += 1
         try:
             outcome = await opening.run(refusal)
             if isinstance(outcome, Relay):
-                self._relays[outcome] = address
+                self._relays[outcome] = opening.address
                 counted = False
             elif isinstance(outcome, Refusal):
                 self._refused[outcome] += 1
@@ -376,7 +402,7 @@ class Proxy:
             if refusal is not None:
                 self._refusing -= 1
             elif counted:
-                self._forget_address(address)
+                self._forget_address(opening.address)
 
     def _on_key(self, relay: Relay, key: CancelKey) -> None:
         self._board.remember_key(key, relay.engagement.backend)
@@ -431,8 +457,3 @@ def _came_through(relay: Relay, doors: Sequence[Door]) -> bool:
         port == own_port and (ipaddress.ip_address(own).is_unspecified or own == host)
         for own, own_port in doors
     )
-
-
-def _is_in(networks: Sequence[Network], address: str) -> bool:
-    at = ipaddress.ip_address(address.partition("%")[0])
-    return any(at in network for network in networks)

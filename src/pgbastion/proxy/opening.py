@@ -1,33 +1,43 @@
 """A client's way from its first byte to a server, or to a refusal that says why."""
 
+import contextlib
 import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from pgbastion.proxy.refusals import Refusal, render_refusal
+from pgbastion.proxy.entering import Entrance
+from pgbastion.proxy.proxy_protocol import render_header
+from pgbastion.proxy.refusals import (
+    ClientGoneError,
+    Refusal,
+    RefusedError,
+    render_refusal,
+)
 from pgbastion.proxy.relay import Engagement, Mode, Relay, RelayHost
 from pgbastion.proxy.routes import Backend, Service
-from pgbastion.proxy.sessions import Encryption, SessionInfo, about, peer_name
+from pgbastion.proxy.sessions import (
+    Encryption,
+    SessionInfo,
+    about,
+    describe_client,
+    peer_name,
+)
 from pgbastion.proxy.sockets import own_address, reset, resolve, tune
 from pgbastion.proxy.switchboard import Hold, Switchboard
+from pgbastion.proxy.tls import TlsSocket
 from pgbastion.proxy.waiting import Waiting, Wake
 from pgbastion.proxy.wire import (
+    SSL_REQUEST,
     STARTUP_BYTES_MAX,
     TLS_REFUSAL,
     CancelRequest,
     DirectTls,
     EncryptionRequest,
-    FirstPacket,
-    Incomplete,
-    Malformed,
-    SqlState,
     Startup,
-    Unsupported,
     leading_error_message,
     leading_error_sqlstate,
-    parse_first_packet,
 )
 
 # A request for TLS, one for GSSAPI, and what follows them.
@@ -36,26 +46,9 @@ _PACKETS_MAX: Final = 3
 _ANSWER_BYTES: Final = 4_096
 _NO: Final = b"N"
 _ACCEPTED: Final = (b"S", b"G")
-# A standby that answers so has nothing against the client; another one may do.
-_TURNED_DOWN: Final = (
-    SqlState.CANNOT_CONNECT_NOW.value,
-    SqlState.TOO_MANY_CONNECTIONS.value,
-)
 
 Cancel = Callable[[CancelRequest, Service], Awaitable[None]]
-
-
-class ClientGoneError(Exception):
-    """The client has closed, or does not take what it is sent."""
-
-
-class RefusedError(Exception):
-    """The client gets no session; ``detail`` says why in this case."""
-
-    def __init__(self, refusal: Refusal, detail: str = "") -> None:
-        super().__init__(refusal, detail)
-        self.refusal = refusal
-        self.detail = detail
+OnProxied = Callable[["Opening", str], Refusal | None]
 
 
 class Opening:
@@ -74,18 +67,24 @@ class Opening:
         address: str,
         service: Service,
         cancel: Cancel,
+        on_proxied: OnProxied,
     ) -> None:
         self._board = board
         self._host = host
         self._loop = host.loop
         self._limits = host.limits
-        self._client: socket.socket | None = client
-        self._address = address
+        self.address = address
         self.service = service
         self._cancel = cancel
+        self._on_proxied = on_proxied
         self._waiting = Waiting(self._loop, host.poller)
-        self._received = bytearray()
-        self._speaks_tls = False
+        self._entrance = Entrance(
+            host,
+            client,
+            readable=self._until_readable,
+            writable=self._until_writable,
+            on_silence_broken=self._still_served,
+        )
         self._server: socket.socket | None = None
         self._engagement: Engagement | None = None
         # Servers that failed this client, and how the last of them did.
@@ -96,33 +95,33 @@ class Opening:
         self._hold_end_s: float | None = None
         self._dismissed: RefusedError | None = None
         self._last_words = b""
-        self._silent = True
         self._parameters: Mapping[str, str] = {}
         self.since_s = self._loop.time()
 
     @property
     def local_address(self) -> str:
         """The address of ours that the client came to; empty: it has gone."""
-        return own_address(self._client) if self._client is not None else ""
+        return (
+            own_address(self._entrance.client)
+            if self._entrance.client is not None
+            else ""
+        )
 
     @property
     def is_silent(self) -> bool:
         """Whether the client still owes its first packet."""
-        return self._silent
+        return self._entrance.is_silent
 
     def describe(self) -> SessionInfo | None:
         """Tell who this is, as far as it has said; None: it is gone."""
-        if self._client is None:
+        if self._entrance.client is None:
             return None
-        known = about(self.since_s, self._parameters, Encryption.NONE)
-        return SessionInfo(
-            service=self.service,
-            client=peer_name(self._client, self._address),
-            state="waiting" if self._board.is_held(self) else "opening",
-            age_s=self._loop.time() - self.since_s,
-            user=known.user,
-            database=known.database,
-            application=known.application,
+        return describe_client(
+            self.service,
+            peer_name(self._entrance.client, self.address),
+            about(self.since_s, self._parameters, self._entrance.encryption),
+            waits=self._board.is_held(self),
+            now_s=self._loop.time(),
         )
 
     async def run(self, refusal: Refusal | None = None) -> Relay | Refusal | None:
@@ -145,9 +144,9 @@ class Opening:
             return None
         finally:
             self._drop_server()
-            if self._client is not None:
-                self._client.close()
-                self._client = None
+            if self._entrance.client is not None:
+                self._entrance.client.close()
+                self._entrance.client = None
 
     def cut(self) -> None:
         """Reset the server's side at once and look for another one."""
@@ -167,12 +166,15 @@ class Opening:
     def refuse(self, refusal: Refusal, detail: str = "") -> None:
         """Break off: the client is told and closed."""
         self._dismissed = RefusedError(refusal, detail)
-        self._silent = False
+        self._entrance.is_silent = False
         self.cut()
 
     async def _serve(self, refused: RefusedError | None) -> Relay | None:
+        refused = await self._know_client(refused)
         for _ in range(_PACKETS_MAX):
-            packet = await self._next_packet()
+            packet = await self._entrance.next_packet()
+            if await self._entrance.begins_tls(packet):
+                continue
             match packet:
                 case CancelRequest():
                     self._drop_server()
@@ -192,6 +194,17 @@ class Opening:
                     await self._exchange(packet.packet)
                     return self._begin_relay(Mode.PLAIN)
         raise RefusedError(Refusal.MALFORMED, "Encryption was asked for repeatedly.")
+
+    async def _know_client(self, refused: RefusedError | None) -> RefusedError | None:
+        """Learn the client's own address from a balancer that tells it."""
+        if refused is not None or not self._limits.is_proxied(self.address):
+            return refused
+        address = await self._entrance.proxied_address()
+        if not address:
+            # The balancer looks whether we are there.
+            raise ClientGoneError
+        why = self._on_proxied(self, address)
+        return None if why is None else RefusedError(why)
 
     async def _encrypt(
         self, request: EncryptionRequest, refused: RefusedError | None
@@ -215,47 +228,10 @@ class Opening:
         self._decline_encryption()
         return None, refused
 
-    async def _next_packet(self) -> FirstPacket:
-        end_s = self._loop.time() + self._limits.first_packet_s
-        while True:
-            packet = parse_first_packet(self._received)
-            match packet:
-                case Incomplete():
-                    await self._receive(end_s)
-                case EncryptionRequest() | Startup() | CancelRequest():
-                    del self._received[: len(packet.packet)]
-                    break
-                case DirectTls():
-                    self._speaks_tls = True
-                    break
-                case Malformed(problem):
-                    raise RefusedError(Refusal.MALFORMED, problem)
-                case Unsupported(major, minor):
-                    detail = f"The client asks for version {major}.{minor}."
-                    raise RefusedError(Refusal.UNSUPPORTED, detail)
-        self._silent = False
-        return packet
-
-    async def _receive(self, end_s: float) -> None:
-        """Read more of the client's packet."""
-        client = self._the_client()
-        wake = await self._until_readable(client, end_s)
+    def _still_served(self) -> None:
+        """Refuse a client whose server went away while it was waited for."""
         if self._answered and self._server is None:
             raise RefusedError(Refusal.SUPERSEDED)
-        if wake is Wake.LATE:
-            raise RefusedError(Refusal.LATE)
-        self._received += self._read_client(client)
-
-    def _read_client(self, client: socket.socket) -> bytes:
-        try:
-            received = client.recv(STARTUP_BYTES_MAX)
-        except (BlockingIOError, InterruptedError):
-            return b""
-        except OSError as exc:
-            raise ClientGoneError from exc
-        if not received:
-            raise ClientGoneError
-        return received
 
     async def _exchange(self, packet: bytes) -> bytes:
         """Send ``packet`` to a server; return how its answer begins, still unread.
@@ -292,10 +268,13 @@ class Opening:
             if server.send(packet) < len(packet):
                 return b""
             end_s = self._loop.time() + self._limits.answer_s
-            wake = await self._until_readable(server, end_s)
-            if self._server is not server or wake is Wake.LATE:
-                return b""
-            return server.recv(_ANSWER_BYTES, socket.MSG_PEEK)
+            while True:
+                wake = await self._until_readable(server, end_s)
+                if self._server is not server or wake is Wake.LATE:
+                    return b""
+                # With TLS, what has arrived need not be a whole record of the answer.
+                with contextlib.suppress(BlockingIOError):
+                    return server.recv(_ANSWER_BYTES, socket.MSG_PEEK)
         except OSError:
             return b""
 
@@ -304,18 +283,10 @@ class Opening:
         if self._answered:
             return False
         state = leading_error_sqlstate(answer)
-        if self.service is Service.PRIMARY:
-            # It starts, or it ends: the client waits for it, or for the next primary.
-            cannot = SqlState.CANNOT_CONNECT_NOW.value
-            return self._board.waits_for_primary and state == cannot
-        if state not in _TURNED_DOWN:
+        if self._engagement is None or state is None:
             return False
-        if self._engagement is None:
-            return False
-        rest = self._board.choose(
-            self.service, {*self._avoid, self._engagement.backend}
-        )
-        return isinstance(rest, Backend)
+        avoid = {*self._avoid, self._engagement.backend}
+        return self._board.looks_further(self.service, state, avoid)
 
     async def _reach(self) -> None:
         """Connect to a server that the routes allow."""
@@ -362,8 +333,37 @@ class Opening:
             failure = errno.ETIMEDOUT
             if wake is Wake.READY:
                 failure = server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if failure:
-            self._give_up(Refusal.UNREACHABLE, os.strerror(failure))
+        problem = (
+            os.strerror(failure) if failure else await self._greet(server, backend)
+        )
+        if problem and self._server is not None:
+            self._give_up(Refusal.UNREACHABLE, problem)
+
+    async def _greet(self, server: socket.socket, backend: Backend) -> str:
+        """Say who the client is, and begin TLS, where that is configured."""
+        end_s = self._loop.time() + self._limits.connect_s
+        tls = self._host.tls
+        try:
+            if self._limits.tells_servers:
+                client = self._entrance.the_client()
+                source = self.address, int(client.getpeername()[1])
+                server.send(render_header(source, server.getpeername()[:2]))
+            if tls is None or not tls.secures_servers:
+                return ""
+            server.send(SSL_REQUEST)
+            wake = await self._until_readable(server, end_s)
+            if self._server is not server:
+                return ""
+            if wake is Wake.LATE or server.recv(1) != _ACCEPTED[0]:
+                return "it does not offer TLS"
+            secured = tls.connect(server, backend.host)
+        except OSError as exc:
+            return exc.strerror or "the connection broke"
+        self._server = secured
+        problem = await self._entrance.shake(secured, end_s)
+        if self._server is not secured:
+            return ""
+        return f"TLS failed: {problem}" if problem else ""
 
     async def _hold(self) -> None:
         """Wait in the queue until a server may be there; refuse after ``hold_s``."""
@@ -385,7 +385,7 @@ class Opening:
         try:
             while await self._wait_held(end_s) is Wake.READY:
                 # The client has spoken, which it may, or has gone.
-                self._received += self._read_client(self._the_client())
+                self._entrance.read()
         finally:
             self._board.unhold(self)
             self._board.held_seconds_total += self._loop.time() - now_s
@@ -393,9 +393,15 @@ class Opening:
             self._avoid.clear()
 
     async def _wait_held(self, end_s: float) -> Wake:
-        if len(self._received) < STARTUP_BYTES_MAX:
-            return await self._until_readable(self._the_client(), end_s)
+        if len(self._entrance.received) < STARTUP_BYTES_MAX:
+            return await self._until_readable(self._entrance.the_client(), end_s)
         wake = await self._waiting.woken(end_s - self._loop.time())
+        self._check_dismissed()
+        return wake
+
+    async def _until_writable(self, of: socket.socket, end_s: float) -> Wake:
+        self._check_dismissed()
+        wake = await self._waiting.writable(of.fileno(), end_s - self._loop.time())
         self._check_dismissed()
         return wake
 
@@ -409,23 +415,19 @@ class Opening:
         if self._dismissed is not None:
             raise self._dismissed
 
-    def _the_client(self) -> socket.socket:
-        if self._client is None:
-            raise ClientGoneError
-        return self._client
-
     def _decline_encryption(self) -> None:
         """Tell the client that it has to go on without encryption."""
         if self._server is not None:
             self._server.recv(len(_NO))
             self._answered = True
-        try:
-            self._the_client().send(_NO)
-        except OSError as exc:
-            raise ClientGoneError from exc
+        self._entrance.decline()
 
     def _begin_relay(self, mode: Mode) -> Relay:
-        client, server, engagement = self._client, self._server, self._engagement
+        client, server, engagement = (
+            self._entrance.client,
+            self._server,
+            self._engagement,
+        )
         if client is None or server is None or engagement is None:
             raise RefusedError(Refusal.SUPERSEDED)
         relay = Relay(
@@ -433,19 +435,23 @@ class Opening:
             client,
             server,
             engagement,
-            client_address=self._address,
+            client_address=self.address,
             lease=self._board.lease_of(engagement),
             mode=mode,
             about=about(
                 self.since_s,
                 self._parameters,
-                Encryption.NONE if mode is Mode.PLAIN else Encryption.PASSTHROUGH,
+                Encryption.PASSTHROUGH
+                if mode is Mode.ENCRYPTED
+                else self._entrance.encryption,
             ),
         )
         self._board.leave(self)
-        self._client = self._server = self._engagement = None
+        self._entrance.client = self._server = self._engagement = None
         self._board.enter(relay, engagement)
-        relay.start(bytes(self._received))
+        # What was peeked at in TLS is out of the kernel already.
+        peeked = server.recv() if isinstance(server, TlsSocket) else b""
+        relay.start(bytes(self._entrance.received), peeked)
         return relay
 
     def _give_up(self, failure: Refusal, problem: str) -> None:
@@ -476,12 +482,12 @@ class Opening:
 
     def _tell(self, refused: RefusedError) -> None:
         """Send the refusal in the language that the client speaks, then close."""
-        if self._client is None:
+        if self._entrance.client is None:
             return
         words = render_refusal(refused.refusal, refused.detail)
-        if self._speaks_tls:
+        if self._entrance.speaks_tls:
             words = TLS_REFUSAL
         elif refused.refusal is Refusal.SUPERSEDED and self._last_words:
             words = self._last_words
-        client, self._client = self._client, None
+        client, self._entrance.client = self._entrance.client, None
         self._host.farewells.say(client, words)

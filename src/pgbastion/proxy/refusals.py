@@ -23,6 +23,7 @@ class Refusal(StrEnum):
     STOPPING = "stopping"
     DRAINING = "draining"
     NOT_ALLOWED = "not_allowed"
+    NOT_ENCRYPTED = "not_encrypted"
     LATE = "late"
     MALFORMED = "malformed"
     UNSUPPORTED = "unsupported"
@@ -100,6 +101,11 @@ SENTENCES: Final = {
         "connections from this address are not allowed",
         "The networks that are allowed stand in proxy.allow.",
     ),
+    Refusal.NOT_ENCRYPTED: Sentence(
+        SqlState.INVALID_AUTHORIZATION,
+        "connections without TLS are not allowed",
+        "Connect with sslmode=require.",
+    ),
     Refusal.LATE: Sentence(
         SqlState.PROTOCOL_VIOLATION, "the first packet did not arrive in time"
     ),
@@ -118,3 +124,16 @@ def render_refusal(refusal: Refusal, detail: str = "") -> bytes:
     return error_response(
         sentence.sqlstate, sentence.message, detail=detail, hint=sentence.hint
     )
+
+
+class ClientGoneError(Exception):
+    """The client has closed, or does not take what it is sent."""
+
+
+class RefusedError(Exception):
+    """The client gets no session; ``detail`` says why in this case."""
+
+    def __init__(self, refusal: Refusal, detail: str = "") -> None:
+        super().__init__(refusal, detail)
+        self.refusal = refusal
+        self.detail = detail

@@ -3,7 +3,7 @@
 import contextlib
 import socket
 from asyncio import AbstractEventLoop, TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from time import CLOCK_BOOTTIME, clock_gettime_ns
@@ -13,6 +13,7 @@ from pgbastion.proxy.poller import Poller
 from pgbastion.proxy.routes import Backend, Limits, Service
 from pgbastion.proxy.sessions import About
 from pgbastion.proxy.sockets import Farewells, reset
+from pgbastion.proxy.tls import Tls, TlsSocket
 from pgbastion.proxy.wire import IDLE, CancelKey, ServerStream
 
 NOBODY: Final = About(0.0)
@@ -75,6 +76,9 @@ class RelayHost:
         # Every read goes here and is sent on before the next one, so an idle session
         # owns no buffer.
         self.scratch = memoryview(bytearray(limits.chunk_bytes))
+        # Set where TLS ends in the proxy.
+        self.tls: Tls | None = None
+        self.on_event: Callable[[str, Mapping[str, object]], None] = _nobody_asks
         self.on_key: Callable[[Relay, CancelKey], None] = _nobody_asks
         self.on_end: Callable[[Relay], None] = _nobody_asks
         self.on_expired: Callable[[], None] = _nobody_asks
@@ -121,6 +125,8 @@ class Flow:
         poller = self.relay.host.poller
         if received:
             self.moved += len(received)
+            if self.stream is not None:
+                self.follow(self.stream, memoryview(received))
             self.waiting = received
             poller.add_writer(self.sink.fileno(), self.on_writable)
         else:
@@ -289,13 +295,18 @@ class Relay:
         return self.down.stream.key if self.down.stream is not None else None
 
     @property
+    def is_opaque(self) -> bool:
+        """Whether TLS ends here, so that its bytes are none of the kernel's."""
+        return isinstance(self.client, TlsSocket) or isinstance(self.server, TlsSocket)
+
+    @property
     def is_idle(self) -> bool:
         """Whether the session is known to be between two transactions."""
         return self.idle_at == self.up.total and self.down.is_between_messages()
 
-    def start(self, from_client: bytes) -> None:
-        """Begin; ``from_client`` is what was read but not sent to the server yet."""
-        self.down.begin(b"")
+    def start(self, from_client: bytes, from_server: bytes = b"") -> None:
+        """Begin; what was read from either side was not sent on yet."""
+        self.down.begin(from_server)
         self.up.begin(from_client)
 
     def cut(self) -> None:

@@ -6,7 +6,7 @@ The proxy decides nothing about the cluster: `Routes` are the daemon's decision.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
 from pgbastion.proxy.refusals import Refusal
@@ -115,6 +115,9 @@ class Limits:
     connections_per_address_max: int = 0
     # Who may connect; empty: everybody.
     allow: tuple[Network, ...] = ()
+    # Balancers that begin with the PROXY protocol, and whether servers are told too.
+    proxied_from: tuple[Network, ...] = ()
+    tells_servers: bool = False
     # How long a client may take for each packet until it has a server. Where the
     # connections run out, one that is silent for a second gives way earlier.
     first_packet_s: float = 10.0
@@ -140,6 +143,19 @@ class Limits:
     keepalive_interval_s: int = 10
     keepalive_probes: int = 3
     user_timeout_ms: int = 60_000
+
+    def allows(self, address: str) -> bool:
+        """Tell whether clients of ``address`` may connect."""
+        return not self.allow or _is_in(self.allow, address)
+
+    def is_proxied(self, address: str) -> bool:
+        """Tell whether ``address`` is a balancer's that tells its clients' ones."""
+        return bool(self.proxied_from) and _is_in(self.proxied_from, address)
+
+
+def _is_in(networks: tuple[Network, ...], address: str) -> bool:
+    at = ip_address(address.partition("%")[0])
+    return any(at in network for network in networks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

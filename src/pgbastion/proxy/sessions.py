@@ -94,3 +94,19 @@ def describe_relay(relay: "Relay", path: DataPath, now_s: float) -> SessionInfo:
         bytes_to_server=relay.bytes_to_server,
         bytes_to_client=relay.bytes_to_client,
     )
+
+
+def describe_client(
+    service: Service, client: str, known: About, *, waits: bool, now_s: float
+) -> SessionInfo:
+    """Tell what there is to be told of a client that has no session yet."""
+    return SessionInfo(
+        service=service,
+        client=client,
+        state="waiting" if waits else "opening",
+        age_s=now_s - known.since_s,
+        user=known.user,
+        database=known.database,
+        application=known.application,
+        encryption=known.encryption.value,
+    )

@@ -21,7 +21,7 @@ from pgbastion.proxy.routes import (
     Service,
     Traffic,
 )
-from pgbastion.proxy.wire import CancelKey
+from pgbastion.proxy.wire import CancelKey, SqlState
 
 OnEvent = Callable[[str, Mapping[str, object]], None]
 
@@ -124,13 +124,23 @@ class Switchboard:
         """Whether new clients wait because the primary is about to end."""
         return self._routes.park
 
-    @property
-    def waits_for_primary(self) -> bool:
-        """Whether a client waits whom the primary turns away, since it starts or ends.
+    def looks_further(
+        self, service: Service, state: str, avoid: Collection[Backend]
+    ) -> bool:
+        """Tell whether a client whom a server turns away looks for another one.
 
-        It has ended to hand its role over, or comes back where it was.
+        Args:
+            service: The port it came to.
+            state: The SQLSTATE that the server answered with.
+            avoid: That server, and others that failed this client.
         """
-        return self._routes.park or self._routes.hold or self._routes.patient
+        if service is Service.PRIMARY:
+            # It starts, or it ends: the client waits for it, or for the next primary.
+            waits = self._routes.park or self._routes.hold or self._routes.patient
+            return waits and state == SqlState.CANNOT_CONNECT_NOW
+        # A standby that answers so has nothing against the client.
+        turned_down = SqlState.CANNOT_CONNECT_NOW, SqlState.TOO_MANY_CONNECTIONS
+        return state in turned_down and isinstance(self.choose(service, avoid), Backend)
 
     def primary_usable(self) -> bool:
         """Tell whether the primary may be talked to at this instant."""

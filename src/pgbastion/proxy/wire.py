@@ -25,7 +25,7 @@ GSS_REQUEST: Final = struct.pack("!II", 8, GSS_REQUEST_CODE)
 # A fatal alert record, "internal_error": the only refusal that TLS understands.
 TLS_REFUSAL: Final = b"\x15\x03\x01\x00\x02\x02\x50"
 
-_TLS_HANDSHAKE: Final = 0x16
+TLS_HANDSHAKE: Final = 0x16
 _HEADER: Final = struct.Struct("!II")
 _LENGTH: Final = struct.Struct("!I")
 # ReadyForQuery outside of a transaction.
@@ -124,7 +124,7 @@ def parse_first_packet(received: bytes | bytearray) -> FirstPacket:
         Incomplete only while the bytes may still become a packet within the bounds,
         so a caller that stops at another answer reads at most `STARTUP_BYTES_MAX`.
     """
-    if received[:1] == bytes((_TLS_HANDSHAKE,)):
+    if received[:1] == bytes((TLS_HANDSHAKE,)):
         return DirectTls()
     if len(received) < 4:
         return Incomplete()

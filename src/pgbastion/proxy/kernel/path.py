@@ -145,7 +145,7 @@ class KernelPath:
     def _adopt(self, relay: Relay) -> bool:
         """Hand the session's sockets to the program; tell whether that worked."""
         up, down = relay.up, relay.down
-        if up.ended or down.ended or up.waiting or down.waiting:
+        if relay.is_opaque or up.ended or down.ended or up.waiting or down.waiting:
             return False
         slots = self._take_slot(), self._take_slot()
         flows = None
