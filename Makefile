@@ -72,6 +72,10 @@ demo: build ## three nodes on loopback; Ctrl-C ends them
 bench-raft bench-failover bench-switchover bench-proxy bench-vip: bench-%: build
 	$(BIN)/python -m pgbastion.bench $*
 
+.PHONY: screenshots
+screenshots: build ## the README's pictures of the dashboard (needs chromium)
+	$(BIN)/python scripts/take_screenshots.py
+
 .PHONY: clean
 clean:
 	rm -rf $(VENV) .build dist test-results .mypy_cache .ruff_cache .pytest_cache \

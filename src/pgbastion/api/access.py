@@ -15,6 +15,8 @@ from pgbastion.api.problems import Problem
 READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # What load balancers and service managers ask; it names no secret.
 ALWAYS_OPEN: Final = frozenset(CHECKS) | {"/health"}
+# The dashboard's files: they are the same everywhere, and say nothing of this cluster.
+PAGES: Final = frozenset({"/ui", "/ui/style.css", "/ui/app.js", "/ui/draw.js"})
 _SCHEME: Final = "bearer"
 
 
@@ -45,7 +47,7 @@ class Access:
 
 def _judge(scope: Scope, tokens: Tokens) -> Problem | None:
     reading = scope["method"] in READING
-    if reading and (tokens.read is None or scope["path"] in ALWAYS_OPEN):
+    if reading and (tokens.read is None or scope["path"] in ALWAYS_OPEN | PAGES):
         return None
     given = _given(Headers(scope=scope))
     if _equal(given, tokens.write):

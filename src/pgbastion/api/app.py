@@ -17,6 +17,7 @@ from pgbastion.api import answers
 from pgbastion.api.access import Access
 from pgbastion.api.bodies import read_body
 from pgbastion.api.checks import CHECKS, REPLICATION_STATES, Asked, Check
+from pgbastion.api.dashboard import dashboard_files
 from pgbastion.api.endpoints import CHANGES, READS, TEXTS, Answer, Change
 from pgbastion.api.openapi import body_of, describe
 from pgbastion.api.ports import (
@@ -63,6 +64,7 @@ def build_api(
         *(_changing(p, m, change, commands) for (m, p), change in CHANGES.items()),
         _metrics(take, render_metrics),
         _description(),
+        *dashboard_files(),
     ]
     return _application(routes, tokens, requests_per_second)
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pgbastion.api import answers, connections, past, patroni, settings
 from pgbastion.api.bodies import AddPeer, Nothing, RemovePeer, Settings, Transfer
+from pgbastion.api.dashboard import dashboard_data
 from pgbastion.api.debugging import decisions
 from pgbastion.api.explaining import explain_as_text, explain_cluster
 from pgbastion.api.gossip import gossip
@@ -43,6 +44,7 @@ READS: Final[Mapping[str, Answer]] = {
     "/config/status": settings.config_status,
     "/config/history": settings.config_history,
     "/debug/decisions": decisions,
+    "/ui/data": dashboard_data,
 }
 
 # As text, for those who accept that and no JSON.

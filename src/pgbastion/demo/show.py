@@ -22,7 +22,7 @@ LOOK_EVERY_S: Final = 0.5
 RESTART_AFTER_S: Final = 2.0
 _EVENTS_MAX: Final = 8
 # Of the page, beside the changes.
-_OTHER_LINES: Final = 19
+_OTHER_LINES: Final = 20
 # Health's words, in the order in which colours are of use.
 _STYLES: Final = {
     "primary": "bold green",
@@ -197,6 +197,7 @@ class Show:
         lines = {
             "write": f"psql {server}:{PRIMARY_PORT}",
             "read": f"psql {server}:{REPLICA_PORT}",
+            "dashboard": f"http://{node}:{API_PORT}/ui",
             "API": f"curl http://{node}:{API_PORT}/cluster",
             "API token": str(stage.keys.token_file),
             "logs": f"{stage.directory}/n*.log",
