@@ -1,7 +1,7 @@
 """The dashboard, as a person sees and uses it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +21,14 @@ from support.browser import PHONE, browser
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
 
 SEEN_S = 20
+Step = Callable[[Chrome], object]
+Do = Callable[[Step], Awaitable[object]]
 
 
 @asynccontextmanager
 async def opened(
     tmp_path: Path, api: Api, size: tuple[int, int] = (1280, 1400)
-) -> AsyncIterator[Callable[[Callable[[Chrome], object]], object]]:
+) -> AsyncIterator[Do]:
     """Open the page; what is done with it runs beside the server's loop."""
     chrome = browser(tmp_path / "profile", size)
     page = await asyncio.to_thread(chrome.__enter__)
@@ -37,8 +39,8 @@ async def opened(
     try:
         await do(lambda it: it.get(f"http://{HOST}:{api.port}/ui"))
         await do(shows("#facts", "4200 ms left"))
-        yield do  # type: ignore[misc]
-        said = await do(lambda it: it.get_log("browser"))
+        yield do
+        said = await do(lambda it: it.get_log("browser"))  # type: ignore[no-untyped-call]
         # The API has no events here, and a refused order is an answer that says so.
         assert isinstance(said, list)
         assert not [

@@ -38,6 +38,16 @@ _HEADERS: Final = {
 }
 
 
+class TrafficFacts(TypedDict):
+    """What this node's proxy carries, in sums."""
+
+    sessions: int
+    held: int
+    draining: bool
+    bytes_to_servers: int
+    bytes_to_clients: int
+
+
 class DashboardAnswer(TypedDict):
     """Everything that the dashboard shows, as of one instant."""
 
@@ -48,7 +58,7 @@ class DashboardAnswer(TypedDict):
     explain: ExplainAnswer
     history: shapes.ClusterHistoryAnswer
     directives: shapes.DirectivesAnswer
-    connections: shapes.ConnectionsAnswer
+    traffic: TrafficFacts
     vip: shapes.VipAnswer
 
 
@@ -62,8 +72,19 @@ def dashboard_data(snapshot: NodeSnapshot) -> DashboardAnswer:
         "explain": explain_cluster(snapshot),
         "history": past.cluster_history(snapshot),
         "directives": answers.directives(snapshot),
-        "connections": answers.connections(snapshot),
+        "traffic": _traffic(snapshot),
         "vip": vip(snapshot),
+    }
+
+
+def _traffic(snapshot: NodeSnapshot) -> TrafficFacts:
+    counts = snapshot.proxy
+    return {
+        "sessions": counts.connections,
+        "held": counts.held,
+        "draining": counts.draining,
+        "bytes_to_servers": sum(t.bytes_to_server for t in counts.traffic),
+        "bytes_to_clients": sum(t.bytes_to_client for t in counts.traffic),
     }
 
 

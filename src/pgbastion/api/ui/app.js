@@ -76,8 +76,8 @@ function note(now) {
   const sums = {
     at,
     WAL: position(now.replication.wal_end),
-    "to servers": now.connections.backends.reduce((sum, b) => sum + b.bytes_to_server, 0),
-    "to clients": now.connections.backends.reduce((sum, b) => sum + b.bytes_to_client, 0),
+    "to servers": now.traffic.bytes_to_servers,
+    "to clients": now.traffic.bytes_to_clients,
   };
   if (before !== null && at > before.at) {
     for (const [name, series] of Object.entries(rates)) {
@@ -94,7 +94,7 @@ function position(lsn) {
 }
 
 function show(now) {
-  const { health, cluster, state, explain, replication, history, connections, vip } = now;
+  const { health, cluster, state, explain, replication, history, traffic, vip } = now;
   text($("scope"), `${cluster.scope} · seen by ${health.node}`);
   $("seen").className = "";
   text($("seen"), `as of ${new Date(seenAt).toLocaleTimeString()}`);
@@ -133,8 +133,9 @@ function show(now) {
     "Virtual address": vip.addresses.length
       ? vip.addresses.map((a) => `${a.address} (${a.state})`).join(", ") + ` at ${vip.holder ?? "nobody"}`
       : "not configured",
-    "Sessions here": `${connections.connections} open, ${connections.held} held`,
-    "Paused": cluster.members.length && state.paused ? "yes: automatic actions are off" : "no",
+    "Sessions here": `${traffic.sessions} open, ${traffic.held} held`
+      + (traffic.draining ? ", draining" : ""),
+    "Paused": state.paused ? "yes: automatic actions are off" : "no",
     "Version": health.version,
   });
   document.querySelector("[data-do=pause]").hidden = state.paused;
