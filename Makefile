@@ -68,8 +68,9 @@ lint: $(DEPENDENCIES)
 demo: build ## three nodes on loopback; Ctrl-C ends them
 	$(BIN)/pgbastion demo
 
-.PHONY: bench-raft bench-failover bench-switchover bench-proxy bench-vip
-bench-raft bench-failover bench-switchover bench-proxy bench-vip: bench-%: build
+BENCHES := raft failover switchover proxy vip chaos soak
+.PHONY: $(BENCHES:%=bench-%)
+$(BENCHES:%=bench-%): bench-%: build
 	$(BIN)/python -m pgbastion.bench $*
 
 .PHONY: screenshots

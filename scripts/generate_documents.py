@@ -9,6 +9,7 @@ from pgbastion.api.document import render_rest
 from pgbastion.cli.document import render_commands
 from pgbastion.cli.unit import render_one_user, render_unit, render_witness
 from pgbastion.config.document import render_example, render_reference
+from pgbastion.control.document import render_reasons, render_transitions
 from pgbastion.observe.document import render_metrics
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -21,6 +22,8 @@ DOCUMENTS: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/configuration.md": render_reference,
     "docs/reference/metrics.md": render_metrics,
     "docs/reference/rest.md": render_rest,
+    "docs/reference/transitions.md": render_transitions,
+    "docs/reference/reasons.md": render_reasons,
 }
 
 

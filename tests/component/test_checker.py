@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pgbastion.bench.lab.checker import compare, longest_gap
+from pgbastion.bench.lab.checker import compare, full_throughput_ms, longest_gap
 from pgbastion.bench.lab.overlaps import Sample, double_claims, violations
 from pgbastion.bench.lab.writers import Acknowledged
 
@@ -142,3 +142,13 @@ def test_a_node_that_was_frozen_claims_nothing_in_between() -> None:
     (found,) = double_claims(claims, broken_after_ns=150 * MS)
 
     assert found.ms == pytest.approx(40)
+
+
+def test_full_throughput_is_back_when_as_much_is_acknowledged_as_before() -> None:
+    before = [row(n, at) for n, at in enumerate(range(0, 1_000, 10))]
+    slow = [row(1_000 + n, at) for n, at in enumerate(range(2_000, 3_000, 100))]
+    fast = [row(2_000 + n, at) for n, at in enumerate(range(3_000, 4_000, 10))]
+
+    assert full_throughput_ms([*before, *slow, *fast], 1_000 * MS, 4_000 * MS) == 1_950
+    assert full_throughput_ms([*before, *slow], 1_000 * MS, 4_000 * MS) is None
+    assert full_throughput_ms(slow, 1_000 * MS, 4_000 * MS) is None

@@ -247,6 +247,7 @@ def _print_table(console: Console, series: list[Series], runs: int) -> None:
         "lost rows",
         "two at once",
         "role changed",
+        "full speed",
         "whole again",
         "failed",
         "Patroni* defaults / tuned",
@@ -276,10 +277,19 @@ def _row(series: Series) -> list[str]:
         str(sum(trial.lost for trial in trials)),
         str(sum(len(trial.sampled.violations) for trial in trials)),
         f"{sum(trial.role_changed for trial in trials)} of {len(trials)}",
+        _slowest(trials),
         _seconds(max(trial.rejoin_s for trial in trials) * 1000) if trials else "-",
         str(len(series.failed)),
         f"{_seconds(patroni[0])} / {_seconds(patroni[1])}" if patroni else "-",
     ]
+
+
+def _slowest(trials: Sequence[Trial]) -> str:
+    """Return the longest time until as much was acknowledged as before the fault."""
+    known = [trial.full_ms for trial in trials if trial.full_ms is not None]
+    late = len(trials) - len(known)
+    shown = _seconds(max(known)) if known else "-"
+    return f"{shown}, {late} not seen" if late else shown
 
 
 def _broken(series: Series) -> bool:

@@ -11,6 +11,7 @@ from pgbastion.cli.commands import (
     debugging,
     keeping,
     looking,
+    machine,
     membership,
     orders,
     raft,
@@ -29,6 +30,7 @@ PARTS: Final = (
     settings.commands,
     connections.commands,
     debugging.commands,
+    machine.commands,
 )
 
 app = typer.Typer(

@@ -5,12 +5,17 @@ applied twice. A row that nobody wrote means that the check itself is wrong. Row
 were written and never acknowledged may be there or not: their outcome is unknown.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pgbastion.bench.lab.writers import Acknowledged
 from pgbastion.clock import NS_PER_MS
+
+_WINDOW_NS: Final = 500 * NS_PER_MS
+_STEP_NS: Final = 50 * NS_PER_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,30 @@ def longest_gap(
     starts = [since_ns, *instants]
     gaps = (Gap(start_ns=a, end_ns=b) for a, b in zip(starts, ends, strict=True))
     return max(gaps, key=lambda gap: gap.end_ns - gap.start_ns)
+
+
+def full_throughput_ms(
+    acknowledged: Sequence[Acknowledged], fault_ns: int, until_ns: int
+) -> int | None:
+    """Return how long after a fault as much is acknowledged as before it.
+
+    Compared are half seconds: the mean of the second before the fault, and the first
+    one after the longest gap that reaches nine tenths of that. None: none did.
+    """
+    instants = sorted(row.received_ns for row in acknowledged)
+    wanted = 0.9 * _count(instants, fault_ns - 2 * _WINDOW_NS, fault_ns) / 2
+    start_ns = longest_gap(acknowledged, fault_ns, until_ns).end_ns
+    if wanted <= 0:
+        return None
+    while start_ns + _WINDOW_NS <= until_ns:
+        if _count(instants, start_ns, start_ns + _WINDOW_NS) >= wanted:
+            return round((start_ns - fault_ns) / NS_PER_MS)
+        start_ns += _STEP_NS
+    return None
+
+
+def _count(instants: Sequence[int], since_ns: int, until_ns: int) -> int:
+    return bisect_left(instants, until_ns) - bisect_left(instants, since_ns)
 
 
 def describe(checks: Mapping[str, ServerCheck]) -> str:

@@ -26,6 +26,8 @@ _BEYOND_LEASE_S: Final = 1.5
 # More than PostgreSQL keeps in advance by default (min_wal_size 80 MB).
 _SWITCHES_MAX: Final = 40
 _SWITCH_EVERY_S: Final = 0.1
+_FLAPS: Final = 5
+_FLAP_S: Final = 0.4
 
 
 class Victim(StrEnum):
@@ -40,6 +42,7 @@ class Outcome(StrEnum):
 
     NEW_PRIMARY = "new primary"
     SAME_PRIMARY = "same primary"
+    ANY_PRIMARY = "some primary, and nothing lost"
     NEW_SERVER = "new primary, or the same with a server that was started again"
 
 
@@ -85,6 +88,73 @@ def postgres_frozen(lab: Lab, name: str) -> Iterator[None]:
         yield
     finally:
         processes.resume(frozen)
+
+
+@contextmanager
+def postmaster_frozen(lab: Lab, name: str) -> Iterator[None]:
+    """Stop the postmaster alone: sessions go on, nobody new gets in."""
+    postmaster = lab.node(name).postmaster()
+    if postmaster is None:
+        raise LabError(f"{name} has no postmaster to freeze")
+    frozen = processes.freeze(lambda: [postmaster])
+    try:
+        yield
+    finally:
+        processes.resume(frozen)
+
+
+@contextmanager
+def backends_frozen(lab: Lab, name: str) -> Iterator[None]:
+    """Stop every process of PostgreSQL but the postmaster."""
+    node = lab.node(name)
+    frozen = processes.freeze(lambda: node.postgres()[1:])
+    try:
+        yield
+    finally:
+        processes.resume(frozen)
+
+
+@contextmanager
+def backend_killed(lab: Lab, name: str) -> Iterator[None]:
+    """Kill one session's process, as the kernel does when memory runs out."""
+    with lab.node(name).connect() as session:
+        backend = processes.find(session.info.backend_pid)
+        if backend is None:
+            raise LabError(f"{name} has no session to kill")
+        processes.kill([backend])
+    yield
+
+
+@contextmanager
+def link_flaps(lab: Lab, name: str) -> Iterator[None]:
+    """Pull the node's cable and plug it in again, several times in a row."""
+    try:
+        for _ in range(_FLAPS):
+            lab.network.set_link(name, up=False)
+            time.sleep(_FLAP_S)
+            lab.network.set_link(name, up=True)
+            time.sleep(_FLAP_S)
+        yield
+    finally:
+        lab.network.set_link(name, up=True)
+
+
+@contextmanager
+def majority_lost(lab: Lab, name: str) -> Iterator[None]:
+    """Take the power from every node but this one."""
+    with ExitStack() as lost:
+        for other in _others(lab, name):
+            lost.enter_context(node_lost(lab, other))
+        yield
+
+
+@contextmanager
+def everything_lost(lab: Lab, name: str) -> Iterator[None]:
+    """Take the power from all nodes; ``name`` is the first to come back."""
+    with ExitStack() as lost:
+        for each in [*_others(lab, name), name]:
+            lost.enter_context(node_lost(lab, each))
+        yield
 
 
 @contextmanager
@@ -338,6 +408,47 @@ FAULTS: Final[dict[str, Fault]] = {
             inject=connections_full,
             outcome=Outcome.SAME_PRIMARY,
             hold_s=60.0,
+        ),
+        Fault(
+            name="postmaster-frozen",
+            title="postmaster alone frozen, sessions go on",
+            inject=postmaster_frozen,
+            outcome=Outcome.NEW_SERVER,
+            hold_s=20.0,
+        ),
+        Fault(
+            name="backends-frozen",
+            title="all sessions frozen, the postmaster answers",
+            inject=backends_frozen,
+            outcome=Outcome.NEW_SERVER,
+        ),
+        Fault(
+            name="backend-killed",
+            title="one session killed (as for lack of memory)",
+            inject=backend_killed,
+            outcome=Outcome.ANY_PRIMARY,
+        ),
+        Fault(
+            name="link-flaps",
+            title="primary's link goes up and down",
+            inject=link_flaps,
+            outcome=Outcome.ANY_PRIMARY,
+            cuts=True,
+        ),
+        Fault(
+            name="majority",
+            title="two of three nodes lost and back",
+            inject=majority_lost,
+            outcome=Outcome.ANY_PRIMARY,
+            cuts=True,
+            hold_leases=1,
+        ),
+        Fault(
+            name="cold-start",
+            title="all nodes lost at once, started again",
+            inject=everything_lost,
+            outcome=Outcome.ANY_PRIMARY,
+            cuts=True,
         ),
         Fault(
             name="disk-frozen",

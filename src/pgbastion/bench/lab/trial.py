@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from pgbastion.bench.lab import waits
-from pgbastion.bench.lab.checker import Gap, ServerCheck, longest_gap
+from pgbastion.bench.lab.checker import (
+    Gap,
+    ServerCheck,
+    full_throughput_ms,
+    longest_gap,
+)
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun
 from pgbastion.bench.lab.faults import Fault, Outcome, Victim
@@ -31,6 +36,8 @@ class Trial:
     fault: str
     profile: str
     gap: Gap
+    full_ms: int | None
+    """From the fault until as much is acknowledged as before it; None: not seen."""
     fault_ns: int
     acknowledged: int
     old_primary: str
@@ -94,6 +101,7 @@ def run_trial(lab: Lab, fault: Fault) -> Trial:
         fault=fault.name,
         profile=lab.plan.profile,
         gap=longest_gap(writers.acknowledged(), fault_ns, end_ns),
+        full_ms=full_throughput_ms(writers.acknowledged(), fault_ns, end_ns),
         fault_ns=fault_ns,
         acknowledged=len(writers.acknowledged()),
         old_primary=primary,
@@ -121,6 +129,10 @@ def _wait_out(
             return lab.node(victim).postmaster() not in (None, before)
         return primary not in (None, victim)
 
+    if fault.outcome is Outcome.ANY_PRIMARY:
+        # There may be no majority meanwhile: what counts is what comes afterwards.
+        time.sleep(fault.lasts_s(lab.plan.profile))
+        return
     if fault.outcome is not Outcome.SAME_PRIMARY:
         waits.wait_for(f"a successor of {victim}", succeeded, bound_s)
     # Also where the role stays: writes have to go on before the fault is over.

@@ -1,0 +1,43 @@
+"""Commands that show the state machine of a node, and check it."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from pgbastion.cli.exits import Exit
+
+commands = typer.Typer()
+
+
+class Shown(StrEnum):
+    """What of it."""
+
+    TABLE = "table"
+    MERMAID = "mermaid"
+    CHECK = "check"
+
+
+@commands.command()
+def fsm(
+    what: Annotated[Shown, typer.Argument(help="table, mermaid, or check.")],
+) -> None:
+    """Print a node's state machine, or ask every state of it for its decision.
+
+    Exit code 1 when a state has no exit.
+    """
+    from pgbastion.control.document import mermaid, table
+    from pgbastion.control.enumerating import enumerate_states
+
+    if what is not Shown.CHECK:
+        print(table() if what is Shown.TABLE else mermaid(), end="")
+        return
+    found = enumerate_states()
+    for line in found.stuck[:20]:
+        print(line)
+    print(
+        f"{found.states} states, {len(found.reasons)} rows of the table,"
+        f" {len(found.stuck)} without an exit"
+    )
+    if found.stuck:
+        raise typer.Exit(Exit.NO)
