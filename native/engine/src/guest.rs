@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::bytes::{Malformed, Put, Take};
 use crate::channel::Tls;
+use crate::handshake::SPOKEN;
 use crate::net::{read_frame, write_frame, Call, CallError};
 use crate::wire::{Class, GUEST_MAX};
 
@@ -36,7 +37,8 @@ pub fn ask(
         let error = io::Error::new(io::ErrorKind::InvalidInput, "the question is too long");
         return Err(error.into());
     }
-    let call = Call { class: Class::Guest, secret, cluster: None, from: 0, to: 0 };
+    let call =
+        Call { class: Class::Guest, secret, cluster: None, from: 0, to: 0, spoken: SPOKEN };
     let (mut stream, mut keys) = call.open(address, None, tls)?;
     write_frame(&mut stream, &mut keys.from_caller, &encode_question(kind, payload))?;
     stream.set_read_timeout(Some(wait))?;

@@ -14,7 +14,35 @@ use crate::bytes::{Malformed, Put, Take};
 use crate::wire::Class;
 
 const MAGIC: &[u8; 4] = b"pgbr";
-const VERSION: u16 = 1;
+
+/// The versions of the protocol that a side speaks. The caller names one, its newest
+/// first; the listener takes it or refuses, and then the caller names the one before.
+/// On a connection nothing is said that its version does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    pub oldest: u16,
+    pub newest: u16,
+}
+
+/// What this release speaks: its own version, and that of the release before it.
+pub const SPOKEN: Spoken = Spoken { oldest: 1, newest: 1 };
+
+impl Default for Spoken {
+    fn default() -> Spoken {
+        SPOKEN
+    }
+}
+
+impl Spoken {
+    fn has(self, version: u16) -> bool {
+        (self.oldest..=self.newest).contains(&version)
+    }
+
+    /// All of them, the newest first.
+    pub fn offers(self) -> impl Iterator<Item = u16> {
+        (self.oldest..=self.newest).rev()
+    }
+}
 
 pub const HELLO_BYTES: usize = 88;
 pub const NONCE_BYTES: usize = 32;
@@ -62,6 +90,8 @@ impl Refusal {
 /// What the caller says first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
+    /// The version that the caller wants to speak.
+    pub version: u16,
     pub class: Class,
     /// SHA-256 of the cluster's id; zeroes for a guest, who knows none.
     pub cluster: [u8; 32],
@@ -73,7 +103,7 @@ pub struct Hello {
 impl Hello {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&self.version.to_le_bytes());
         out.put_u8(self.class.number());
         out.put_u8(0);
         out.extend_from_slice(&self.cluster);
@@ -83,17 +113,19 @@ impl Hello {
         out
     }
 
-    pub fn decode(bytes: &[u8; HELLO_BYTES]) -> Result<Hello, Refusal> {
+    pub fn decode(bytes: &[u8; HELLO_BYTES], spoken: Spoken) -> Result<Hello, Refusal> {
         let read = || -> Result<Option<Hello>, Malformed> {
             let mut take = Take(bytes);
-            let known = take.array::<4>()? == *MAGIC
-                && u16::from_le_bytes(take.array()?) == VERSION;
+            let ours = take.array::<4>()? == *MAGIC;
+            let version = u16::from_le_bytes(take.array()?);
+            let known = ours && spoken.has(version);
             let class = Class::of(take.u8()?);
             take.u8()?;
             let cluster = take.array()?;
             let (from, to) = (take.u64()?, take.u64()?);
             let nonce = take.array()?;
             Ok(class.filter(|_| known).map(|class| Hello {
+                version,
                 class,
                 cluster,
                 from,

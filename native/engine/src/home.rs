@@ -27,7 +27,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.put_u64(self.member);
         out.put_blob(&self.cluster);
@@ -40,7 +40,7 @@ impl Identity {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Identity, Malformed> {
+    pub fn decode(bytes: &[u8]) -> Result<Identity, Malformed> {
         let (body, sum) = bytes.split_last_chunk::<4>().ok_or(Malformed)?;
         let mut take = Take(body);
         let magic = take.array::<8>()?;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::channel::{Channel, Tls};
+use crate::handshake::SPOKEN;
 use crate::loud;
 use crate::net::{readable, write_frame, Bell, Call, CallError, Keys, SILENCE_MAX};
 use crate::wire::Class;
@@ -184,6 +185,7 @@ impl<T: Fn(Notice)> Dialer<T> {
             cluster: Some(&route.cluster),
             from: route.from,
             to: route.to,
+            spoken: SPOKEN,
         };
         let (mut stream, mut keys) = call.open(&route.address, route.source, &route.tls)?;
         if let Some(greeting) = &route.greeting {

@@ -14,8 +14,8 @@ use socket2::{SockRef, Socket};
 
 use crate::channel::{places, tls_reason, Channel, Incoming, Tls};
 use crate::handshake::{
-    fresh_nonce, Direction, Guestbook, Hello, Refusal, Session, HELLO_BYTES, NONCE_BYTES,
-    PROOF_BYTES,
+    fresh_nonce, Direction, Guestbook, Hello, Refusal, Session, Spoken, HELLO_BYTES,
+    NONCE_BYTES, PROOF_BYTES,
 };
 use crate::loud;
 use crate::net::{listen, prepare, readable, Bell, Keys, OPEN_MAX};
@@ -40,6 +40,7 @@ pub struct Doorplate {
     pub removed: BTreeSet<u64>,
     /// Where each member listens: its certificate has to name that place.
     pub addresses: BTreeMap<u64, String>,
+    pub spoken: Spoken,
 }
 
 /// A connection whose other side has proven itself.
@@ -268,7 +269,8 @@ impl<H: Host> Door<H> {
 
     fn challenge(&self, one: &mut Pending, bytes: &[u8]) -> Progress {
         let bytes = bytes.try_into().expect("it was read to this length");
-        let hello = match Hello::decode(bytes) {
+        let spoken = self.common.doorplate.lock().expect("no holder panics").spoken;
+        let hello = match Hello::decode(bytes, spoken) {
             Ok(hello) => hello,
             Err(refusal) => return self.refuse(one, 0, refusal),
         };
@@ -352,6 +354,7 @@ impl<H: Host> Door<H> {
             binding: &one.wire.binding(),
         };
         let keys = Keys {
+            version: hello.version,
             from_caller: session.tags(Direction::FromCaller),
             from_listener: session.tags(Direction::FromListener),
         };

@@ -9,8 +9,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::channel::{tls_reason, Channel, Tls};
 use crate::handshake::{
-    cluster_digest, fresh_nonce, Direction, Hello, Refusal, Session, Tags, CHALLENGE_BYTES,
-    NONCE_BYTES, TAG_BYTES, WELCOME_BYTES,
+    cluster_digest, fresh_nonce, Direction, Hello, Refusal, Session, Spoken, Tags,
+    CHALLENGE_BYTES, NONCE_BYTES, TAG_BYTES, WELCOME_BYTES,
 };
 use crate::wire::Class;
 
@@ -169,18 +169,40 @@ pub struct Call<'a> {
     pub cluster: Option<&'a [u8]>,
     pub from: u64,
     pub to: u64,
+    /// The versions of the protocol that the caller speaks.
+    pub spoken: Spoken,
 }
 
-/// The tags of both directions of a connection.
+/// What a connection that is proven goes on with: the tags of both directions.
 pub struct Keys {
+    /// The version of the protocol that is spoken.
+    pub version: u16,
     pub from_caller: Tags,
     pub from_listener: Tags,
 }
 
 impl Call<'_> {
-    /// Connect to `address` from `source`, and prove each other's knowledge.
+    /// Connect to `address` from `source`, and prove each other's knowledge, in the
+    /// newest version that both sides speak.
     pub fn open(
         &self,
+        address: &str,
+        source: Option<SocketAddr>,
+        tls: &Tls,
+    ) -> Result<(Channel, Keys), CallError> {
+        let mut outcome = Err(CallError::Refused(Refusal::Version));
+        for version in self.spoken.offers() {
+            outcome = self.open_in(version, address, source, tls);
+            if !matches!(outcome, Err(CallError::Refused(Refusal::Version))) {
+                break;
+            }
+        }
+        outcome
+    }
+
+    fn open_in(
+        &self,
+        version: u16,
         address: &str,
         source: Option<SocketAddr>,
         tls: &Tls,
@@ -194,14 +216,15 @@ impl Call<'_> {
             }
             None => Channel::Plain(stream),
         };
-        let keys = self.shake_hands(&mut channel)?;
+        let keys = self.shake_hands(version, &mut channel)?;
         Ok((channel, keys))
     }
 
     /// Prove each other's knowledge of the secret on a fresh connection.
-    pub fn shake_hands(&self, stream: &mut Channel) -> Result<Keys, CallError> {
+    fn shake_hands(&self, version: u16, stream: &mut Channel) -> Result<Keys, CallError> {
         stream.set_read_timeout(Some(OPEN_MAX))?;
         let hello = Hello {
+            version,
             class: self.class,
             cluster: self.cluster.map_or([0; 32], cluster_digest),
             from: self.from,
@@ -224,6 +247,7 @@ impl Call<'_> {
         }
         stream.set_read_timeout(None)?;
         Ok(Keys {
+            version,
             from_caller: session.tags(Direction::FromCaller),
             from_listener: session.tags(Direction::FromListener),
         })

@@ -79,6 +79,7 @@ fn another_version_is_refused() {
 fn a_repeated_proof_is_worth_nothing() {
     let door = door();
     let hello = Hello {
+        version: 1,
         class: Class::Raft,
         cluster: _engine::handshake::cluster_digest(CLUSTER),
         from: 2,

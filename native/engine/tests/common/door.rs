@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use _engine::channel::{Channel, Tls};
-use _engine::handshake::Refusal;
+use _engine::handshake::{Refusal, Spoken, SPOKEN};
 use _engine::listener::{Doorplate, Host, Listener, Visitor};
 use _engine::net::{connect, read_frame, Call, CallError, Keys};
 use _engine::wire::Class;
@@ -60,6 +60,10 @@ pub struct Door {
 
 /// Member 1 of the cluster listens; member 9 was removed.
 pub fn door_with(tls: Tls) -> Door {
+    door_that_speaks(SPOKEN, tls)
+}
+
+pub fn door_that_speaks(spoken: Spoken, tls: Tls) -> Door {
     let (frames, frames_seen) = channel();
     let (refused, refused_seen) = channel();
     let (dropped, dropped_seen) = channel();
@@ -68,6 +72,7 @@ pub fn door_with(tls: Tls) -> Door {
         identity: Some((CLUSTER.to_vec(), 1)),
         removed: BTreeSet::from([9]),
         addresses: BTreeMap::from([(2, "127.31.9.2:8300".to_owned())]),
+        spoken,
     };
     let listener = Listener::start(
         "127.31.9.1:0",
@@ -87,7 +92,14 @@ pub fn door_with(tls: Tls) -> Door {
 }
 
 pub fn call() -> Call<'static> {
-    Call { class: Class::Raft, secret: SECRET, cluster: Some(CLUSTER), from: 2, to: 1 }
+    Call {
+        class: Class::Raft,
+        secret: SECRET,
+        cluster: Some(CLUSTER),
+        from: 2,
+        to: 1,
+        spoken: SPOKEN,
+    }
 }
 
 impl Door {
