@@ -123,8 +123,8 @@ def test_each_knows_the_others_version_by_gossip(pair: tuple[Daemon, Daemon]) ->
     founder.until(lambda: hint().get("state") == "alive", "gossip tells of n2")
     assert hint()["api_url"] == f"http://{joiner.host}:8080"
     assert hint()["version"] == founder.ask("/health")["version"]
-    [other] = founder.ask("/gossip")["nodes"]
-    assert other["raft_address"] == f"{joiner.host}:8300"
+    nodes = {node["name"]: node for node in founder.ask("/gossip")["nodes"]}
+    assert nodes["n2"]["raft_address"] == f"{joiner.host}:8300"
 
 
 @pytest.mark.parametrize("case", ["secret", "transport"])
