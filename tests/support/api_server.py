@@ -101,6 +101,16 @@ class FakeCommands:
         self.wishes.append(("fence", node, force, drain_ms))
         return self.outcome
 
+    async def restart(
+        self, node: NodeId, *, pending: bool, drain_ms: int | None, dry_run: bool
+    ) -> Outcome:
+        self.wishes.append(("restart", node, pending, drain_ms, dry_run))
+        return self.outcome
+
+    async def reinit(self, node: NodeId, *, dry_run: bool) -> Outcome:
+        self.wishes.append(("reinit", node, dry_run))
+        return self.outcome
+
     async def unfence(self, node: NodeId) -> Outcome:
         self.wishes.append(("unfence", node))
         return self.outcome

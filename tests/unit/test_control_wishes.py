@@ -12,7 +12,8 @@ from pgbastion.control.node import decide_node, duty
 from pgbastion.control.orders import unfit
 from pgbastion.control.routing import RoutingView, decide_routing
 from pgbastion.control.transitions import Duty
-from pgbastion.control.wishes import AGAIN_MS, later, unfenceable
+from pgbastion.control.wall_time import later
+from pgbastion.control.wishes import AGAIN_MS, unfenceable
 from pgbastion.model.actions import Decision, Propose, StopMode, StopPostgres
 from pgbastion.model.cluster import (
     ClusterState,

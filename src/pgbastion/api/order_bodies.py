@@ -112,6 +112,26 @@ class Fence(OfNode):
     )
 
 
+class Restart(OfNode):
+    """Whose PostgreSQL is to be restarted."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"node": "node2"}]})
+    pending: bool = Field(
+        default=False, description="Only if a setting waits for a restart."
+    )
+    drain: DurationMs | None = Field(
+        None, description="How long a primary's open transactions may go on."
+    )
+    dry_run: bool = Field(default=False, description="Check, and change nothing.")
+
+
+class Reinit(OfNode):
+    """Whose data directory is to be replaced by a copy of the primary's."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"node": "node2"}]})
+    dry_run: bool = Field(default=False, description="Check, and change nothing.")
+
+
 class Unfence(OfNode):
     """Which node may take part again."""
 

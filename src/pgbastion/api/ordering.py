@@ -8,6 +8,8 @@ from pgbastion.api.order_bodies import (
     FailOver,
     Fence,
     OfNode,
+    Reinit,
+    Restart,
     SwitchOver,
     Unfence,
 )
@@ -48,6 +50,18 @@ async def unfence(commands: Commands, body: Unfence) -> Outcome:
     return await commands.unfence(_named(body))
 
 
+async def restart(commands: Commands, body: Restart) -> Outcome:
+    """Restart PostgreSQL of a node in the role that it has; answers with an id."""
+    return await commands.restart(
+        _named(body), pending=body.pending, drain_ms=body.drain, dry_run=body.dry_run
+    )
+
+
+async def reinit(commands: Commands, body: Reinit) -> Outcome:
+    """Replace a standby's data by a copy of the primary's; answers with an id."""
+    return await commands.reinit(_named(body), dry_run=body.dry_run)
+
+
 def _named(body: OfNode) -> NodeId:
     if body.named is None:
         raise bad_request("the node is missing", body.usage())
@@ -65,4 +79,6 @@ ORDERS: Final[
     ("POST", "/cluster/failover"): fail_over,
     ("POST", "/cluster/fence"): fence,
     ("POST", "/cluster/unfence"): unfence,
+    ("POST", "/cluster/restart"): restart,
+    ("POST", "/cluster/reinit"): reinit,
 }

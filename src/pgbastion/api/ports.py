@@ -98,6 +98,14 @@ class Commands(Protocol):
     ) -> Outcome:
         """Keep a node from the primary role; a primary hands it over, or stops."""
 
+    async def restart(
+        self, node: NodeId, *, pending: bool, drain_ms: int | None, dry_run: bool
+    ) -> Outcome:
+        """Have PostgreSQL of a node restarted in the role that it has."""
+
+    async def reinit(self, node: NodeId, *, dry_run: bool) -> Outcome:
+        """Have a standby's data directory replaced by a copy of the primary's."""
+
     async def unfence(self, node: NodeId) -> Outcome:
         """Let a fenced node take part again."""
 

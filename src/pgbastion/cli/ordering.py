@@ -48,6 +48,16 @@ def wait_settled(
     return wait_for(look, what=f"{what} ({order_id})", within_s=wait_s)
 
 
+def to_restart(client: Client, *, pending: bool) -> list[str]:
+    """Return whose PostgreSQL to restart, the primary last."""
+    members = client.get("/cluster")["members"]
+    servers = [m for m in members if m.get("port") is not None]
+    if pending:
+        servers = [m for m in servers if m.get("pending_restart")]
+    servers.sort(key=lambda m: m["role"] == "leader")
+    return [str(m["name"]) for m in servers]
+
+
 def wait_moved(client: Client, node: str, *, wait_s: float) -> None:
     """Wait until a node is not the primary any more; the others may have none yet.
 

@@ -30,6 +30,7 @@ from pgbastion.model.cluster import (
 from pgbastion.model.commands import (
     Assign,
     BeginOrder,
+    BeginWork,
     Command,
     Declare,
     Found,
@@ -110,7 +111,7 @@ def _apply_command(state: ClusterState, command: Command) -> ClusterState | Outc
         return apply_parameters(state, command)
     if isinstance(command, Pause | Running | SetReplication):
         return apply_mode(state, command)
-    if isinstance(command, GiveOrder | BeginOrder | SettleOrder):
+    if isinstance(command, GiveOrder | BeginOrder | BeginWork | SettleOrder):
         return apply_order(state, command)
     if isinstance(command, ScheduleOrder | Unschedule | SetFence):
         return apply_wish(state, command)

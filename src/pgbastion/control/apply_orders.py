@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Final, assert_never
 
 from pgbastion.control.outcomes import Outcome
-from pgbastion.model.cluster import ClusterState, Order, OrderOutcome
+from pgbastion.model.cluster import ClusterState, Order, OrderKind, OrderOutcome
 from pgbastion.model.commands import (
     BeginOrder,
+    BeginWork,
     GiveOrder,
     Pause,
     Running,
@@ -23,7 +24,7 @@ SYNC_COUNT_MAX: Final = 31
 """One fewer than a cluster has members at most."""
 DRAIN_MAX_MS: Final = 86_400_000
 
-OrderCommand = GiveOrder | BeginOrder | SettleOrder
+OrderCommand = GiveOrder | BeginOrder | BeginWork | SettleOrder
 
 
 def apply_mode(
@@ -103,6 +104,8 @@ def apply_order(state: ClusterState, command: OrderCommand) -> ClusterState | Ou
             return _give(state, command.order)
         case BeginOrder():
             return _begin(state, command)
+        case BeginWork():
+            return _begin_work(state, command)
         case SettleOrder():
             return _settle(state, command)
         case _:
@@ -113,7 +116,8 @@ def _give(state: ClusterState, order: Order) -> ClusterState | Outcome:
     """Take an order for the current epoch, one at a time."""
     if any(known.order_id == order.order_id for known in state.orders):
         return Outcome.DUPLICATE
-    if state.order is not None:
+    open_one = state.order
+    if open_one is not None and (order.is_work or not open_one.is_work):
         return Outcome.ORDER_OPEN
     held = state.assignment
     if held is None or order.epoch != held.epoch:
@@ -123,11 +127,14 @@ def _give(state: ClusterState, order: Order) -> ClusterState | Outcome:
         return Outcome.UNKNOWN_MEMBER
     if not order.order_id or not 0 <= order.drain_ms <= DRAIN_MAX_MS:
         return Outcome.SENSELESS
-    if held.live and order.target == held.node:
+    is_holder = held.live and order.target == held.node
+    if is_holder and order.order is not OrderKind.RESTART:
         return Outcome.SENSELESS
     new = replace(
         order,
         begun=False,
+        server_ms=0,
+        data_id="",
         outcome=None,
         cause=order.cause[:200],
         at=order.at[:40],
@@ -135,14 +142,21 @@ def _give(state: ClusterState, order: Order) -> ClusterState | Outcome:
         detail="",
         settled_at="",
     )
+    orders = state.orders
+    if open_one is not None:
+        # A change of the primary waits for nobody's copy or restart.
+        superseded = replace(
+            open_one, outcome=OrderOutcome.SUPERSEDED, settled_at=new.at
+        )
+        orders = (*orders[:-1], superseded)
     left = tuple(s for s in state.scheduled if s.order_id != order.order_id)
-    return replace(state, orders=(*state.orders, new)[-ORDERS_MAX:], scheduled=left)
+    return replace(state, orders=(*orders, new)[-ORDERS_MAX:], scheduled=left)
 
 
 def _begin(state: ClusterState, command: BeginOrder) -> ClusterState | Outcome:
     """Begin the open order: only the living holder of its epoch can."""
     order, held = state.order, state.assignment
-    if order is None or order.order_id != command.order_id:
+    if order is None or order.is_work or order.order_id != command.order_id:
         return Outcome.NO_SUCH_ORDER
     if held is None or not held.epoch == command.epoch == order.epoch:
         return Outcome.WRONG_EPOCH
@@ -155,12 +169,33 @@ def _begin(state: ClusterState, command: BeginOrder) -> ClusterState | Outcome:
     return _with(state, replace(order, begun=True))
 
 
+def _begin_work(state: ClusterState, command: BeginWork) -> ClusterState | Outcome:
+    """Begin the open order: only the node that it names can, and once."""
+    order = state.order
+    if order is None or not order.is_work or order.order_id != command.order_id:
+        return Outcome.NO_SUCH_ORDER
+    member = state.named(order.target)
+    if member is None or member.member_id != command.member_id:
+        return Outcome.UNKNOWN_MEMBER
+    if order.begun:
+        return Outcome.NO_CHANGE
+    held = state.assignment
+    is_holder = held is not None and held.live and held.node == order.target
+    if is_holder and order.order is OrderKind.REINIT:
+        return Outcome.SENSELESS
+    begun = replace(
+        order, begun=True, server_ms=command.server_ms, data_id=command.data_id[:80]
+    )
+    return _with(state, begun)
+
+
 def _settle(state: ClusterState, command: SettleOrder) -> ClusterState | Outcome:
     """End the open order; one that was begun does not expire."""
     order = state.order
     if order is None or order.order_id != command.order_id:
         return Outcome.NO_SUCH_ORDER
-    if order.begun and command.outcome is not OrderOutcome.FAILED:
+    may_end = (OrderOutcome.FAILED, OrderOutcome.DONE)[: 1 + order.is_work]
+    if order.begun and command.outcome not in may_end:
         return Outcome.SENSELESS
     return _with(
         state,
@@ -181,7 +216,10 @@ def settled_by(
     if order is None:
         return state.orders
     outcome, detail = OrderOutcome.DONE, ""
-    if node != order.target:
+    if order.is_work:
+        # The node goes on with it or not; the primary has changed meanwhile.
+        outcome, detail = OrderOutcome.SUPERSEDED, f"{node}: {why}"[:200]
+    elif node != order.target:
         outcome, detail = OrderOutcome.OTHER_CHOSEN, f"{node}: {why}"[:200]
     ended = replace(order, outcome=outcome, detail=detail, settled_at=at[:40])
     return (*state.orders[:-1], ended)

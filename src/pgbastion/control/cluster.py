@@ -91,11 +91,14 @@ def decide_cluster(view: ClusterView) -> Decision:
 
 
 def _expire(view: ClusterView) -> Decision | None:
-    """End an order that was not begun in time: nobody waits for it any more."""
+    """End an order that was not begun in time: nobody waits for it any more.
+
+    What is done to one server has to be finished by then.
+    """
     order = view.state.order
-    if order is None or order.begun:
+    if order is None or (order.begun and not order.is_work):
         return None
-    outcome = OrderOutcome.EXPIRED
+    outcome = OrderOutcome.FAILED if order.begun else OrderOutcome.EXPIRED
     if order.epoch != view.state.epoch:
         outcome = OrderOutcome.SUPERSEDED
     elif view.at <= order.expires_at:

@@ -18,6 +18,7 @@ from pgbastion.control.sync_standbys import (
     next_sync_step,
     wanted_count,
 )
+from pgbastion.control.work import restarts_here, works_on
 from pgbastion.model.actions import (
     ApplySyncSet,
     Arm,
@@ -128,6 +129,7 @@ def _eligible(view: NodeView) -> frozenset[str]:
         and not m.nosync
         and m.member_id != view.member_id
         and view.state.fence(m.name) is None
+        and m.name != works_on(view.state)
     )
 
 
@@ -265,6 +267,8 @@ def after_crash(view: NodeView) -> Decision | None:
 
     A restart in place goes first for as long as the operator allows.
     """
+    if restarts_here(view) and not view.postgres.start_failures:
+        return None
     if view.now_ms >= restart_until_ms(view) and standbys_have_everything(view):
         full = view.trouble is Trouble.DISK_FULL
         why = Reason.DISK_FULL if full else Reason.CRASHED_STANDBY_READY

@@ -31,6 +31,11 @@ from pgbastion.control.node_rules import (
 from pgbastion.control.orders import give_role_on, hand_over, ready_slots
 from pgbastion.control.pause import is_paused
 from pgbastion.control.transitions import Step
+from pgbastion.control.work import (
+    work_on_primary,
+    work_on_standby,
+    work_on_stopped,
+)
 from pgbastion.errors import InvariantError
 from pgbastion.model.actions import (
     Arm,
@@ -425,6 +430,9 @@ STEPS: Final[Mapping[Step, Callable[[NodeView], Decision | None]]] = {
     Step.CHECK_HISTORY: check_history,
     Step.POINT_AT_PRIMARY: point_at_primary,
     Step.READY_SLOTS: ready_slots,
+    Step.WORK_ON_STANDBY: work_on_standby,
+    Step.WORK_ON_STOPPED: work_on_stopped,
+    Step.WORK_ON_PRIMARY: work_on_primary,
     Step.STAY_CUT: stay_cut,
     Step.STREAM: stream,
 }

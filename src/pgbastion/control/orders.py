@@ -131,7 +131,9 @@ def fit_targets(
 def is_ordered(state: ClusterState) -> bool:
     """Tell whether the current epoch ends by an operator's word."""
     order = state.order
-    return order is not None and order.epoch == state.epoch and order.begun
+    if order is None or order.is_work:
+        return False
+    return order.epoch == state.epoch and order.begun
 
 
 def failover_order(state: ClusterState) -> Order | None:
@@ -166,12 +168,12 @@ def ready_slots(view: NodeView) -> Decision | None:
 def hand_over(view: NodeView) -> Decision | None:
     """Carry an open order for this epoch out."""
     order = view.state.order
-    if order is None or order.epoch != view.state.epoch:
+    if order is None or order.is_work or order.epoch != view.state.epoch:
         return None
     fresh_ms = view.now_ms - view.limits.sync_silent_ms
     why = unfit(view.state, view.reports, order.target, fresh_since_ms=fresh_ms)
     if order.begun:
-        return _fail(view, order, why) if why else _stop(view, order, fresh_ms)
+        return _fail(view, order, why) if why else _stop(view, order)
     again_ms = view.now_ms + view.limits.retry_ms
     if why is not None:
         return Decision(Reason.HANDOVER_WAITS, (), again_ms, detail=why)
@@ -195,8 +197,24 @@ def _fail(view: NodeView, order: Order, why: str) -> Decision:
     return Decision(Reason.HANDOVER_FAILED, (Propose(command=command),), detail=why)
 
 
-def _stop(view: NodeView, order: Order, fresh_ms: int) -> Decision:
+def _stop(view: NodeView, order: Order) -> Decision:
     """Stop in order once no proxy sends anybody new."""
+    waiting = hold_clients(view, order)
+    if waiting is not None:
+        return waiting
+    # Until its lease must end, so that an orderly end is not cut short.
+    left_ms = lease_deadline_ms(view) - view.now_ms + view.limits.stop_ms
+    action = StopPostgres(
+        mode=StopMode.FAST,
+        reason=Reason.HANDING_OVER,
+        budget_ms=max(left_ms, view.limits.stop_ms),
+    )
+    return Decision(Reason.HANDING_OVER, (action,), detail=order.target)
+
+
+def hold_clients(view: NodeView, order: Order) -> Decision | None:
+    """Wait until every proxy lets new clients wait; None: they do."""
+    fresh_ms = view.now_ms - view.limits.sync_silent_ms
     patient_ms = view.begun_ms + HOLD_PATIENCE_MS
     silent = [
         received.report.node
@@ -210,14 +228,7 @@ def _stop(view: NodeView, order: Order, fresh_ms: int) -> Decision:
     opened_ms = view.begun_ms + OPENING_MS
     if view.now_ms < opened_ms:
         return Decision(Reason.HOLDING_CLIENTS, (), opened_ms)
-    # Until its lease must end, so that an orderly end is not cut short.
-    left_ms = lease_deadline_ms(view) - view.now_ms + view.limits.stop_ms
-    action = StopPostgres(
-        mode=StopMode.FAST,
-        reason=Reason.HANDING_OVER,
-        budget_ms=max(left_ms, view.limits.stop_ms),
-    )
-    return Decision(Reason.HANDING_OVER, (action,), detail=order.target)
+    return None
 
 
 def give_role_on(view: NodeView) -> Decision | None:

@@ -9,6 +9,7 @@ from typing import Final
 from pgbastion.control.orders import is_ordered
 from pgbastion.control.survey import counted, surveys
 from pgbastion.control.wishes import must_stop
+from pgbastion.control.work import may_work_under_pause
 from pgbastion.model.actions import (
     Action,
     Copy,
@@ -41,7 +42,8 @@ def is_paused(view: NodeView) -> bool:
 
 def keep_still(view: NodeView, decision: Decision) -> Decision:
     """Leave PostgreSQL as it is while a pause is on, whatever it is."""
-    if is_ordered(view.state) or must_stop(view):
+    told = is_ordered(view.state) or must_stop(view) or may_work_under_pause(view)
+    if told:
         return decision
     if is_paused(view) and any(_touches(view, a) for a in decision.actions):
         return Decision(Reason.PAUSED, detail=decision.reason)

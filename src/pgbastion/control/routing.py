@@ -51,6 +51,10 @@ def decide_routing(view: RoutingView) -> Routing:
     primary, reason = _primary(view)
     order = view.state.order
     begun = order is not None and order.begun and order.epoch == view.state.epoch
+    if order is not None and order.is_work:
+        # Only the primary's clients have to wait for its restart.
+        held = view.state.assignment
+        begun = begun and held is not None and held.node == order.target
     replicas = tuple(m for m in view.state.servers if _reads(view, m))
     replica_reason = "" if replicas else "no standby streams within the lag limit"
     if not replicas and view.fallback and primary is not None:

@@ -91,6 +91,9 @@ class Step(StrEnum):
     CHECK_HISTORY = "check_history"
     POINT_AT_PRIMARY = "point_at_primary"
     READY_SLOTS = "ready_slots"
+    WORK_ON_STANDBY = "work_on_standby"
+    WORK_ON_STOPPED = "work_on_stopped"
+    WORK_ON_PRIMARY = "work_on_primary"
     STAY_CUT = "stay_cut"
     STREAM = "stream"
 
@@ -206,6 +209,7 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
             Step.KEEP_SYNC,
             Step.CHECKPOINT,
             Step.HAND_OVER,
+            Step.WORK_ON_PRIMARY,
             Step.SERVE,
         ),
         "serve while the lease lasts",
@@ -256,7 +260,12 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
         (Step.REFUSE_EMPTY, Step.COPY), "a new node copies the primary"
     ),
     (Duty.FOLLOW, Found.STOPPED): Transition(
-        (Step.END_OLD_EPOCHS, Step.REJOIN, Step.START_STANDBY),
+        (
+            Step.END_OLD_EPOCHS,
+            Step.WORK_ON_STOPPED,
+            Step.REJOIN,
+            Step.START_STANDBY,
+        ),
         "recover, rewind or copy as far as needed, then stream",
     ),
     (Duty.FOLLOW, Found.STARTING): Transition(
@@ -267,6 +276,7 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
             Step.CHECK_HISTORY,
             Step.POINT_AT_PRIMARY,
             Step.READY_SLOTS,
+            Step.WORK_ON_STANDBY,
             Step.STREAM,
         ),
         "follow the new primary where the history allows it",

@@ -7,11 +7,11 @@ Source: docs/explanation/orders.md.
 """
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from typing import Final
 
 from pgbastion.control.changes import note_outage
 from pgbastion.control.orders import best_target, unfit
+from pgbastion.control.wall_time import later
 from pgbastion.model.actions import Decision, Propose
 from pgbastion.model.cluster import (
     ClusterState,
@@ -30,18 +30,6 @@ ORDER_VALID_MS: Final = 300_000
 """Beyond the drain: an order that was not begun by then is void."""
 AGAIN_MS: Final = 10_000
 """How long after a hand-over of a fenced primary that failed the next one begins."""
-
-
-def later(at: str, ms: int) -> str:
-    """Return a wall-clock time ``ms`` milliseconds after another one, in its form.
-
-    What is no time stays as it is: a word of the log may be anything.
-    """
-    try:
-        moved = datetime.fromisoformat(at) + timedelta(milliseconds=ms)
-    except (ValueError, OverflowError):
-        return at
-    return moved.isoformat(timespec="milliseconds")
 
 
 def decide_wish(view: ClusterView) -> Decision | None:

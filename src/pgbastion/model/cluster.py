@@ -146,6 +146,14 @@ class OrderKind(StrEnum):
 
     SWITCHOVER = "switchover"
     FAILOVER = "failover"
+    RESTART = "restart"
+    """PostgreSQL of one node is stopped and started again, in the role that it has."""
+    REINIT = "reinit"
+    """A standby's data directory is replaced by a new copy of the primary's."""
+
+
+WORK: Final = (OrderKind.RESTART, OrderKind.REINIT)
+"""What is done to one node's server, without a change of the primary."""
 
 
 class OrderOutcome(StrEnum):
@@ -181,9 +189,18 @@ class Order:
     """Wall-clock time, written as ``at``: not begun by then, it is void."""
     begun: bool = False
     """New clients wait, and the old primary is stopped next."""
+    server_ms: int = 0
+    """The server that a restart ends: when its postmaster was started."""
+    data_id: str = ""
+    """The data directory that a copy replaces."""
     outcome: OrderOutcome | None = None
     detail: str = ""
     settled_at: str = ""
+
+    @property
+    def is_work(self) -> bool:
+        """Whether it leaves the primary what it is."""
+        return self.order in WORK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

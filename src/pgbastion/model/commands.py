@@ -224,6 +224,17 @@ class BeginOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BeginWork:
+    """A node is about to end its server, or its data directory, by an order."""
+
+    order_id: str
+    member_id: MemberId
+    server_ms: int
+    data_id: str
+    kind: Literal["begin_work"] = "begin_work"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SettleOrder:
     """An order ends without a change of the primary."""
 
@@ -293,7 +304,7 @@ Command = (
     | Revoke | Pause | Running | GiveOrder | BeginOrder | SettleOrder
     | Vouched | ScheduleOrder | Unschedule | SetFence
     | SetParameters | NoteOutage
-    | SetReplication
+    | SetReplication | BeginWork
 )  # fmt: skip
 
 

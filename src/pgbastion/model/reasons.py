@@ -47,6 +47,10 @@ class Reason(StrEnum):
     HANDING_OVER = "handing_over"
     HANDOVER_FAILED = "handover_failed"
     HANDED_OVER = "handed_over"
+    LEAVING_SYNC_SET = "leaving_sync_set"
+    RESTART_ORDERED = "restart_ordered"
+    REINIT_ORDERED = "reinit_ordered"
+    WORK_DONE = "work_done"
     FENCED_WAITS = "fenced_waits"
     FENCED_BY_OPERATOR = "fenced_by_operator"
     ENDING_EPOCHS = "ending_epochs"
@@ -121,6 +125,10 @@ SENTENCES: dict[Reason, str] = {
     Reason.SCHEDULE_MISSED: "a scheduled switchover was not possible in its window",
     Reason.FENCED_HANDS_OVER: "the primary is fenced, a standby takes the role over",
     Reason.NOTING_OUTAGE: "the nodes told how long the change stopped writes",
+    Reason.LEAVING_SYNC_SET: "before it stops, commits must not wait for it any more",
+    Reason.RESTART_ORDERED: "an operator ordered a restart of PostgreSQL",
+    Reason.REINIT_ORDERED: "an operator ordered a new copy of the primary",
+    Reason.WORK_DONE: "what an operator ordered for this node is done",
     Reason.FENCED_WAITS: "fenced, but no standby can take the role over yet",
     Reason.FENCED_BY_OPERATOR: "an operator fenced this node by force",
     Reason.VOUCHED_FOR: "an operator vouches that the silent holder is off",

@@ -302,6 +302,18 @@ class NodeCommands:
         """Keep a node from the primary role."""
         return await self._wishing.fence(node, force=force, drain_ms=drain_ms)
 
+    async def restart(
+        self, node: NodeId, *, pending: bool, drain_ms: int | None, dry_run: bool
+    ) -> Outcome:
+        """Have PostgreSQL of a node restarted in the role that it has."""
+        return await self._ordering.working.restart(
+            node, pending=pending, drain_ms=drain_ms, dry_run=dry_run
+        )
+
+    async def reinit(self, node: NodeId, *, dry_run: bool) -> Outcome:
+        """Have a standby's data directory replaced by a copy of the primary's."""
+        return await self._ordering.working.reinit(node, dry_run=dry_run)
+
     async def unfence(self, node: NodeId) -> Outcome:
         """Let a fenced node take part again."""
         return await self._wishing.unfence(node)

@@ -17,6 +17,7 @@ from pgbastion.model.cluster import Order, OrderKind
 from pgbastion.model.commands import GiveOrder
 from pgbastion.model.ids import NodeId
 from pgbastion.node.wishing import Wishing
+from pgbastion.node.working import Working
 from pgbastion.observe.logging import get_logger
 
 PROPOSE_TIMEOUT_S: Final = 2.0
@@ -41,6 +42,7 @@ class Ordering:
         self._fresh_ms = fresh_ms
         self._drain_ms = drain_ms
         self.wishing = Wishing(host, fresh_ms=fresh_ms, drain_ms=drain_ms)
+        self.working = Working(host, fresh_ms=fresh_ms, drain_ms=drain_ms)
 
     def best(self) -> NodeId | None:
         """Return who should take the role over now; None: nobody can."""

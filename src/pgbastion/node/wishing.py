@@ -78,7 +78,7 @@ class Wishing:
         """Drop what is scheduled, or an order that was not begun; None: all of it."""
         state = self._host.state
         ids = [s.order_id for s in state.scheduled]
-        if state.order is not None and not state.order.begun:
+        if state.order is not None and (state.order.is_work or not state.order.begun):
             ids.append(state.order.order_id)
         chosen = [each for each in ids if order_id in (None, each)]
         if not chosen:
@@ -97,13 +97,14 @@ class Wishing:
 
     async def _cancel(self, order_id: str) -> Outcome:
         order = self._host.state.order
-        kind = Unschedule
-        if order is not None and order.order_id == order_id:
-            kind = SettleOrder  # type: ignore[assignment]
+        is_open = order is not None and order.order_id == order_id
+        kind = SettleOrder if is_open else Unschedule
+        # What was begun on one server may have been done in part.
+        begun = is_open and order is not None and order.begun
         command = kind(
             order_id=order_id,
-            outcome=OrderOutcome.CANCELLED,
-            detail=f"by {CAUSE}",
+            outcome=OrderOutcome.FAILED if begun else OrderOutcome.CANCELLED,
+            detail=f"cancelled by {CAUSE}",
             at=_text(datetime.now(UTC)),
         )
         return await self._propose(command, f"{order_id} was cancelled", {})

@@ -1,13 +1,16 @@
-"""Commands that keep a node from the primary role, and let it back."""
+"""Commands about one node: kept from the primary role, restarted, copied anew."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
+from pgbastion.cli.exits import Exit
 from pgbastion.cli.options import (
     DEFAULT_CONFIG,
     WAIT_S,
     ConfigOption,
+    DryRunOption,
     UrlOption,
     WaitOption,
     YesOption,
@@ -66,3 +69,85 @@ def unfence(
     client = writer(config, url)
     told = client.order("/cluster/unfence", {"node": node})
     print(f"unfenced {node}" if told.get("changed") else f"{node} was not fenced")
+
+
+@commands.command()
+def restart(
+    node: Annotated[
+        str | None, typer.Argument(help="The node; default: every one, in turn.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    pending: Annotated[
+        bool,
+        typer.Option("--pending", help="Only where a setting waits for a restart."),
+    ] = False,
+    drain: DrainOption = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    wait_s: WaitOption = WAIT_S,
+    url: UrlOption = None,
+) -> None:
+    """Restart PostgreSQL: standbys first, the primary in place while clients wait.
+
+    Exit code 1 when one is refused or fails, 4 when one is not finished in time.
+    """
+    from pgbastion.cli.asking import confirm
+    from pgbastion.cli.ordering import carry_out, to_restart
+    from pgbastion.cli.target import writer
+
+    client = writer(config, url)
+    nodes = [node] if node is not None else to_restart(client, pending=pending)
+    if not nodes:
+        print("no setting waits for a restart" if pending else "nothing to restart")
+        return
+    if not dry_run:
+        confirm(f"Restart PostgreSQL on {', '.join(nodes)}: go on?", yes=yes)
+    for each in nodes:
+        body: dict[str, object] = {"node": each, "pending": pending}
+        if drain is not None:
+            body["drain"] = drain
+        if dry_run:
+            client.order("/cluster/restart", {**body, "dry_run": True})
+            print(f"{each} would be restarted")
+            continue
+        what = f"restart of {each}"
+        _tell(carry_out(client, "/cluster/restart", body, what=what, wait_s=wait_s))
+
+
+@commands.command()
+def reinit(
+    node: NodeArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    wait_s: Annotated[
+        float, typer.Option("--wait", help="Seconds to wait for the copy.")
+    ] = 3_600.0,
+    url: UrlOption = None,
+) -> None:
+    """Replace a standby's data directory by a new copy of the primary's.
+
+    Exit code 1 when it is refused or fails, 4 when it is not finished in time.
+    """
+    from pgbastion.cli.asking import confirm
+    from pgbastion.cli.ordering import carry_out
+    from pgbastion.cli.target import writer
+
+    client = writer(config, url)
+    if dry_run:
+        client.order("/cluster/reinit", {"node": node, "dry_run": True})
+        print(f"{node} would be copied anew")
+        return
+    confirm(f"The data of {node} will be replaced by a copy: go on?", yes=yes)
+    what = f"copy to {node}"
+    _tell(
+        carry_out(client, "/cluster/reinit", {"node": node}, what=what, wait_s=wait_s)
+    )
+
+
+def _tell(found: Mapping[str, Any]) -> None:
+    print(
+        f"{found['order']} {found['to']}: {found['outcome']} {found['detail']}".rstrip()
+    )
+    if found["outcome"] != "done":
+        raise typer.Exit(Exit.NO)

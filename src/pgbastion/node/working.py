@@ -1,0 +1,126 @@
+"""Puts orders to restart one node's server, or to copy it anew, into the log."""
+
+import secrets as random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from pgbastion.api.ports import Done, Outcome, Refused, Unknown
+from pgbastion.clock import boottime_ms
+from pgbastion.control.apply import Outcome as Applied
+from pgbastion.control.wall_time import later
+from pgbastion.ha.host import Host
+from pgbastion.model.cluster import Order, OrderKind
+from pgbastion.model.commands import GiveOrder
+from pgbastion.model.ids import NodeId
+from pgbastion.model.report import NodeReport, PostgresState
+from pgbastion.observe.logging import get_logger
+
+PROPOSE_TIMEOUT_S: Final = 2.0
+CAUSE: Final = "an operator"
+VALID_MS: Final = {OrderKind.RESTART: 600_000, OrderKind.REINIT: 86_400_000}
+"""How long it may take, beyond the drain; then other orders need not wait for it."""
+_SERVING: Final = (PostgresState.STANDBY, PostgresState.PRIMARY)
+_COPYABLE: Final = (PostgresState.STANDBY, PostgresState.STOPPED)
+
+log = get_logger("orders")
+
+
+class Working:
+    """Gives orders about one node's server on behalf of people.
+
+    Args:
+        host: The replicated state and the reports.
+        fresh_ms: How old a report may be that a check rests on.
+        drain_ms: How long older transactions get where nobody says.
+    """
+
+    def __init__(
+        self, host: Host, *, fresh_ms: int, drain_ms: Callable[[], int]
+    ) -> None:
+        self._host = host
+        self._fresh_ms = fresh_ms
+        self._drain_ms = drain_ms
+
+    async def restart(
+        self, node: NodeId, *, pending: bool, drain_ms: int | None, dry_run: bool
+    ) -> Outcome:
+        """Have PostgreSQL of a node restarted in the role that it has."""
+        report = self._report(node)
+        if isinstance(report, Refused):
+            return report
+        if report.state not in _SERVING:
+            return _unfit(f"the PostgreSQL of {node} is {report.state}")
+        if pending and not report.pending_restart:
+            return Refused(
+                code="nothing_pending",
+                message=f"no setting of {node} waits for a restart",
+                remedy="leave pending out to restart it all the same",
+            )
+        drain = self._drain_ms() if drain_ms is None else drain_ms
+        return await self._give(
+            OrderKind.RESTART, node, drain_ms=drain, dry_run=dry_run
+        )
+
+    async def reinit(self, node: NodeId, *, dry_run: bool) -> Outcome:
+        """Have a standby's data directory replaced by a copy of the primary's."""
+        held = self._host.state.assignment
+        if held is None or not held.live or not held.opened:
+            return _unfit("there is no primary to copy")
+        if held.node == node:
+            return _unfit(f"{node} is the primary: its data is what others copy")
+        report = self._report(node)
+        if isinstance(report, Refused):
+            return report
+        if report.state not in _COPYABLE:
+            return _unfit(f"the PostgreSQL of {node} is {report.state}")
+        return await self._give(OrderKind.REINIT, node, drain_ms=0, dry_run=dry_run)
+
+    def _report(self, node: NodeId) -> NodeReport | Refused:
+        member = self._host.state.named(node)
+        if member is None or member.postgres_port is None:
+            return _unfit(f"{node} is no member with a PostgreSQL")
+        received = self._host.reports.get(node)
+        if received is None or received.at_ms < boottime_ms() - self._fresh_ms:
+            return _unfit(f"{node} is silent")
+        return received.report
+
+    async def _give(
+        self, kind: OrderKind, node: NodeId, *, drain_ms: int, dry_run: bool
+    ) -> Outcome:
+        if dry_run:
+            return Done(facts={"to": node, "dry_run": True})
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        order = Order(
+            order_id=random.token_hex(8),
+            order=kind,
+            target=node,
+            epoch=self._host.state.epoch,
+            drain_ms=drain_ms,
+            force=False,
+            cause=CAUSE,
+            at=at,
+            expires_at=later(at, VALID_MS[kind] + drain_ms),
+        )
+        outcome = await self._host.propose(
+            GiveOrder(order=order), timeout_s=PROPOSE_TIMEOUT_S
+        )
+        if outcome is None:
+            return Unknown(
+                message=f"nobody can tell yet whether the {kind} was ordered",
+                remedy=f"look for {order.order_id} in /raft/directives",
+            )
+        if outcome is not Applied.OK:
+            return Refused(
+                code=str(outcome),
+                message=f"the {kind} of {node} was not taken: {outcome}",
+                remedy="look at /raft/directives, then repeat",
+            )
+        log.info("ordered", order=order.order_id, kind=kind, to=node)
+        return Done(facts={"id": order.order_id, "to": node})
+
+
+def _unfit(message: str) -> Refused:
+    return Refused(
+        code="unfit", message=message, remedy="look at /cluster, then repeat"
+    )
