@@ -146,7 +146,7 @@ def test_a_fenced_primary_hands_over_and_takes_no_part_until_it_is_freed(
 def test_what_is_scheduled_comes_once_or_is_cancelled(stage: Stage) -> None:
     before = whole(stage)
     to = min(set(stage.nodes) - {str(before.primary)})
-    soon = {"to": to, "at": "+2s", "drain": "0s"}
+    soon: dict[str, object] = {"to": to, "at": "+2s", "drain": "0s"}
 
     later = ask(stage, "/cluster/switchover", {"at": "+1h"})
     assert [o["id"] for o in directives(stage) if "due_at" in o] == [later["id"]]
