@@ -83,6 +83,18 @@ async def test_a_node_is_fenced_and_freed(api: Api) -> None:
     assert api.commands.wishes == [("fence", "n1", True, 0), ("unfence", "n1")]
 
 
+async def test_a_node_is_restarted_and_copied_anew(api: Api) -> None:
+    await post(api, "/cluster/restart", {"node": "n1", "pending": True, "drain": "1s"})
+    await post(api, "/cluster/restart", {"node": "n1", "dry_run": True})
+    await post(api, "/cluster/reinit", {"node": "n2"})
+
+    assert api.commands.wishes == [
+        ("restart", "n1", True, 1_000, False),
+        ("restart", "n1", False, None, True),
+        ("reinit", "n2", False),
+    ]
+
+
 @pytest.mark.parametrize(
     ("path", "body", "word"),
     [
@@ -102,6 +114,8 @@ async def test_a_node_is_fenced_and_freed(api: Api) -> None:
         ("failover", {"to": "n2", "force": "yes"}, "force"),
         ("fence", {}, "missing"),
         ("unfence", {"node": 7}, "node"),
+        ("restart", {}, "missing"),
+        ("reinit", {}, "missing"),
     ],
 )
 async def test_what_makes_no_sense_is_refused_with_how_to_say_it(

@@ -1,0 +1,134 @@
+"""Orders to restart a server or to copy it anew, on their way into the log."""
+
+import pytest
+
+from pgbastion.api.ports import Done, Outcome, Refused, Unknown
+from pgbastion.clock import boottime_ms
+from pgbastion.control.apply import Outcome as Applied
+from pgbastion.model.cluster import ClusterState, OrderKind
+from pgbastion.model.commands import Command, GiveOrder
+from pgbastion.model.ids import NodeId
+from pgbastion.model.report import NodeReport, PostgresState
+from pgbastion.model.views import Received
+from pgbastion.node.working import Working
+from pgbastion.testing.views import (
+    assignment,
+    cluster_state,
+    primary_report,
+    received,
+    report,
+)
+from support.ordering import N1, N2, N3
+
+pytestmark = pytest.mark.anyio
+
+
+class FakeHost:
+    """Notes what is proposed, and answers what a test wants."""
+
+    def __init__(self, *reports: NodeReport) -> None:
+        self.state: ClusterState = cluster_state()
+        self.reports: dict[NodeId, Received] = received(*reports, at_ms=boottime_ms())
+        self.outcome: Applied | None = Applied.OK
+        self.proposed: list[Command] = []
+
+    async def propose(self, command: Command, *, timeout_s: float) -> Applied | None:
+        del timeout_s
+        self.proposed.append(command)
+        return self.outcome
+
+
+def whole() -> FakeHost:
+    return FakeHost(
+        primary_report(),
+        report(2, pending_restart=("shared_buffers",)),
+        report(3, state=PostgresState.COPYING),
+    )
+
+
+def working(host: FakeHost) -> Working:
+    return Working(host, fresh_ms=60_000, drain_ms=lambda: 700)  # type: ignore[arg-type]
+
+
+async def restart(host: FakeHost, node: NodeId, **changes: bool) -> Outcome:
+    asked = {"pending": False, "dry_run": False, **changes}
+    return await working(host).restart(node, drain_ms=None, **asked)
+
+
+async def reinit(host: FakeHost, node: NodeId, *, dry_run: bool = False) -> Outcome:
+    return await working(host).reinit(node, dry_run=dry_run)
+
+
+@pytest.mark.parametrize("node", [N1, N2])
+async def test_a_server_is_restarted_whatever_its_role(node: NodeId) -> None:
+    host = whole()
+
+    outcome = await restart(host, node)
+
+    [command] = host.proposed
+    assert isinstance(command, GiveOrder)
+    order = command.order
+    assert (order.order, order.target, order.drain_ms) == (
+        OrderKind.RESTART,
+        node,
+        700,
+    )
+    assert order.at < order.expires_at
+    assert outcome == Done(facts={"id": order.order_id, "to": node})
+
+
+async def test_a_standby_is_copied_anew() -> None:
+    host = whole()
+
+    assert isinstance(await reinit(host, N2), Done)
+
+    [command] = host.proposed
+    assert isinstance(command, GiveOrder)
+    assert command.order.order is OrderKind.REINIT
+
+
+async def test_only_what_waits_for_a_restart_gets_one_if_that_is_asked_for() -> None:
+    refused = await restart(whole(), N1, pending=True)
+    done = await restart(whole(), N2, pending=True)
+
+    assert isinstance(refused, Refused)
+    assert refused.code == "nothing_pending"
+    assert isinstance(done, Done)
+
+
+async def test_a_dry_run_orders_nothing() -> None:
+    host = whole()
+
+    assert await restart(host, N2, dry_run=True) == await reinit(host, N2, dry_run=True)
+    assert host.proposed == []
+
+
+async def test_what_cannot_be_done_is_refused_with_the_reason() -> None:
+    host = whole()
+    headless = whole()
+    headless.state = cluster_state(assignment=assignment(revoked=True))
+    refused = [
+        (await restart(host, NodeId("n9")), "no member"),
+        (await restart(host, N3), "copying"),
+        (await restart(FakeHost(), N2), "silent"),
+        (await reinit(host, N1), "is the primary"),
+        (await reinit(host, N3), "copying"),
+        (await reinit(FakeHost(), N2), "silent"),
+        (await reinit(headless, N2), "no primary"),
+    ]
+
+    for outcome, word in refused:
+        assert isinstance(outcome, Refused)
+        assert outcome.code == "unfit"
+        assert word in outcome.message
+    assert host.proposed == headless.proposed == []
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"), [(None, Unknown), (Applied.ORDER_OPEN, Refused)]
+)
+async def test_what_became_of_it_is_told(said: Applied | None, kind: type) -> None:
+    host = whole()
+    host.outcome = said
+
+    assert isinstance(await restart(host, N2), kind)
