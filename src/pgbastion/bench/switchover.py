@@ -9,6 +9,7 @@ read from the nodes' logs: they share one clock.
 import argparse
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -114,6 +115,9 @@ def main(arguments: Sequence[str]) -> None:
             sys.exit(f"not run: {why}")
         console.print(f"ended early: {why}", highlight=False, soft_wrap=True)
     _print_tables(console, runs, options.writers)
+    busy = ", ".join(f"{load:.1f}" for load in os.getloadavg())
+    cores = len(os.sched_getaffinity(0))
+    console.print(f"load of this machine over 1, 5, 15 min: {busy}; {cores} cores")
     if options.timeline and runs:
         for line in runs[-1].log:
             console.print(line, highlight=False, markup=False, soft_wrap=True)

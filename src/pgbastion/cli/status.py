@@ -50,9 +50,14 @@ def ask(client: Client) -> Answer:
 
 
 def render_members(cluster: Mapping[str, Any]) -> str:
-    """Return the members as a table."""
+    """Return the members as a table, and the switchover that is scheduled next."""
     rows = [_row(member) for member in cluster.get("members", [])]
-    return render_table(HEADINGS, rows, right=("timeline", "lag"))
+    table = render_table(HEADINGS, rows, right=("timeline", "lag"))
+    planned = cluster.get("scheduled_switchover")
+    if not planned:
+        return table
+    to = planned.get("to") or "the best standby"
+    return f"{table}\nscheduled: switchover to {to} at {planned.get('at')}"
 
 
 def render_status(answer: Answer) -> str:
@@ -90,7 +95,7 @@ def _row(member: Mapping[str, Any]) -> list[object]:
     role, lag = str(member.get("role")), member.get("lag")
     return [
         member.get("name"),
-        ROLE_WORDS.get(role, role),
+        ROLE_WORDS.get(role, role) + (", fenced" if member.get("fenced") else ""),
         member.get("state"),
         f"{host}:{port}" if host and port else None,
         member.get("timeline"),
