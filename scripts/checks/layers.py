@@ -98,6 +98,8 @@ _DEADLINES_S: Final = {
     "chaos": 600,
 }
 FULL_FACTOR: Final = 10
+ENGINE_SEEDS_FULL: Final = 10_000
+"""Of the simulation of engine and log (native/engine/tests/chaos.rs)."""
 
 
 def layers_of(plan: str) -> Iterator[Layer]:
@@ -106,7 +108,7 @@ def layers_of(plan: str) -> Iterator[Layer]:
         if name == "lint":
             yield from _lint()
         elif name == "native":
-            yield from _native()
+            yield from _native(full=plan == "full")
         else:
             yield _tests(name, full=plan == "full")
 
@@ -129,13 +131,16 @@ def _lint() -> Iterator[Layer]:
         )
 
 
-def _native() -> Iterator[Layer]:
+def _native(*, full: bool) -> Iterator[Layer]:
     yield Layer(
         name="native",
         kind=Kind.CARGO,
         command=("cargo", "test", "--workspace", "--locked", "--quiet"),
-        deadline_s=NATIVE_S,
-        environment={"CARGO_TERM_COLOR": "never"},
+        deadline_s=NATIVE_S * (FULL_FACTOR if full else 1),
+        environment={
+            "CARGO_TERM_COLOR": "never",
+            **({"PGBASTION_SEEDS": str(ENGINE_SEEDS_FULL)} if full else {}),
+        },
         needs=(_has("native", "the native crates are not in this tree"), _cargo),
     )
 

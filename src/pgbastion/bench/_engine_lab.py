@@ -11,24 +11,35 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pgbastion.bench.lab.network import Namespaces
 from pgbastion.guard import page as shared_page
 
 WORKER = Path(__file__).with_name("_engine_worker.py")
 SECRET = b"the secret of a bench"
 ANSWER_S = 10.0
 ELECTION_S = 5.0
+_PORT_IN_NAMESPACE = 8300
 
 
 class Engine:
     """One process; killed processes keep their directory and can be started again."""
 
-    def __init__(self, folder: Path, host: str, **options: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        host: str,
+        *,
+        prefix: Sequence[str] = (),
+        port: int | None = None,
+        **options: object,
+    ) -> None:
         self.host = host
-        self.address = f"{host}:{_free_port(host)}"
+        self.prefix = tuple(prefix)
+        self.address = f"{host}:{port or _free_port(host)}"
         self.folder = folder
         self.page = folder / "page"
         folder.mkdir()
@@ -53,7 +64,7 @@ class Engine:
             "generation": 1,
         } | self.options
         self.process = subprocess.Popen(
-            [sys.executable, str(WORKER), json.dumps(options)],
+            [*self.prefix, sys.executable, str(WORKER), json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -97,6 +108,13 @@ class Engine:
         """Wait for the answer to a command."""
         return self._answers[asked].get(timeout=timeout_s)
 
+    def poll(self, asked: int) -> dict[str, Any] | None:
+        """Return the answer to a command, or None while there is none."""
+        try:
+            return self._answers[asked].get_nowait()
+        except queue.Empty:
+            return None
+
     def ask(self, do: str, **arguments: object) -> Any:
         """Give a command and return (status, payload), or the payload alone."""
         line = self.answer(self.send(do, **arguments))
@@ -134,16 +152,25 @@ class Engine:
 class Lab:
     """Engines that form one cluster; member ids count from 1."""
 
-    def __init__(self, folder: Path, subnet: str) -> None:
+    def __init__(
+        self, folder: Path, subnet: str, network: Namespaces | None = None
+    ) -> None:
         self.folder = folder
         self.subnet = subnet
+        self.network = network
         self.engines: dict[int, Engine] = {}
 
     def add(self, member_id: int, **options: object) -> Engine:
         """Start an engine without identity."""
-        engine = Engine(
-            self.folder / f"n{member_id}", f"{self.subnet}.{member_id}", **options
-        )
+        name, host = f"n{member_id}", f"{self.subnet}.{member_id}"
+        if self.network is not None:
+            host = self.network.addresses[name]
+            options = {
+                **options,
+                "prefix": self.network.command(name),
+                "port": _PORT_IN_NAMESPACE,
+            }
+        engine = Engine(self.folder / name, host, **options)  # type: ignore[arg-type]
         self.engines[member_id] = engine
         return engine
 
@@ -215,9 +242,9 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab(folder: Path, subnet: str) -> Iterator[Lab]:
+def lab(folder: Path, subnet: str, network: Namespaces | None = None) -> Iterator[Lab]:
     """Give a lab, and leave nothing of it behind."""
-    made = Lab(folder, subnet)
+    made = Lab(folder, subnet, network)
     try:
         yield made
     finally:

@@ -129,6 +129,8 @@ class Worker:
                 return self.node.status() | {"cluster_id": None}
             case "log":
                 return self.log
+            case "has":
+                return line["data"] in self.log
             case "lines":
                 return self.lines
             case "grants":

@@ -12,7 +12,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -21,6 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pgbastion.bench._engine_lab import Lab, lab, until
+from pgbastion.bench._raft_chaos import WRITES_A_S, Chaos
+from pgbastion.bench.lab.errors import CannotRun
+from pgbastion.bench.lab.network import Namespaces
 from pgbastion.config.timings import PROFILES, Profile
 
 _SUBNET: Final = "127.48.7"
@@ -28,6 +33,7 @@ _WIDTH: Final = 120
 _TICK_MS: Final = 20
 _TIMINGS: Final = PROFILES[Profile.FAST]
 _LEADER_S: Final = 10.0
+_CUT_S: Final = 12.0
 _LOOK_EVERY_S: Final = 0.002
 # About the size of a command of the log with its header.
 _RECORD: Final = b"x" * 256
@@ -48,6 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="bench raft", description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--proposals", type=int, default=200)
+    parser.add_argument("--chaos", type=float, default=45.0, help="seconds of it")
     parser.add_argument(
         "--directory", type=Path, help="where the logs lie; its disk is measured"
     )
@@ -58,7 +65,11 @@ def main(arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit("ended by a signal"))
     with tempfile.TemporaryDirectory(dir=options.directory) as made:
         rows = _measure(
-            Path(made), options.kills, options.proposals, plain=options.plain
+            Path(made),
+            options.kills,
+            options.proposals,
+            seconds=options.chaos,
+            plain=options.plain,
         )
     transport = "plain transport" if options.plain else "TLS"
     table = Table(title=f"Three engines, {transport}, timing of the profile fast")
@@ -71,9 +82,11 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit("a goal was missed: see the table")
 
 
-def _measure(folder: Path, kills: int, proposals: int, *, plain: bool) -> list[Row]:
+def _measure(
+    folder: Path, kills: int, proposals: int, *, seconds: float, plain: bool
+) -> list[Row]:
     sync_ms = median(_sync_ms(folder, proposals))
-    timing = {
+    timing: dict[str, object] = {
         "tick_ms": _TICK_MS,
         "heartbeat_ticks": max(_TIMINGS.heartbeat_ms // _TICK_MS, 1),
         "election_ticks": _TIMINGS.election_ms // _TICK_MS,
@@ -88,6 +101,8 @@ def _measure(folder: Path, kills: int, proposals: int, *, plain: bool) -> list[R
             _interpreter_blocked(cluster),
             _follower_paused(cluster),
             _leaders_killed(cluster, kills),
+            _chaos(cluster, seconds),
+            *_partitions(folder / "cut", timing),
         ]
 
 
@@ -188,6 +203,56 @@ def _leaders_killed(cluster: Lab, count: int) -> Row:
         goal="median 700 ms, worst 1300 ms",
         met=median(taken) <= 700.0 and max(taken) <= 1_300.0,
     )
+
+
+def _chaos(cluster: Lab, seconds: float) -> Row:
+    tally = Chaos(cluster, seed=1).run(seconds)
+    return Row(
+        what=f"chaos of {seconds:g} s, {WRITES_A_S} writes a second, "
+        f"{tally.faults} kills and pauses",
+        measured=f"{len(tally.acknowledged)} of {tally.attempted} writes acknowledged, "
+        f"{tally.lost} lost; {tally.reads} reads, {tally.stale} stale",
+        goal="none lost, none stale",
+        met=tally.lost == tally.stale == 0 < len(tally.acknowledged),
+    )
+
+
+def _partitions(folder: Path, timing: dict[str, object]) -> list[Row]:
+    """Cut every direction between two of three engines in turn."""
+    folder.mkdir()
+    names = ("n1", "n2", "n3")
+    what = f"each one-way partition of {_CUT_S:g} s"
+    try:
+        network = Namespaces(names, f"raft{os.getpid()}")
+    except CannotRun as why:
+        return [Row(what=what, measured=f"not run: {why}", goal="", met=True)]
+    with closing(network), lab(folder, _SUBNET, network) as cluster:
+        cluster.form(3, **timing)
+        moved = [
+            f"{sender}->{receiver}"
+            for sender, receiver in permutations(names, 2)
+            if not _cut(cluster, network, sender, receiver).met
+        ]
+    return [
+        Row(
+            what=what,
+            measured=f"term changed: {', '.join(moved)}"
+            if moved
+            else "no term changed",
+            goal="no change of term",
+            met=not moved,
+        )
+    ]
+
+
+def _cut(cluster: Lab, network: Namespaces, sender: str, receiver: str) -> Row:
+    def cut() -> None:
+        network.cut(sender, receiver)
+        time.sleep(_CUT_S)
+        network.heal(sender, receiver)
+        time.sleep(1.0)
+
+    return _unmoved(cluster, f"{sender} not heard by {receiver}", cut)
 
 
 def _unmoved(cluster: Lab, what: str, fault: Callable[[], object]) -> Row:
