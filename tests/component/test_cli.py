@@ -46,18 +46,18 @@ def test_check_finds_the_file_by_the_environment(config: Path) -> None:
 
 
 def test_check_of_a_bad_file_names_everything_and_ends_with_78(config: Path) -> None:
-    config.write_text(config.read_text() + "memberlist: {bind_port: 7946}\nprxy: {}\n")
+    config.write_text(config.read_text() + "metrics: {port: 0}\nprxy: {}\n")
 
     done = run("check", "-c", str(config))
 
     assert done.returncode == 78
-    assert f"{config}:4: error: memberlist: not in this version" in done.stdout
+    assert f"{config}:4: error: metrics.port: 0: " in done.stdout
     assert f"{config}:5: error: prxy: unknown key" in done.stdout
     assert "did you mean proxy?" in done.stdout
 
 
 def test_check_in_json_has_line_and_remedy(config: Path) -> None:
-    config.write_text(config.read_text() + "memberlist: {bind_port: 7946}\n")
+    config.write_text(config.read_text() + "prxy: {}\n")
 
     done = run("check", "-c", str(config), "--json")
 
@@ -67,10 +67,10 @@ def test_check_in_json_has_line_and_remedy(config: Path) -> None:
     assert report["problems"] == [
         {
             "severity": "error",
-            "key": "memberlist",
+            "key": "prxy",
             "line": 4,
-            "problem": "not in this version",
-            "remedy": "remove the key",
+            "problem": "unknown key",
+            "remedy": "did you mean proxy? Otherwise remove it",
         }
     ]
 
