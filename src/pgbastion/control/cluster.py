@@ -12,6 +12,7 @@ Source: docs/explanation/lease.md.
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from pgbastion.control.candidates import preferred
 from pgbastion.control.lease import older_grants_end_ms, own_grants_end_ms
 from pgbastion.control.membership import and_membership, or_membership
 from pgbastion.control.orders import barred_from_role, failover_order, is_ordered
@@ -399,24 +400,7 @@ def _candidate(
 ) -> SurveyAnswer | None:
     """Return the best of the nodes that have everything and may be promoted."""
     able = {m.name for m in view.state.servers if not barred_from_role(view.state, m)}
-    return _preferred(view, complete(view.state, answers, able))
-
-
-def _preferred(
-    view: ClusterView, equals: Iterable[SurveyAnswer]
-) -> SurveyAnswer | None:
-    """Return whom the operator prefers among equals; the former holder comes last."""
-    former = view.state.assignment.node if view.state.assignment else None
-    order = view.state.order
-    ordered = order.target if order is not None else None
-    priority = {m.name: m.failover_priority for m in view.state.servers}
-
-    def rank(answer: SurveyAnswer) -> tuple[bool, bool, int, NodeId]:
-        node = answer.node
-        # The former holder has just failed or been given up.
-        return node == ordered, node != former, priority[node], node
-
-    return max(equals, key=rank, default=None)
+    return preferred(view, complete(view.state, answers, able))
 
 
 def _choose_without_survey(view: ClusterView, held: Assignment) -> Decision:
@@ -428,7 +412,7 @@ def _choose_without_survey(view: ClusterView, held: Assignment) -> Decision:
         if view.now_ms < patient_ms and not _target_reached(view, found):
             return Decision(Reason.TARGET_NOT_AS_FAR, (), patient_ms)
     end = max((a.wal_end for a in found if a.wal_end is not None), default=None)
-    best = _preferred(view, (a for a in found if a.wal_end == end))
+    best = preferred(view, (a for a in found if a.wal_end == end))
     if best is None or end is None:
         return Decision(Reason.NO_CANDIDATE, (), again_ms)
     last = view.reports.get(held.node)

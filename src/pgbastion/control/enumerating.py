@@ -8,7 +8,7 @@ no run reaches have to have an exit as well.
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import islice, product
 from typing import Final
 
 from pgbastion.control.node import decide_node, duty, find
@@ -71,10 +71,15 @@ class Enumeration:
     """States without an exit, in words."""
 
 
-def enumerate_states(*, until_stuck: bool = False) -> Enumeration:
-    """Ask every state for its decision, or only up to the first without an exit."""
+def enumerate_states(*, until_stuck: bool = False, every: int = 1) -> Enumeration:
+    """Ask the states for their decisions.
+
+    Args:
+        until_stuck: Only up to the first without an exit.
+        every: Only each so many of them.
+    """
     found = Enumeration()
-    for name, view in views():
+    for name, view in islice(views(), 0, None, every):
         if until_stuck and found.stuck:
             break
         found.states += 1

@@ -10,6 +10,7 @@ Source: docs/explanation/orders.md.
 from collections.abc import Mapping
 from typing import Final
 
+from pgbastion.control.candidates import handicaps
 from pgbastion.control.node_rules import give_back, held_by_this, lease_deadline_ms
 from pgbastion.model.actions import (
     Decision,
@@ -80,7 +81,7 @@ def unfit(
     names = opened.sync.names
     if opened.sync.num_sync and standby_name(target, member.data_id) not in names:
         return f"{target} is not in the synchronous set"
-    return _lagging(reports.get(held.node), report)
+    return _hindered(reports.get(held.node), report)
 
 
 def barred_from_role(state: ClusterState, member: Member) -> str | None:
@@ -90,7 +91,9 @@ def barred_from_role(state: ClusterState, member: Member) -> str | None:
     return f"{member.name} is fenced" if state.fence(member.name) else None
 
 
-def _lagging(primary: Received | None, report: NodeReport) -> str | None:
+def _hindered(primary: Received | None, report: NodeReport) -> str | None:
+    for handicap in handicaps(report):
+        return f"{report.node}: {handicap}"
     end = primary.report.wal_end if primary is not None else None
     if end is None or report.wal_end is None or report.replay_lsn is None:
         return f"how far {report.node} lags is unknown"

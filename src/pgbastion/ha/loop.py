@@ -397,6 +397,7 @@ class Loop:
             streaming=postgres.streaming,
             replication=postgres.replication if primary else (),
             progress=view.job,
+            replay_paused=bool(server and postgres.running and server.replay_paused),
             answers=observer.answers,
             trouble=observer.trouble,
             unwatched_primaries=self.unwatched(),

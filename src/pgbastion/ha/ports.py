@@ -164,6 +164,7 @@ class ServerFacts:
     slots: tuple[NodeId, ...] | None = None
     sync_setting: SyncSet | None = None
     """None: it names nobody who exists."""
+    replay_paused: bool = False
     trouble: Trouble | None = None
     """What does not answer or write."""
     sync_text: str = ""

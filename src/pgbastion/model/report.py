@@ -133,6 +133,8 @@ class NodeReport:
     following: NodeId | None = None
     streaming: bool = False
     replication: tuple[ReplicationRow, ...] = ()
+    replay_paused: bool = False
+    """Somebody has its standby wait with what it has received."""
     trouble: Trouble | None = None
     """What did not answer or write when its server was last asked."""
     answers: bool = False

@@ -319,6 +319,7 @@ class Instance:
             reason=result.reason,
             evidence_ns=evidence_ns,
             trouble=trouble,
+            replay_paused=facts.replay_paused,
             in_recovery=facts.in_recovery,
             wal_end=WalEnd(timeline=self._timeline, lsn=lsn),
             replay_lsn=facts.replay_lsn if facts.in_recovery else facts.flush_lsn,

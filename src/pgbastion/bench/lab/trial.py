@@ -144,6 +144,9 @@ def _wait_out(
 def _wait_whole(lab: Lab, fault: Fault, victim: str) -> float:
     """Wait until the cluster is complete again; return how long that took, seconds."""
     began = time.monotonic()
+    if fault.outcome is Outcome.ANY_PRIMARY:
+        lab.wait_steady(waits.REJOINED_S + waits.STEADY_S)
+        return time.monotonic() - began
     hit_standby = fault.victim is Victim.STANDBY
     # The victim itself may not know yet: its view is as old as the fault.
     others = [node for node in lab.nodes.values() if node.name != victim]

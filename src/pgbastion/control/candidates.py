@@ -1,0 +1,59 @@
+"""What would make a node a poor primary, known before it is needed."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from pgbastion.model.ids import NodeId
+from pgbastion.model.report import NodeReport
+from pgbastion.model.views import ClusterView, SurveyAnswer
+
+DISK_LEAST_PERCENT: Final = 5
+"""With less free than this, a new primary would soon be the next that dies."""
+
+
+def handicaps(report: NodeReport) -> tuple[str, ...]:
+    """Return what a node should not get the role for while another one can have it.
+
+    Among nodes that have everything these come last; alone, one is still chosen.
+    """
+    found = []
+    if report.replay_paused:
+        found.append("its replay is paused")
+    if report.trouble is not None:
+        found.append(report.trouble.sentence)
+    disks = report.vitals.disks if report.vitals is not None else ()
+    found += [
+        f"{disk.free_bytes * 100 // disk.size_bytes}% of its {disk.holds} disk is free"
+        for disk in disks
+        if disk.free_bytes * 100 < disk.size_bytes * DISK_LEAST_PERCENT
+    ]
+    return tuple(found)
+
+
+def preferred(view: ClusterView, equals: Iterable[SurveyAnswer]) -> SurveyAnswer | None:
+    """Return whom the operator prefers among equals.
+
+    Who has a handicap comes last, before that the former holder; who has replayed more
+    is promoted sooner.
+    """
+    former = view.state.assignment.node if view.state.assignment else None
+    order = view.state.order
+    ordered = order.target if order is not None else None
+    priority = {m.name: m.failover_priority for m in view.state.servers}
+
+    def rank(answer: SurveyAnswer) -> tuple[bool, bool, bool, int, int, NodeId]:
+        node = answer.node
+        known = view.reports.get(node)
+        sound = known is None or not handicaps(known.report)
+        replayed = known.report.replay_lsn if known is not None else None
+        # The former holder has just failed or been given up.
+        return (
+            node == ordered,
+            sound,
+            node != former,
+            priority[node],
+            replayed or 0,
+            node,
+        )
+
+    return max(equals, key=rank, default=None)

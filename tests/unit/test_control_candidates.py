@@ -1,0 +1,89 @@
+"""What makes a node a poor primary is known beforehand, and only breaks ties."""
+
+import pytest
+
+from pgbastion.control.candidates import handicaps
+from pgbastion.control.cluster import decide_cluster
+from pgbastion.control.orders import best_target
+from pgbastion.model.actions import Propose
+from pgbastion.model.commands import Assign
+from pgbastion.model.report import Disk, NodeReport, Vitals
+from pgbastion.model.trouble import Trouble
+from pgbastion.model.wal import Lsn
+from pgbastion.testing.views import (
+    NOW_MS,
+    assignment,
+    cluster_state,
+    cluster_view,
+    in_async,
+    member,
+    primary_report,
+    received,
+    report,
+)
+
+PAUSED = {"replay_paused": True}
+FULL = {
+    "vitals": Vitals(
+        probe_ms=1, disks=(Disk(holds="data", free_bytes=4, size_bytes=100),)
+    )
+}
+HURT = {"trouble": Trouble.DISK_SILENT}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ()),
+        (PAUSED, ("its replay is paused",)),
+        (HURT, ("an fsync of a small file does not return",)),
+        (FULL, ("4% of its data disk is free",)),
+    ],
+)
+def test_each_handicap_is_told(
+    changes: dict[str, object], words: tuple[str, ...]
+) -> None:
+    assert handicaps(report(2, **changes)) == words
+
+
+def chosen(*reports: NodeReport, priority: int = 1) -> str:
+    """Return who gets the role when both standbys are equally far."""
+    members = (member(1), member(2), member(3, failover_priority=priority))
+    state = in_async(
+        cluster_state(
+            members=members, assignment=assignment(revoked=True, released=True)
+        )
+    )
+    decision = decide_cluster(
+        cluster_view(state=state, reports=received(primary_report(), *reports))
+    )
+    command = next(a.command for a in decision.actions if isinstance(a, Propose))
+    assert isinstance(command, Assign)
+    return command.node
+
+
+@pytest.mark.parametrize("changes", [PAUSED, FULL, HURT])
+def test_among_equals_the_sound_one_is_chosen(changes: dict[str, object]) -> None:
+    assert chosen(report(2), report(3, **changes), priority=9) == "n2"
+
+
+def test_priority_comes_before_what_was_replayed() -> None:
+    ahead, behind = report(2, replay_lsn=Lsn(99)), report(3, replay_lsn=Lsn(10))
+
+    assert chosen(ahead, behind) == "n2"
+    assert chosen(ahead, behind, priority=2) == "n3"
+
+
+def test_one_that_is_alone_is_chosen_with_its_handicap() -> None:
+    assert chosen(report(2, **PAUSED)) == "n2"
+
+
+def test_nobody_is_ordered_to_take_the_role_with_a_handicap() -> None:
+    fit = {"replay_lsn": Lsn(100)}
+    reports = received(
+        primary_report(), report(2, **fit, **PAUSED), report(3, **fit), at_ms=NOW_MS
+    )
+
+    assert best_target(cluster_state(), reports, fresh_since_ms=0) == "n3"
+    alone = {n: r for n, r in reports.items() if n != "n3"}
+    assert best_target(cluster_state(), alone, fresh_since_ms=0) is None
