@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from pgbastion.config.secrets import Secrets, load_secrets
 from pgbastion.errors import ConfigError, InvariantError, PgBastionError
 from pgbastion.node.build import build_node
 from pgbastion.node.ending import end_sessions
+from pgbastion.node.handing_over import kept_by_systemd
 from pgbastion.node.running import Node
 from pgbastion.observe.logging import configure_logging, get_logger
 from pgbastion.observe.service_manager import ServiceManager
@@ -44,8 +46,12 @@ class Ending:
     """This node is a member of the cluster no more: its PostgreSQL stops with it."""
 
 
-def run(path: Path) -> int:
+def run(path: Path, inherited: Sequence[socket.socket] = ()) -> int:
     """Run the daemon with the configuration at ``path``; return the exit code.
+
+    Args:
+        path: The configuration file.
+        inherited: Listening sockets of the daemon that this one replaces.
 
     Raises:
         ConfigError: The configuration or the machine does not allow a start.
@@ -65,7 +71,8 @@ def run(path: Path) -> int:
     _prepare_directories(config)
     log.info("starting", node=config.node.name, run_dir=str(config.run_dir))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_main(config, secrets))
+        listeners = [*inherited, *kept_by_systemd(os.environ)]
+        return runner.run(_main(config, secrets, listeners))
 
 
 def _prepare_directories(config: Config) -> None:
@@ -81,7 +88,9 @@ def _prepare_directories(config: Config) -> None:
         raise ConfigError(f"cannot make raft.data_dir {config.raft.data_dir}") from exc
 
 
-async def _main(config: Config, secrets: Secrets) -> int:
+async def _main(
+    config: Config, secrets: Secrets, inherited: Sequence[socket.socket]
+) -> int:
     ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
     _take_signals(ending)
 
@@ -92,6 +101,8 @@ async def _main(config: Config, secrets: Secrets) -> int:
     manager = ServiceManager()
     async with _running_node(config, secrets, manager, on_removed) as node:
         _reload_on_hangup(node)
+        node.front.hand_over.inherited = inherited
+        node.front.hand_over.on_listening = manager.keep
         beat = asyncio.create_task(manager.keep_alive(node.loop.silent_ms))
         try:
             await _run_until(ending, node, manager)

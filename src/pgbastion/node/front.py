@@ -22,6 +22,7 @@ from pgbastion.node.addresses import AnyAddresses
 from pgbastion.node.agreeing import Agreeing
 from pgbastion.node.api import NodeCommands, Snapshots
 from pgbastion.node.cancels import FarCancels
+from pgbastion.node.handing_over import HandOver
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.proxying import (
@@ -79,6 +80,7 @@ class Front:
         self._revision = 0
         self.proxy = _proxy(config, FarCancels(engine, host))
         self._loop = loop
+        self.hand_over = HandOver(config.run_dir, lambda: self.proxy.listening)
         self.maintenance = Maintenance(
             self.proxy, loop, lambda: self._config.proxy.drain_timeout
         )
@@ -149,7 +151,8 @@ class Front:
         Raises:
             PgBastionError: One of them cannot be had.
         """
-        await self.proxy.start()
+        await self.proxy.start(self.hand_over.inherited)
+        self.hand_over.start()
         for server in self._servers:
             await server.start()
 
@@ -163,12 +166,14 @@ class Front:
         )
         try:
             self.proxy.rebind(binding_of(config.proxy))
+            self.hand_over.keep()
             self.proxy.set_tls(tls_of(config.proxy))
         except ProxyError as exc:
             log.warning("proxy_not_reloaded", error=str(exc))
 
     async def stop(self) -> None:
         """Close all ports and every session."""
+        self.hand_over.close()
         await self.proxy.stop(0)
         for server in self._servers:
             await server.stop()

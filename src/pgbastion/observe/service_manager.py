@@ -6,7 +6,7 @@ Source: sd_notify(3), systemd.service(5) on WatchdogSec.
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from pgbastion.observe.logging import get_logger
@@ -36,6 +36,11 @@ class ServiceManager:
         """Say that the daemon ends."""
         self._tell("STOPPING=1")
 
+    def keep(self, listeners: Sequence[socket.socket]) -> None:
+        """Have copies of these sockets kept for the daemon that comes next."""
+        if listeners:
+            self._tell("FDSTORE=1\nFDNAME=listener", listeners)
+
     async def keep_alive(self, silent_ms: Callable[[], int]) -> None:
         """Give signs of life while decisions are made, for ever.
 
@@ -53,7 +58,7 @@ class ServiceManager:
                 log.error("decisions_stopped", silent_ms=silent_ms())
             await asyncio.sleep(self.watchdog_s / BEATS)
 
-    def _tell(self, text: str) -> None:
+    def _tell(self, text: str, files: Sequence[socket.socket] = ()) -> None:
         if not self._address:
             return
         address = self._address
@@ -62,7 +67,12 @@ class ServiceManager:
         kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         with socket.socket(socket.AF_UNIX, kind) as sock:
             try:
-                sock.sendto(text.encode(), address)
+                sock.connect(address)
+                if files:
+                    numbers = [file.fileno() for file in files]
+                    socket.send_fds(sock, [text.encode()], numbers)
+                else:
+                    sock.send(text.encode())
             except OSError as exc:
                 if not self._failed:
                     log.warning("service_manager_not_told", error=str(exc))

@@ -68,13 +68,18 @@ def start(
     """Run the daemon in the foreground; it logs to standard error."""
     from pgbastion import daemon
 
+    inherited = []
     if replace:
         from pgbastion.cli.replacing import end_running_daemon
         from pgbastion.config.load import load_config
+        from pgbastion.node.handing_over import ask_predecessor
 
         # A file that cannot be used must not cost the daemon that runs.
-        end_running_daemon(load_config(config).raft.data_dir)
-    code = daemon.run(config)
+        loaded = load_config(config)
+        # Clients that come meanwhile wait in the kernel's queue.
+        inherited = ask_predecessor(loaded.run_dir)
+        end_running_daemon(loaded.raft.data_dir)
+    code = daemon.run(config, inherited)
     # The interpreter would now tidy its memory up, for longer than all the daemon's
     # parts took to stop, while a successor waits for this process to end.
     sys.stdout.flush()
