@@ -210,6 +210,8 @@ MUTATIONS: Final = (
                 new=(
                     "    if replicated != desired:\n"
                     "        return SetReplicated(sync=desired)\n"
+                    "    if server != desired:\n"
+                    "        return SetServer(sync=desired)\n"
                     "    if not satisfies(server, replicated):"
                 ),
             ),

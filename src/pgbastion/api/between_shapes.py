@@ -1,6 +1,6 @@
 """The parts of answers that tell of the transport between the nodes, and of gossip."""
 
-from typing import TypedDict
+from typing_extensions import TypedDict
 
 
 class CertificateFacts(TypedDict):
