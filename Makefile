@@ -73,6 +73,10 @@ BENCHES := raft failover switchover proxy vip chaos soak
 $(BENCHES:%=bench-%): bench-%: build
 	$(BIN)/python -m pgbastion.bench $*
 
+.PHONY: dist
+dist: build ## a wheel, one executable file, a Debian package, in dist/
+	$(BIN)/python scripts/make_dist.py
+
 .PHONY: screenshots
 screenshots: build ## the README's pictures of the dashboard (needs chromium)
 	$(BIN)/python scripts/take_screenshots.py
