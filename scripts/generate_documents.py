@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from checks.log_events import render_log_events
+
 from pgbastion.api.document import render_rest
 from pgbastion.cli.document import render_commands
 from pgbastion.cli.unit import render_one_user, render_unit, render_witness
@@ -19,6 +21,7 @@ DOCUMENTS: Final[Mapping[str, Callable[[], str]]] = {
     "systemd/drop-ins/witness.conf": render_witness,
     "config/pgbastion.yaml.example": render_example,
     "docs/reference/commands.md": render_commands,
+    "docs/reference/log-events.md": render_log_events,
     "docs/reference/configuration.md": render_reference,
     "docs/reference/metrics.md": render_metrics,
     "docs/reference/rest.md": render_rest,

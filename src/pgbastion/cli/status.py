@@ -51,7 +51,7 @@ def ask(client: Client) -> Answer:
 
 def render_members(cluster: Mapping[str, Any]) -> str:
     """Return the members as a table, and the switchover that is scheduled next."""
-    rows = [_row(member) for member in cluster.get("members", [])]
+    rows = [member_row(member) for member in cluster.get("members", [])]
     table = render_table(HEADINGS, rows, right=("timeline", "lag"))
     planned = cluster.get("scheduled_switchover")
     if not planned:
@@ -90,7 +90,8 @@ def _restart_warnings(member: Mapping[str, Any]) -> list[str]:
     return warnings
 
 
-def _row(member: Mapping[str, Any]) -> list[object]:
+def member_row(member: Mapping[str, Any]) -> list[object]:
+    """Return a member's values, one a heading."""
     host, port = member.get("host"), member.get("port")
     role, lag = str(member.get("role")), member.get("lag")
     return [

@@ -35,7 +35,7 @@ def run(*, once: bool, fault: str, profile: str) -> int:
     With ``once`` the last line of standard output is the result in JSON, and the exit
     code is 0 only if no acknowledged row was lost.
     """
-    with _ends_like_ctrl_c():
+    with ends_like_ctrl_c():
         try:
             return _once(fault, profile) if once else _live(profile)
         except (CannotRun, ConfigError, DemoError) as why:
@@ -75,8 +75,8 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def _ends_like_ctrl_c() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end the demonstration as an interrupt does.
+def ends_like_ctrl_c() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end what runs as an interrupt does.
 
     An interrupt counts also where a script that started it in the background had it
     ignored; nohup's hang-up stays ignored.

@@ -48,6 +48,15 @@ def list_members(
 
 
 @commands.command()
+def top(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None:
+    """Show the cluster on a live screen; e: explanation, r: look now, q: quit."""
+    from pgbastion.cli.target import reader
+    from pgbastion.cli.top import Top
+
+    Top(reader(config, url)).run()
+
+
+@commands.command()
 def explain(
     config: ConfigOption = DEFAULT_CONFIG,
     url: UrlOption = None,

@@ -224,3 +224,17 @@ def demo(
     raise typer.Exit(
         demonstration.run(once=once, fault=fault.value, profile=profile.value)
     )
+
+
+@commands.command()
+def lab(
+    profile: Annotated[Profile, typer.Option(help="Timings.")] = Profile.NORMAL,
+) -> None:
+    """Run three nodes with real PostgreSQL, and cut, kill and heal them by commands.
+
+    Commands come from standard input: help lists them. With root each node has a
+    network of its own that can be cut.
+    """
+    from pgbastion.demo.lab import run
+
+    raise typer.Exit(run(profile=profile.value))
