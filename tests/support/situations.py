@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from pgbastion.model.cluster import ClusterState, Order, OrderKind
-from pgbastion.model.commands import GiveOrder, Pause
+from pgbastion.model.commands import GiveOrder, Pause, SetFence
 from pgbastion.model.ids import NodeId
 from pgbastion.testing.sim.cluster import Shape
 from pgbastion.testing.sim.machine import Machine
@@ -184,6 +184,26 @@ def split_brain(stage: Stage) -> Machine:
     return stage.n[1]
 
 
+def _fence(state: ClusterState) -> SetFence:
+    del state
+    return SetFence(
+        node=NodeId("n3"),
+        fenced=True,
+        force=False,
+        drain_ms=0,
+        cause="an operator",
+        at="2026-01-01T00:00:00+00:00",
+    )
+
+
+def fenced(stage: Stage) -> Machine:
+    settle(stage)
+    propose(stage.n[1], _fence)
+    stage.until(lambda: bool(stage.cluster.judge.state.fences), limit_ms=LIMIT_MS)
+    stage.wait(3_000)
+    return stage.n[1]
+
+
 Script = Callable[[Stage], Machine]
 ALONE = replace(THREE, servers=1, sync_count=None)
 
@@ -207,4 +227,5 @@ SITUATIONS: Mapping[str, tuple[Script, Shape]] = {
     "data_directory_missing": (data_directory_missing, THREE),
     "switchover_under_way": (switchover_under_way, THREE),
     "split_brain": (split_brain, THREE),
+    "fenced": (fenced, THREE),
 }

@@ -8,12 +8,18 @@ import pytest
 from pgbastion.control.explain import explain
 from pgbastion.control.explain_text import LINES_MAX, render_explanation
 from pgbastion.control.foresee import foresee
-from pgbastion.model.cluster import ReplicationMode
+from pgbastion.model.claims import Claim, ClaimKind
+from pgbastion.model.cluster import Fence, ReplicationMode
 from pgbastion.model.explanation import Explanation, Prospect, Situation
 from pgbastion.model.ids import Epoch, MemberId, NodeId
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import Disk, NodeReport, PostgresState, Vitals
-from pgbastion.model.snapshot import DecisionSnapshot, LeaseSnapshot, NodeSnapshot
+from pgbastion.model.snapshot import (
+    CertificateSnapshot,
+    DecisionSnapshot,
+    LeaseSnapshot,
+    NodeSnapshot,
+)
 from pgbastion.testing.views import (
     NOW_MS,
     any_of,
@@ -120,6 +126,48 @@ def test_a_primary_without_its_lease_is_fenced() -> None:
 
     assert told.situation is Situation.FENCED
     assert first(told).startswith("n1 is fenced: PostgreSQL runs as a primary and this")
+
+
+def test_a_node_that_is_fenced_by_hand_is_told_with_its_time() -> None:
+    fence = Fence(node=NodeId("n3"), force=False, drain_ms=0, cause="a disk", at="9:30")
+    told = explain(snapshot(state=joined(fences=(fence,))))
+
+    assert told.situation is Situation.FENCED
+    assert first(told).startswith("fenced by hand: n3 since 9:30; n1 is the primary")
+    assert "n3 is fenced by hand: a disk" in told.warnings
+
+
+def test_a_claim_of_another_server_comes_first() -> None:
+    claim = Claim(node=NodeId("n2"), kind=ClaimKind.UNWATCHED)
+    told = explain(snapshot(claims=(claim,)))
+
+    assert told.situation is Situation.SPLIT_BRAIN
+    assert "n2 answers as a primary, and no daemon speaks for it" in first(told)
+    assert "docs/howto/split-brain.md" in told.next_step
+
+
+@pytest.mark.parametrize(
+    ("own", "left_s", "words"),
+    [
+        (True, 3 * 86_400, "expires in 3 days; n1 is the primary"),
+        (False, -1, "has expired; n1 is the primary"),
+    ],
+)
+def test_a_certificate_that_expires_is_told(own: bool, left_s: int, words: str) -> None:
+    certificate = CertificateSnapshot(
+        subject="n1",
+        places=(),
+        own=own,
+        expires_s=0,
+        authority_expires_s=0,
+        left_s=left_s,
+        expires_soon=True,
+    )
+    told = explain(snapshot(certificate=certificate))
+
+    assert told.situation is Situation.CERTIFICATE_EXPIRING
+    assert words in first(told)
+    assert ("certs renew" in told.next_step) is not own
 
 
 def test_a_holder_that_gave_its_role_back_is_no_fenced_node() -> None:

@@ -16,7 +16,6 @@ from pgbastion.control.situations import (
     judge,
     members_short,
     needs_a_hand,
-    runs_outside,
 )
 from pgbastion.control.sync_standbys import wanted_count
 from pgbastion.model.cluster import ClusterState, Member
@@ -166,6 +165,12 @@ def _blocking(snapshot: NodeSnapshot, foreseen: tuple[Foreseen, ...]) -> Iterato
 def _warnings(snapshot: NodeSnapshot) -> Iterator[str]:
     yield from _on_commits(snapshot)
     yield from _on_nodes(snapshot)
+    yield from (claim.sentence for claim in snapshot.claims)
+    for fence in snapshot.state.fences:
+        yield f"{fence.node} is fenced by hand: {fence.cause}"
+    shown = snapshot.certificate
+    if shown is not None and shown.expires_soon:
+        yield f"the certificate of {snapshot.node} has {shown.days_left} days left"
     voters = len(snapshot.raft.voters)
     if voters == 2:
         yield "with two votes the loss of either node stops writes: add a witness"
@@ -198,8 +203,6 @@ def _on_nodes(snapshot: NodeSnapshot) -> Iterator[str]:
             continue
         if needs_a_hand(report):
             yield f"{name} needs a hand: {doing(report)}"
-        if runs_outside(snapshot, report):
-            yield f"{name} runs as a primary and is not the one"
         if report.adopted:
             yield (
                 f"{name} was found running: until its next restart it outlives a "

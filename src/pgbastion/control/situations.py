@@ -81,6 +81,18 @@ def members_short(snapshot: NodeSnapshot) -> str:
     return f"{heard} of {len(voters)} votes answer, {quorum} are needed"
 
 
+def _claimed(snapshot: NodeSnapshot) -> Verdict | None:
+    if not snapshot.claims:
+        return None
+    return Verdict(
+        situation=Situation.SPLIT_BRAIN,
+        state=f"split brain: {'; '.join(c.sentence for c in snapshot.claims)}; nobody "
+        "is led to a primary",
+        next_step="decide whose rows count, then end the other server: "
+        "docs/howto/split-brain.md",
+    )
+
+
 def _split_brain(snapshot: NodeSnapshot) -> Verdict | None:
     reports = _fresh(snapshot)
     running = [r for r in reports if r.state is PostgresState.PRIMARY]
@@ -107,7 +119,8 @@ def runs_outside(snapshot: NodeSnapshot, report: NodeReport) -> bool:
 
 
 def _fenced(snapshot: NodeSnapshot) -> Verdict | None:
-    if snapshot.role is not NodeRole.FENCED:
+    fenced = snapshot.role is NodeRole.FENCED
+    if not fenced or snapshot.state.fence(snapshot.node) is not None:
         return None
     held = snapshot.state.assignment
     if held is not None and not held.live and held.node == snapshot.node:
@@ -117,6 +130,18 @@ def _fenced(snapshot: NodeSnapshot) -> Verdict | None:
         situation=Situation.FENCED,
         state=f"{snapshot.node} is fenced: {snapshot.node_decision.sentence}",
         next_step="nothing: it becomes a standby of the primary by itself",
+    )
+
+
+def _fenced_by_hand(snapshot: NodeSnapshot) -> Verdict | None:
+    fences = snapshot.state.fences
+    if not fences:
+        return None
+    told = ", ".join(f"{fence.node} since {fence.at}" for fence in fences)
+    return Verdict(
+        situation=Situation.FENCED,
+        state=f"fenced by hand: {told}; {_primary_words(snapshot)}",
+        next_step="take the fence back when the work is done",
     )
 
 
@@ -330,6 +355,20 @@ def _witness_lost(snapshot: NodeSnapshot) -> Verdict | None:
     )
 
 
+def _certificate_expiring(snapshot: NodeSnapshot) -> Verdict | None:
+    shown = snapshot.certificate
+    if shown is None or not shown.expires_soon:
+        return None
+    when = "has expired" if shown.left_s <= 0 else f"expires in {shown.days_left} days"
+    return Verdict(
+        situation=Situation.CERTIFICATE_EXPIRING,
+        state=f"the certificate of {snapshot.node} {when}; {_primary_words(snapshot)}",
+        next_step="it renews itself: look at the log why it does not"
+        if shown.own
+        else "pgbastion certs renew",
+    )
+
+
 def _taken_over(snapshot: NodeSnapshot) -> Verdict | None:
     adopted = [r.node for r in _fresh(snapshot) if r.adopted]
     if not adopted:
@@ -357,6 +396,7 @@ def _restart_pending(snapshot: NodeSnapshot) -> Verdict | None:
 RULES: Final[tuple[Rule, ...]] = (
     _majority_lost,
     _no_primary_yet,
+    _claimed,
     _split_brain,
     _fenced,
     _ordered,
@@ -365,12 +405,14 @@ RULES: Final[tuple[Rule, ...]] = (
     _primary_silent,
     _commits_wait,
     _paused,
+    _fenced_by_hand,
     _disk_filling,
     _node_failed,
     _degraded,
     _copying,
     _node_silent,
     _witness_lost,
+    _certificate_expiring,
     _taken_over,
     _restart_pending,
 )

@@ -26,6 +26,7 @@ class Situation(StrEnum):
     DEGRADED = "degraded"
     NODE_SILENT = "node_silent"
     WITNESS_LOST = "witness_lost"
+    CERTIFICATE_EXPIRING = "certificate_expiring"
     TAKEN_OVER = "taken_over"
     RESTART_PENDING = "restart_pending"
     HEALTHY = "healthy"
