@@ -21,6 +21,7 @@ from pgbastion.config.problems import Severity
 from pgbastion.config.rundir import make_run_directory
 from pgbastion.config.secrets import Secrets, load_secrets
 from pgbastion.errors import ConfigError, InvariantError, PgBastionError
+from pgbastion.guard import handles
 from pgbastion.node.build import build_node
 from pgbastion.node.ending import end_sessions
 from pgbastion.node.handing_over import kept_by_systemd
@@ -64,6 +65,8 @@ def run(path: Path, inherited: Sequence[socket.socket] = ()) -> int:
         # Errors were raised; with what is left the node starts.
         say = log.warning if problem.severity is Severity.WARNING else log.info
         say("configuration", key=problem.key, said=problem.problem, do=problem.remedy)
+    if handles.is_portable():
+        log.warning("portable_watch", said=handles.WEAKER)
     os.umask(0o077)
     # The directory that it was started in may be on a file system that is to go.
     os.chdir("/")

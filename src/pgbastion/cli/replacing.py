@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import PgBastionError
+from pgbastion.guard import handles
 
 # The engine's lock on its directory: whoever holds it is the node's daemon.
 LOCK_NAME: Final = "lock"
@@ -34,7 +35,7 @@ def end_running_daemon(raft_dir: Path) -> int | None:
         return None
     lock = _lock_of(raft_dir)
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = handles.open_handle(pid)
     except ProcessLookupError:
         return None
     try:
@@ -81,7 +82,7 @@ def _holds(pid: int, lock: str) -> bool:
 def _end(pid: int, pidfd: int) -> None:
     for number, wait_s in ((signal.SIGUSR2, LEAVE_S), (signal.SIGKILL, KILLED_S)):
         try:
-            signal.pidfd_send_signal(pidfd, number)
+            handles.send_to(pidfd, pid, number)
         except ProcessLookupError:
             return
         except PermissionError as exc:

@@ -13,6 +13,15 @@ import time
 from collections.abc import Callable
 
 from pgbastion.guard import procfs
+from pgbastion.guard.handles import send
+
+__all__ = (
+    "Identity",
+    "Kill",
+    "describe",
+    "kill_by_directory",
+    "send",
+)
 
 NS_PER_MS = 1_000_000
 # SIGSTOP takes effect within microseconds, unless the postmaster waits in the kernel.
@@ -40,30 +49,6 @@ class Identity:
         """Return what the kernel says about it, or None if it is gone or reaped."""
         found = procfs.stat(self.pid)
         return None if found is None or found.start != self.start else found
-
-
-def send(pid: int, number: int, still: Callable[[int], bool]) -> bool:
-    """Send a signal to ``pid`` if ``still(pid)`` holds for the process that gets it.
-
-    The process is pinned by a pidfd before it is looked at, so that a pid used again
-    in between is never hit.
-
-    Returns:
-        Whether the signal was sent.
-    """
-    try:
-        pin = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return False
-    try:
-        if not still(pid):
-            return False
-        signal.pidfd_send_signal(pin, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    finally:
-        os.close(pin)
-    return True
 
 
 class Kill:

@@ -5,10 +5,9 @@ gets the next one only when the former has ended, which a pidfd proves.
 """
 
 import os
-import select
 
+from pgbastion.guard import handles, procfs
 from pgbastion.guard import page as words
-from pgbastion.guard import procfs
 from pgbastion.guard.page import Page
 
 
@@ -24,7 +23,7 @@ class Office:
         if pid == 0:
             return
         try:
-            self.pidfd = os.pidfd_open(pid)
+            self.pidfd = handles.open_handle(pid)
         except OSError:
             self._vacate()
             return
@@ -63,9 +62,7 @@ class Office:
 
     def has_ended(self) -> bool:
         """Tell whether the writer's process has ended."""
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+        return handles.has_ended(self.pidfd)
 
     def leave(self) -> None:
         """Note that the writer has ended."""

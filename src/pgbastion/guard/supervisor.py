@@ -3,9 +3,10 @@
 import os
 import select
 
+from pgbastion.guard import handles, procfs
 from pgbastion.guard import page as words
-from pgbastion.guard import procfs
-from pgbastion.guard.kill import Identity, Kill, send
+from pgbastion.guard.handles import send
+from pgbastion.guard.kill import Identity, Kill
 from pgbastion.guard.latches import Latches, Refused
 from pgbastion.guard.page import Page
 
@@ -216,7 +217,7 @@ class Supervisor:
         self._check_nothing_runs()
         pid = identity.pid
         try:
-            pidfd = os.pidfd_open(pid)
+            pidfd = handles.open_handle(pid)
         except OSError as exc:
             raise Refused("unknown", f"process {pid}: {exc.strerror}") from exc
         try:
@@ -425,9 +426,7 @@ class Supervisor:
     def _adopted_ended(self, postmaster: Postmaster) -> bool:
         if postmaster.pidfd < 0 or postmaster.has_ended:
             return False
-        poll = select.poll()
-        poll.register(postmaster.pidfd, select.POLLIN)
-        if not poll.poll(0):
+        if not handles.has_ended(postmaster.pidfd):
             return False
         self._epoll.unregister(postmaster.pidfd)
         return True

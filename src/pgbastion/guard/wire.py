@@ -12,6 +12,8 @@ import select
 import socket
 import sys
 
+from pgbastion.guard import handles
+
 VERSION = 1
 LINE_BYTES_MAX = 64 << 10
 UNSENT_BYTES_MAX = 256 << 10
@@ -79,6 +81,8 @@ class Connection:
         Raises:
             OSError: The peer has ended, or is in a PID namespace of its own.
         """
+        if handles.is_portable():
+            return handles.open_handle(self.pid)
         try:
             return self._sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
         except OSError as exc:
@@ -86,7 +90,7 @@ class Connection:
                 raise
         # Older kernels: the peer lives as long as its end is open, unless it handed
         # that on, which no client of ours does.
-        return os.pidfd_open(self.pid)
+        return handles.open_handle(self.pid)
 
     def receive(self) -> "list[Message]":
         """Return the requests that have arrived whole.

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import select
 import signal
 import socket
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import GuardError
+from pgbastion.guard import handles
 
 # The guard is not to keep the daemon's secrets in its environment.
 ENVIRONMENT_KEPT: Final = (
@@ -19,6 +19,7 @@ ENVIRONMENT_KEPT: Final = (
     "LC_ALL",
     "TZ",
     "LD_LIBRARY_PATH",
+    handles.VARIABLE,
 )
 # Without site (-S) an installed package is not on the path: it is put there, at the
 # end, so that nothing installed beside it stands in for the standard library.
@@ -82,7 +83,7 @@ async def _said(pipe: int) -> str:
 async def _ended(pid: int) -> None:
     """Wait for the end of a child and reap it."""
     loop = asyncio.get_running_loop()
-    pidfd = os.pidfd_open(pid)
+    pidfd = handles.open_handle(pid)
     ended = asyncio.Event()
     loop.add_reader(pidfd, ended.set)
     try:
@@ -116,10 +117,8 @@ def guard_behind(writer: asyncio.StreamWriter) -> tuple[int, int]:
     )
     if uid != os.geteuid():
         raise PermissionError(f"process {pid} of user {uid} listens there")
-    pidfd = os.pidfd_open(pid)
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    if poll.poll(0):
+    pidfd = handles.open_handle(pid)
+    if handles.has_ended(pidfd):
         os.close(pidfd)
         raise ProcessLookupError(f"process {pid} has ended")
     return pid, pidfd
