@@ -75,6 +75,21 @@ def test_all_being_well_nothing_is_to_do() -> None:
     assert [s.ready for s in told.others] == [True, True]
 
 
+def test_a_standby_that_streams_confirms_before_the_primary_says_so() -> None:
+    """Just after its start the primary's report has no rows yet."""
+    told = explain(snapshot(primary_report(replication=())))
+    away = explain(
+        snapshot(
+            primary_report(replication=()),
+            report(2, streaming=False),
+            report(3, streaming=False),
+        )
+    )
+
+    assert told.situation is Situation.HEALTHY
+    assert away.situation is Situation.COMMITS_WAIT
+
+
 def test_a_disk_that_fills_is_a_warning_and_then_the_first_line() -> None:
     warned = explain(snapshot(report(2, vitals=disk(15))))
     low = explain(snapshot(report(2, vitals=disk(9))))

@@ -11,7 +11,7 @@ from typing import Final
 from pgbastion.control.foresee import living_reports
 from pgbastion.control.sync_standbys import wanted_count
 from pgbastion.model.explanation import Situation
-from pgbastion.model.ids import NodeId
+from pgbastion.model.ids import NodeId, standby_name
 from pgbastion.model.reasons import Reason, sentence_of
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.snapshot import NodeRole, NodeSnapshot
@@ -236,6 +236,12 @@ def _commits_wait(snapshot: NodeSnapshot) -> Verdict | None:
     if held is None or opened is None or report is None or opened.epoch != held.epoch:
         return None
     names = {row.name for row in report.replication if row.streaming}
+    # The primary's word is as old as a probe: a standby's own counts too.
+    names |= {
+        standby_name(r.node, r.data_id)
+        for r in _fresh(snapshot)
+        if r.streaming and r.data_id is not None
+    }
     confirming = len(names.intersection(opened.sync.names))
     if confirming >= opened.sync.num_sync:
         return None
