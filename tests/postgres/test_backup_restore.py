@@ -62,7 +62,8 @@ def archive(stage: Stage, folder: Path) -> None:
 
 def insert(connection: "psycopg.Connection[Any]", first: int, last: int) -> None:
     connection.execute(
-        "INSERT INTO kept SELECT i, md5(i::text) FROM generate_series(%s::int, %s::int) i",
+        "INSERT INTO kept SELECT i, md5(i::text) "
+        "FROM generate_series(%s::int, %s::int) i",
         (first, last),
     )
     connection.commit()

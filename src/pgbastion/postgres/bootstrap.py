@@ -103,6 +103,10 @@ async def single_user(
         "-c",
         "log_min_error_statement=panic",
         *options,
+        # No standby streams from here: a set that an earlier primary left in the
+        # settings would hold every statement for ever.
+        "-c",
+        "synchronous_standby_names=",
         "template1" if not statements else "postgres",
         deadline_s=deadline_s,
         stdin="".join(f"{statement};\n\n" for statement in statements),
