@@ -180,6 +180,9 @@ def test_a_new_cluster_has_the_rows_of_the_instant_that_was_asked_for(
         )
         config = new_cluster(stage, folder)
         found = served(config, stage.keys.password, folder / "r1.log")
+    for node in stage.nodes.values():
+        # It has ended; nobody else asks how.
+        node.exit_code()
 
     assert len(wanted) == 200
     assert [tuple(row) for row in found] == [tuple(row) for row in wanted]

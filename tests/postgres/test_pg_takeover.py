@@ -8,6 +8,7 @@ import pytest
 
 from pgbastion.errors import PostgresError
 from pgbastion.postgres import found, roles
+from pgbastion.postgres.bootstrap import single_user
 from pgbastion.postgres.config_files import Secrets
 from pgbastion.postgres.found import Found, PostmasterFile, identify, look_around
 from pgbastion.postgres.parse import ControlState
@@ -228,3 +229,22 @@ async def test_a_server_elsewhere_than_configured_is_not_taken_over(
 
 def content(data: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in data.iterdir() if path.is_file()}
+
+
+async def test_a_set_that_an_earlier_primary_left_holds_no_statement_up(
+    one_lab: Lab,
+) -> None:
+    """A restored backup names standbys that are nowhere: nobody would confirm."""
+    n1 = one_lab.server("n1")
+    await n1.bootstrap()
+    (n1.paths.data_dir / "standby.signal").unlink()
+    settings = n1.paths.data_dir / "postgresql.auto.conf"
+    settings.write_text("synchronous_standby_names = 'ANY 1 (gone)'\n")
+
+    await single_user(
+        n1.programs,
+        str(n1.paths.data_dir),
+        ["CREATE TABLE kept (number int)"],
+        *n1.paths.server_options()[2:],
+        deadline_s=20,
+    )
