@@ -30,6 +30,7 @@ from pgbastion.api.ports import (
 )
 from pgbastion.api.problems import Problem, ProblemError, bad_request
 from pgbastion.api.rates import Rates
+from pgbastion.api.streaming import PATH, EventStream, Followed
 from pgbastion.config.units import parse_size_bytes
 from pgbastion.model.snapshot import NodeSnapshot
 from pgbastion.observe.logging import get_logger
@@ -48,6 +49,7 @@ def build_api(
     tokens: Callable[[], Tokens],
     render_metrics: RenderMetrics,
     requests_per_second: Callable[[], float] = lambda: 0,
+    events: Followed | None = None,
 ) -> Starlette:
     """Return the application of the API port.
 
@@ -57,6 +59,7 @@ def build_api(
         tokens: Returns the tokens that count now.
         render_metrics: Renders a snapshot for Prometheus.
         requests_per_second: Returns how often one address may ask; 0: any number.
+        events: What can be followed; None: nothing.
     """
     routes = [
         *(_check(path, check, take) for path, check in CHECKS.items()),
@@ -65,6 +68,7 @@ def build_api(
         _metrics(take, render_metrics),
         _description(),
         *dashboard_files(),
+        *([] if events is None else [_events(events)]),
     ]
     return _application(routes, tokens, requests_per_second)
 
@@ -139,6 +143,10 @@ def _metrics(take: TakeSnapshot, render_metrics: RenderMetrics) -> Route:
         return Response(render_metrics(take()), headers=headers)
 
     return Route("/metrics", answer, methods=["GET", "OPTIONS"])
+
+
+def _events(events: Followed) -> Route:
+    return Route(PATH, EventStream(events), methods=["GET", "OPTIONS"])
 
 
 def _description() -> Route:

@@ -11,6 +11,8 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from pgbastion.api.streaming import PATH as STREAM_PATH
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
@@ -58,11 +60,21 @@ class BoundedProtocol(H11Protocol):
         date = formatdate(usegmt=True).encode()
         self.server_state.default_headers = [(b"date", date)]
         super().data_received(data)
+        if self._follows() and self._deadline is not None:
+            # It has bounds of its own: each part has to be taken in time.
+            self._deadline.cancel()
 
     def on_response_complete(self) -> None:
         """Begin to wait for the next request."""
         self._begin_exchange()
         super().on_response_complete()
+
+    def _follows(self) -> bool:
+        return (
+            not self.waiting
+            and self.scope is not None
+            and (self.scope["path"] == STREAM_PATH)
+        )
 
     def _begin_exchange(self) -> None:
         self._since = self.loop.time()

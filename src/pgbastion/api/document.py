@@ -17,6 +17,11 @@ PostgreSQL or its disk do. Everything that changes something needs the header
 `Authorization: Bearer TOKEN`. An error is
 `{"error": {"code", "message", "remedy"}}`. Generated from the program.
 """
+EVENTS = (
+    "| `/events` | What happens, as server-sent events: `role`, `order`, "
+    "`membership`, `pause`, `settings`, `split_brain`, `warning`. `Last-Event-ID`, or "
+    "`?after=SEQ`, goes on from an event; the newest 1,000 are kept. |\n"
+)
 CHECKS_HEAD = """
 ## Checks
 
@@ -34,6 +39,7 @@ def render_rest() -> str:
             "\n## Reading\n\n| GET, HEAD, OPTIONS | |\n|---|---|\n",
             *(f"| `{path}` | {summary(f)} |\n" for path, f in READS.items()),
             "| `/metrics` | Metrics in Prometheus' text format; also on 9090. |\n",
+            EVENTS,
             "| `/openapi.json` | The description of this API. |\n",
             CHECKS_HEAD,
             "\n| check | |\n|---|---|\n",

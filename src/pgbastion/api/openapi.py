@@ -72,6 +72,13 @@ def describe(version: str) -> Json:
     paths["/metrics"] = _other(
         "metrics", "Metrics in Prometheus' text format.", "text/plain", schemas
     )
+    paths["/events"] = _other(
+        "events",
+        "What happens, as server-sent events; Last-Event-ID, or ?after=, goes on from "
+        "an event.",
+        "text/event-stream",
+        schemas,
+    )
     paths["/openapi.json"] = _other(
         "description", "This description.", "application/json", schemas
     )

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from pgbastion.config.addresses import VipSection, as_section
+from pgbastion.config.hooks import Webhooks
 from pgbastion.config.memberlist import MemberlistSection
 from pgbastion.config.proxy import EVERYWHERE, ProxySection
 from pgbastion.config.section import Section
@@ -311,6 +312,31 @@ class LogSection(Section):
     )
 
 
+class EventsSection(Section):
+    """Who is told what happens; GET /events is always there."""
+
+    webhooks: Webhooks = Field(
+        (),
+        examples=[
+            [{"url": "https://example.com/hook", "secret_file": "/etc/pgbastion/hook"}]
+        ],
+        description="Addresses that every event is sent to, at least once within a "
+        "day; with a secret_file each is signed (HMAC-SHA256).",
+    )
+
+
+class CallbacksSection(Section):
+    """A program of yours that is run; nothing waits for it."""
+
+    on_role_change: AbsolutePath | None = Field(
+        None,
+        examples=["/usr/local/bin/role-changed"],
+        description="Run as PROGRAM on_role_change ROLE CLUSTER when this node's role "
+        "changes; a newer change ends one that runs.",
+    )
+    timeout: PositiveMs = Field(30_000, description="How long it may run.")
+
+
 class WatchdogSection(Section):
     """The hardware watchdog; not in this version."""
 
@@ -332,6 +358,8 @@ class File(Section):
     tags: TagsSection = Field(default_factory=TagsSection)
     api: ApiSection = Field(default_factory=ApiSection)
     metrics: MetricsSection = Field(default_factory=MetricsSection)
+    events: EventsSection = Field(default_factory=EventsSection)
+    callbacks: CallbacksSection = Field(default_factory=CallbacksSection)
     watchdog: WatchdogSection = Field(default_factory=WatchdogSection)
     log: LogSection = Field(default_factory=LogSection)
 
@@ -369,6 +397,8 @@ class Config:
     tags: TagsSection
     api: ApiSection
     metrics: MetricsSection
+    events: EventsSection
+    callbacks: CallbacksSection
     log: LogSection
 
     @property
@@ -427,6 +457,8 @@ def resolve(file: File, *, source: Path, found: Found) -> Config:
         tags=file.tags,
         api=file.api,
         metrics=file.metrics,
+        events=file.events,
+        callbacks=file.callbacks,
         log=file.log,
     )
 

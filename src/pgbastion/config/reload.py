@@ -18,6 +18,8 @@ APPLIED: Final = frozenset(
         "postgresql.hba",
         "postgresql.password_file",
         "api.requests_per_second",
+        "events",
+        "callbacks",
         "metrics.patroni_names",
         *(f"proxy.{key}" for key in ProxySection.model_fields if key != "data_path"),
     }

@@ -32,6 +32,7 @@ from pgbastion.node.proxying import (
     routes_of,
     tls_of,
 )
+from pgbastion.node.telling import Telling
 from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
 from pgbastion.observe.metrics import Metrics
@@ -71,9 +72,11 @@ class Front:
         certificate: Callable[[], CertificateSnapshot | None],
         addresses: AnyAddresses,
         gossip: Callable[[], GossipSnapshot],
+        telling: Telling,
     ) -> None:
         self._config = config
         self._secrets = secrets
+        self._telling = telling
         self._on_ready = on_ready
         self._is_ready = False
         self._routes: Routes | None = None
@@ -125,6 +128,7 @@ class Front:
                     tokens=self._tokens,
                     render_metrics=render,
                     requests_per_second=lambda: self._config.api.requests_per_second,
+                    events=self._telling.events,
                 ),
                 host=api.bind_address,
                 port=api.port,
@@ -159,6 +163,7 @@ class Front:
     def reconfigure(self, config: Config) -> None:
         """Take other limits; sessions that are open stay."""
         self._config = config
+        self._telling.reconfigure(config)
         self.proxy.set_limits(limits_of(config.proxy))
         self._loop.set_readers(
             lag_max_bytes=config.proxy.max_replica_lag,
@@ -174,6 +179,7 @@ class Front:
     async def stop(self) -> None:
         """Close all ports and every session."""
         self.hand_over.close()
+        self._telling.events.close()
         await self.proxy.stop(0)
         for server in self._servers:
             await server.stop()
@@ -187,6 +193,8 @@ class Front:
         """Send clients there, as long as the knowledge behind it may be used."""
         self.snapshots.routing = routing
         self.gaps.note(has_primary=routing.primary is not None)
+        known = self.snapshots.take()
+        self._telling.note_role(known.role, tuple(c.node for c in known.claims))
         routes = routes_of(routing, self._revision)
         if self._routes is not None and routes == self._routes:
             self.proxy.extend(expires_ns)

@@ -22,7 +22,6 @@ from pgbastion.consensus.interface import (
     SnapshotTaken,
 )
 from pgbastion.control.routing import Routing
-from pgbastion.errors import PgBastionError
 from pgbastion.ha.cutter import NodeCutter, WitnessCutter
 from pgbastion.ha.executor import Executor, Job, Server
 from pgbastion.ha.host import Host
@@ -48,12 +47,12 @@ from pgbastion.node.parts import limits_of, own_member, pace_of
 from pgbastion.node.reloading import reload_node
 from pgbastion.node.settings import ClusterSettings
 from pgbastion.node.split_watch import SplitWatch
+from pgbastion.node.telling import Telling
 from pgbastion.observe.logging import get_logger
 from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.postgres.instance import Instance
 
 RELEASE_DEADLINE_S: Final = 3.0
-LET_IN_TIMEOUT_S: Final = 5.0
 SILENT_MS: Final = 500
 """How late a report may be before the server of its node is asked itself."""
 
@@ -175,6 +174,11 @@ class Node:
             own=lambda: self.own,
             fresh_ms=3 * self.config.timings.probe_ms,
         )
+        self.telling = Telling(
+            self.config,
+            state=lambda: self.host.state,
+            caught_up=self.engine.read_index,
+        )
         self.front = Front(
             self.config,
             self.secrets,
@@ -192,8 +196,11 @@ class Node:
             certificate=self.certificates.snapshot,
             addresses=self.addresses,
             gossip=self.gossip.snapshot,
+            telling=self.telling,
         )
-        self.answering = Answering(self.engine, self.host, self.membership, self.front)
+        self.answering = Answering(
+            self.engine, self.host, self.membership, self.front, guard=self.guard
+        )
         self.addresses.end_sessions_by(self.front.proxy.leave)
 
     def _make_server(self) -> Server | None:
@@ -267,6 +274,7 @@ class Node:
             group.create_task(self.front.snapshots.lag.run(), name="loop-lag")
             group.create_task(self.certificates.run(), name="certificates")
             group.create_task(self.gossip.run(), name="gossip")
+            group.create_task(self.telling.run(), name="telling")
             await self.membership.obtain()
             self.loop.lost_data = self.membership.lost_data
             if self.observer is not None:
@@ -328,6 +336,7 @@ class Node:
         return self.host.state.paused
 
     def _note_state(self) -> None:
+        self.telling.note_state()
         if self._standing is not None:
             self._standing.notice()
         if self.instance is None:
@@ -345,19 +354,9 @@ class Node:
         hosts = tuple(m.host for m in state.servers)
         if hosts != self._hosts:
             self._hosts = hosts
-            task = asyncio.create_task(self._let_in(self.instance))
+            task = asyncio.create_task(self.answering.let_in(self.instance))
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
-
-    async def _let_in(self, instance: Instance) -> None:
-        """Let new members' servers in at once: a promotion has no time for it."""
-        if self.guard is None or not self.guard.facts().pid:
-            return
-        try:
-            async with asyncio.timeout(LET_IN_TIMEOUT_S):
-                await instance.refresh_access(self.host.state.servers)
-        except (PgBastionError, TimeoutError) as exc:
-            log.warning("access_not_refreshed", error=str(exc))
 
     # The lease
 

@@ -129,10 +129,10 @@ class JsonFormatter(logging.Formatter):
         line: dict[str, object] = {
             "time": _wall_time(record),
             "level": record.levelname.lower(),
-            "part": _part(record),
+            "part": part_of(record),
             "event": record.getMessage(),
         }
-        for name, value in _fields(record).items():
+        for name, value in fields_of(record).items():
             line[f"{name}_" if name in line else name] = value
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -146,9 +146,9 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Render ``record`` as one line, with a traceback below it if there is one."""
         clock = _wall_time(record)[11:23]
-        head = f"{clock} {record.levelname:<7} {_part(record):<10} "
+        head = f"{clock} {record.levelname:<7} {part_of(record):<10} "
         fields = "".join(
-            f" {name}={_shown(value)}" for name, value in _fields(record).items()
+            f" {name}={_shown(value)}" for name, value in fields_of(record).items()
         )
         line = head + record.getMessage() + fields
         if record.exc_info:
@@ -161,11 +161,13 @@ def _wall_time(record: logging.LogRecord) -> str:
     return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _part(record: logging.LogRecord) -> str:
+def part_of(record: logging.LogRecord) -> str:
+    """Return the part of the program that an event comes from."""
     return record.name.removeprefix(f"{ROOT_NAME}.")
 
 
-def _fields(record: logging.LogRecord) -> dict[str, object]:
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """Return an event's fields as they may be shown."""
     fields: Mapping[str, object] = getattr(record, FIELDS, {})
     return {name: _masked(name, value) for name, value in fields.items()}
 
