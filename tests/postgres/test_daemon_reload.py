@@ -4,13 +4,14 @@ import os
 import signal
 from collections.abc import Iterator
 
+import httpx
 import psycopg
 import pytest
 
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun
 from pgbastion.bench.lab.node import Node
-from pgbastion.bench.lab.settings import PRIMARY_PORT, Plan
+from pgbastion.bench.lab.settings import API_PORT, PRIMARY_PORT, Plan
 from pgbastion.bench.lab.waits import wait_for
 from support.lab_faults import KEPT_LOGS
 
@@ -103,3 +104,27 @@ def test_the_proxy_takes_another_bound_for_new_sessions(lab: Lab) -> None:
     assert "applied: proxy.max_connections" in node.log.read_text()
     node.config.write_text(text)
     reload(node)
+
+
+def test_a_changed_token_counts_after_a_reload(lab: Lab) -> None:
+    node = lab.nodes["n1"]
+    file = lab.directory / "token"
+    old = file.read_text().strip()
+    file.write_text("another-token\n")
+
+    assert resume(node, old) == 200
+    reload(node)
+
+    assert (resume(node, old), resume(node, "another-token")) == (401, 200)
+    file.write_text(old + "\n")
+    reload(node)
+
+
+def resume(node: Node, token: str) -> int:
+    answer = httpx.post(
+        f"http://{node.address}:{API_PORT}/cluster/resume",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=10,
+        trust_env=False,
+    )
+    return answer.status_code

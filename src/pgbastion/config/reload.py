@@ -1,5 +1,6 @@
 """What a changed file means for a running daemon. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -14,10 +15,14 @@ APPLIED: Final = frozenset(
         "log.format",
         "tags",
         "failover.stop_timeout",
+        "failover.max_lag_threshold",
+        "failover.primary_restart_timeout",
         "postgresql.parameters",
         "postgresql.hba",
         "postgresql.password_file",
         "api.requests_per_second",
+        "api.auth_token_file",
+        "api.read_token_file",
         "events",
         "callbacks",
         "metrics.patroni_names",
@@ -34,6 +39,34 @@ HELD_BY_CLUSTER: Final = frozenset(
         "replication.strict",
     }
 )
+
+# What a daemon takes at its start only, and why; all keys of a section, or one.
+NEEDS_RESTART: Final[Mapping[str, str]] = {
+    "node": "other nodes know this one by it",
+    "cluster.peers": "asked for when a node joins",
+    "cluster.auto_join": "asked for when a node joins",
+    "cluster.secret_file": "sessions between the nodes rest on it",
+    "raft": "the engine and its port are made with it",
+    "memberlist": "the gossip's port is made with it",
+    "proxy.data_path": "open sessions are moved by it",
+    "postgresql.bin_dir": "the server is started from it",
+    "postgresql.data_dir": "the server runs in it",
+    "postgresql.config_dir": "the server was started with it",
+    "postgresql.port": "the server listens there, and the others know it",
+    "postgresql.listen": "the server listens there",
+    "postgresql.socket_dir": "the server listens there",
+    "postgresql.os_user": "the server runs as it",
+    "postgresql.superuser": "the daemon's sessions are its",
+    "postgresql.replication_user": "standbys stream as it",
+    "postgresql.rewind_user": "pg_rewind logs in as it",
+    "postgresql.connect_dsn": "the daemon's sessions are made with it",
+    "vip": "the addresses are held by the guard too",
+    "api.bind_address": "the port is opened at the start",
+    "api.port": "the port is opened at the start, and the others know it",
+    "metrics.bind_address": "the port is opened at the start",
+    "metrics.port": "the port is opened at the start",
+    "watchdog": "the device is opened at the start",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -137,6 +137,11 @@ class Loop:
             self._pace, replica_lag_max_bytes=lag_max_bytes, replica_fallback=fallback
         )
 
+    def set_failover(self, *, lag_max_bytes: int, restart_ms: int) -> None:
+        """Take other bounds of when, and to whom, the role moves by itself."""
+        self._pace = replace(self._pace, lag_max_bytes=lag_max_bytes)
+        self._limits = replace(self._limits, restart_ms=restart_ms)
+
     def wake(self) -> None:
         """Have a pass soon: something changed."""
         self._changed.set()

@@ -89,7 +89,7 @@ class Snapshots:
         self._proxy = proxy
         self._own = own
         self._report_max_ms = report_max_ms
-        self._lag_max_bytes = lag_max_bytes
+        self.lag_max_bytes = lag_max_bytes
         self._gaps = gaps
         self._certificate = certificate
         self._addresses = addresses
@@ -112,7 +112,7 @@ class Snapshots:
             state=state,
             reports=self._host.reports,
             report_max_ms=self._report_max_ms,
-            lag_max_bytes=self._lag_max_bytes,
+            lag_max_bytes=self.lag_max_bytes,
             raft=self._raft(),
             lease=LeaseSnapshot(
                 epoch=Epoch(self._loop.lease_epoch()),

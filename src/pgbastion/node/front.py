@@ -160,9 +160,10 @@ class Front:
         for server in self._servers:
             await server.start()
 
-    def reconfigure(self, config: Config) -> None:
+    def reconfigure(self, config: Config, secrets: Secrets) -> None:
         """Take other limits; sessions that are open stay."""
-        self._config = config
+        self._config, self._secrets = config, secrets
+        self.snapshots.lag_max_bytes = config.failover.max_lag_threshold
         self._telling.reconfigure(config)
         self.proxy.set_limits(limits_of(config.proxy))
         self._loop.set_readers(

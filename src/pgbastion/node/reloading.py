@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pgbastion.config.load import load_config
 from pgbastion.config.model import Config
 from pgbastion.config.reload import Changes, what_changes
-from pgbastion.config.secrets import load_passwords
+from pgbastion.config.secrets import load_passwords, load_secrets
 from pgbastion.model.ids import Epoch
 from pgbastion.node.parts import own_member
 from pgbastion.observe.logging import configure_logging, get_logger
@@ -27,12 +27,21 @@ async def reload_node(node: "Node", holds_lease: Callable[[Epoch], bool]) -> str
         ConfigError: It cannot be used; nothing has changed.
     """
     new = load_config(node.config.source)
+    # What cannot be read is told before anything has changed.
+    read = load_secrets(new, os.environ)
     changes = what_changes(node.config, new)
     node.config = new
+    node.secrets = replace(
+        node.secrets, write_token=read.write_token, read_token=read.read_token
+    )
     configure_logging(level=new.log.level, form=new.log.format)
     node.own = own_member(new)
     node.loop.set_own(node.own)
-    node.front.reconfigure(new)
+    node.loop.set_failover(
+        lag_max_bytes=new.failover.max_lag_threshold,
+        restart_ms=new.failover.primary_restart_timeout,
+    )
+    node.front.reconfigure(new, node.secrets)
     await asyncio.to_thread(node.certificates.look)
     if node.instance is not None and new.postgresql is not None:
         node.instance.config.set_hba(new.postgresql.hba)
