@@ -1,4 +1,4 @@
-"""The worst days, step by step as docs/OPERATIONS.md has them, with real nodes."""
+"""The worst days, step by step as OPERATIONS.md has them, with real nodes."""
 
 import os
 import shutil
