@@ -12,6 +12,7 @@ import pytest
 
 from pgbastion.guard import procfs
 from pgbastion.postgres.guard_client import GuardClient, kill_by_directory
+from pgbastion.postgres.guard_link import CHILD_DIED_CODE
 from pgbastion.postgres.guard_messages import Exited, Gone, Stopped
 from support.guard_lab import alive, python_beside, until
 from support.guard_server import (
@@ -164,6 +165,24 @@ async def test_a_postmaster_killed_alone_leaves_no_backend_that_commits(
     assert not any(map(alive, below))
     await lab.is_dead_for_good()
     await writers.join()
+    assert writers.acknowledged <= await lab.rows_after_restart()
+
+
+async def test_a_killed_session_ends_its_server_and_the_code_tells(
+    lab: ServerLab,
+) -> None:
+    lab.configure(restart_after_crash="off")
+    postmaster = await lab.start()
+    writers = Writers(lab, WRITERS)
+    await writers.begin()
+    with lab.connect() as session:
+        os.kill(session.info.backend_pid, signal.SIGKILL)
+
+    exited = await lab.guard.event(Exited)
+    await writers.join()
+
+    assert (exited.pid, exited.code) == (postmaster, CHILD_DIED_CODE)
+    assert lab.client.exit_code == CHILD_DIED_CODE
     assert writers.acknowledged <= await lab.rows_after_restart()
 
 

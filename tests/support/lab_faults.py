@@ -84,6 +84,10 @@ def assert_outcome(trial: Trial, outcome: Outcome) -> None:
         case Outcome.ANY_PRIMARY:
             # Who it is does not matter; that nothing is lost was looked at before.
             assert trial.new_primary
+        case Outcome.RESTARTED:
+            assert trial.new_primary == trial.old_primary
+            assert not trial.role_changed
+            assert not trial.same_server
         case Outcome.SAME_PRIMARY:
             assert trial.new_primary == trial.old_primary
             assert not trial.role_changed

@@ -33,9 +33,10 @@ class Stand:
 
     def __init__(self, facts: ServerFacts) -> None:
         self._facts = facts
+        self.guard = GuardFacts(running=True, pid=7)
 
     def facts(self) -> GuardFacts:
-        return GuardFacts(running=True, pid=7)
+        return self.guard
 
     async def answered(self) -> None:
         return None
@@ -53,6 +54,11 @@ class Stand:
 
 def observed(*rows: Any) -> Observer:
     """Return an observer that has looked at a primary with these walsenders."""
+    return watching(*rows)[0]
+
+
+def watching(*rows: Any) -> tuple[Observer, Stand]:
+    """Return such an observer and what it looks at."""
     facts = ServerFacts(
         sent_ns=boottime_ms() * NS_PER_MS,
         answered=True,
@@ -76,7 +82,7 @@ def observed(*rows: Any) -> Observer:
         looking.cancel()
         return observer
 
-    return asyncio.run(look())
+    return asyncio.run(look()), stand
 
 
 def heard(*numbers: int, ago_ms: int = 0) -> Any:
@@ -131,3 +137,37 @@ def test_who_left_the_set_for_its_silence_is_silent_still(both: Observer) -> Non
     long_ago = heard(2, ago_ms=4 * PROBE_MS)
 
     assert set(both.silent_since_ms(alone, {**heard(3), **long_ago})) == {name(2)}
+
+
+@pytest.mark.parametrize("child_died", [True, False])
+def test_how_a_server_ended_is_told_and_a_start_that_failed_changes_nothing(
+    child_died: bool,
+) -> None:
+    observer, stand = watching()
+
+    stand.guard = GuardFacts(running=False, child_died=child_died)
+    at_once = observer.postgres_view(0)
+    observer.on_stopped()
+    ended = observer.postgres_view(0)
+    stand.guard = GuardFacts(running=False, child_died=not child_died)
+    observer.on_stopped()
+    failed = observer.postgres_view(0)
+
+    # The guard's status is there before its event is taken up.
+    assert (at_once.child_died, at_once.ended_before_ms) == (child_died, 0)
+    assert (ended.child_died, ended.ended_before_ms) == (child_died, 0)
+    assert 0 < at_once.ended_ms <= ended.ended_ms
+    assert (failed.child_died, failed.ended_ms) == (child_died, ended.ended_ms)
+    assert failed.start_failures == 1
+
+
+def test_the_end_before_the_last_one_is_kept() -> None:
+    observer, stand = watching()
+    stand.guard = GuardFacts(running=False)
+    observer.on_stopped()
+    first = observer.postgres_view(0).ended_ms
+    observer._server_pid = 8
+
+    observer.on_stopped()
+
+    assert observer.postgres_view(0).ended_before_ms == first

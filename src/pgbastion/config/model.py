@@ -156,7 +156,8 @@ class FailoverSection(Section):
     primary_restart_timeout: DurationMs = Field(
         0,
         description="How long a restart in place may take before a standby that holds "
-        "every commit is preferred; 0s: a ready standby is preferred at once.",
+        "every commit is preferred; 0s: a ready standby is preferred at once, and "
+        "after 3s if the server ended since one of its sessions was killed.",
     )
     max_lag_threshold: SizeBytes = Field(
         1 << 20,

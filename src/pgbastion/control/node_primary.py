@@ -43,6 +43,10 @@ CONFIRM_AGAIN_MS: Final = 50
 START_FAILURES_MAX: Final = 3
 CHECKPOINT_AFTER_MS: Final = 300
 """How long the first clients of a new primary have its disks for themselves."""
+CHILD_DIED_RESTART_MS: Final = 3_000
+"""How long a server may take to be up again after one of its processes had died."""
+CHILD_DEATHS_APART_MS: Final = 10_000
+"""Sooner after the last end, another one is no accident of a single session."""
 SYNC_LAG_MAX_BYTES: Final = 16 << 20
 """A standby further behind would hold commits up if it became synchronous."""
 
@@ -55,6 +59,9 @@ HUNG: Final[Mapping[Trouble | None, Reason]] = {
     Trouble.DISK_FULL: Reason.DISK_FULL,
 }
 """Why a server without evidence is killed, where it can be told."""
+_OF_THE_DISK: Final = frozenset(
+    {Trouble.DISK_SILENT, Trouble.DISK_FAILED, Trouble.DISK_FULL}
+)
 
 
 def check_promoted(view: NodeView) -> Decision | None:
@@ -279,8 +286,22 @@ def after_crash(view: NodeView) -> Decision | None:
 
 
 def restart_until_ms(view: NodeView) -> int:
-    """Return until when a crashed primary is preferred to a ready standby."""
-    return view.postgres.ended_ms + view.limits.restart_ms
+    """Return until when a crashed primary is preferred to a ready standby.
+
+    One session that was killed, for lack of memory most often, is no reason to give
+    the role on: the server restarts in a second or less. It is one if that happens
+    again at once, and if the disk is what processes die of.
+    """
+    postgres = view.postgres
+    again_ms = postgres.ended_ms - postgres.ended_before_ms
+    quick = (
+        postgres.child_died
+        and not postgres.start_failures
+        and view.trouble not in _OF_THE_DISK
+        and (postgres.ended_before_ms == 0 or again_ms >= CHILD_DEATHS_APART_MS)
+    )
+    patience_ms = max(view.limits.restart_ms, CHILD_DIED_RESTART_MS if quick else 0)
+    return postgres.ended_ms + patience_ms
 
 
 def end_slow_restart(view: NodeView) -> Decision | None:
@@ -289,7 +310,8 @@ def end_slow_restart(view: NodeView) -> Decision | None:
     Only where a standby is ready: else there is nothing better to wait for.
     """
     postgres = view.postgres
-    patient = view.limits.restart_ms == 0 or view.now_ms < restart_until_ms(view)
+    until_ms = restart_until_ms(view)
+    patient = until_ms == postgres.ended_ms or view.now_ms < until_ms
     if patient or postgres.ended_ms == 0 or postgres.in_recovery is not None:
         return None
     if not standbys_have_everything(view):

@@ -89,6 +89,8 @@ class Observer:
         """What did not answer or write when the server was last asked."""
         self._warnings = Warnings()
         self._ended_ms = 0
+        self._ended_before_ms = 0
+        self._child_died = False
         self.hurry = False
 
     # Looking
@@ -190,7 +192,8 @@ class Observer:
             self.start_failed_ms = boottime_ms()
         if self._server_pid:
             # A start that failed leaves the instant of the crash as it is.
-            self._ended_ms = boottime_ms()
+            facts = self._guard.facts()
+            self._ended_ms, self._ended_before_ms, self._child_died = self._end(facts)
         self._server, self._server_pid, self._promotion = None, 0, None
         self.answers = False
         self._confirmed = self._applied = None
@@ -249,10 +252,13 @@ class Observer:
         """Return what the server is doing."""
         facts = self._guard.facts()
         if not facts.running:
+            ended_ms, ended_before_ms, child_died = self._end(facts)
             return PostgresView(
                 running=False,
                 wal_end=self._data.wal_end,
-                ended_ms=self._ended_ms,
+                ended_ms=ended_ms,
+                ended_before_ms=ended_before_ms,
+                child_died=child_died,
                 start_failures=self.start_failures,
                 start_failed_ms=self.start_failed_ms,
             )
@@ -267,6 +273,8 @@ class Observer:
                 evidence_ms=evidence_ms,
                 started_ms=started_ms,
                 ended_ms=self._ended_ms,
+                ended_before_ms=self._ended_before_ms,
+                child_died=self._child_died,
                 start_failures=self.start_failures,
                 start_failed_ms=self.start_failed_ms,
             )
@@ -299,6 +307,15 @@ class Observer:
             start_failures=self.start_failures,
             start_failed_ms=self.start_failed_ms,
         )
+
+    def _end(self, facts: GuardFacts) -> tuple[int, int, bool]:
+        """Return when it ended, when before that, and whether for a child's death.
+
+        The guard's status may tell of an end a moment before `on_stopped` does.
+        """
+        if self._server_pid:
+            return boottime_ms(), self._ended_ms, facts.child_died
+        return self._ended_ms, self._ended_before_ms, self._child_died
 
     def silent_since_ms(
         self, state: ClusterState, reports: Mapping[NodeId, Received]

@@ -313,6 +313,8 @@ class GuardFacts:
     armed_epoch: Epoch = Epoch(0)
     ended_epoch: Epoch = Epoch(0)
     asked_ns: int = 0
+    child_died: bool = False
+    """The postmaster that ended last did so because a process of its own had died."""
 
 
 class Guard(Protocol):

@@ -198,6 +198,10 @@ class PostgresView:
     """Whether a checkpoint was completed on the current timeline."""
     ended_ms: int = 0
     """When the server's processes were last seen to have ended; 0: never."""
+    ended_before_ms: int = 0
+    """The same of the time before that."""
+    child_died: bool = False
+    """It ended because one of its processes had died, as when memory runs out."""
     start_failures: int = 0
     """Starts that failed in a row."""
     start_failed_ms: int = 0

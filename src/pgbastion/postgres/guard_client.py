@@ -64,6 +64,7 @@ class GuardClient:
     ) -> None:
         self.guard_pid = guard_pid
         self.latest: GuardStatus | None = None
+        self.exit_code: int | None = None
         self._reader = reader
         self._writer = writer
         self._pidfd = pidfd
@@ -381,6 +382,8 @@ class GuardClient:
                 answered.set_result(message)
             return
         event = parse_event(message)
+        if isinstance(event, Exited):
+            self.exit_code = event.code
         if isinstance(event, Stopped):
             self._settle_kill(KillOutcome(stopped=True, left=()))
         elif isinstance(event, Exited) and not event.stopped:

@@ -25,6 +25,8 @@ PAGE_NAME: Final = "page"
 # The guard's word for a directory in which somebody else's server runs.
 OCCUPIED: Final = "occupied"
 SERVER_LOG: Final = "postgres.log"
+CHILD_DIED_CODE: Final = 1
+"""How a postmaster exits that a process of its own took along: it restarts none."""
 _TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 log = get_logger("guard")
@@ -125,7 +127,7 @@ class GuardLink:
     def facts(self) -> GuardFacts:
         """Return what the guard last said; without a guard, the worst."""
         status = self._client.latest if self._client else None
-        if status is None:
+        if self._client is None or status is None:
             return GuardFacts(running=True, started_as_primary=True)
         return GuardFacts(
             running=status.state != "idle",
@@ -136,6 +138,7 @@ class GuardLink:
             armed_epoch=Epoch(status.armed),
             ended_epoch=Epoch(status.ended),
             asked_ns=status.asked_ns,
+            child_died=self._client.exit_code == CHILD_DIED_CODE,
         )
 
     async def start(

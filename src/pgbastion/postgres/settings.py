@@ -31,7 +31,7 @@ _SAFETY: Final[Mapping[str, str]] = {
     "full_page_writes": "pg_rewind and crash recovery need it",
     "wal_log_hints": "pg_rewind needs it",
     "hot_standby": "standbys are asked for their state by SQL",
-    "restart_after_crash": "the daemon decides about a restart",
+    "restart_after_crash": "the daemon restarts the server, under its lease",
     "recovery_target_timeline": "standbys follow the newest timeline",
     "recovery_target": "a standby that stops replaying cannot be promoted",
     "recovery_target_lsn": "a standby that stops replaying cannot be promoted",

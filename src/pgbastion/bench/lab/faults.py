@@ -43,6 +43,7 @@ class Outcome(StrEnum):
     NEW_PRIMARY = "new primary"
     SAME_PRIMARY = "same primary"
     ANY_PRIMARY = "some primary, and nothing lost"
+    RESTARTED = "same primary, whose server was started again"
     NEW_SERVER = "new primary, or the same with a server that was started again"
 
 
@@ -426,7 +427,7 @@ FAULTS: Final[dict[str, Fault]] = {
             name="backend-killed",
             title="one session killed (as for lack of memory)",
             inject=backend_killed,
-            outcome=Outcome.ANY_PRIMARY,
+            outcome=Outcome.RESTARTED,
         ),
         Fault(
             name="link-flaps",

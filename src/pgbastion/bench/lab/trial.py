@@ -22,6 +22,7 @@ from pgbastion.clock import boottime_ns
 # Load before the fault and after the last event, so that neither end hides a gap.
 _LEAD_IN_S: Final = 1.0
 _LEAD_OUT_S: Final = 1.0
+_SERVER_STARTED_AGAIN: Final = frozenset({Outcome.NEW_SERVER, Outcome.RESTARTED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +126,7 @@ def _wait_out(
 
     def succeeded() -> bool:
         primary = lab.reported_primary(survivors)
-        if primary == victim and fault.outcome is Outcome.NEW_SERVER:
+        if primary == victim and fault.outcome in _SERVER_STARTED_AGAIN:
             return lab.node(victim).postmaster() not in (None, before)
         return primary not in (None, victim)
 

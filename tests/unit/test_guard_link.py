@@ -1,0 +1,49 @@
+"""What the guard's word about an end is to the daemon."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pgbastion.postgres.guard_link import GuardLink
+from pgbastion.postgres.guard_messages import GuardStatus
+
+IDLE = GuardStatus(
+    guard=1,
+    state="idle",
+    postmaster=0,
+    postmaster_start=0,
+    pgdata="",
+    adopted=False,
+    tainted=False,
+    armed=3,
+    ended=0,
+    asked_ns=0,
+    generation=1,
+    writer=1,
+    left=(),
+    warnings=(),
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "child_died"),
+    [(1, True), (0, False), (None, False)],
+    ids=["child-died", "in-order", "by-a-signal"],
+)
+def test_an_end_with_code_1_is_that_of_a_child(
+    tmp_path: Path, code: int | None, child_died: bool
+) -> None:
+    link = GuardLink(
+        run_dir=tmp_path,
+        data_dir=tmp_path / "data",
+        user="postgres",
+        uid=0,
+        on_stopped=lambda: None,
+        on_event=lambda: None,
+    )
+    client: Any = SimpleNamespace(latest=IDLE, exit_code=code)
+    link._client = client
+
+    assert link.facts().child_died is child_died
