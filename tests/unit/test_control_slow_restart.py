@@ -116,6 +116,21 @@ def test_a_server_that_went_silent_as_it_died_is_restarted_all_the_same() -> Non
     assert decide_node(view).reason is Reason.RESTARTING_IN_PLACE
 
 
+def test_an_end_later_than_now_gives_a_restart_no_time() -> None:
+    view = crashed(NOW_MS + 1, limits=LIMITS)
+
+    assert decide_node(view).reason is Reason.CRASHED_STANDBY_READY
+
+
+def test_its_restart_is_ended_once_the_disk_turns_out_to_be_why() -> None:
+    view = replace(session_killed(restarting(JUST_NOW)), trouble=Trouble.DISK_FULL)
+
+    decision = decide_node(view)
+
+    assert decision.reason is Reason.CRASHED_STANDBY_READY
+    assert isinstance(decision.actions[0], StopPostgres)
+
+
 def test_its_restart_is_ended_if_it_takes_too_long() -> None:
     in_time = session_killed(restarting(NOW_MS - CHILD_DIED_RESTART_MS + 1))
     late = session_killed(restarting(NOW_MS - CHILD_DIED_RESTART_MS))

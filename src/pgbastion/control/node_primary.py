@@ -276,7 +276,7 @@ def after_crash(view: NodeView) -> Decision | None:
     """
     if restarts_here(view) and not view.postgres.start_failures:
         return None
-    if view.now_ms >= restart_until_ms(view) and standbys_have_everything(view):
+    if not restart_goes_first(view) and standbys_have_everything(view):
         full = view.trouble is Trouble.DISK_FULL
         why = Reason.DISK_FULL if full else Reason.CRASHED_STANDBY_READY
         return give_back(view, why)
@@ -285,8 +285,8 @@ def after_crash(view: NodeView) -> Decision | None:
     return None
 
 
-def restart_until_ms(view: NodeView) -> int:
-    """Return until when a crashed primary is preferred to a ready standby.
+def restart_goes_first(view: NodeView) -> bool:
+    """Tell whether a crashed primary is preferred to a ready standby, as yet.
 
     One session that was killed, for lack of memory most often, is no reason to give
     the role on: the server restarts in a second or less. It is one if that happens
@@ -301,7 +301,8 @@ def restart_until_ms(view: NodeView) -> int:
         and (postgres.ended_before_ms == 0 or again_ms >= CHILD_DEATHS_APART_MS)
     )
     patience_ms = max(view.limits.restart_ms, CHILD_DIED_RESTART_MS if quick else 0)
-    return postgres.ended_ms + patience_ms
+    # An end that was seen just now may be later than what the view calls now.
+    return patience_ms > 0 and view.now_ms < postgres.ended_ms + patience_ms
 
 
 def end_slow_restart(view: NodeView) -> Decision | None:
@@ -310,8 +311,8 @@ def end_slow_restart(view: NodeView) -> Decision | None:
     Only where a standby is ready: else there is nothing better to wait for.
     """
     postgres = view.postgres
-    until_ms = restart_until_ms(view)
-    patient = until_ms == postgres.ended_ms or view.now_ms < until_ms
+    endless = view.limits.restart_ms == 0 and not postgres.child_died
+    patient = endless or restart_goes_first(view)
     if patient or postgres.ended_ms == 0 or postgres.in_recovery is not None:
         return None
     if not standbys_have_everything(view):
