@@ -14,6 +14,7 @@ from pgbastion.api.app import (
 from pgbastion.api.bounds import Bounds
 from pgbastion.api.ports import Done, Outcome, Tokens, When
 from pgbastion.api.server import ApiServer
+from pgbastion.api.tls import ApiTls
 from pgbastion.model.ids import NodeId
 from pgbastion.model.snapshot import NodeSnapshot
 from pgbastion.observe.metrics import Metrics
@@ -181,7 +182,9 @@ class Api:
 
 
 @asynccontextmanager
-async def serve(*, metrics_only: bool = False, **bounds: Any) -> AsyncIterator[Api]:
+async def serve(
+    *, metrics_only: bool = False, tls: ApiTls | None = None, **bounds: Any
+) -> AsyncIterator[Api]:
     api = Api()
     render = Metrics().render
     if metrics_only:
@@ -192,7 +195,7 @@ async def serve(*, metrics_only: bool = False, **bounds: Any) -> AsyncIterator[A
         app = build_api(
             api.take, api.commands, tokens=lambda: api.tokens, render_metrics=render
         )
-    server = ApiServer(app, host=HOST, port=0, bounds=Bounds(**bounds))
+    server = ApiServer(app, host=HOST, port=0, bounds=Bounds(**bounds), tls=tls)
     await server.start()
     api.port = server.port
     try:

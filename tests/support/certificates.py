@@ -2,6 +2,7 @@
 
 import ipaddress
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -20,3 +21,31 @@ def make_certificate(directory: Path, place: str) -> tuple[Path, Path]:
     )  # fmt: skip
     key.chmod(0o600)
     return cert, key
+
+
+def make_authority(directory: Path) -> None:
+    """Make an authority of a directory's own: ``ca.crt`` and ``ca.key``."""
+    directory.mkdir()
+    _make(directory, "ca", ["-subj", f"/CN={directory.name}"])
+
+
+def sign(directory: Path, name: str, address: str, days: int = 50) -> None:
+    """Have the directory's authority sign ``NAME.crt``, with a new ``NAME.key``."""
+    authority = ("-CA", f"{directory}/ca.crt", "-CAkey", f"{directory}/ca.key")
+    extensions = ("basicConstraints=critical,CA:FALSE", f"subjectAltName=IP:{address}")
+    added = [word for text in extensions for word in ("-addext", text)]
+    _make(
+        directory,
+        name,
+        [*authority, "-subj", f"/CN={name}", "-days", str(days), *added],
+    )
+
+
+def _make(directory: Path, name: str, options: Sequence[str]) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-nodes", "-newkey", "ec",
+         "-pkeyopt", "ec_paramgen_curve:prime256v1", *options,
+         "-keyout", directory / f"{name}.key", "-out", directory / f"{name}.crt"],
+        check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
+    (directory / f"{name}.key").chmod(0o600)

@@ -245,6 +245,21 @@ def test_problems_are_shown_with_place_and_remedy_errors_first() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"tls_cert": "/a"}, {"api.tls_key"}),
+        ({"tls_key": "/a"}, {"api.tls_cert"}),
+        ({"tls_client_ca": "/a"}, {"api.tls_cert", "api.tls_key"}),
+        ({"tls_cert": "/a", "tls_key": "/b"}, set()),
+    ],
+)
+def test_tls_of_the_api_needs_certificate_and_key(
+    given: dict[str, str], missing: set[str]
+) -> None:
+    assert set(errors_of(api=given)) == missing
+
+
 def test_a_proxy_that_ends_tls_needs_certificate_and_key() -> None:
     found = errors_of(proxy={"tls": {"mode": "terminate", "verify": "full"}})
     assert set(found) == {

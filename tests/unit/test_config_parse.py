@@ -132,7 +132,6 @@ def test_an_unknown_section_is_refused() -> None:
     [
         ("watchdog", {"mode": "automatic"}, "watchdog.mode"),
         ("watchdog", {"device": "/dev/watchdog"}, "watchdog.device"),
-        ("api", {"tls_cert": "/a"}, "api.tls_cert"),
     ],
 )
 def test_a_choice_that_is_not_built_is_refused_by_its_name(

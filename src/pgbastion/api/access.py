@@ -1,4 +1,4 @@
-"""Who may ask what: the tokens; and who asked for what: the audit log."""
+"""Who may ask what: tokens, certificates; and who asked for what: the audit log."""
 
 import hmac
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pgbastion.api.bounds import SUBJECT
 from pgbastion.api.checks import CHECKS
 from pgbastion.api.ports import Tokens
 from pgbastion.api.problems import Problem
@@ -61,7 +62,8 @@ def _judge(scope: Scope, tokens: Tokens) -> Problem | None:
         return None
     headers = Headers(scope=scope)
     given = _given(headers)
-    if _equal(given, tokens.write):
+    # A browser shows a certificate by itself: the page counts for that one too.
+    if _equal(given, tokens.write) or _shown(scope) is not None:
         return None if reading or _of_own_page(headers) else _FOREIGN_PAGE
     may_read = tokens.read is not None and _equal(given, tokens.read)
     if may_read and reading:
@@ -109,6 +111,8 @@ def _audited(scope: Scope, tokens: Tokens, send: Send) -> Send:
         by = "the writing token"
     elif tokens.read is not None and _equal(given, tokens.read):
         by = "the reading token"
+    elif _shown(scope) is not None:
+        by = f"the certificate {_shown(scope)}"
     client = scope.get("client")
 
     async def record(message: Message) -> None:
@@ -124,6 +128,12 @@ def _audited(scope: Scope, tokens: Tokens, send: Send) -> Send:
         await send(message)
 
     return record
+
+
+def _shown(scope: Scope) -> str | None:
+    """Return whose certificate the client has shown, of the authority for clients."""
+    subject: str | None = scope.get("state", {}).get(SUBJECT)
+    return subject
 
 
 def _given(headers: Headers) -> str:

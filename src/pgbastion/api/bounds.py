@@ -7,11 +7,15 @@ a head, a body or the reading of an answer may trickle.
 import asyncio
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pgbastion.api.streaming import PATH as STREAM_PATH
+from pgbastion.api.tls import subject_of
+
+SUBJECT: Final = "client_certificate"
+"""Under it the state of a request has whose certificate the client has shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,8 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection in; at the bound one gives way."""
         super().connection_made(transport)
+        # uvicorn gives a copy of it to each request.
+        self.app_state = {SUBJECT: subject_of(transport.get_extra_info("ssl_object"))}
         self._begin_exchange()
         if len(self.connections) > self._bounds.connections_max:
             self._make_room()

@@ -5,12 +5,13 @@ import contextlib
 import ipaddress
 import socket
 from functools import partial
-from typing import Final, cast
+from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from pgbastion.api.bounds import BoundedProtocol, Bounds
+from pgbastion.api.tls import ApiTls
 from pgbastion.errors import ApiError
 from pgbastion.model.cluster import join_host_port
 
@@ -27,14 +28,22 @@ class ApiServer:
         host: The address to listen on.
         port: The port; 0 lets the system choose.
         bounds: What clients may hold.
+        tls: What is shown to clients; None: they speak in the clear.
     """
 
     def __init__(
-        self, app: ASGIApp, *, host: str, port: int, bounds: Bounds | None = None
+        self,
+        app: ASGIApp,
+        *,
+        host: str,
+        port: int,
+        bounds: Bounds | None = None,
+        tls: ApiTls | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._bounds = bounds or Bounds()
+        self._tls = tls
         self._socket: socket.socket | None = None
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -66,7 +75,8 @@ class ApiServer:
         """Listen and serve, until `stop`.
 
         uvicorn's own main loop is left out: it would take the daemon's signals, and
-        wake up ten times a second, as its end does.
+        wake up ten times a second, as its end does. So is its opening of the port,
+        which does not bound a handshake of TLS.
 
         Raises:
             ApiError: The address cannot be listened on.
@@ -74,11 +84,22 @@ class ApiServer:
         self._socket = self._listen()
         config = self._server.config
         config.load()
-        config.http_protocol_class = cast(
-            "type[asyncio.Protocol]", partial(BoundedProtocol, bounds=self._bounds)
+        secured = self._tls is not None
+        listening = await asyncio.get_running_loop().create_server(
+            partial(
+                BoundedProtocol,
+                config=config,
+                server_state=self._server.server_state,
+                app_state={},
+                bounds=self._bounds,
+            ),
+            sock=self._socket,
+            backlog=BACKLOG,
+            ssl=self._tls.context if self._tls else None,
+            ssl_handshake_timeout=self._bounds.exchange_s if secured else None,
+            ssl_shutdown_timeout=self._bounds.exchange_s if secured else None,
         )
-        self._server.lifespan = config.lifespan_class(config)
-        await self._server.startup(sockets=[self._socket])
+        self._server.servers = [listening]
 
     async def stop(self) -> None:
         """Accept nobody any more, and let answers that are on their way go out."""

@@ -85,14 +85,20 @@ def writing_target(
 def urls_of(config: Config) -> tuple[str, ...]:
     """Return this node's API, then those of its peers.
 
-    A peer's port is taken to be this node's: the list of peers has Raft's.
+    A peer's port, and whether it speaks TLS, are taken to be as this node's: the list
+    of peers has Raft's.
     """
+    secured = config.api.tls_cert is not None
     own = ipaddress.ip_address(config.api.bind_address)
-    if own.is_unspecified:
+    if own.is_unspecified and secured:
+        # That is what its certificate is for.
+        own = ipaddress.ip_address(config.node.address)
+    elif own.is_unspecified:
         own = ipaddress.ip_address("127.0.0.1" if own.version == 4 else "::1")
     others = (p.host for p in config.cluster.peers if p.host != config.node.address)
     port = config.api.port
-    return tuple(f"http://{join_host_port(h, port)}" for h in (str(own), *others))
+    scheme = "https" if secured else "http"
+    return tuple(f"{scheme}://{join_host_port(h, port)}" for h in (str(own), *others))
 
 
 def _given(url: str) -> tuple[str, ...]:

@@ -286,6 +286,20 @@ def _transport(config: Config) -> Iterator[Problem]:
         )
 
 
+def _api_tls(config: Config) -> Iterator[Problem]:
+    api = config.api
+    files = {"tls_cert": api.tls_cert, "tls_key": api.tls_key}
+    given = [k for k, path in files.items() if path is not None]
+    if api.tls_client_ca is not None:
+        given.append("tls_client_ca")
+    for name in files.keys() - set(given) if given else ():
+        yield Problem(
+            key=f"api.{name}",
+            problem=f"is missing: {' and '.join(given)} alone are of no use",
+            remedy="name both api.tls_cert and api.tls_key, or none of the three",
+        )
+
+
 def _exposure(config: Config) -> Iterator[Problem]:
     if config.tags.failover_priority == 0 and not config.tags.nofailover:
         yield Problem(
@@ -319,6 +333,7 @@ _CHECKS: Final = (
     _postgresql,
     _dsn,
     _transport,
+    _api_tls,
     check_addresses,
     _exposure,
     _without_effect,

@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import socket
+import ssl
 import stat
 import sys
 import time
@@ -23,6 +24,7 @@ from pgbastion.config.machine import (
     MARK_NAME,
     PROGRAMS,
     SECRET_VARIABLE,
+    ApiTlsFacts,
     Content,
     DirectoryFacts,
     Facts,
@@ -30,7 +32,7 @@ from pgbastion.config.machine import (
     PostgresqlFacts,
     TlsFacts,
 )
-from pgbastion.config.model import Config, PostgresqlSection
+from pgbastion.config.model import ApiSection, Config, PostgresqlSection
 from pgbastion.config.secrets import (
     SECRET_FILE_BYTES_MAX,
     parse_passwords,
@@ -63,6 +65,7 @@ def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
         raft=_raft_facts(config.raft.data_dir),
         postgresql=None if section is None else _postgresql_facts(section),
         tls=_tls_facts(config),
+        api_tls=_api_tls_facts(config.api),
         linux=sys.platform == "linux",
         interfaces=tuple(name for _, name in socket.if_nameindex()) if vip else (),
         missing_capabilities=_missing_capabilities() if vip else (),
@@ -154,6 +157,29 @@ def _tls_facts(config: Config) -> TlsFacts | None:
         days_left=int(not_after_s - time.time()) // DAY_S,
         key_mode=mode,
     )
+
+
+def _api_tls_facts(api: ApiSection) -> ApiTlsFacts | None:
+    if api.tls_cert is None or api.tls_key is None or find_spec(ENGINE) is None:
+        return None
+    engine = import_module(ENGINE)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # OpenSSL's words name neither file nor key: it is noted what is looked at.
+    key, path = "tls_cert", api.tls_cert
+    try:
+        *_, not_after_s = engine.certificate_facts(path.read_bytes())
+        key, path = "tls_key", api.tls_key
+        mode = stat.S_IMODE(path.stat().st_mode)
+        path.read_bytes()
+        # A key with a passphrase is refused, instead of asked for at the terminal.
+        context.load_cert_chain(api.tls_cert, path, password=lambda: "")
+        if api.tls_client_ca is not None:
+            key, path = "tls_client_ca", api.tls_client_ca
+            context.load_verify_locations(cadata=path.read_text(encoding="ascii"))
+    except (OSError, ValueError, engine.EngineError) as exc:
+        reason = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc
+        return ApiTlsFacts(key=key, fault=f"{path} cannot be used: {reason}")
+    return ApiTlsFacts(days_left=int(not_after_s - time.time()) // DAY_S, key_mode=mode)
 
 
 def _content(names: set[str]) -> Content:

@@ -107,6 +107,18 @@ class TlsFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApiTlsFacts:
+    """The certificate and key of the API's ports, and the authority for clients."""
+
+    fault: str | None = None
+    """Why one of them is of no use."""
+    key: str = ""
+    """The key of the configuration whose file that is."""
+    days_left: int = 0
+    key_mode: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """Everything that `pgbastion.config.checks` knows of the machine."""
 
@@ -121,6 +133,8 @@ class Facts:
     postgresql: PostgresqlFacts | None
     tls: TlsFacts | None = None
     """None: no certificates are configured."""
+    api_tls: ApiTlsFacts | None = None
+    """None: none are configured for the API."""
     linux: bool = True
     interfaces: tuple[str, ...] = ()
     """The network interfaces by name; read where a virtual address is configured."""

@@ -46,9 +46,7 @@ HBA_DEFAULT: Final = "host all all all scram-sha-256"
 # Keys of parts that this version does not have: refused by name, never as unknown.
 NOT_IN_THIS_VERSION: Final = frozenset(
     {
-        "api.tls_cert",
-        "api.tls_key",
-        "api.tls_client_ca",
+        "watchdog.device",
     }
 )
 # Keys whose default follows from others or from the machine; see `with_defaults`.
@@ -281,6 +279,24 @@ class ApiSection(Section):
         examples=["/etc/pgbastion/read-token"],
         description="One line; where given, reading needs it too, but for the role "
         "and health checks.",
+    )
+    tls_cert: AbsolutePath | None = Field(
+        None,
+        examples=["/etc/pgbastion/tls/api.crt"],
+        description="The certificate of this port and of the metrics port in PEM, "
+        "followed by the chain; both ports then speak TLS only. Read again when it "
+        "changes, as are the key and the authority.",
+    )
+    tls_key: AbsolutePath | None = Field(
+        None,
+        examples=["/etc/pgbastion/tls/api.key"],
+        description="The certificate's key in PEM, mode 0600.",
+    )
+    tls_client_ca: AbsolutePath | None = Field(
+        None,
+        examples=["/etc/pgbastion/tls/clients.crt"],
+        description="An authority in PEM: a client that shows a certificate of it "
+        "needs no token; one of another authority is refused.",
     )
     requests_per_second: int = Field(
         100,

@@ -106,10 +106,6 @@ def _not_in_this_version(values: Mapping[str, Any]) -> Iterator[Problem]:
             problem=f"{watchdog}: not in this version",
             remedy="write off, or remove the section",
         )
-    if _lookup(values, "watchdog.device") is not _ABSENT:
-        yield Problem(
-            key="watchdog.device", problem="not in this version", remedy=LATER_REMEDY
-        )
 
 
 _ABSENT: Final = object()

@@ -63,6 +63,10 @@ NEEDS_RESTART: Final[Mapping[str, str]] = {
     "vip": "the addresses are held by the guard too",
     "api.bind_address": "the port is opened at the start",
     "api.port": "the port is opened at the start, and the others know it",
+    "api.tls_cert": "whether the ports speak TLS is told to the others; a changed file "
+    "is read again",
+    "api.tls_key": "as api.tls_cert",
+    "api.tls_client_ca": "as api.tls_cert",
     "metrics.bind_address": "the port is opened at the start",
     "metrics.port": "the port is opened at the start",
     "watchdog": "the device is opened at the start",

@@ -17,7 +17,7 @@ from pgbastion.config.machine import (
 )
 from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.problems import Problem, Severity
-from pgbastion.config.tls import check_tls
+from pgbastion.config.tls import check_api_tls, check_tls
 
 GROUP_OR_OTHERS: Final = 0o077
 OTHERS: Final = 0o007
@@ -32,6 +32,7 @@ def check_world(config: Config, facts: Facts) -> list[Problem]:
     """Return what does not fit between ``config`` and the machine."""
     problems = [*_secret(config, facts), *_tokens(facts), *_raft_dir(config, facts)]
     problems += check_tls(config, facts.tls)
+    problems += check_api_tls(config, facts.api_tls)
     problems += check_address_world(config, facts)
     section, found = config.postgresql, facts.postgresql
     if section is not None and found is not None:

@@ -51,6 +51,8 @@ class Member:
     failover_priority: int = 1
     replica_weight: int = 1
     """Its share of the readers among the standbys."""
+    api_tls: bool = False
+    """Its API speaks TLS."""
 
     @property
     def raft_address(self) -> str:
@@ -60,7 +62,8 @@ class Member:
     @property
     def api_url(self) -> str:
         """The base address of the node's REST API."""
-        return f"http://{join_host_port(self.host, self.api_port)}"
+        scheme = "https" if self.api_tls else "http"
+        return f"{scheme}://{join_host_port(self.host, self.api_port)}"
 
 
 def join_host_port(host: str, port: int) -> str:

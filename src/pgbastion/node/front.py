@@ -8,6 +8,7 @@ from typing import Final
 from pgbastion.api.app import build_api, build_metrics_api
 from pgbastion.api.ports import Tokens
 from pgbastion.api.server import ApiServer
+from pgbastion.api.tls import ApiTls, TlsFiles
 from pgbastion.clock import boottime_ms
 from pgbastion.config.model import Config
 from pgbastion.config.secrets import TOKEN_FILE_NAME, Secrets
@@ -120,6 +121,7 @@ class Front:
         api, metrics = self._config.api, self._config.metrics
         render = Metrics(lambda: self._config.metrics.patroni_names).render
         take = self.snapshots.take
+        self.tls = _api_tls(self._config)
         return (
             ApiServer(
                 build_api(
@@ -132,11 +134,13 @@ class Front:
                 ),
                 host=api.bind_address,
                 port=api.port,
+                tls=self.tls,
             ),
             ApiServer(
                 build_metrics_api(take, tokens=self._tokens, render_metrics=render),
                 host=metrics.bind_address,
                 port=metrics.port,
+                tls=self.tls,
             ),
         )
 
@@ -206,6 +210,14 @@ class Front:
         if not self._is_ready and routes.primary is not None:
             self._is_ready = True
             self._on_ready()
+
+
+def _api_tls(config: Config) -> ApiTls | None:
+    api = config.api
+    if api.tls_cert is None or api.tls_key is None:
+        return None
+    files = TlsFiles(cert=api.tls_cert, key=api.tls_key, client_ca=api.tls_client_ca)
+    return ApiTls(files)
 
 
 def _proxy(config: Config, cancels: FarCancels) -> Proxy:

@@ -29,6 +29,7 @@ def own_member(config: Config) -> Member:
         noloadbalance=tags.noloadbalance,
         failover_priority=tags.failover_priority,
         replica_weight=tags.replica_weight,
+        api_tls=config.api.tls_cert is not None,
     )
 
 

@@ -43,6 +43,8 @@ async def reload_node(node: "Node", holds_lease: Callable[[Epoch], bool]) -> str
     )
     node.front.reconfigure(new, node.secrets)
     await asyncio.to_thread(node.certificates.look)
+    if node.front.tls is not None:
+        await asyncio.to_thread(node.front.tls.look)
     if node.instance is not None and new.postgresql is not None:
         node.instance.config.set_hba(new.postgresql.hba)
         if node.settings is not None:

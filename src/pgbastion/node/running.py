@@ -273,6 +273,8 @@ class Node:
             group.create_task(self._take_events(), name="events")
             group.create_task(self.front.snapshots.lag.run(), name="loop-lag")
             group.create_task(self.certificates.run(), name="certificates")
+            if self.front.tls is not None:
+                group.create_task(self.front.tls.run(), name="api-certificate")
             group.create_task(self.gossip.run(), name="gossip")
             group.create_task(self.telling.run(), name="telling")
             await self.membership.obtain()
