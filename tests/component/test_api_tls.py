@@ -1,11 +1,14 @@
 """TLS on the ports of the API: who gets in, and certificates that change meanwhile."""
 
 import asyncio
+import json
 import logging
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +35,8 @@ from support.cli import run
 
 pytestmark = pytest.mark.anyio
 
+DAEMON_HOST = "127.38.7.1"
+DAEMON_S = 25.0
 NAMES = ("tls_cert", "tls_key", "tls_client_ca")
 
 
@@ -344,3 +349,59 @@ async def test_the_command_line_asks_over_tls(folder: Path) -> None:
 
     assert good.returncode == Exit.OK, good.stderr
     assert bad.returncode == Exit.UNREACHABLE
+
+
+# In a daemon
+
+
+def said_by(log: Path) -> list[str]:
+    """Return the events that a daemon has told of so far."""
+    lines = [line for line in log.read_text().splitlines() if line.startswith("{")]
+    return [json.loads(line)["event"] for line in lines]
+
+
+async def until(log: Path, event: str, times: int = 1) -> None:
+    async with asyncio.timeout(DAEMON_S):
+        while said_by(log).count(event) < times:  # noqa: ASYNC110 - a file tells nobody
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.slow
+async def test_a_daemon_takes_new_files_at_a_reload_and_by_itself(folder: Path) -> None:
+    bound = f"bind_address: {DAEMON_HOST}"
+    files = "".join(f", {key}: {path}" for key, path in whole(folder).items())
+    config, log = folder / "pgbastion.yaml", folder / "log"
+    config.write_text(
+        f"node: {{name: n1, address: {DAEMON_HOST}}}\n"
+        f"cluster: {{secret_file: {folder}/secret}}\n"
+        f"raft: {{data_dir: {folder}/raft, bootstrap: true}}\n"
+        f"proxy: {{{bound}}}\nmetrics: {{{bound}}}\napi: {{{bound}{files}}}\n"
+        "log: {format: json}\n"
+    )
+    program = Path(sys.executable).with_name("pgbastion")
+    with log.open("wb") as file:
+        daemon = await asyncio.create_subprocess_exec(
+            program, "start", "-c", config, stderr=file
+        )
+    try:
+        await until(log, "member")
+        sign(folder / "servers", "n1", DAEMON_HOST)
+        daemon.send_signal(signal.SIGHUP)
+        await until(log, "reloaded")
+        assert "api_certificate_read" in said_by(log)
+
+        sign(folder / "servers", "n1", DAEMON_HOST)
+        await until(log, "api_certificate_read", times=2)
+
+        trust = ssl.create_default_context(cafile=folder / "servers/ca.crt")
+        async with httpx.AsyncClient(verify=trust, trust_env=False) as client:
+            for port in (8080, 9090):
+                url = f"https://{DAEMON_HOST}:{port}/metrics"
+                assert (await client.get(url)).status_code == 200
+    finally:
+        daemon.terminate()
+        try:
+            await asyncio.wait_for(daemon.wait(), DAEMON_S)
+        except TimeoutError:
+            daemon.kill()
+            await daemon.wait()
