@@ -74,6 +74,7 @@ PLANS: Final = {
     "full": (
         "lint",
         "native",
+        "fuzz",
         "unit",
         "scenarios",
         "sim",
@@ -97,6 +98,9 @@ _DEADLINES_S: Final = {
     "netns": 720,
     "chaos": 600,
 }
+FUZZ_S: Final = 600
+"""For each decoder; there are five (scripts/fuzz)."""
+FUZZ_ALL_S: Final = 3_900
 FULL_FACTOR: Final = 10
 ENGINE_SEEDS_FULL: Final = 10_000
 """Of the simulation of engine and log (native/engine/tests/chaos.rs)."""
@@ -109,6 +113,8 @@ def layers_of(plan: str) -> Iterator[Layer]:
             yield from _lint()
         elif name == "native":
             yield from _native(full=plan == "full")
+        elif name == "fuzz":
+            yield _fuzz()
         else:
             yield _tests(name, full=plan == "full")
 
@@ -141,6 +147,17 @@ def _native(*, full: bool) -> Iterator[Layer]:
             "CARGO_TERM_COLOR": "never",
             **({"PGBASTION_SEEDS": str(ENGINE_SEEDS_FULL)} if full else {}),
         },
+        needs=(_has("native", "the native crates are not in this tree"), _cargo),
+    )
+
+
+def _fuzz() -> Layer:
+    return Layer(
+        name="fuzz",
+        kind=Kind.CARGO,
+        command=("../scripts/fuzz", str(FUZZ_S)),
+        deadline_s=FUZZ_ALL_S,
+        environment={"CARGO_TERM_COLOR": "never"},
         needs=(_has("native", "the native crates are not in this tree"), _cargo),
     )
 
