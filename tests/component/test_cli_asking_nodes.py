@@ -13,6 +13,8 @@ from support.cli import Api, answering, run
 
 SILENT = "http://127.32.0.9:9"
 ORDER = {"id": "o1", "outcome": "done", "to": "n2", "detail": "", "begun": True}
+FORCED = {"to": "n2", "force": True}
+REHEARSED = ("/cluster/failover", {**FORCED, "dry_run": True})
 REFUSED = {"error": {"code": "unfit", "message": "n2 is silent", "remedy": "wait"}}
 
 
@@ -120,11 +122,14 @@ def test_an_order_without_an_outcome_in_time_has_its_own_exit_code(api: str) -> 
 
 
 def test_what_hurts_needs_a_yes_where_nobody_can_be_asked(api: str) -> None:
+    Api.answers = {"/cluster/failover": {"ok": True, "possible_loss": "16 bytes"}}
+
     done = run("failover", "--to", "n2", "--force", "--url", api, PGBASTION_TOKEN="t")
 
     assert done.returncode == Exit.USAGE
+    assert "16 bytes" in done.stderr
     assert "add --yes" in done.stderr
-    assert Api.asked == []
+    assert Api.asked == [REHEARSED]
 
 
 def test_what_hurts_is_done_with_a_yes(api: str) -> None:
@@ -135,7 +140,7 @@ def test_what_hurts_is_done_with_a_yes(api: str) -> None:
 
     run("failover", "--to=n2", "--force", "--yes", "--url", api, PGBASTION_TOKEN="t")
 
-    assert Api.asked == [("/cluster/failover", {"to": "n2", "force": True})]
+    assert Api.asked == [REHEARSED, ("/cluster/failover", FORCED)]
 
 
 def test_the_environment_names_the_nodes(api: str) -> None:
