@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
+from pgbastion.bench.lab.servers import SUPERUSER, os_user
+
 PRIMARY_PORT: Final = 5432
 REPLICA_PORT: Final = 5433
 POSTGRES_PORT: Final = 5442
@@ -118,6 +120,9 @@ def render(
             "password_file": str(directory / "passwords"),
             "parameters": dict(plan.parameters) or {"shared_buffers": "128MB"},
         }
+        if os_user() != SUPERUSER:
+            # Unprivileged, or a machine without that user; else the default has to do.
+            document["postgresql"]["os_user"] = os_user()
     if not plan.namespaces:
         # Without namespaces every address of the machine is every node's.
         document["api"]["bind_address"] = address
