@@ -5,6 +5,7 @@ from pgbastion.model.wal import Lsn
 from pgbastion.testing.views import name, row
 
 APART_MS = 500
+STALL_MS = 1_000
 
 
 def noted(*looks: tuple[int, int, int]) -> Flushing:
@@ -15,24 +16,35 @@ def noted(*looks: tuple[int, int, int]) -> Flushing:
     return flushing
 
 
+def stalled(flushing: Flushing) -> int | None:
+    return flushing.stalled_since_ms(name(2), least_ms=STALL_MS)
+
+
 def test_who_has_flushed_all_does_not_stall_however_long_nothing_is_written() -> None:
-    assert noted((0, 100, 100), (9_000, 100, 100)).stalled_since_ms(name(2)) is None
+    assert stalled(noted((0, 100, 100), (9_000, 100, 100))) is None
 
 
-def test_who_flushes_too_little_but_goes_on_stalls_since_its_last_step() -> None:
-    going = noted((0, 100, 50), (500, 200, 150), (1_000, 300, 250))
-    assert going.stalled_since_ms(name(2)) == 1_000
+def test_who_flushes_too_little_but_goes_on_does_not_stall() -> None:
+    going = noted((0, 100, 50), (500, 200, 150), (1_500, 300, 250))
+    assert stalled(going) is None
 
 
 def test_who_owes_and_flushes_nothing_stalls_since_it_last_did() -> None:
-    stuck = noted((0, 100, 100), (500, 200, 100), (1_000, 300, 100))
-    assert stuck.stalled_since_ms(name(2)) == 0
+    stuck = noted((0, 100, 100), (500, 200, 100), (1_001, 300, 100))
+    assert stalled(stuck) == 0
+
+
+def test_while_the_primary_does_not_answer_nobody_stalls() -> None:
+    """The looks end; the standbys have had no time that anybody saw."""
+    last = noted((0, 100, 100), (500, 200, 100))
+    assert stalled(last) is None
 
 
 def test_who_is_gone_from_the_rows_does_not_stall() -> None:
     gone = noted((0, 100, 50))
     gone.note([], Lsn(200), 500)
-    assert gone.stalled_since_ms(name(2)) is None
+    gone.note([], Lsn(200), 5_000)
+    assert stalled(gone) is None
 
 
 def test_the_earlier_end_is_old_enough_and_as_new_as_can_be() -> None:
@@ -47,5 +59,5 @@ def test_the_earlier_end_is_old_enough_and_as_new_as_can_be() -> None:
 def test_another_server_begins_anew() -> None:
     flushing = noted((0, 100, 50), (900, 200, 50))
     flushing.forget()
-    assert flushing.stalled_since_ms(name(2)) is None
+    assert stalled(flushing) is None
     assert flushing.earlier_end() is None

@@ -119,6 +119,8 @@ def test_a_standby_that_owes_and_flushes_nothing_is_silent_though_it_reports() -
     since_ms = boottime_ms() - 4 * PROBE_MS
     observer._flushing.forget()
     observer._flushing.note([row(2, 50)], Lsn(100), since_ms)
+    assert observer.silent_since_ms(STATE, heard(2, 3)) == {}
+    observer._flushing.note([row(2, 50)], Lsn(100), since_ms + 3 * PROBE_MS)
 
     assert observer.silent_since_ms(STATE, heard(2, 3)) == {name(2): since_ms}
 

@@ -40,15 +40,20 @@ class Flushing:
             moved[row.name] = row.flush_lsn, since_ms
         self._moved = moved
 
-    def stalled_since_ms(self, name: str) -> int | None:
+    def stalled_since_ms(self, name: str, *, least_ms: int) -> int | None:
         """Return since when a standby owes WAL and has flushed none; None: it does not.
 
-        A name that was not among the newest look's rows is none that stalls.
+        Judged by looks that lie ``least_ms`` apart: while the primary itself does not
+        answer, nothing is known of anybody. A name that was not among the newest
+        look's rows is none that stalls.
         """
         if name not in self._moved or not self._ends:
             return None
         flushed, since_ms = self._moved[name]
-        return since_ms if flushed < self._ends[-1][1] else None
+        looked_ms, end = self._ends[-1]
+        if flushed >= end or looked_ms - since_ms <= least_ms:
+            return None
+        return since_ms
 
     def earlier_end(self) -> Lsn | None:
         """Return where WAL ended ``apart_ms`` before the newest look; None: unknown."""

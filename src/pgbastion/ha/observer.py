@@ -347,7 +347,9 @@ class Observer:
             if row.silent_ms is not None:
                 said_ms = server.sent_ns // NS_PER_MS - row.silent_ms
             spoke_ms = max(heard.get(name, 0), said_ms)
-            stalled_ms = self._flushing.stalled_since_ms(name)
+            stalled_ms = self._flushing.stalled_since_ms(
+                name, least_ms=2 * self._probe_ms
+            )
             if stalled_ms is not None:
                 spoke_ms = min(spoke_ms, stalled_ms)
             if now_ms - spoke_ms > 2 * self._probe_ms:
