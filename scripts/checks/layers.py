@@ -92,10 +92,10 @@ NATIVE_S: Final = 300
 _DEADLINES_S: Final = {
     "unit": 120,
     "scenarios": 30,
-    "sim": 480,
-    "component": 240,
-    "postgres": 660,
-    "netns": 720,
+    "sim": 600,
+    "component": 420,
+    "postgres": 960,
+    "netns": 1_200,
     "chaos": 600,
 }
 FUZZ_S: Final = 600
@@ -158,7 +158,7 @@ def _fuzz() -> Layer:
         command=("../scripts/fuzz", str(FUZZ_S)),
         deadline_s=FUZZ_ALL_S,
         environment={"CARGO_TERM_COLOR": "never"},
-        needs=(_has("native", "the native crates are not in this tree"), _cargo),
+        needs=(_has("native", "the native crates are not in this tree"), _cargo, _cpp),
     )
 
 
@@ -197,6 +197,10 @@ def _has_tests(folder: str) -> Callable[[], str | None]:
 
 def _cargo() -> str | None:
     return None if shutil.which("cargo") else "cargo is not installed"
+
+
+def _cpp() -> str | None:
+    return None if shutil.which("c++") else "a C++ compiler is missing (package g++)"
 
 
 def _namespaces() -> str | None:
