@@ -92,10 +92,10 @@ NATIVE_S: Final = 300
 _DEADLINES_S: Final = {
     "unit": 120,
     "scenarios": 30,
-    "sim": 600,
-    "component": 420,
-    "postgres": 960,
-    "netns": 1_200,
+    "sim": 420,
+    "component": 330,
+    "postgres": 780,
+    "netns": 720,
     "chaos": 600,
 }
 FUZZ_S: Final = 600

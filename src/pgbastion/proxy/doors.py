@@ -69,7 +69,8 @@ class Doors:
         ready = {_door_of(listener): listener for listener in inherited}
         opened: dict[Door, socket.socket] = {}
         try:
-            for door in wanted.keys() - self._open.keys():
+            # In the binding's order: the first address that cannot be had is named.
+            for door in (door for door in wanted if door not in self._open):
                 taken = door in ready
                 opened[door] = ready.pop(door) if taken else sockets.listen(*door)
         except BaseException:
