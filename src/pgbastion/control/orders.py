@@ -33,8 +33,9 @@ from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.views import NodeView, Received
 
-LAG_MAX_BYTES: Final = 16 << 20
-"""A target may lag by this much, by reports that are as old as a probe."""
+LAG_MAX_BYTES: Final = 32 << 20
+"""A target may lag by this much, by reports that are as old as a probe: two WAL
+segments, since the switch to a new one moves the primary's end by one at once."""
 OPENING_MS: Final = 100
 """How long sessions that are being opened when new ones are held may take."""
 HOLD_PATIENCE_MS: Final = 400

@@ -71,12 +71,12 @@ class Show:
 
     def _tell(self, picture: Picture) -> None:
         """Print a line whenever something changes, and once what to try."""
-        line = _line(picture)
-        if line == self._said:
-            return
         if self._complete and not self._tried:
             self._tried = True
             self._print(self._try_this(picture))
+        line = _line(picture)
+        if line == self._said:
+            return
         self._print(line)
         self._said = line
 
