@@ -323,8 +323,11 @@ class Executor:
                 self._observer.following = (primary, epoch)
                 self._observer.note_mark(epoch=epoch)
             case act.ApplySyncSet(sync=sync):
+                drifts = self._observer.drifts
                 confirmed = await self._database.apply_sync(sync)
-                self._observer.on_sync_applied(sync, confirmed=confirmed)
+                if drifts == self._observer.drifts:
+                    # Else somebody has changed it meanwhile: the next look tells.
+                    self._observer.on_sync_applied(sync, confirmed=confirmed)
             case act.KeepSlots(nodes=nodes):
                 await self._database.refresh_access(self._host.state.servers)
                 await self._database.keep_slots(nodes)

@@ -75,6 +75,8 @@ class Observer:
         self._flushing = Flushing(apart_ms=probe_ms)
         self._confirmed: SyncSet | None = None
         self._applied: SyncSet | None = None
+        self.drifts = 0
+        """How often somebody else has changed the synchronous setting."""
         self.promote_asked_pid = 0
         self.following: tuple[NodeId, Epoch] | None = None
         self.rejoin: RejoinView | None = None
@@ -153,6 +155,7 @@ class Observer:
             # What it has now is the truth that the next decision looks at.
             log.warning("sync_setting_changed_by_hand", setting=server.sync_text)
             self._confirmed = self._applied = None
+            self.drifts += 1
         if server.in_recovery is False and server.wal_end is not None:
             rows = [row for row in server.replication if row.streaming]
             self._flushing.note(rows, server.wal_end.lsn, boottime_ms())

@@ -11,6 +11,8 @@ from pgbastion.postgres.render import parse_sync_names, sync_names
 
 SETTLED_NS: Final = 200_000_000
 """How long after a setting took effect every session surely reads it."""
+TAKEN_UP_NS: Final = 1_000_000_000
+"""How long a server may take to read a setting that was written."""
 
 
 class SyncFacts(TypedDict):
@@ -35,6 +37,7 @@ class SyncChange:
         self._ends_older = False
         self._position: Lsn | None = None
         self._effective_ns: int | None = None
+        self._written_ns = 0
 
     async def apply(self, mode: ReplicationMode, sync: SyncSet, own: DataId) -> bool:
         """Put the set into the setting; tell whether it is effective everywhere.
@@ -48,6 +51,7 @@ class SyncChange:
             await self._primary.set_sync(mode, sync, own)
             self.forget()
             self._wanted, self._ends_older = (mode, sync), raised
+            self._written_ns = boottime_ns()
         effect = await self._primary.sync_effect(mode, sync)
         if not effect.effective:
             return False
@@ -79,9 +83,13 @@ class SyncChange:
 
     def _notice(self, names: str, sent_ns: int) -> bool:
         """Tell whether somebody else has changed the setting; then forget our own."""
-        if self._wanted is None or self._effective_ns is None:
+        if self._wanted is None:
             return False
-        if sent_ns < self._effective_ns + SETTLED_NS:
+        # What was written and never took effect is overridden by somebody, too.
+        settled_ns = self._written_ns + TAKEN_UP_NS
+        if self._effective_ns is not None:
+            settled_ns = self._effective_ns + SETTLED_NS
+        if sent_ns < settled_ns:
             return False
         if names == sync_names(*self._wanted):
             return False
