@@ -88,14 +88,14 @@ PLANS: Final = {
 # room for a busy machine; a quiet one needs about half of them, which is the promise
 # of 30 minutes together.
 LINT_S: Final = 90
-NATIVE_S: Final = 300
+NATIVE_S: Final = 240
 _DEADLINES_S: Final = {
     "unit": 120,
     "scenarios": 30,
-    "sim": 420,
-    "component": 330,
-    "postgres": 780,
-    "netns": 720,
+    "sim": 360,
+    "component": 300,
+    "postgres": 660,
+    "netns": 990,
     "chaos": 600,
 }
 FUZZ_S: Final = 600
