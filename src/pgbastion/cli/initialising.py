@@ -12,7 +12,7 @@ from typing import Any, Final
 from pgbastion.cli.problems import CommandError
 from pgbastion.cli.unit import PROGRAM, render_unit
 from pgbastion.config.load import examine
-from pgbastion.config.model import NOT_IN_THIS_VERSION, Config
+from pgbastion.config.model import Config
 from pgbastion.config.reading import Report
 from pgbastion.config.secrets import load_cluster_secret
 from pgbastion.errors import ConfigError
@@ -116,8 +116,6 @@ def render_configuration(answers: Answers) -> str:
     ]
     if answers.founds:
         lines.append("  bootstrap: true")
-    if "raft.tls_cert" in NOT_IN_THIS_VERSION:
-        lines.append("  tls_enabled: false")
     if answers.data_dir is not None:
         lines += ["postgresql:", f"  data_dir: {_quoted(answers.data_dir)}"]
     return "\n".join([*lines, ""])
