@@ -16,6 +16,10 @@ import httpx
 import pytest
 
 from pgbastion.api import tls as module
+from pgbastion.api.access import ALWAYS_OPEN
+from pgbastion.api.checks import CHECKS
+from pgbastion.api.endpoints import CHANGES, READS
+from pgbastion.api.ports import Tokens
 from pgbastion.api.tls import ApiTls, TlsFiles
 from pgbastion.cli.exits import Exit
 from pgbastion.cli.target import urls_of
@@ -26,10 +30,10 @@ from pgbastion.config.model import Config
 from pgbastion.config.problems import Problem, Severity
 from pgbastion.config.tls import check_api_tls
 from pgbastion.consensus.certificates import CertificateFacts
-from pgbastion.errors import ApiError
+from pgbastion.errors import ApiError, ConfigError
 from pgbastion.node.parts import own_member
 from pgbastion.observe.logging import fields_of
-from support.api_server import AUTHORISED, HOST, Api, serve
+from support.api_server import AUTHORISED, HOST, WRITE, Api, serve
 from support.certificates import make_authority, sign
 from support.cli import run
 
@@ -56,6 +60,10 @@ def folder(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "tls"))
 
 
+def tls_of(files: TlsFiles) -> ApiTls:
+    return ApiTls(files, lambda pem: CertificateFacts.read(pem).not_after_s)
+
+
 def files_of(folder: Path) -> TlsFiles:
     return TlsFiles(
         cert=folder / "servers/n1.crt",
@@ -75,13 +83,13 @@ def client_of(api: Api, folder: Path, shown: str | None = None) -> httpx.AsyncCl
 
 
 async def test_who_speaks_in_the_clear_gets_no_answer(folder: Path) -> None:
-    async with serve(tls=ApiTls(files_of(folder))) as api:
+    async with serve(tls=tls_of(files_of(folder))) as api:
         assert await api.raw(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n") == b""
 
 
 @pytest.mark.parametrize("metrics_only", [False, True])
 async def test_reading_is_as_it_was(folder: Path, metrics_only: bool) -> None:
-    tls = ApiTls(files_of(folder))
+    tls = tls_of(files_of(folder))
     async with (
         serve(metrics_only=metrics_only, tls=tls) as api,
         client_of(api, folder) as client,
@@ -93,7 +101,7 @@ async def test_changing_needs_the_token_or_a_certificate(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="pgbastion.audit")
-    async with serve(tls=ApiTls(files_of(folder))) as api:
+    async with serve(tls=tls_of(files_of(folder))) as api:
         async with client_of(api, folder) as client:
             without = await client.post("/reload")
             token = await client.post("/reload", headers=AUTHORISED)
@@ -109,11 +117,33 @@ async def test_changing_needs_the_token_or_a_certificate(
     assert said == ["nobody", "the writing token", "the certificate commonName=ann"]
 
 
+@pytest.mark.parametrize("read_token", [None, "reading"])
+async def test_a_certificate_opens_every_endpoint(
+    folder: Path, read_token: str | None
+) -> None:
+    async with serve(tls=tls_of(files_of(folder))) as api:
+        api.tokens = Tokens(write=WRITE, read=read_token)
+        async with client_of(api, folder, "clients/ann") as client:
+            for path in (*CHECKS, *READS, "/metrics", "/openapi.json"):
+                assert (await client.get(path)).status_code in (200, 503), path
+            for method, path in CHANGES:
+                answer = await client.request(method, path, content=b"not json")
+                assert answer.status_code == 400, path
+        async with client_of(api, folder) as client:
+            for path in (*READS, "/metrics", "/openapi.json"):
+                is_open = read_token is None or path in ALWAYS_OPEN
+                answer = await client.get(path)
+                assert answer.status_code == (200 if is_open else 401), path
+            for method, path in CHANGES:
+                answer = await client.request(method, path, content=b"not json")
+                assert answer.status_code == 401, path
+
+
 async def test_a_foreign_page_cannot_use_the_certificate_of_its_reader(
     folder: Path,
 ) -> None:
     async with (
-        serve(tls=ApiTls(files_of(folder))) as api,
+        serve(tls=tls_of(files_of(folder))) as api,
         client_of(api, folder, "clients/ann") as client,
     ):
         answer = await client.post("/reload", headers={"Origin": "https://x.example"})
@@ -124,7 +154,7 @@ async def test_a_foreign_page_cannot_use_the_certificate_of_its_reader(
 
 async def test_a_certificate_of_another_authority_is_refused(folder: Path) -> None:
     async with (
-        serve(tls=ApiTls(files_of(folder))) as api,
+        serve(tls=tls_of(files_of(folder))) as api,
         client_of(api, folder, "others/bob") as client,
     ):
         with pytest.raises(httpx.TransportError):
@@ -134,13 +164,13 @@ async def test_a_certificate_of_another_authority_is_refused(folder: Path) -> No
 
 
 async def test_a_certificate_is_of_no_use_where_none_is_asked_for(folder: Path) -> None:
-    tls = ApiTls(TlsFiles(cert=files_of(folder).cert, key=files_of(folder).key))
+    tls = tls_of(TlsFiles(cert=files_of(folder).cert, key=files_of(folder).key))
     async with serve(tls=tls) as api, client_of(api, folder, "clients/ann") as client:
         assert (await client.post("/reload")).status_code == 401
 
 
 async def test_a_handshake_that_does_not_end_is_ended(folder: Path) -> None:
-    async with serve(tls=ApiTls(files_of(folder)), exchange_s=0.2) as api:
+    async with serve(tls=tls_of(files_of(folder)), exchange_s=0.2) as api:
         assert await api.raw(b"\x16\x03\x01") == b""
 
 
@@ -158,7 +188,7 @@ async def test_a_new_certificate_is_shown_without_a_restart(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_EVERY_S", 0.01)
-    tls = ApiTls(files_of(folder))
+    tls = tls_of(files_of(folder))
     async with serve(tls=tls) as api:
         before = await shown_by(api)
         sign(folder / "servers", "n2", HOST)
@@ -174,10 +204,28 @@ async def test_a_new_certificate_is_shown_without_a_restart(
     assert after.subject != before.subject
 
 
+async def test_the_end_of_the_certificate_in_use_is_known(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tls = tls_of(files_of(folder))
+    before = tls.snapshot()
+    sign(folder / "servers", "n1", HOST, days=1)
+    tls.look()
+    after = tls.snapshot()
+    tls.look()
+
+    assert (before.expires_soon, after.expires_soon) == (False, True)
+    assert before.expires_s > after.expires_s > 0
+    assert 0 < after.left_s <= 86_400
+    said = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    # A state that stays is told once.
+    assert said == ["api_certificate_expires"]
+
+
 async def test_half_of_a_change_leaves_the_old_pair_in_use(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tls = ApiTls(files_of(folder))
+    tls = tls_of(files_of(folder))
     async with serve(tls=tls) as api:
         before = await shown_by(api)
         sign(folder / "servers", "n2", HOST)
@@ -195,7 +243,7 @@ async def test_half_of_a_change_leaves_the_old_pair_in_use(
 async def test_an_authority_that_was_taken_out_is_not_trusted_any_more(
     folder: Path,
 ) -> None:
-    tls = ApiTls(files_of(folder))
+    tls = tls_of(files_of(folder))
     async with serve(tls=tls) as api:
         (folder / "others/ca.crt").replace(folder / "clients/ca.crt")
         tls.look()
@@ -226,7 +274,7 @@ async def test_a_resumed_session_proves_nothing(folder: Path) -> None:
             secured.sendall(b"POST /reload HTTP/1.0\r\nContent-Length: 0\r\n\r\n")
             return secured.recv(12), secured.session, secured.session_reused
 
-    async with serve(tls=ApiTls(files_of(folder))) as api:
+    async with serve(tls=tls_of(files_of(folder))) as api:
         first, session, _ = await asyncio.to_thread(ask, api.port, None)
         second, _, reused = await asyncio.to_thread(ask, api.port, session)
 
@@ -240,11 +288,11 @@ async def test_a_resumed_session_proves_nothing(folder: Path) -> None:
 
 def config_of(folder: Path, **api: object) -> Config:
     path = folder / "pgbastion.yaml"
-    keys = "".join(f", {key}: {value}" for key, value in api.items())
+    keys = "".join(f"{key}: {value}, " for key, value in api.items())
     path.write_text(
         f"node: {{name: n1, address: {HOST}}}\n"
         f"raft: {{data_dir: {folder}/raft, bootstrap: true}}\n"
-        f"api: {{port: 8080{keys}}}\n"
+        f"api: {{{keys}}}\n"
     )
     return load_config(path, world=False)
 
@@ -281,7 +329,7 @@ def test_a_file_of_no_use_is_named(
     assert str(path) in problem.problem
     assert problem.severity is Severity.ERROR
     with pytest.raises(ApiError):
-        ApiTls(files_of(folder))
+        tls_of(files_of(folder))
 
 
 def test_a_key_of_another_certificate_is_named(folder: Path) -> None:
@@ -339,7 +387,7 @@ def test_the_member_and_the_command_line_say_https(folder: Path) -> None:
 
 
 async def test_the_command_line_asks_over_tls(folder: Path) -> None:
-    async with serve(tls=ApiTls(files_of(folder))) as api:
+    async with serve(tls=tls_of(files_of(folder))) as api:
         url = f"https://{HOST}:{api.port}"
         trusting = {"PGBASTION_CA_FILE": str(folder / "servers/ca.crt")}
         good, bad = await asyncio.gather(
@@ -349,6 +397,75 @@ async def test_the_command_line_asks_over_tls(folder: Path) -> None:
 
     assert good.returncode == Exit.OK, good.stderr
     assert bad.returncode == Exit.UNREACHABLE
+
+
+def showing(folder: Path, name: str = "clients/ann") -> dict[str, str]:
+    """Return the environment of a command that has a certificate."""
+    return {
+        "PGBASTION_CA_FILE": str(folder / "servers/ca.crt"),
+        "PGBASTION_CERT_FILE": str(folder / f"{name}.crt"),
+        "PGBASTION_KEY_FILE": str(folder / f"{name}.key"),
+    }
+
+
+async def ordered(*arguments: str, **environment: str) -> Exit:
+    done = await asyncio.to_thread(partial(run, *arguments, **environment))
+    return Exit(done.returncode)
+
+
+async def test_a_command_may_show_a_certificate_instead_of_a_token(
+    folder: Path,
+) -> None:
+    options = ("--cacert", "--cert", "--key")
+    given = [
+        word
+        for option, path in zip(options, showing(folder).values(), strict=True)
+        for word in (option, path)
+    ]
+    config = folder / "pgbastion.yaml"
+    files = {
+        "tls_ca": folder / "servers/ca.crt",
+        "client_cert": folder / "clients/ann.crt",
+        "client_key": folder / "clients/ann.key",
+    }
+    async with serve(tls=tls_of(files_of(folder))) as api:
+        config_of(folder, port=api.port, **files, **whole(folder))
+        url = f"https://{HOST}:{api.port}"
+        api.tokens = Tokens(write=WRITE, read="reading")
+        done = await asyncio.gather(
+            ordered("pause", "--url", url, **showing(folder)),
+            ordered(*given, "pause", "--url", url),
+            ordered("pause", "-c", str(config)),
+            ordered("list", "-c", str(config)),
+        )
+
+    assert set(done) == {Exit.OK}
+    assert api.commands.pauses == [True] * 3
+
+
+async def test_a_certificate_of_no_use_is_named(folder: Path) -> None:
+    absent = {**showing(folder), "PGBASTION_CERT_FILE": str(folder / "none.crt")}
+    halves = {**showing(folder), "PGBASTION_KEY_FILE": str(folder / "others/bob.key")}
+    async with serve(tls=tls_of(files_of(folder))) as api:
+        url = f"https://{HOST}:{api.port}"
+        done = await asyncio.gather(
+            ordered("pause", "--url", url, **absent),
+            ordered("pause", "--url", url, **halves),
+            # It is sent, and refused within the handshake or just after it.
+            ordered("pause", "--url", url, **showing(folder, "others/bob")),
+        )
+
+    assert set(done[:2]) == {Exit.CONFIG}
+    assert done[2] in (Exit.UNREACHABLE, Exit.UNFINISHED)
+    assert not api.commands.pauses
+
+
+@pytest.mark.parametrize("key", ["client_cert", "client_key"])
+def test_half_of_a_pair_is_named(folder: Path, key: str) -> None:
+    (other,) = {"client_cert", "client_key"} - {key}
+
+    with pytest.raises(ConfigError, match=f"api.{other}: is missing: {key} alone"):
+        config_of(folder, **{key: folder / "clients/ann.crt"})
 
 
 # In a daemon

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 from pgbastion.model.ids import NodeId
 from pgbastion.model.report import Disk, SlotRow, Vitals
+from pgbastion.model.snapshot import ApiCertificateSnapshot
 from pgbastion.model.wal import Lsn
 from pgbastion.observe.metrics import Metrics
 from pgbastion.testing.views import end, primary_report, received, report
@@ -45,7 +46,10 @@ EVERYTHING: Final = primary_snapshot(
     reports=received(
         primary_report(wal_end=end(1_000), vitals=WATCHED),
         report(2, replay_lsn=Lsn(900)),
-    )
+    ),
+    api_certificate=ApiCertificateSnapshot(
+        expires_s=1 << 40, left_s=1 << 30, expires_soon=False
+    ),
 )
 
 
@@ -134,6 +138,13 @@ FAULTS: Final[Mapping[str, Fault]] = {
         fires_at="8m",
     ),
     "PgbastionLoopLate": fault("pgbastion_loop_lag_seconds", 2, OF_NODE),
+    "PgbastionCertificateExpires": Fault(
+        series={
+            "pgbastion_certificate_expiry_timestamp_seconds"
+            '{job="main", instance="a", of="api"}': f"{1 << 40} 86400x20 {1 << 40}x100"
+        },
+        labels={**OF_NODE, "of": "api"},
+    ),
     "PgbastionRestartPending": fault(
         "pgbastion_member_pending_restart",
         2,

@@ -100,7 +100,7 @@ def primary_snapshot(**changes: Any) -> NodeSnapshot:
         node_decision=DecisionSnapshot(reason=Reason.PRIMARY_RUNNING),
         cluster_decision=DecisionSnapshot(reason=Reason.PRIMARY_HAS_LEASE),
         routes=RouteSnapshot(primary=member(1), replicas=(member(2), member(3))),
-        proxy=COUNTS,
+        count_proxy=lambda: COUNTS,
         version="1.2.3",
         commit="abc",
     )

@@ -83,6 +83,7 @@ def take(stage: Stage, machine: Machine) -> NodeSnapshot:
         lag_max_bytes=1 << 20,
         gaps=GapMeter(lambda: 0),
         certificate=lambda: None,
+        api_certificate=lambda: None,
         gossip=GossipSnapshot,
     )
     snapshots.routing = daemon.routing

@@ -6,7 +6,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pgbastion.api import answers
 from pgbastion.cli.status import Answer, render_status
-from pgbastion.model.snapshot import CertificateSnapshot
+from pgbastion.control.explain import explain
+from pgbastion.model.snapshot import ApiCertificateSnapshot, CertificateSnapshot
 from pgbastion.observe.metrics import Metrics
 from support.snapshots import primary_snapshot
 
@@ -73,4 +74,17 @@ def test_plain_transport_is_a_metric_too() -> None:
     text = Metrics().render(primary_snapshot()).decode()
 
     assert "pgbastion_raft_tls 0.0" in text
-    assert "pgbastion_certificate" not in text
+    assert "pgbastion_certificate_expiry_timestamp_seconds{" not in text
+
+
+def test_the_api_has_a_certificate_of_its_own() -> None:
+    shown = ApiCertificateSnapshot(expires_s=7, left_s=3 * DAY_S, expires_soon=True)
+    gone = replace(shown, left_s=-1)
+    text = Metrics().render(primary_snapshot(api_certificate=shown)).decode()
+
+    assert 'expiry_timestamp_seconds{of="api"} 7.0' in text
+    for certificate, word in ((shown, "expires in 3 days"), (gone, "has expired")):
+        snapshot = primary_snapshot(api_certificate=certificate)
+        (warning,) = answers.health(snapshot)["warnings"]
+        assert word in warning
+        assert warning in explain(snapshot).warnings

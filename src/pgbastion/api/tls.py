@@ -8,15 +8,20 @@ of a change is not used, and an authority that was taken out is not trusted any 
 import asyncio
 import logging
 import ssl
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from pgbastion.errors import ApiError
+from pgbastion.config.tls import WARN_BELOW_DAYS
+from pgbastion.errors import ApiError, PgBastionError
+from pgbastion.model.snapshot import ApiCertificateSnapshot
 from pgbastion.observe.logging import get_logger
 
 LOOK_EVERY_S: Final = 5.0
 SUBJECT_SHOWN_MAX: Final = 200
+DAY_S: Final = 86_400
 
 log = get_logger("api")
 
@@ -38,15 +43,18 @@ class ApiTls:
 
     Args:
         files: The files, in PEM.
+        read_end: Returns when a certificate in PEM expires, in seconds since 1970.
 
     Raises:
         ApiError: They cannot be used.
     """
 
-    def __init__(self, files: TlsFiles) -> None:
+    def __init__(self, files: TlsFiles, read_end: Callable[[bytes], int]) -> None:
         self._files = files
+        self._read_end = read_end
         self._stamp = _stamp(files)
         self._current = _context(files)
+        self._expires_s = self._end()
         self.context = _context(files)
         """For the server: it hands every handshake on to the current context."""
         self.context.sni_callback = self._choose
@@ -62,8 +70,9 @@ class ApiTls:
         try:
             stamp = _stamp(self._files)
             if stamp == self._stamp:
+                self._warn()
                 return
-            self._current = _context(self._files)
+            context, expires_s = _context(self._files), self._end()
         except ApiError as exc:
             log.state(
                 "api_certificate",
@@ -73,8 +82,36 @@ class ApiTls:
                 remedy="the one in use stays; correct the files",
             )
             return
-        self._stamp = stamp
+        self._stamp, self._current, self._expires_s = stamp, context, expires_s
         log.info("api_certificate_read", file=str(self._files.cert))
+        self._warn()
+
+    def snapshot(self) -> ApiCertificateSnapshot:
+        """Return what the certificate in use says."""
+        # Wall-clock time: that is what a certificate is written in.
+        left_s = round(self._expires_s - time.time())
+        return ApiCertificateSnapshot(
+            expires_s=self._expires_s,
+            left_s=left_s,
+            expires_soon=left_s < WARN_BELOW_DAYS * DAY_S,
+        )
+
+    def _end(self) -> int:
+        try:
+            return self._read_end(self._files.cert.read_bytes())
+        except (OSError, PgBastionError) as exc:
+            raise ApiError(f"{self._files.cert} cannot be read: {exc}") from exc
+
+    def _warn(self) -> None:
+        now = self.snapshot()
+        if now.expires_soon:
+            log.state(
+                "api_certificate_end",
+                "api_certificate_expires",
+                level=logging.WARNING,
+                days=now.left_s // DAY_S,
+                remedy="replace the files of api.tls_cert and api.tls_key",
+            )
 
     def _choose(
         self,

@@ -1,72 +1,91 @@
-"""How long checks take to be answered at a steady rate, of a node that runs.
+"""How long checks take to be answered at a steady rate.
 
-The questions are spread evenly over time and each is timed from the instant at which
-it was due, so that a pause of the node counts for every question that it delayed.
+Either of a node that runs, or of a laboratory's in which the primary fails while one
+node's proxy carries many sessions. Questions are spread evenly over time, and each is
+timed from the instant at which it was due, so that a pause of the node counts for every
+question that it delayed.
 """
 
-import asyncio
+import argparse
 import json
 import statistics
 import sys
-import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
-import httpx
+import uvloop
+
+from pgbastion.bench._api_failover import Asked, run_failover
+from pgbastion.bench._steady import Steady, Took
+from pgbastion.bench.lab.errors import CannotRun, LabError
+from pgbastion.bench.lab.faults import FAULTS
 
 PATHS: Final = ("/primary", "/health")
 RATE: Final = 200.0
 FOR_S: Final = 20.0
-ANSWER_S: Final = 5.0
-CLIENTS: Final = 16
 
 
-async def measure(url: str, rate: float, for_s: float) -> dict[str, list[float]]:
-    """Return the milliseconds that each answer took, by path."""
-    took: dict[str, list[float]] = {path: [] for path in PATHS}
-    limits = httpx.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS)
-    async with (
-        httpx.AsyncClient(
-            base_url=url, trust_env=False, timeout=ANSWER_S, limits=limits
-        ) as client,
-        asyncio.TaskGroup() as group,
-    ):
-        begun = time.monotonic()
-        for number in range(int(rate * for_s)):
-            due = begun + number / rate
-            await asyncio.sleep(max(due - time.monotonic(), 0))
-            path = PATHS[number % len(PATHS)]
-            group.create_task(_ask(client, path, due, took[path]))
-    return took
-
-
-async def _ask(
-    client: httpx.AsyncClient, path: str, due: float, took: list[float]
-) -> None:
-    await client.get(path)
-    took.append((time.monotonic() - due) * 1_000)
-
-
-def figures(took: list[float]) -> dict[str, float]:
+def figures(took: Took) -> dict[str, float]:
     """Return the median, the 99th percentile and the worst, in milliseconds."""
-    cuts = statistics.quantiles(took, n=100)
+    cuts = statistics.quantiles(took.ms, n=100)
     return {
-        "requests": len(took),
+        "requests": len(took.ms),
+        "unanswered": took.unanswered,
         "p50_ms": round(cuts[49], 2),
         "p99_ms": round(cuts[98], 2),
-        "max_ms": round(max(took), 2),
+        "max_ms": round(max(took.ms), 2),
     }
 
 
-def main(arguments: list[str]) -> None:
-    """Measure the node at the given address; print a line of JSON for each path."""
-    if len(arguments) not in (1, 2, 3):
-        sys.exit("usage: python -m pgbastion.bench api URL [RATE] [SECONDS]")
-    url = arguments[0]
-    rate = float(arguments[1]) if len(arguments) > 1 else RATE
-    for_s = float(arguments[2]) if len(arguments) > 2 else FOR_S
+def main(arguments: Sequence[str]) -> None:
+    """Measure what the arguments ask for; print a line of JSON for each path."""
+    options = _parse(arguments)
+    if options.url is None:
+        _failover(options)
+        return
+    steady = Steady(options.url, anew=options.anew)
     try:
-        took = asyncio.run(measure(url, rate, for_s))
-    except* httpx.HTTPError as failures:
-        sys.exit(f"{url} does not answer: {failures.exceptions[0]!r}")
-    for path, all_of_it in took.items():
-        print(json.dumps({"path": path, "rate": rate, **figures(all_of_it)}))
+        found = uvloop.run(steady.measure(PATHS, options.rate, options.seconds))
+    except OSError as failure:
+        sys.exit(f"{options.url} does not answer: {failure!r}")
+    for path, took in found.items():
+        print(json.dumps({"path": path, "rate": options.rate, **figures(took)}))
+
+
+def _failover(options: argparse.Namespace) -> None:
+    asked = Asked(
+        fault=options.fault,
+        node=options.node,
+        sessions=options.sessions,
+        rate=options.rate,
+        for_s=options.seconds,
+        anew=options.anew,
+    )
+    try:
+        for line in run_failover(asked, options.keep_logs):
+            print(json.dumps(line), flush=True)
+    except (CannotRun, LabError) as why:
+        sys.exit(f"not run: {why}")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench api", description=__doc__)
+    parser.add_argument(
+        "url", nargs="?", help="a node's API; without: a failover in a laboratory"
+    )
+    parser.add_argument("rate", nargs="?", type=float, default=RATE, help="a second")
+    parser.add_argument("seconds", nargs="?", type=float, default=FOR_S)
+    parser.add_argument(
+        "--anew", action="store_true", help="a connection for each question"
+    )
+    parser.add_argument("--fault", default="postmaster", choices=sorted(FAULTS))
+    parser.add_argument(
+        "--node",
+        default="standby",
+        choices=("old", "standby"),
+        help="whose checks are asked, and whose proxy carries the sessions",
+    )
+    parser.add_argument("--sessions", type=int, default=1_000)
+    parser.add_argument("--keep-logs", type=Path, default=Path("test-results/api"))
+    return parser.parse_args(arguments)

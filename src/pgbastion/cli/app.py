@@ -1,5 +1,6 @@
 """The command line: every command of ``pgbastion``, put together."""
 
+import os
 from typing import Final
 
 import typer
@@ -18,6 +19,14 @@ from pgbastion.cli.commands import (
     raft,
     service,
     settings,
+)
+from pgbastion.cli.options import (
+    CA_VARIABLE,
+    CERT_VARIABLE,
+    KEY_VARIABLE,
+    CertOption,
+    KeyOption,
+    TrustedOption,
 )
 
 PARTS: Final = (
@@ -41,6 +50,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Keeps a PostgreSQL cluster available: one daemon a node.",
 )
+
+
+@app.callback()
+def prove(
+    cert: CertOption = None, key: KeyOption = None, trusted: TrustedOption = None
+) -> None:
+    """Take how a command proves itself to nodes, and verifies them."""
+    given = {CERT_VARIABLE: cert, KEY_VARIABLE: key, CA_VARIABLE: trusted}
+    os.environ.update({name: str(path) for name, path in given.items() if path})
+
+
 for part in PARTS:
     app.add_typer(part)
 app.add_typer(certs.commands, name="certs")

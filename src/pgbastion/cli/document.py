@@ -32,6 +32,14 @@ def render_commands() -> str:
         "",
     ]
     group = typer.main.get_group(app)
+    proving = [_row(o) for o in group.params if isinstance(o, TyperOption)]
+    lines += [
+        "## Before every command",
+        "",
+        "`pgbastion --cert FILE --key FILE status`, for instance.",
+        "",
+        *["| option | default | meaning |", "|---|---|---|", *proving, ""],
+    ]
     for name, command in _flat(group.commands):
         arguments = [p for p in command.params if isinstance(p, TyperArgument)]
         taken = "".join(f" {(a.name or '').upper()}" for a in arguments)

@@ -8,6 +8,10 @@ import typer
 DEFAULT_CONFIG: Final = Path("/etc/pgbastion/pgbastion.yaml")
 WAIT_S: Final = 120.0
 
+CA_VARIABLE: Final = "PGBASTION_CA_FILE"
+CERT_VARIABLE: Final = "PGBASTION_CERT_FILE"
+KEY_VARIABLE: Final = "PGBASTION_KEY_FILE"
+
 ConfigOption = Annotated[
     Path,
     typer.Option(
@@ -37,4 +41,28 @@ DryRunOption = Annotated[
 ]
 WaitOption = Annotated[
     float, typer.Option("--wait", help="Seconds to wait for the outcome.")
+]
+
+# Before the command's name, since they mean the same for all of them.
+CertOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cert",
+        envvar=CERT_VARIABLE,
+        help="A certificate in PEM to show to nodes, instead of a token.",
+    ),
+]
+KeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--key", envvar=KEY_VARIABLE, help="Its key, where the file has no key."
+    ),
+]
+TrustedOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cacert",
+        envvar=CA_VARIABLE,
+        help="Authorities in PEM by which nodes are verified.",
+    ),
 ]

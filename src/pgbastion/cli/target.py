@@ -5,20 +5,18 @@ Both come from the options, the environment and the configuration, in this order
 
 import ipaddress
 import os
-import ssl
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from pgbastion.cli.client import Client, Target
+from pgbastion.cli.options import CERT_VARIABLE
+from pgbastion.cli.trust import trust_of
 from pgbastion.config.model import Config
 from pgbastion.config.reading import understand
 from pgbastion.config.secrets import TOKEN_FILE_NAME, TOKEN_VARIABLE, strip_line_end
 from pgbastion.errors import ConfigError
 from pgbastion.model.cluster import join_host_port
-
-CA_VARIABLE: Final = "PGBASTION_CA_FILE"
 
 
 def reader(config: Path, url: str | None) -> Client:
@@ -54,32 +52,41 @@ def target_of(config: Path, url: str | None, environment: Mapping[str, str]) -> 
     """Return where to ask: at ``url``, else this node, else its peers.
 
     Raises:
-        ConfigError: No ``url`` is given and the file is not understood.
+        ConfigError: No ``url`` is given and the file is not understood, or a file that
+            is named for TLS cannot be used.
     """
     token = environment.get(TOKEN_VARIABLE)
-    trust = _trust(environment)
     if url is not None:
-        return Target(urls=_given(url), token=token, trust=trust)
+        return Target(urls=_given(url), token=token, trust=trust_of(environment))
     found = understand(config)
-    return Target(urls=urls_of(found), token=token or _read_token(found), trust=trust)
+    return Target(
+        urls=urls_of(found),
+        token=token or _read_token(found),
+        trust=trust_of(environment, found.api),
+    )
 
 
 def writing_target(
     config: Path, url: str | None, environment: Mapping[str, str]
 ) -> Target:
-    """Return where to send orders, with the token that they need.
+    """Return where to send orders, with the token or the certificate they need.
 
     Raises:
-        ConfigError: No ``url`` is given and the file is not understood, or the token
-            cannot be read.
+        ConfigError: No ``url`` is given and the file is not understood, a file that is
+            named for TLS cannot be used, or the token cannot be read and there is no
+            certificate.
     """
     token = environment.get(TOKEN_VARIABLE)
-    trust = _trust(environment)
-    if url is not None and token is not None:
-        return Target(urls=_given(url), token=token, trust=trust)
+    proven = token is not None or CERT_VARIABLE in environment
+    if url is not None and proven:
+        return Target(urls=_given(url), token=token, trust=trust_of(environment))
     found = understand(config)
     urls = urls_of(found) if url is None else _given(url)
-    return Target(urls=urls, token=token or _write_token(found), trust=trust)
+    trust = trust_of(environment, found.api)
+    if token is None:
+        shows = CERT_VARIABLE in environment or found.api.client_cert is not None
+        token = _write_token(found, needed=not shows)
+    return Target(urls=urls, token=token, trust=trust)
 
 
 def urls_of(config: Config) -> tuple[str, ...]:
@@ -105,16 +112,6 @@ def _given(url: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in url.split(",") if part.strip()) or (url,)
 
 
-def _trust(environment: Mapping[str, str]) -> ssl.SSLContext | None:
-    file = environment.get(CA_VARIABLE)
-    if not file:
-        return None
-    try:
-        return ssl.create_default_context(cafile=file)
-    except (OSError, ssl.SSLError) as exc:
-        raise ConfigError(f"{CA_VARIABLE}: cannot use {file}: {exc}") from exc
-
-
 def _read_token(config: Config) -> str | None:
     """Return the token for reading where one is needed and this user may read it."""
     path = config.api.read_token_file
@@ -126,11 +123,13 @@ def _read_token(config: Config) -> str | None:
         return None
 
 
-def _write_token(config: Config) -> str:
+def _write_token(config: Config, *, needed: bool) -> str | None:
     path = config.api.auth_token_file or config.raft.data_dir / TOKEN_FILE_NAME
     try:
         return _one_line(path)
     except OSError as exc:
+        if not needed:
+            return None
         raise ConfigError(
             f"cannot read the token in {path}: run this as the daemon's user, or set "
             f"{TOKEN_VARIABLE}"

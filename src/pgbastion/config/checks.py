@@ -298,6 +298,14 @@ def _api_tls(config: Config) -> Iterator[Problem]:
             problem=f"is missing: {' and '.join(given)} alone are of no use",
             remedy="name both api.tls_cert and api.tls_key, or none of the three",
         )
+    shown = {"client_cert": api.client_cert, "client_key": api.client_key}
+    named = [k for k, path in shown.items() if path is not None]
+    for name in shown.keys() - set(named) if named else ():
+        yield Problem(
+            key=f"api.{name}",
+            problem=f"is missing: {named[0]} alone is of no use",
+            remedy="name both api.client_cert and api.client_key, or neither",
+        )
 
 
 def _exposure(config: Config) -> Iterator[Problem]:

@@ -296,7 +296,25 @@ class ApiSection(Section):
         None,
         examples=["/etc/pgbastion/tls/clients.crt"],
         description="An authority in PEM: a client that shows a certificate of it "
-        "needs no token; one of another authority is refused.",
+        "needs no token, for changing or reading; one of another authority is refused.",
+    )
+    tls_ca: AbsolutePath | None = Field(
+        None,
+        examples=["/etc/pgbastion/tls/ca.crt"],
+        description="Authorities in PEM by which commands on this machine verify the "
+        "API of nodes. Default: the machine's own. Environment: PGBASTION_CA_FILE.",
+    )
+    client_cert: AbsolutePath | None = Field(
+        None,
+        examples=["/etc/pgbastion/tls/client.crt"],
+        description="A certificate in PEM that commands on this machine show to the "
+        "API; one of api.tls_client_ca needs no token. Environment: "
+        "PGBASTION_CERT_FILE.",
+    )
+    client_key: AbsolutePath | None = Field(
+        None,
+        examples=["/etc/pgbastion/tls/client.key"],
+        description="Its key in PEM, mode 0600. Environment: PGBASTION_KEY_FILE.",
     )
     requests_per_second: int = Field(
         100,

@@ -23,6 +23,10 @@ APPLIED: Final = frozenset(
         "api.requests_per_second",
         "api.auth_token_file",
         "api.read_token_file",
+        # Commands read them, each time anew.
+        "api.tls_ca",
+        "api.client_cert",
+        "api.client_key",
         "events",
         "callbacks",
         "metrics.patroni_names",

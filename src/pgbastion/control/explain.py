@@ -171,6 +171,9 @@ def _warnings(snapshot: NodeSnapshot) -> Iterator[str]:
     shown = snapshot.certificate
     if shown is not None and shown.expires_soon:
         yield f"the certificate of {snapshot.node} has {shown.days_left} days left"
+    api = snapshot.api_certificate
+    if api is not None and api.expires_soon:
+        yield f"the certificate of {snapshot.node}'s API {api.words}"
     voters = len(snapshot.raft.voters)
     if voters == 2:
         yield "with two votes the loss of either node stops writes: add a witness"

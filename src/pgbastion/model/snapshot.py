@@ -105,6 +105,23 @@ class CertificateSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApiCertificateSnapshot:
+    """The certificate of the API's ports; instants are wall-clock."""
+
+    expires_s: int
+    """Seconds since 1970."""
+    left_s: int
+    expires_soon: bool
+
+    @property
+    def words(self) -> str:
+        """When it ends, for people."""
+        if self.left_s < 0:
+            return "has expired: clients refuse it"
+        return f"expires in {self.left_s // 86_400} days"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GossipSnapshot:
     """What gossip has told this node; a hint, never a reason to decide."""
 
@@ -241,7 +258,8 @@ class NodeSnapshot:
     node_decision: DecisionSnapshot
     cluster_decision: DecisionSnapshot
     routes: RouteSnapshot
-    proxy: ProxyCounts
+    count_proxy: Callable[[], ProxyCounts]
+    """Counts what the proxy carries, session by session; checks do not ask for it."""
     version: str
     commit: str
     lag_max_bytes: int = 1 << 20
@@ -251,6 +269,8 @@ class NodeSnapshot:
     gossip: GossipSnapshot = field(default_factory=GossipSnapshot)
     certificate: CertificateSnapshot | None = None
     """None: the transport between the nodes is plain, as the configuration says."""
+    api_certificate: ApiCertificateSnapshot | None = None
+    """None: the API speaks plain HTTP, as the configuration says."""
     records: tuple[Kept, ...] = ()
     """The newest decisions with their views, oldest first."""
     gaps: Gaps = field(default_factory=Gaps)
@@ -262,6 +282,11 @@ class NodeSnapshot:
     """How late the event loop was at its last measurement."""
 
     # This node
+
+    @property
+    def proxy(self) -> ProxyCounts:
+        """The proxy's counters, as of now."""
+        return self.count_proxy()
 
     @property
     def vip(self) -> bool:
@@ -332,6 +357,9 @@ class NodeSnapshot:
             days = shown.days_left
             when = f"expires in {days} days" if days >= 0 else "has expired"
             found.append(f"the certificate of {self.node} between the nodes {when}")
+        api = self.api_certificate
+        if api is not None and api.expires_soon:
+            found.append(f"the certificate of {self.node}'s API {api.words}")
         return tuple(found)
 
     # The others

@@ -16,12 +16,13 @@ from pgbastion.control.routing import Routing
 from pgbastion.errors import ConfigError
 from pgbastion.ha.host import Host
 from pgbastion.ha.loop import Loop
-from pgbastion.ha.ports import RaftEngine
+from pgbastion.ha.ports import RaftEngine, RaftStatus
 from pgbastion.model.actions import Decision
 from pgbastion.model.cluster import Member, ReplicationMode
 from pgbastion.model.commands import Pause
 from pgbastion.model.ids import Epoch, MemberId, NodeId
 from pgbastion.model.snapshot import (
+    ApiCertificateSnapshot,
     CertificateSnapshot,
     DecisionSnapshot,
     GossipSnapshot,
@@ -80,6 +81,7 @@ class Snapshots:
         lag_max_bytes: int,
         gaps: GapMeter,
         certificate: Callable[[], CertificateSnapshot | None],
+        api_certificate: Callable[[], ApiCertificateSnapshot | None],
         addresses: AnyAddresses,
         gossip: Callable[[], GossipSnapshot],
     ) -> None:
@@ -92,6 +94,7 @@ class Snapshots:
         self.lag_max_bytes = lag_max_bytes
         self._gaps = gaps
         self._certificate = certificate
+        self._api_certificate = api_certificate
         self._addresses = addresses
         self._gossip = gossip
         self.lag = LoopLag()
@@ -113,7 +116,7 @@ class Snapshots:
             reports=self._host.reports,
             report_max_ms=self._report_max_ms,
             lag_max_bytes=self.lag_max_bytes,
-            raft=self._raft(),
+            raft=_raft(status),
             lease=LeaseSnapshot(
                 epoch=Epoch(self._loop.lease_epoch()),
                 left_ms=self._loop.lease_left_ms(),
@@ -129,9 +132,10 @@ class Snapshots:
                 replicas=routing.replicas,
                 replica_reason=routing.replica_reason,
             ),
-            proxy=self._proxy_counts(),
+            count_proxy=self._proxy_counts,
             claims=self._loop.split.claims,
             certificate=self._certificate(),
+            api_certificate=self._api_certificate(),
             gossip=self._gossip(),
             version=VERSION,
             commit=COMMIT,
@@ -142,30 +146,30 @@ class Snapshots:
             loop_lag_ms=self.lag.ms,
         )
 
-    def _raft(self) -> RaftSnapshot:
-        status = self._engine.status()
-        leads = status.role == "leader"
-        return RaftSnapshot(
-            role=status.role,
-            term=status.term,
-            leader=MemberId(status.leader),
-            voters=tuple(MemberId(m) for m in status.voters),
-            learners=tuple(MemberId(m) for m in status.learners),
-            committed=status.committed,
-            applied=status.applied,
-            last_index=status.last_index,
-            peers=tuple(
-                RaftPeer(
-                    member_id=MemberId(member_id),
-                    address=peer.address,
-                    matched=peer.matched if leads else None,
-                )
-                for member_id, peer in status.peers.items()
-            ),
-        )
-
     def _proxy_counts(self) -> ProxyCounts:
         return counts_of(self._proxy.snapshot(), partial(sessions_of, self._proxy))
+
+
+def _raft(status: RaftStatus) -> RaftSnapshot:
+    leads = status.role == "leader"
+    return RaftSnapshot(
+        role=status.role,
+        term=status.term,
+        leader=MemberId(status.leader),
+        voters=tuple(MemberId(m) for m in status.voters),
+        learners=tuple(MemberId(m) for m in status.learners),
+        committed=status.committed,
+        applied=status.applied,
+        last_index=status.last_index,
+        peers=tuple(
+            RaftPeer(
+                member_id=MemberId(member_id),
+                address=peer.address,
+                matched=peer.matched if leads else None,
+            )
+            for member_id, peer in status.peers.items()
+        ),
+    )
 
 
 def _decision(decision: Decision) -> DecisionSnapshot:

@@ -12,6 +12,7 @@ from pgbastion.api.tls import ApiTls, TlsFiles
 from pgbastion.clock import boottime_ms
 from pgbastion.config.model import Config
 from pgbastion.config.secrets import TOKEN_FILE_NAME, Secrets
+from pgbastion.consensus.certificates import CertificateFacts
 from pgbastion.control.routing import Routing
 from pgbastion.errors import ProxyError
 from pgbastion.ha.host import Host
@@ -85,6 +86,7 @@ class Front:
         self.proxy = _proxy(config, FarCancels(engine, host))
         self._loop = loop
         self.hand_over = HandOver(config.run_dir, lambda: self.proxy.listening)
+        self.tls = _api_tls(config)
         self.maintenance = Maintenance(
             self.proxy, loop, lambda: self._config.proxy.drain_timeout
         )
@@ -100,6 +102,7 @@ class Front:
             lag_max_bytes=config.failover.max_lag_threshold,
             gaps=self.gaps,
             certificate=certificate,
+            api_certificate=lambda: self.tls.snapshot() if self.tls else None,
             addresses=addresses,
             gossip=gossip,
         )
@@ -121,7 +124,6 @@ class Front:
         api, metrics = self._config.api, self._config.metrics
         render = Metrics(lambda: self._config.metrics.patroni_names).render
         take = self.snapshots.take
-        self.tls = _api_tls(self._config)
         return (
             ApiServer(
                 build_api(
@@ -191,8 +193,7 @@ class Front:
 
     def primary_sessions(self) -> int:
         """Return how many sessions with the primary this proxy has."""
-        traffic = self.proxy.snapshot().traffic
-        return sum(t.sessions for t in traffic if t.service == Service.PRIMARY)
+        return self.proxy.sessions_through(Service.PRIMARY)
 
     def route(self, routing: Routing, expires_ns: int) -> None:
         """Send clients there, as long as the knowledge behind it may be used."""
@@ -217,7 +218,7 @@ def _api_tls(config: Config) -> ApiTls | None:
     if api.tls_cert is None or api.tls_key is None:
         return None
     files = TlsFiles(cert=api.tls_cert, key=api.tls_key, client_ca=api.tls_client_ca)
-    return ApiTls(files)
+    return ApiTls(files, lambda pem: CertificateFacts.read(pem).not_after_s)
 
 
 def _proxy(config: Config, cancels: FarCancels) -> Proxy:

@@ -1,11 +1,11 @@
-"""Metrics of what goes between the nodes: certificates and gossip."""
+"""Metrics of certificates, and of what goes between the nodes."""
 
 from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from pgbastion.model.snapshot import CertificateSnapshot, GossipSnapshot, NodeSnapshot
+from pgbastion.model.snapshot import GossipSnapshot, NodeSnapshot
 
 STATES = ("alive", "suspect", "down")
 
@@ -17,19 +17,23 @@ def between_nodes(snapshot: NodeSnapshot) -> Iterator[Metric]:
         "1 while the nodes speak TLS to each other.",
         value=float(snapshot.certificate is not None),
     )
-    if snapshot.certificate is not None:
-        yield _expiry(snapshot.certificate)
+    yield _expiry(snapshot)
     yield from _gossip(snapshot.gossip)
 
 
-def _expiry(shown: CertificateSnapshot) -> Metric:
+def _expiry(snapshot: NodeSnapshot) -> Metric:
     expires = GaugeMetricFamily(
         "pgbastion_certificate_expiry_timestamp_seconds",
-        "When a certificate of the port between the nodes expires, since 1970.",
+        "When a certificate expires, since 1970; `node` and `authority`: of the port "
+        "between the nodes, `api`: of the API and the metrics.",
         labels=["of"],
     )
-    expires.add_metric(["node"], shown.expires_s)
-    expires.add_metric(["authority"], shown.authority_expires_s)
+    shown = snapshot.certificate
+    if shown is not None:
+        expires.add_metric(["node"], shown.expires_s)
+        expires.add_metric(["authority"], shown.authority_expires_s)
+    if snapshot.api_certificate is not None:
+        expires.add_metric(["api"], snapshot.api_certificate.expires_s)
     return expires
 
 

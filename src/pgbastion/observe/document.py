@@ -58,7 +58,7 @@ _NOTHING = NodeSnapshot(
     node_decision=DecisionSnapshot(reason=Reason.NOT_LEADER),
     cluster_decision=DecisionSnapshot(reason=Reason.NOT_LEADER),
     routes=RouteSnapshot(),
-    proxy=ProxyCounts(),
+    count_proxy=ProxyCounts,
     version="",
     commit="",
 )

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pgbastion.model.cluster import ClusterState, ReplicationMode
-from pgbastion.model.snapshot import NodeRole, NodeSnapshot
+from pgbastion.model.snapshot import BackendTraffic, NodeRole, NodeSnapshot
 from pgbastion.observe.addresses import address_metrics
 from pgbastion.observe.between_nodes import between_nodes
 from pgbastion.observe.gaps import gap_metrics
@@ -306,9 +306,10 @@ class MetricsOf(Collector):
         for reason, count in sorted(counts.refused_total.items()):
             refused.add_metric([reason], count)
         yield refused
-        yield from self._traffic()
+        yield from self._traffic(counts.traffic)
 
-    def _traffic(self) -> Iterator[Metric]:
+    @staticmethod
+    def _traffic(carried: Iterable[BackendTraffic]) -> Iterator[Metric]:
         labels = ["port", "node"]
         open_now = GaugeMetricFamily(
             "pgbastion_proxy_sessions", "Open sessions by port and server.",
@@ -329,7 +330,7 @@ class MetricsOf(Collector):
             "Bytes moved by port, server and direction.",
             labels=[*labels, "direction"],
         )
-        for traffic in self._snapshot.proxy.traffic:
+        for traffic in carried:
             which = [traffic.service, traffic.node]
             open_now.add_metric(which, traffic.sessions)
             finished.add_metric(which, traffic.sessions_total)
