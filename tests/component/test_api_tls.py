@@ -16,70 +16,46 @@ import httpx
 import pytest
 
 from pgbastion.api import tls as module
-from pgbastion.api.access import ALWAYS_OPEN
-from pgbastion.api.checks import CHECKS
-from pgbastion.api.endpoints import CHANGES, READS
-from pgbastion.api.ports import Tokens
-from pgbastion.api.tls import ApiTls, TlsFiles
+from pgbastion.api.tls import TlsFiles
 from pgbastion.cli.exits import Exit
 from pgbastion.cli.target import urls_of
 from pgbastion.config.facts import gather_facts
-from pgbastion.config.load import load_config
 from pgbastion.config.machine import ApiTlsFacts
 from pgbastion.config.model import Config
 from pgbastion.config.problems import Problem, Severity
 from pgbastion.config.tls import check_api_tls
 from pgbastion.consensus.certificates import CertificateFacts
-from pgbastion.errors import ApiError, ConfigError
+from pgbastion.errors import ApiError
 from pgbastion.node.parts import own_member
 from pgbastion.observe.logging import fields_of
-from support.api_server import AUTHORISED, HOST, WRITE, Api, serve
-from support.certificates import make_authority, sign
+from support.api_server import AUTHORISED, HOST, Api, serve
+from support.api_tls import (
+    NAMES,
+    client_of,
+    config_of,
+    files_of,
+    make_folder,
+    tls_of,
+    whole,
+)
+from support.certificates import sign
 from support.cli import run
 
 pytestmark = pytest.mark.anyio
 
 DAEMON_HOST = "127.38.7.1"
 DAEMON_S = 25.0
-NAMES = ("tls_cert", "tls_key", "tls_client_ca")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority of servers, one of clients, and one that nobody has named."""
-    path = tmp_path_factory.mktemp("certificates")
-    for authority, name in (("servers", "n1"), ("clients", "ann"), ("others", "bob")):
-        make_authority(path / authority)
-        sign(path / authority, name, HOST)
-    return path
+    return make_folder(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
-    """A test's own copy of them."""
+    """A test's own copy of the files."""
     return Path(shutil.copytree(made, tmp_path / "tls"))
-
-
-def tls_of(files: TlsFiles) -> ApiTls:
-    return ApiTls(files, lambda pem: CertificateFacts.read(pem).not_after_s)
-
-
-def files_of(folder: Path) -> TlsFiles:
-    return TlsFiles(
-        cert=folder / "servers/n1.crt",
-        key=folder / "servers/n1.key",
-        client_ca=folder / "clients/ca.crt",
-    )
-
-
-def client_of(api: Api, folder: Path, shown: str | None = None) -> httpx.AsyncClient:
-    """Return a client that verifies the server, and may show a certificate."""
-    trust = ssl.create_default_context(cafile=folder / "servers/ca.crt")
-    if shown is not None:
-        trust.load_cert_chain(folder / f"{shown}.crt", folder / f"{shown}.key")
-    return httpx.AsyncClient(
-        base_url=f"https://{HOST}:{api.port}", verify=trust, trust_env=False
-    )
 
 
 async def test_who_speaks_in_the_clear_gets_no_answer(folder: Path) -> None:
@@ -115,28 +91,6 @@ async def test_changing_needs_the_token_or_a_certificate(
     )
     said = [fields_of(r)["by"] for r in caplog.records if r.message == "audit"]
     assert said == ["nobody", "the writing token", "the certificate commonName=ann"]
-
-
-@pytest.mark.parametrize("read_token", [None, "reading"])
-async def test_a_certificate_opens_every_endpoint(
-    folder: Path, read_token: str | None
-) -> None:
-    async with serve(tls=tls_of(files_of(folder))) as api:
-        api.tokens = Tokens(write=WRITE, read=read_token)
-        async with client_of(api, folder, "clients/ann") as client:
-            for path in (*CHECKS, *READS, "/metrics", "/openapi.json"):
-                assert (await client.get(path)).status_code in (200, 503), path
-            for method, path in CHANGES:
-                answer = await client.request(method, path, content=b"not json")
-                assert answer.status_code == 400, path
-        async with client_of(api, folder) as client:
-            for path in (*READS, "/metrics", "/openapi.json"):
-                is_open = read_token is None or path in ALWAYS_OPEN
-                answer = await client.get(path)
-                assert answer.status_code == (200 if is_open else 401), path
-            for method, path in CHANGES:
-                answer = await client.request(method, path, content=b"not json")
-                assert answer.status_code == 401, path
 
 
 async def test_a_foreign_page_cannot_use_the_certificate_of_its_reader(
@@ -286,23 +240,6 @@ async def test_a_resumed_session_proves_nothing(folder: Path) -> None:
 # What check and the command line make of it
 
 
-def config_of(folder: Path, **api: object) -> Config:
-    path = folder / "pgbastion.yaml"
-    keys = "".join(f"{key}: {value}, " for key, value in api.items())
-    path.write_text(
-        f"node: {{name: n1, address: {HOST}}}\n"
-        f"raft: {{data_dir: {folder}/raft, bootstrap: true}}\n"
-        f"api: {{{keys}}}\n"
-    )
-    return load_config(path, world=False)
-
-
-def whole(folder: Path) -> dict[str, Path]:
-    files = files_of(folder)
-    assert files.client_ca is not None
-    return dict(zip(NAMES, (files.cert, files.key, files.client_ca), strict=True))
-
-
 def faults(config: Config) -> dict[str, Problem]:
     found = check_api_tls(config, gather_facts(config, {}).api_tls)
     return {problem.key: problem for problem in found}
@@ -397,75 +334,6 @@ async def test_the_command_line_asks_over_tls(folder: Path) -> None:
 
     assert good.returncode == Exit.OK, good.stderr
     assert bad.returncode == Exit.UNREACHABLE
-
-
-def showing(folder: Path, name: str = "clients/ann") -> dict[str, str]:
-    """Return the environment of a command that has a certificate."""
-    return {
-        "PGBASTION_CA_FILE": str(folder / "servers/ca.crt"),
-        "PGBASTION_CERT_FILE": str(folder / f"{name}.crt"),
-        "PGBASTION_KEY_FILE": str(folder / f"{name}.key"),
-    }
-
-
-async def ordered(*arguments: str, **environment: str) -> Exit:
-    done = await asyncio.to_thread(partial(run, *arguments, **environment))
-    return Exit(done.returncode)
-
-
-async def test_a_command_may_show_a_certificate_instead_of_a_token(
-    folder: Path,
-) -> None:
-    options = ("--cacert", "--cert", "--key")
-    given = [
-        word
-        for option, path in zip(options, showing(folder).values(), strict=True)
-        for word in (option, path)
-    ]
-    config = folder / "pgbastion.yaml"
-    files = {
-        "tls_ca": folder / "servers/ca.crt",
-        "client_cert": folder / "clients/ann.crt",
-        "client_key": folder / "clients/ann.key",
-    }
-    async with serve(tls=tls_of(files_of(folder))) as api:
-        config_of(folder, port=api.port, **files, **whole(folder))
-        url = f"https://{HOST}:{api.port}"
-        api.tokens = Tokens(write=WRITE, read="reading")
-        done = await asyncio.gather(
-            ordered("pause", "--url", url, **showing(folder)),
-            ordered(*given, "pause", "--url", url),
-            ordered("pause", "-c", str(config)),
-            ordered("list", "-c", str(config)),
-        )
-
-    assert set(done) == {Exit.OK}
-    assert api.commands.pauses == [True] * 3
-
-
-async def test_a_certificate_of_no_use_is_named(folder: Path) -> None:
-    absent = {**showing(folder), "PGBASTION_CERT_FILE": str(folder / "none.crt")}
-    halves = {**showing(folder), "PGBASTION_KEY_FILE": str(folder / "others/bob.key")}
-    async with serve(tls=tls_of(files_of(folder))) as api:
-        url = f"https://{HOST}:{api.port}"
-        done = await asyncio.gather(
-            ordered("pause", "--url", url, **absent),
-            ordered("pause", "--url", url, **halves),
-            # It is sent, and refused within the handshake or just after it.
-            ordered("pause", "--url", url, **showing(folder, "others/bob")),
-        )
-
-    assert set(done[:2]) == {Exit.CONFIG}
-    assert done[2] in (Exit.UNREACHABLE, Exit.UNFINISHED)
-    assert not api.commands.pauses
-
-
-@pytest.mark.parametrize("key", ["client_cert", "client_key"])
-def test_half_of_a_pair_is_named(folder: Path, key: str) -> None:
-    (other,) = {"client_cert", "client_key"} - {key}
-
-    with pytest.raises(ConfigError, match=f"api.{other}: is missing: {key} alone"):
-        config_of(folder, **{key: folder / "clients/ann.crt"})
 
 
 # In a daemon

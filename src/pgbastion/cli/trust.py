@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pgbastion.cli.options import CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE
-from pgbastion.config.model import ApiSection
+from pgbastion.config.api import ApiSection
 from pgbastion.errors import ConfigError
 
 

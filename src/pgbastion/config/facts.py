@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from pgbastion.config.api import ApiSection
 from pgbastion.config.discovery import server_version
 from pgbastion.config.machine import (
     MARK_NAME,
@@ -32,7 +33,7 @@ from pgbastion.config.machine import (
     PostgresqlFacts,
     TlsFacts,
 )
-from pgbastion.config.model import ApiSection, Config, PostgresqlSection
+from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.secrets import (
     SECRET_FILE_BYTES_MAX,
     parse_passwords,

@@ -19,7 +19,11 @@ from pgbastion.ha.host import Host
 from pgbastion.ha.loop import Loop
 from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.cluster import Member
-from pgbastion.model.snapshot import CertificateSnapshot, GossipSnapshot
+from pgbastion.model.snapshot import (
+    ApiCertificateSnapshot,
+    CertificateSnapshot,
+    GossipSnapshot,
+)
 from pgbastion.node.addresses import AnyAddresses
 from pgbastion.node.agreeing import Agreeing
 from pgbastion.node.api import NodeCommands, Snapshots
@@ -76,13 +80,11 @@ class Front:
         gossip: Callable[[], GossipSnapshot],
         telling: Telling,
     ) -> None:
-        self._config = config
-        self._secrets = secrets
+        self._config, self._secrets = config, secrets
         self._telling = telling
         self._on_ready = on_ready
-        self._is_ready = False
+        self._is_ready, self._revision = False, 0
         self._routes: Routes | None = None
-        self._revision = 0
         self.proxy = _proxy(config, FarCancels(engine, host))
         self._loop = loop
         self.hand_over = HandOver(config.run_dir, lambda: self.proxy.listening)
@@ -102,7 +104,7 @@ class Front:
             lag_max_bytes=config.failover.max_lag_threshold,
             gaps=self.gaps,
             certificate=certificate,
-            api_certificate=lambda: self.tls.snapshot() if self.tls else None,
+            api_certificate=self._api_certificate,
             addresses=addresses,
             gossip=gossip,
         )
@@ -145,6 +147,9 @@ class Front:
                 tls=self.tls,
             ),
         )
+
+    def _api_certificate(self) -> ApiCertificateSnapshot | None:
+        return self.tls.snapshot() if self.tls is not None else None
 
     def _tokens(self) -> Tokens:
         config = self._config
