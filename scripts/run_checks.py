@@ -22,9 +22,6 @@ from checks.leftovers import Leftovers
 from checks.outcome import Outcome, Totals
 from checks.processes import run_layer
 
-# More failures than this are no accident.
-UNSTEADY_MAX = 3
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -63,7 +60,7 @@ def _run(layer: Layer, scratch: Path) -> Outcome:
     started = time.monotonic()
     outcome = run_layer(layer, scratch)
     again = layer.again()
-    if again is not None and 0 < outcome.failed <= UNSTEADY_MAX:
+    if again is not None and outcome.may_be_unsteady():
         print(f"\n=== {again.name}", flush=True)
         outcome = outcome.looked_at_again(run_layer(again, scratch))
     for line in Leftovers(scratch).remove():

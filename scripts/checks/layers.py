@@ -12,7 +12,7 @@ from typing import Final
 
 BIN: Final = Path(sys.executable).parent
 FULL_VARIABLE: Final = "PGBASTION_TEST_FULL"
-_SECOND_LOOK: Final = frozenset({"component", "postgres"})
+_SECOND_LOOK: Final = frozenset({"component", "postgres", "netns"})
 
 
 class Kind(Enum):
@@ -39,8 +39,8 @@ class Layer:
     def again(self) -> "Layer | None":
         """Return the layer with the tests that have just failed; None: it has no such.
 
-        For layers whose tests wait on processes and sockets. Where a failure may be a
-        broken promise, once is enough: those layers get no second look.
+        For layers whose tests wait on processes and sockets. A broken promise gets no
+        second look in any layer (`Outcome.may_be_unsteady`).
         """
         if self.name not in _SECOND_LOOK:
             return None

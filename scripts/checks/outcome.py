@@ -2,7 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+UNSTEADY_MAX: Final = 3
+"""More failures than this are no accident."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +18,8 @@ class Outcome:
     skipped: int = 0
     not_run: str | None = None
     """Why it did not run at all."""
+    broke_promise: bool = False
+    """A test found a lost commit or a second writer (tests/support/promises.py)."""
     details: tuple[str, ...] = ()
     """What failed, and what was skipped and why."""
     seconds: float = 0.0
@@ -24,6 +29,10 @@ class Outcome:
         return replace(
             self, failed=self.failed + 1, details=(*self.details, f"FAILED {detail}")
         )
+
+    def may_be_unsteady(self) -> bool:
+        """Whether to run once more what failed: few tests, and no broken promise."""
+        return 0 < self.failed <= UNSTEADY_MAX and not self.broke_promise
 
     def looked_at_again(self, again: "Outcome") -> "Outcome":
         """Return the outcome after its failures were run once more.

@@ -131,13 +131,18 @@ def _pytest_outcome(layer: Layer) -> Outcome:
     if not report.exists():
         return Outcome(name=layer.name)
     passed = failed = 0
+    broke_promise = False
     details: list[str] = []
     skips: Counter[str] = Counter()
     # The file is pytest's own, written a moment ago.
     for case in ET.parse(report).iter("testcase"):  # noqa: S314
         name = f"{case.get('classname')}::{case.get('name')}"
-        if case.find("failure") is not None or case.find("error") is not None:
+        problem = case.find("failure")
+        if problem is None:
+            problem = case.find("error")
+        if problem is not None:
             failed += 1
+            broke_promise |= "BrokenPromise" in problem.get("message", "")
             details.append(f"FAILED {name}")
         elif (skip := case.find("skipped")) is not None:
             skips[skip.get("message") or "no reason given"] += 1
@@ -149,5 +154,6 @@ def _pytest_outcome(layer: Layer) -> Outcome:
         passed=passed,
         failed=failed,
         skipped=skips.total(),
+        broke_promise=broke_promise,
         details=tuple(details),
     )

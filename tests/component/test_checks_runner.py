@@ -11,6 +11,18 @@ from checks.leftovers import RUN_VARIABLE, Leftovers
 from checks.outcome import Outcome, Totals
 from checks.processes import run_layer
 
+TESTS = Path(__file__).resolve().parents[1]
+_PROMISE_TEST = """
+from types import SimpleNamespace
+from pgbastion.bench.lab.checker import ServerCheck
+from support import promises
+
+def test_it() -> None:
+    lost = ServerCheck(server="n1", rows=1, lost=(7,), duplicated=(), never_written=())
+    two = SimpleNamespace(violations=["n1 wrote in the time of n2"])
+    {line}
+"""
+
 
 def layer(*command: str, deadline_s: int = 20, kind: Kind = Kind.COMMAND) -> Layer:
     return Layer(name="tried", kind=kind, command=command, deadline_s=deadline_s)
@@ -76,6 +88,29 @@ def test_results_of_all_cargo_programs_are_added_up(scratch: Path) -> None:
     outcome = run_layer(layer("printf", text, kind=Kind.CARGO), scratch)
 
     assert (outcome.passed, outcome.failed, outcome.skipped) == (5, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "broke"),
+    [
+        ("promises.nothing_lost({'n1': lost})", True),
+        ("promises.one_writer(two)", True),
+        ("assert not lost.lost", False),
+    ],
+)
+def test_a_broken_promise_is_told_from_another_failure(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch, line: str, *, broke: bool
+) -> None:
+    monkeypatch.chdir(scratch)
+    (scratch / "test_it.py").write_text(_PROMISE_TEST.format(line=line))
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    report = ("--junit-xml=test-results/tried.xml", "-p", "no:cacheprovider")
+
+    outcome = run_layer(
+        layer(sys.executable, "-m", "pytest", *report, ".", kind=Kind.PYTEST), scratch
+    )
+
+    assert (outcome.failed, outcome.broke_promise) == (1, broke), outcome
 
 
 def test_a_layer_that_held_no_tests_did_not_run(scratch: Path) -> None:

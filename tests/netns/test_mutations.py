@@ -30,8 +30,9 @@ from support.mutating import (
     led_by,
     mutated_source,
 )
+from support.promises import one_writer
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(180)]
 
 PROFILE: Final = "normal"
 WITNESS: Final = "n3"
@@ -42,6 +43,8 @@ GRANTED_S: Final = 1.5  # two renewals
 LED_S: Final = 10.0  # from an order to lead until the other one leads
 # Long enough for a dozen samples, and for the release of what was just promoted.
 BOTH_S: Final = 1.5
+# A mutation opens a window for a second writer; that both write in it is not certain.
+TRIES: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +130,7 @@ def leader_stepped_down(stage: Stage) -> Iterator[None]:
         yield
 
 
+Mutation = tuple[Replacement, ...]
 Script = Callable[[Stage], AbstractContextManager[None]]
 SCRIPTS: Final[tuple[Script, ...]] = (
     daemon_killed_and_cut,
@@ -136,7 +140,7 @@ SCRIPTS: Final[tuple[Script, ...]] = (
 
 
 @contextmanager
-def staged(directory: Path, mutation: tuple[Replacement, ...]) -> Iterator[Stage]:
+def staged(directory: Path, mutation: Mutation) -> Iterator[Stage]:
     """Run two servers and a witness from a copy of the source."""
     order, cue = directory / "order", directory / "cue"
     source = mutated_source(directory, (*mutation, *led_by(order)))
@@ -159,7 +163,7 @@ def staged(directory: Path, mutation: tuple[Replacement, ...]) -> Iterator[Stage
 
 def play(stage: Stage, script: Script) -> SamplerReport:
     """Play the script up to the take-over, and return what the sampler saw."""
-    holder, successor = stage.holder(), stage.standby()
+    successor = stage.standby()
     others = [stage.lab.node(name) for name in (successor, WITNESS)]
     with stage.lab.sampler() as sampler:
         with script(stage):
@@ -171,41 +175,50 @@ def play(stage: Stage, script: Script) -> SamplerReport:
             stage.has_settled()
             time.sleep(BOTH_S)
             sampler.finish()
-        report = sampler.report()
-    writers = {write.node for write in report.writes}
-    assert writers == {holder, successor}, "the sampler did not see both"
-    return report
+        return sampler.report()
 
 
-def assert_both_acknowledged(stage: Stage, script: Script) -> None:
-    """Fail unless the old holder acknowledged in the time of its successor."""
-    holder, successor = stage.holder(), stage.standby()
-    found = play(stage, script).violations
-    assert found, "the mutation was not noticed"
-    sys.stdout.write(f"{len(found)} violations, first: {found[0]}\n")
+def assert_noticed(
+    directory: Path, mutation: Callable[[Path], Mutation], script: Script
+) -> None:
+    """Fail unless the old holder acknowledges in the time of its successor."""
+    for number in range(TRIES):
+        place = directory / str(number)
+        place.mkdir()
+        if both_acknowledged(place, mutation(place), script):
+            return
+    pytest.fail("the mutation was not noticed")
+
+
+def both_acknowledged(directory: Path, mutation: Mutation, script: Script) -> bool:
+    """Play the script on a new cluster; return whether the sampler saw two writers."""
+    with staged(directory, mutation) as stage:
+        holder, successor = stage.holder(), stage.standby()
+        found = play(stage, script).violations
     for violation in found:
         assert (violation.older.node, violation.newer.node) == (holder, successor)
+    sys.stdout.write(f"{len(found)} violations: {found[:1]}\n")
+    return bool(found)
 
 
 def test_without_the_wait_two_nodes_acknowledge(tmp_path: Path) -> None:
-    with staged(tmp_path, NO_WAIT) as stage:
-        assert_both_acknowledged(stage, daemon_killed_and_cut)
+    assert_noticed(tmp_path, lambda _: NO_WAIT, daemon_killed_and_cut)
 
 
 def test_without_the_guard_two_nodes_acknowledge(tmp_path: Path) -> None:
-    with staged(tmp_path, GUARD_OFF) as stage:
-        assert_both_acknowledged(stage, daemon_killed_and_cut)
+    assert_noticed(tmp_path, lambda _: GUARD_OFF, daemon_killed_and_cut)
 
 
 @pytest.mark.parametrize("script", [voter_restarted, leader_stepped_down])
 def test_without_the_ages_two_nodes_acknowledge(tmp_path: Path, script: Script) -> None:
-    with staged(tmp_path, ages_skipped(tmp_path / "cue")) as stage:
-        assert_both_acknowledged(stage, script)
+    assert_noticed(tmp_path, lambda place: ages_skipped(place / "cue"), script)
 
 
 def test_with_every_rule_no_two_nodes_acknowledge(tmp_path: Path) -> None:
     with staged(tmp_path, ()) as stage:
         for script in SCRIPTS:
             stage.lab.wait_steady()
-            found = play(stage, script).violations
-            assert [str(violation) for violation in found] == []
+            pair = {stage.holder(), stage.standby()}
+            sampled = play(stage, script)
+            one_writer(sampled)
+            assert {write.node for write in sampled.writes} == pair
