@@ -75,6 +75,7 @@ PLANS: Final = {
         "lint",
         "native",
         "fuzz",
+        "fuzz-proxy",
         "unit",
         "scenarios",
         "sim",
@@ -99,7 +100,7 @@ _DEADLINES_S: Final = {
     "chaos": 600,
 }
 FUZZ_S: Final = 600
-"""For each decoder; there are five (scripts/fuzz)."""
+"""For each decoder; a fuzzer has five at most (scripts/fuzz, scripts/fuzz-proxy)."""
 FUZZ_ALL_S: Final = 3_900
 FULL_FACTOR: Final = 10
 ENGINE_SEEDS_FULL: Final = 10_000
@@ -113,8 +114,8 @@ def layers_of(plan: str) -> Iterator[Layer]:
             yield from _lint()
         elif name == "native":
             yield from _native(full=plan == "full")
-        elif name == "fuzz":
-            yield _fuzz()
+        elif name in _FUZZERS:
+            yield _fuzz(name)
         else:
             yield _tests(name, full=plan == "full")
 
@@ -151,14 +152,15 @@ def _native(*, full: bool) -> Iterator[Layer]:
     )
 
 
-def _fuzz() -> Layer:
+def _fuzz(name: str) -> Layer:
+    """Return the layer of a fuzzer: the engine's in Rust, the proxy's in Python."""
     return Layer(
-        name="fuzz",
+        name=name,
         kind=Kind.CARGO,
-        command=("../scripts/fuzz", str(FUZZ_S)),
+        command=(f"../scripts/{name}", str(FUZZ_S)),
         deadline_s=FUZZ_ALL_S,
         environment={"CARGO_TERM_COLOR": "never"},
-        needs=(_has("native", "the native crates are not in this tree"), _cargo, _cpp),
+        needs=_FUZZERS[name],
     )
 
 
@@ -229,5 +231,9 @@ def _wrapper(name: str) -> tuple[str, ...]:
     return ("scripts/in_private_mounts",) if private else ()
 
 
+_FUZZERS: Final = {
+    "fuzz": (_has("native", "the native crates are not in this tree"), _cargo, _cpp),
+    "fuzz-proxy": (),
+}
 _WITH_SERVERS: Final = frozenset({"component", "postgres", "netns", "chaos"})
 _NEEDS: Final = {"netns": (_namespaces,), "chaos": (_namespaces,)}
