@@ -11,12 +11,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from pgbastion.bench.lab.faults import FAULTS
 from pgbastion.bench.lab.settings import Plan
 from support.lab_faults import Clusters, survive
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(240)]
 
-THREE = Plan(own_disk=frozenset({"n1", "n2", "n3"}))
+THREE = Plan(
+    own_disk=frozenset({"n1", "n2", "n3"}), clock_off_s={"n1": 0, "n2": 0, "n3": 0}
+)
 WITH_WITNESS = Plan(
     postgres_nodes=2, witnesses=1, version="oldest", clock_off_s={"n2": 3600}
 )
@@ -66,8 +69,14 @@ ROTATING = (
     "backends-frozen",
     "backend-killed",
     "link-flaps",
+    "packet-loss",
+    "clock-steps",
+    "node-paused",
+    "replay-paused",
+    "node-and-postmaster",
+    "node-and-frozen",
     "majority",
-    "cold-start",
+    *(name for name in FAULTS if name.startswith("cold-start")),
 )
 SEED = int(os.environ.get("PGBASTION_TEST_SEED", secrets.randbelow(1 << 16)))
 FULL = bool(os.environ.get("PGBASTION_TEST_FULL"))

@@ -17,7 +17,7 @@ import pytest
 
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun
-from pgbastion.bench.lab.faults import cut_from_nodes, daemon_killed
+from pgbastion.bench.lab.injections import cut_from_nodes, daemon_killed
 from pgbastion.bench.lab.settings import Plan
 from pgbastion.bench.lab.waits import LEASE_S, WRITES_AGAIN_S, wait_for
 from pgbastion.bench.lab.workload import SamplerReport

@@ -13,7 +13,7 @@ import pytest
 
 from pgbastion.bench.lab import waits
 from pgbastion.bench.lab.cluster import Lab
-from pgbastion.bench.lab.faults import cut_from_nodes
+from pgbastion.bench.lab.injections import cut_from_nodes
 from pgbastion.bench.lab.node import Node
 from pgbastion.bench.lab.servers import as_os_user
 from pgbastion.bench.lab.settings import Plan

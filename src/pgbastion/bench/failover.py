@@ -24,6 +24,7 @@ from pgbastion.bench.idle import measure_idle, print_idle
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun, LabError
 from pgbastion.bench.lab.faults import FAULTS, Fault, Outcome
+from pgbastion.bench.lab.load import Load
 from pgbastion.bench.lab.patroni import TIMINGS, PatroniLab
 from pgbastion.bench.lab.settings import Plan
 from pgbastion.bench.lab.trial import Trial, run_trial
@@ -33,6 +34,8 @@ PATRONI: Final = (
 )
 _PROFILES: Final = ("normal", "fast")
 _WIDTH: Final = 200
+_CONNECTIONS: Final = 100
+"""What PostgreSQL has by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +122,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--faults", default=",".join(known), help=f"of {known}")
     parser.add_argument("--profiles", default=",".join(_PROFILES))
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--nodes", type=int, default=3, help="with PostgreSQL")
+    parser.add_argument("--writers", type=int, help="instead of four")
+    parser.add_argument("--sessions", type=int, default=0, help="that ask nothing")
+    parser.add_argument("--shared-buffers", default="128MB", help="of each server")
     parser.add_argument("--version", default="newest", help="of PostgreSQL")
     parser.add_argument("--keep-logs", type=Path, default=Path("test-results/bench"))
     parser.add_argument(
@@ -146,11 +153,11 @@ def _measure(options: argparse.Namespace, console: Console) -> Iterator[Series]:
                 if figure.fault in wanted and figure.with_witness is with_witness
             ]
             if figures:
-                plan = _plan(profile, options.version, with_witness=with_witness)
+                plan = _plan(options, profile, with_witness=with_witness)
                 yield from _measure_on(
                     lambda plan=plan: Lab(plan, options.keep_logs),  # type: ignore[misc]
                     figures,
-                    options.runs,
+                    options,
                     console,
                 )
 
@@ -171,7 +178,7 @@ def _measure_patroni(options: argparse.Namespace, console: Console) -> list[Seri
                     plan, options.with_patroni, options.keep_logs
                 ),
                 figures,
-                options.runs,
+                options,
                 console,
             )
         except (CannotRun, LabError) as why:
@@ -179,27 +186,36 @@ def _measure_patroni(options: argparse.Namespace, console: Console) -> list[Seri
     return series
 
 
-def _plan(profile: str, version: str, *, with_witness: bool) -> Plan:
+def _plan(options: argparse.Namespace, profile: str, *, with_witness: bool) -> Plan:
+    connections = _CONNECTIONS + options.sessions
     return Plan(
         profile=profile,
-        version=version,
-        postgres_nodes=2 if with_witness else 3,
+        version=options.version,
+        postgres_nodes=2 if with_witness else options.nodes,
         witnesses=1 if with_witness else 0,
+        parameters={
+            "shared_buffers": options.shared_buffers,
+            "max_connections": connections,
+        },
     )
 
 
 def _measure_on(
-    build: Callable[[], Lab], figures: list[Figure], runs: int, console: Console
+    build: Callable[[], Lab],
+    figures: list[Figure],
+    options: argparse.Namespace,
+    console: Console,
 ) -> Iterator[Series]:
     """Run the faults in turn; a cluster that missed a bound is replaced."""
-    waiting = deque(figure.fault for figure in figures for _ in range(runs))
+    waiting = deque(figure.fault for figure in figures for _ in range(options.runs))
+    load = Load(writers=options.writers, idle_sessions=options.sessions)
     profile = ""
     found: dict[str, list[Trial | str]] = {figure.fault: [] for figure in figures}
     while waiting:
         with build() as lab:
             profile = lab.plan.profile
             lab.start()
-            for fault, result in _until_broken(lab, waiting):
+            for fault, result in _until_broken(lab, waiting, load):
                 found[fault].append(result)
                 console.print(
                     f"{fault} ({profile}): {result}", highlight=False, soft_wrap=True
@@ -214,12 +230,14 @@ def _measure_on(
         )
 
 
-def _until_broken(lab: Lab, waiting: deque[str]) -> Iterator[tuple[str, Trial | str]]:
+def _until_broken(
+    lab: Lab, waiting: deque[str], load: Load
+) -> Iterator[tuple[str, Trial | str]]:
     """Run what waits, up to the first that leaves the cluster in no good state."""
     while waiting:
         fault = waiting.popleft()
         try:
-            yield fault, run_trial(lab, _fault(lab, fault))
+            yield fault, run_trial(lab, _fault(lab, fault), load)
         except LabError as error:
             yield fault, f"{error}\nlogs: {lab.keep_logs()}"
             return

@@ -35,6 +35,7 @@ from pgbastion.clock import NS_PER_MS, boottime_ns
 WRITERS: Final = 8
 MEDIAN_GOAL_MS: Final = 300
 P95_GOAL_MS: Final = 500
+LEADERSHIP_S: Final = 10.0
 LEAD_S: Final = 0.5
 """Load before the order and after the first write, so that no end hides a gap."""
 AROUND_MS: Final = 150
@@ -170,6 +171,7 @@ def _run(lab: Lab, count: int) -> Run:
         lab.wait_standby(old)
         back_ns = boottime_ns()
         lab.wait_steady()
+        moved = _leadership_follows(lab)
     gap = longest_gap(writers.acknowledged(), since_ns, until_ns)
     checks = lab.check(writers)
     lines = list(_lines(lab, read))
@@ -180,7 +182,7 @@ def _run(lab: Lab, count: int) -> Run:
         lost=len({row for check in checks.values() for row in check.lost}),
         refused=tuple(newcomers.refused),
         served=newcomers.served,
-        moved=_leader(lab) == lab.primary(),
+        moved=moved,
         back_s=(back_ns - settled_ns) / NS_PER_S,
         rewound=any(_is_rewind(line) for line in lines),
         steps=_steps(lines, gap.start_ns, gap.end_ns),
@@ -188,9 +190,17 @@ def _run(lab: Lab, count: int) -> Run:
     )
 
 
-def _leader(lab: Lab) -> str | None:
-    answer = next(iter(lab.nodes.values())).get("/health")
-    return answer.get("leader") if answer else None
+def _leadership_follows(lab: Lab) -> bool:
+    """Wait for Raft leadership to come to the primary, which it does a moment later."""
+
+    def follows() -> bool:
+        answer = next(iter(lab.nodes.values())).get("/health")
+        return answer is not None and answer.get("leader") == lab.primary()
+
+    try:
+        return waits.wait_for("leadership at the primary", follows, LEADERSHIP_S)
+    except LabError:
+        return False
 
 
 def _is_rewind(line: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from pgbastion.bench.lab import processes, waits
 from pgbastion.bench.lab.checker import ServerCheck, compare
+from pgbastion.bench.lab.clocks import SteeredClocks
 from pgbastion.bench.lab.disks import LoopDisk
 from pgbastion.bench.lab.errors import CannotRun, LabError
 from pgbastion.bench.lab.leftovers import PREFIX, remove_leftovers, sign
@@ -35,7 +36,6 @@ from pgbastion.bench.lab.settings import (
     Secrets,
     render,
 )
-from pgbastion.bench.lab.wall_clock import wrong_clock
 from pgbastion.bench.lab.workload import Place, Sampler, Writers, schema
 from pgbastion.control.membership import VOTERS_MAX
 
@@ -57,6 +57,7 @@ class Lab:
         self._stack = ExitStack()
         self.nodes: dict[str, Node] = {}
         self.disks: dict[str, LoopDisk] = {}
+        self.clocks: dict[str, SteeredClocks] = {}
 
     def __enter__(self) -> Self:
         """Build hosts and files; no daemon is started.
@@ -273,10 +274,11 @@ class Lab:
         settings = render(
             self.plan, name, self.network.addresses, self.bin_dir, self.directory
         )
-        off_s = self.plan.clock_off_s.get(name, 0)
-        clock = wrong_clock(self.directory, off_s) if off_s else {}
-        environment = {**self.plan.environment, **clock}
-        node = Node(name, self.network, self.directory, self.password, environment)
+        node = Node(
+            name, self.network, self.directory, self.password, self.plan.environment
+        )
+        if name in self.plan.clock_off_s:
+            self._steer_clocks(node, self.plan.clock_off_s[name])
         node.directory.mkdir()
         node.config.write_text(settings)
         return node
@@ -299,6 +301,18 @@ class Lab:
             disk = LoopDisk(image, node.directory, _DISK_BYTES)
             self._stack.callback(disk.remove)
             self.disks[node.name] = disk
+
+    def _steer_clocks(self, node: Node, off_s: int) -> None:
+        """Give the node clocks of its own; only wrong ones must not be missing."""
+        try:
+            clocks = SteeredClocks(self.directory, node.name)
+        except CannotRun:
+            if off_s:
+                raise
+            return
+        clocks.set_wall(off_s)
+        node.wrapper = clocks.command()
+        self.clocks[node.name] = clocks
 
     def _make_network(self) -> Network:
         if self.plan.namespaces:

@@ -3,8 +3,9 @@
 `Namespaces` gives every host a network namespace with one link to a bridge in a
 namespace of its own. A cut is a rule of the receiving host that drops what comes from
 the sender, in silence, also on connections that exist; so each direction can be cut
-alone, and no packet filter has to be installed. `Loopback` needs no privilege, gives
-every host an address of 127.0.0.0/8 and can cut nothing.
+alone, and a packet filter has to be installed only to lose packets by chance.
+`Loopback` needs no privilege, gives every host an address of 127.0.0.0/8 and can cut
+nothing.
 """
 
 import contextlib
@@ -63,6 +64,9 @@ class Network(Protocol):
 
     def heal(self, sender: str, receiver: str) -> None:
         """End that cut."""
+
+    def lose(self, host: str, percent: int) -> None:
+        """Lose so many of the packets from and to ``host``, each by chance; 0: none."""
 
     def set_link(self, host: str, *, up: bool) -> None:
         """Pull or plug the cable of ``host``."""
@@ -126,6 +130,22 @@ class Namespaces:
     def heal(self, sender: str, receiver: str) -> None:
         """Remove the rule of `cut`."""
         self._rule("del", sender, receiver)
+
+    def lose(self, host: str, percent: int) -> None:
+        """Let the bridge drop packets of its port, in both directions."""
+        if shutil.which("nft") is None:
+            raise CannotRun("the program nft (nftables) is missing")
+        table, port = f"bridge lose-{host}", _port(host)
+        chance = f"numgen random mod 100 < {percent} drop"
+        lines = [f"table {table} {{}}", f"delete table {table}"]
+        if percent:
+            lines += [
+                f"table {table} {{ chain forward {{",
+                "type filter hook forward priority 0;",
+                *(f'{way} "{port}" {chance}' for way in ("iifname", "oifname")),
+                "}; }",
+            ]
+        _nft(self._bridge, "\n".join(lines) + "\n")
 
     def set_link(self, host: str, *, up: bool) -> None:
         """Set the bridge's end of the cable up or down: the host loses carrier."""
@@ -219,6 +239,10 @@ class Loopback:
         """Refuse: nothing was cut."""
         raise LabError(f"{sender} to {receiver}: nothing was cut")
 
+    def lose(self, host: str, percent: int) -> None:
+        """Refuse: loopback loses nothing."""
+        raise CannotRun(f"{host}: losing {percent}% needs network namespaces")
+
     def set_link(self, host: str, *, up: bool) -> None:
         """Refuse: loopback has one link for all."""
         raise CannotRun(f"{host} up={up}: a link needs network namespaces")
@@ -288,6 +312,20 @@ def _ip(*arguments: str) -> str:
     except subprocess.CalledProcessError as error:
         raise LabError(f"ip {' '.join(arguments)}: {error.stderr.strip()}") from error
     return done.stdout
+
+
+def _nft(namespace: str, rules: str) -> None:
+    """Have the packet filter of a namespace take these rules, all or none."""
+    done = subprocess.run(
+        ["ip", "netns", "exec", namespace, "nft", "-f", "-"],
+        input=rules,
+        capture_output=True,
+        text=True,
+        timeout=_COMMAND_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise CannotRun(f"no packet filter in {namespace}: {done.stderr.strip()}")
 
 
 def _link(namespace: str, name: str) -> dict[str, Any]:

@@ -56,6 +56,8 @@ class Node:
         self._password = password
         self._environment = environment
         self._daemon: subprocess.Popen[bytes] | None = None
+        self.wrapper: Sequence[str] = ()
+        """Stands before every command that is run on the node."""
 
     def start(self) -> None:
         """Start the daemon; its standard error is appended to `log`."""
@@ -72,7 +74,7 @@ class Node:
         """Start a program on the node; what it says is appended to `log`."""
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [*self.network.command(self.name), *command],
+                [*self.network.command(self.name), *self.wrapper, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -23,7 +23,8 @@ class Plan:
 
     ``version`` is a major version of PostgreSQL, "newest" or "oldest". ``own_disk``
     names nodes whose files lie on a file system of their own, which can be frozen or
-    filled. ``clock_off_s`` names nodes whose wall clock is wrong, by how many seconds.
+    filled. ``clock_off_s`` names nodes whose clocks can be set, and by how many seconds
+    their wall clock is wrong at first.
     ``bootstrap`` names the nodes whose file says so, default the first;
     ``environment`` is given to every daemon; ``vip`` is the section of that name, the
     same on every node, empty for none; ``proxy_bind`` where proxies listen.

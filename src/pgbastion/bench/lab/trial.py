@@ -15,6 +15,7 @@ from pgbastion.bench.lab.checker import (
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun
 from pgbastion.bench.lab.faults import Fault, Outcome, Victim
+from pgbastion.bench.lab.load import Load, idle_sessions
 from pgbastion.bench.lab.processes import Process
 from pgbastion.bench.lab.workload import SamplerReport, Writers
 from pgbastion.clock import boottime_ns
@@ -22,6 +23,7 @@ from pgbastion.clock import boottime_ns
 # Load before the fault and after the last event, so that neither end hides a gap.
 _LEAD_IN_S: Final = 1.0
 _LEAD_OUT_S: Final = 1.0
+_USUAL: Final = Load()
 _SERVER_STARTED_AGAIN: Final = frozenset({Outcome.NEW_SERVER, Outcome.RESTARTED})
 
 
@@ -71,7 +73,7 @@ class Trial:
         )
 
 
-def run_trial(lab: Lab, fault: Fault) -> Trial:
+def run_trial(lab: Lab, fault: Fault, load: Load = _USUAL) -> Trial:
     """Hit the cluster with ``fault`` under load, wait until it is whole, and check.
 
     Raises:
@@ -86,8 +88,9 @@ def run_trial(lab: Lab, fault: Fault) -> Trial:
     epoch = lab.epoch()
     before = lab.node(primary).postmaster()
     sampler = lab.sampler()
-    writers = lab.writers(via=[name for name in lab.nodes if name != victim])
-    with sampler, writers:
+    via = [name for name in lab.nodes if name != victim]
+    writers = lab.writers(via, count=load.writers)
+    with sampler, idle_sessions(lab, load.idle_sessions, via), writers:
         writers.wait_for_write(boottime_ns(), waits.FIRST_ACKNOWLEDGED_S)
         time.sleep(_LEAD_IN_S)
         fault_ns = boottime_ns()
@@ -146,6 +149,8 @@ def _wait_whole(lab: Lab, fault: Fault, victim: str) -> float:
     """Wait until the cluster is complete again; return how long that took, seconds."""
     began = time.monotonic()
     if fault.outcome is Outcome.ANY_PRIMARY:
+        # A lease that was not renewed meanwhile may still end after the fault.
+        time.sleep(waits.LEASE_S[lab.plan.profile])
         lab.wait_steady(waits.REJOINED_S + waits.STEADY_S)
         return time.monotonic() - began
     hit_standby = fault.victim is Victim.STANDBY
