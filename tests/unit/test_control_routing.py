@@ -149,3 +149,19 @@ def test_a_node_that_is_taken_out_gets_no_readers() -> None:
     routing = decide_routing(routing_view(reports=reports))
     assert routing.replicas == ()
     assert routing.draining == (member(2),)
+
+
+def test_a_server_that_was_started_again_is_waited_for() -> None:
+    """Rule 29: it may show commits that nobody else has."""
+    again = received(primary_report(server_ms=800))
+    unknown = received(primary_report(server_ms=0))
+
+    took = routing_view(accepting_server_ms=700, reports=again)
+    stayed = routing_view(accepting_server_ms=800, reports=again)
+    silent = routing_view(accepting_server_ms=700, reports=unknown)
+
+    assert decide_routing(took).primary is None
+    assert decide_routing(took).changing
+    assert "was started again" in decide_routing(took).primary_reason
+    assert decide_routing(stayed).primary == member(1)
+    assert decide_routing(silent).primary == member(1)

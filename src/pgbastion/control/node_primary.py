@@ -127,6 +127,24 @@ def open_epoch(view: NodeView) -> Decision | None:
     return Decision(Reason.OPENING, (Propose(command=command),), detail=_say(desired))
 
 
+def has_caught_up(view: NodeView) -> bool:
+    """Tell whether what the server had when it was started can no longer vanish.
+
+    A commit that waits for a standby is seen by nobody. When its server dies, recovery
+    ends the wait: the commit shows, and a failover may still go without it. So nobody
+    is let in before as many of the set have flushed it as each commit needs.
+    """
+    opened, begun_at = view.state.opened, view.postgres.promoted_at
+    if opened is None or begun_at is None:
+        return False
+    flushed = {
+        row.name
+        for row in view.postgres.replication
+        if row.streaming and row.flush_lsn >= begun_at
+    }
+    return len(flushed.intersection(opened.sync.names)) >= opened.sync.num_sync
+
+
 def _eligible(view: NodeView) -> frozenset[str]:
     """Return the standby names that may be in the synchronous set."""
     return frozenset(

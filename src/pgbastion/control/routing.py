@@ -25,6 +25,8 @@ class RoutingView:
     """Whether the primary serves readers while no standby can."""
     accepting_epoch: Epoch
     """The newest epoch whose primary was ever seen to accept clients."""
+    accepting_server_ms: int = 0
+    """The server that accepted them then, by its start."""
     split: str = ""
     """Who claims the primary role without having it, in words; or nobody."""
 
@@ -90,7 +92,17 @@ def _primary(view: RoutingView) -> tuple[Member | None, str]:
     # The server's synchronous setting is in force only once the primary says so.
     if view.accepting_epoch != held.epoch:
         return None, f"{held.node} is not ready for clients yet"
+    if _runs_anew(view, held.node):
+        # It shows commits that nobody else may have (docs/explanation/lease.md).
+        return None, f"{held.node} was started again and is not ready for clients yet"
     return view.state.member(held.member_id), ""
+
+
+def _runs_anew(view: RoutingView, holder: NodeId) -> bool:
+    """Tell whether the holder runs another server than the one that took clients."""
+    received = view.reports.get(holder)
+    server_ms = received.report.server_ms if received is not None else 0
+    return server_ms not in (0, view.accepting_server_ms)
 
 
 def accepts(report: NodeReport, state: ClusterState) -> bool:

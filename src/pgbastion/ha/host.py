@@ -88,6 +88,7 @@ class Host:
         self._survey: _Survey | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.accepting_epoch = Epoch(0)
+        self.accepting_server_ms = 0
 
     # The log
 
@@ -246,10 +247,14 @@ class Host:
         """Keep a node's newest report."""
         old = self._reports.get(report.node)
         self._reports[report.node] = Received(report=report, at_ms=boottime_ms())
-        if report.accepting and report.epoch > self.accepting_epoch:
-            self.accepting_epoch = report.epoch
+        if report.accepting and report.epoch >= self.accepting_epoch:
+            self.note_accepting(report.epoch, report.server_ms)
         if old is None or _differs(old.report, report):
             self._on_change()
+
+    def note_accepting(self, epoch: Epoch, server_ms: int) -> None:
+        """Note that this server, by its start, takes the clients of ``epoch``."""
+        self.accepting_epoch, self.accepting_server_ms = epoch, server_ms
 
     @property
     def reports(self) -> Mapping[NodeId, Received]:

@@ -11,6 +11,7 @@ from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.node import decide_node
 from pgbastion.control.orders import is_ordered
 from pgbastion.control.routing import Routing, RoutingView, accepts, decide_routing
+from pgbastion.ha.admitting import Admission
 from pgbastion.ha.executor import Executor
 from pgbastion.ha.host import Host
 from pgbastion.ha.observer import Observer
@@ -116,6 +117,7 @@ class Loop:
         self._halted = False
         self._passed_ms: int | None = None
         self._parking = ""
+        self._admission = Admission()
         self.outages = OutageMeter()
         self.split = SplitBrain()
         self.unwatched: Callable[[], tuple[NodeId, ...]] = tuple
@@ -392,7 +394,8 @@ class Loop:
             replay_lsn=server.replay_lsn if server and postgres.running else None,
             epoch=data.promoted_epoch if primary else data.epoch,
             promoted=promoted,
-            accepting=promoted and self._accepts(view),
+            accepting=promoted and self._admission.accepts(view),
+            server_ms=postgres.started_ms if postgres.running else 0,
             history=observer.history if primary else (),
             checkpointed=postgres.timeline if postgres.checkpointed else None,
             timeline=data.timeline,
@@ -414,21 +417,14 @@ class Loop:
             settings=server.settings if server and postgres.running else None,
         )
 
-    def _accepts(self, view: NodeView) -> bool:
-        """Whether clients may come: the set that was declared is in the server."""
-        opened, held = view.state.opened, view.state.assignment
-        if opened is None or held is None or opened.epoch != held.epoch:
-            return False
-        own = held.member_id == view.member_id and held.live
-        return own and view.postgres.server_sync is not None
-
     # Where clients are sent
 
     def _route(self) -> None:
         state = self._host.state
         reports = self._host.reports
-        if any(accepts(received.report, state) for received in reports.values()):
-            self._host.accepting_epoch = max(self._host.accepting_epoch, state.epoch)
+        for received in reports.values():
+            if accepts(received.report, state):
+                self._host.note_accepting(state.epoch, received.report.server_ms)
         routing = decide_routing(
             RoutingView(
                 now_ms=boottime_ms(),
@@ -439,6 +435,7 @@ class Loop:
                 reading=self._reading,
                 fallback=self._pace.replica_fallback,
                 accepting_epoch=self._host.accepting_epoch,
+                accepting_server_ms=self._host.accepting_server_ms,
                 split=self.split.look(state, reports, self._pace.probe_ms),
             )
         )

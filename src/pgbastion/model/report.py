@@ -119,7 +119,11 @@ class NodeReport:
     promoted: bool = False
     """Whether it runs as the primary of ``epoch``."""
     accepting: bool = False
-    """Whether clients may come: opened, and the synchronous set is in force."""
+    """Whether clients may come: opened, the synchronous set is in force, and what the
+    server had when it was started is confirmed."""
+    server_ms: int = 0
+    """When its server was started, on the node's own clock: tells one server from the
+    next. 0: none runs, or nobody knows."""
     history: tuple[tuple[Timeline, Lsn], ...] = ()
     """A primary's newest ancestors: each timeline and where it was left."""
     checkpointed: Timeline | None = None
