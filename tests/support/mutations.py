@@ -235,6 +235,18 @@ MUTATIONS: Final = (
         ),
     ),
     Mutation(
+        name="a program that failed to switch the holder off vouches for it",
+        script="fencing_fails",
+        promise="S4",
+        edits=(
+            Edit(
+                file="control/fencing.py",
+                old="call.confirmed and not is_free",
+                new="call.ended_ms and not is_free",
+            ),
+        ),
+    ),
+    Mutation(
         name="the holder surveyed without a latch",
         script="rebooted_holder",
         promise="S4",

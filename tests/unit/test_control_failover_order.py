@@ -88,7 +88,7 @@ def chosen(view: ClusterView) -> NodeId | None:
     return next((c.node for c in commands(view) if isinstance(c, Assign)), None)
 
 
-VOUCHED = assignment(vouched=True, revoked=True)
+VOUCHED = assignment(vouched=True, vouched_term=5, revoked=True)
 
 
 # The word of an operator
@@ -107,7 +107,7 @@ def test_force_vouches_that_a_silent_holder_is_off() -> None:
     assert decision.actions == (
         # Nobody answers it while that is on its way to the log.
         CloseLease(epoch=Epoch(3)),
-        Propose(command=Vouched(epoch=Epoch(3), who="an operator", at=AT)),
+        Propose(command=Vouched(epoch=Epoch(3), who="an operator", at=AT, term=5)),
     )
 
 

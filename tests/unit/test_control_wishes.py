@@ -339,7 +339,7 @@ def test_a_fenced_node_gets_no_role_however_far_it_is() -> None:
 
 def test_force_does_not_give_a_fenced_node_the_role() -> None:
     state = cluster_state(
-        assignment=assignment(revoked=True, vouched=True),
+        assignment=assignment(revoked=True, vouched=True, vouched_term=5),
         orders=(order(2, order=OrderKind.FAILOVER, force=True),),
         fences=(fence(2),),
     )

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pgbastion.model.claims import Claim, ClaimKind
 from pgbastion.model.ids import MemberId, NodeId
-from pgbastion.model.snapshot import NodeSnapshot, RaftSnapshot
+from pgbastion.model.snapshot import FenceCounts, NodeSnapshot, RaftSnapshot
 from pgbastion.observe.metrics import FailoverCounts, Metrics
 from pgbastion.testing.views import cluster_state, member, received, report
 from support.snapshots import change, primary_snapshot, standby_snapshot
@@ -108,12 +108,15 @@ def test_exactly_one_role_is_one() -> None:
             2_000,
         ),
         ("pgbastion_failovers_total", {"cause": "lease_ran_out"}, 2),
+        ("pgbastion_fence_calls_total", {"outcome": "confirmed"}, 1),
+        ("pgbastion_fence_calls_total", {"outcome": "failed"}, 3),
     ],
 )
 def test_a_value_is_that_of_the_snapshot_in_base_units(
     sample: str, labels: dict[str, str], expected: float
 ) -> None:
-    snapshot = primary_snapshot(loop_lag_ms=12.5)
+    fences = FenceCounts(confirmed=1, failed=3)
+    snapshot = primary_snapshot(loop_lag_ms=12.5, fences=fences)
 
     assert value(snapshot, sample, **labels) == pytest.approx(expected)
 

@@ -51,7 +51,7 @@ DAY_S: Final = 86_400
 def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
     """Look at everything on this machine that ``config`` names."""
     uid = os.geteuid()
-    vip = config.vip
+    vip, fence = config.vip, config.failover.fence_command
     section = config.postgresql
     secret = environment.get(SECRET_VARIABLE)
     return Facts(
@@ -71,7 +71,16 @@ def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
         interfaces=tuple(name for _, name in socket.if_nameindex()) if vip else (),
         missing_capabilities=_missing_capabilities() if vip else (),
         hook_runs=vip is None or vip.hook is None or os.access(vip.hook, os.X_OK),
+        fence_runs=fence is None or (fence.is_file() and os.access(fence, os.X_OK)),
+        fence_mode=_mode_of(fence),
     )
+
+
+def _mode_of(path: Path | None) -> int:
+    try:
+        return stat.S_IMODE(path.stat().st_mode) if path is not None else 0
+    except OSError:
+        return 0
 
 
 def _missing_capabilities() -> tuple[str, ...]:

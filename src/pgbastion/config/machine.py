@@ -142,3 +142,7 @@ class Facts:
     """What this process would need to set and announce an address."""
     hook_runs: bool = True
     """The program of ``vip.hook`` can be run."""
+    fence_runs: bool = True
+    """The program of ``failover.fence_command`` can be run."""
+    fence_mode: int = 0o700
+    """Its mode; 0 where it cannot be told."""

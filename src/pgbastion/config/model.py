@@ -166,6 +166,18 @@ class FailoverSection(Section):
     stop_timeout: PositiveMs = Field(
         60_000, description="How long a planned stop of PostgreSQL may take."
     )
+    fence_command: AbsolutePath | None = Field(
+        None,
+        examples=["/etc/pgbastion/fence"],
+        description="A program that switches a node off (STONITH), run as PROGRAM off "
+        "NODE HOST by the node that leads, when the primary has been silent for so "
+        "long that it has begun to stop by itself. Only exit code 0 says that it is "
+        "off: then nobody waits for the rest of its lease.",
+    )
+    fence_timeout: PositiveMs = Field(
+        10_000,
+        description="How long fence_command may run; then it is ended and has failed.",
+    )
 
 
 class ReplicationSection(Section):

@@ -17,6 +17,8 @@ APPLIED: Final = frozenset(
         "failover.stop_timeout",
         "failover.max_lag_threshold",
         "failover.primary_restart_timeout",
+        "failover.fence_command",
+        "failover.fence_timeout",
         "postgresql.parameters",
         "postgresql.hba",
         "postgresql.password_file",

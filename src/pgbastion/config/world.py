@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from pgbastion.config.address_checks import check_address_world
+from pgbastion.config.fence_checks import check_fencing
 from pgbastion.config.machine import (
     NEWEST_MAJOR,
     OLDEST_MAJOR,
@@ -34,6 +35,7 @@ def check_world(config: Config, facts: Facts) -> list[Problem]:
     problems += check_tls(config, facts.tls)
     problems += check_api_tls(config, facts.api_tls)
     problems += check_address_world(config, facts)
+    problems += check_fencing(config, facts)
     section, found = config.postgresql, facts.postgresql
     if section is not None and found is not None:
         problems += _users(section, facts, found)

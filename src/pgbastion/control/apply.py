@@ -408,11 +408,15 @@ def _vouched(state: ClusterState, command: Vouched) -> ClusterState | Outcome:
     held = _held(state, command.epoch, None)
     if isinstance(held, Outcome):
         return held
-    if held.vouched:
+    if held.vouched and command.term <= held.vouched_term:
         return Outcome.NO_CHANGE
+    if held.vouched:
+        # The same word, taken once more by a later leader: nothing else has changed.
+        again = replace(held, vouched_term=command.term)
+        return replace(state, assignment=again)
     # Revoked with it: a holder that lives after all is answered no more, so that the
     # word cannot shorten the wait of another day.
-    vouched = replace(held, vouched=True, revoked=True)
+    vouched = replace(held, vouched=True, vouched_term=command.term, revoked=True)
     changed = replace(state, revision=_raised(state), assignment=vouched)
     return _note(changed, held, "vouched", cause=command.who, at=command.at)
 

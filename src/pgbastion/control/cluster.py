@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from pgbastion.control.candidates import preferred
+from pgbastion.control.fencing import fence, fence_ms, is_fencing, is_free, vouch
 from pgbastion.control.lease import older_grants_end_ms, own_grants_end_ms
 from pgbastion.control.membership import and_membership, or_membership
 from pgbastion.control.orders import barred_from_role, failover_order, is_ordered
@@ -39,7 +40,7 @@ from pgbastion.model.cluster import (
     OrderOutcome,
     Policy,
 )
-from pgbastion.model.commands import Assign, Revoke, SettleOrder, Vouched
+from pgbastion.model.commands import Assign, Revoke, SettleOrder
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState
@@ -188,12 +189,13 @@ def _decide_on_holder(view: ClusterView, policy: Policy, held: Assignment) -> De
     half_ms = last_ms + policy.lease_ms // 2
     if last_ms and view.now_ms < half_ms:
         return or_membership(view, Decision(Reason.PRIMARY_HAS_LEASE, (), half_ms))
-    vouching = _vouch(view, held)
-    if vouching is not None:
-        return vouching
     # A fresh assignment has not renewed yet. Patience only, no safety rests on it.
     patience_ms = view.assigned_seen_ms + policy.lease_ms
-    waiting = _wait(view, held, max(lease_ends_ms(view, policy), patience_ms))
+    until_ms = max(lease_ends_ms(view, policy), patience_ms)
+    vouching = vouch(view, held) or fence(view, held, until_ms)
+    if vouching is not None:
+        return vouching
+    waiting = _wait(view, held, until_ms)
     if waiting is not None:
         return waiting
     if not surveys(view.state) and not heeds_lease(view.state):
@@ -202,24 +204,6 @@ def _decide_on_holder(view: ClusterView, policy: Policy, held: Assignment) -> De
     return Decision(
         Reason.LEASE_RAN_OUT,
         (CloseLease(epoch=held.epoch), Propose(command=revoke)),
-        detail=held.node,
-    )
-
-
-def _vouch(view: ClusterView, held: Assignment) -> Decision | None:
-    """Take an operator's word that a silent holder is off, instead of waiting."""
-    order = failover_order(view.state)
-    if order is None or not order.force or held.vouched or held.released:
-        return None
-    policy = view.state.policy
-    heard_ms = max(view.assigned_seen_ms, view.raft.elected_ms)
-    if policy is None or view.now_ms < heard_ms + policy.lease_ms // 2:
-        # A leader or holder that is new may not have heard of the other yet.
-        return None
-    command = Vouched(epoch=held.epoch, who=order.cause, at=view.at)
-    return Decision(
-        Reason.VOUCHED_FOR,
-        (CloseLease(epoch=held.epoch), Propose(command=command)),
         detail=held.node,
     )
 
@@ -233,7 +217,12 @@ def _wait(view: ClusterView, held: Assignment, until_ms: int) -> Decision | None
     if view.now_ms >= until_ms:
         return None
     if view.raft.last_answer_ms or _ages_known(view):
-        return Decision(Reason.LEASE_MAY_RUN, (), until_ms, detail=held.node)
+        reason = Reason.LEASE_MAY_RUN
+        if is_fencing(view, held):
+            reason = Reason.FENCING_HOLDER
+        early_ms = fence_ms(view, until_ms)
+        wake_ms = early_ms if view.now_ms < early_ms < until_ms else until_ms
+        return Decision(reason, (), wake_ms, detail=held.node)
     again_ms = view.ages_asked_ms + AGES_AGAIN_MS
     if view.ages_asked_ms and view.now_ms < again_ms:
         return Decision(Reason.AGES_UNKNOWN, (), min(again_ms, until_ms))
@@ -260,15 +249,16 @@ def _ages_known(view: ClusterView) -> bool:
 
 def _decide_succession(view: ClusterView, policy: Policy, held: Assignment) -> Decision:
     """Find the next holder of the primary role, now that nobody may renew."""
-    vouching = _vouch(view, held)
+    until_ms = lease_ends_ms(view, policy)
+    vouching = vouch(view, held) or fence(view, held, until_ms)
     if vouching is not None:
         return vouching
-    if not (held.released or held.vouched):
-        waiting = _wait(view, held, lease_ends_ms(view, policy))
+    if not is_free(view, held):
+        waiting = _wait(view, held, until_ms)
         if waiting is not None:
             return waiting
     if not surveys(view.state):
-        if not (held.released or held.vouched or heeds_lease(view.state)):
+        if not (is_free(view, held) or heeds_lease(view.state)):
             return Decision(Reason.PAUSE_MAY_LAST_THERE, detail=held.node)
         return _choose_without_survey(view, held)
     if not held.revoked:
@@ -331,7 +321,7 @@ def _choose_by_survey(view: ClusterView, held: Assignment) -> Decision:
             return _assign(view, held, forced, answers)
         reason = Reason.SURVEYING if waiting else Reason.COMMITS_MAY_BE_MISSING
         return Decision(reason, asking, wake_ms, detail=_told(answers))
-    stopped = held.released or held.vouched or heeds_lease(view.state)
+    stopped = is_free(view, held) or heeds_lease(view.state)
     if not stopped and not cannot_acknowledge(view.state, answers):
         reason = Reason.PAUSE_MAY_LAST_THERE
         return Decision(reason, asking, wake_ms, detail=_told(answers))
@@ -472,7 +462,7 @@ def _assign(
         data_id=best.data_id,
         timeline=_next_timeline(view, answers),
         surveyed=best.wal_end,
-        cause=Reason.HOLDER_RELEASED if held.released else Reason.LEASE_RAN_OUT,
+        cause=_cause(view, held),
         at=view.at,
     )
     return Decision(
@@ -480,3 +470,9 @@ def _assign(
         (CloseLease(epoch=held.epoch), Propose(command=command)),
         detail=f"{best.node}: {best.wal_end}",
     )
+
+
+def _cause(view: ClusterView, held: Assignment) -> Reason:
+    if held.released:
+        return Reason.HOLDER_RELEASED
+    return Reason.VOUCHED_FOR if is_free(view, held) else Reason.LEASE_RAN_OUT

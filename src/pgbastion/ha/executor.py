@@ -155,8 +155,9 @@ class Executor:
             case act.CloseLease(epoch=epoch):
                 return self._close_lease(epoch)
             case (
-                act.AskAges() | act.Survey() | act.ChangeMember() | act.MoveLeadership()
-            ):
+                act.AskAges() | act.Survey() | act.ChangeMember()
+                | act.MoveLeadership() | act.CallFence()
+            ):  # fmt: skip
                 return await self._lead(action)
             case (
                 act.HoldLease() | act.LatchRelease() | act.Arm() | act.EndEpoch()
@@ -210,9 +211,17 @@ class Executor:
         return False
 
     async def _lead(
-        self, action: act.AskAges | act.Survey | act.ChangeMember | act.MoveLeadership
+        self,
+        action: act.AskAges
+        | act.Survey
+        | act.ChangeMember
+        | act.MoveLeadership
+        | act.CallFence,
     ) -> bool:
         match action:
+            case act.CallFence():
+                if self._host.fencer is not None:
+                    self._host.fencer.call(action)
             case act.AskAges():
                 await self._host.ask_ages(timeout_s=PROPOSE_TIMEOUT_S)
             case act.Survey(epoch=epoch, nodes=nodes):

@@ -15,7 +15,7 @@ from typing import Final
 from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Applied, Outcome, apply
 from pgbastion.errors import ConsensusError
-from pgbastion.ha.ports import Cutter, RaftEngine
+from pgbastion.ha.ports import Cutter, Fencer, RaftEngine
 from pgbastion.ha.talk import Kind, decode_answer, decode_cut, encode_answer, encode_cut
 from pgbastion.model.cluster import ClusterState, decode_state, encode_state
 from pgbastion.model.commands import Command, encode_command
@@ -89,6 +89,8 @@ class Host:
         self._tasks: set[asyncio.Task[None]] = set()
         self.accepting_epoch = Epoch(0)
         self.accepting_server_ms = 0
+        self.fencer: Fencer | None = None
+        """What switches nodes off; None: nothing does."""
 
     # The log
 
@@ -358,13 +360,16 @@ class Host:
                 asked_ms=survey.asked_ms,
                 answers=tuple(survey.answers.values()),
             ),
+            fencing=self.fencer.view() if self.fencer is not None else None,
             at=at,
             lag_max_bytes=lag_max_bytes,
             report_ms=report_ms,
         )
 
     async def stop(self) -> None:
-        """End questions that are under way."""
+        """End questions that are under way, and what they have begun."""
+        if self.fencer is not None:
+            await self.fencer.close()
         for task in tuple(self._tasks):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pgbastion.model.actions import CallFence
 from pgbastion.model.addresses import AddressReport, Holding
 from pgbastion.model.cluster import Member, SyncSet
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.report import ReplicationRow, Vitals
 from pgbastion.model.settings import NodeSettings
+from pgbastion.model.snapshot import FenceCounts
 from pgbastion.model.trouble import Trouble
-from pgbastion.model.views import AgeAnswer, RejoinView, SurveyAnswer
+from pgbastion.model.views import AgeAnswer, FencingView, RejoinView, SurveyAnswer
 from pgbastion.model.wal import Lsn, WalEnd
 
 
@@ -287,6 +289,23 @@ class Addresses(Protocol):
 
     def report(self) -> AddressReport | None:
         """Return what the other nodes are told; None: none are configured."""
+
+
+class Fencer(Protocol):
+    """The program that switches nodes off."""
+
+    @property
+    def counts(self) -> FenceCounts:
+        """How often it was run since this daemon's start, by what came of it."""
+
+    def call(self, order: CallFence) -> None:
+        """Run it for a node, without waiting; not while another run goes on."""
+
+    def view(self) -> FencingView | None:
+        """Return what came of it; None: no program is configured."""
+
+    async def close(self) -> None:
+        """End a run that goes on."""
 
 
 class HandOver(Protocol):

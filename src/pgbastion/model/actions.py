@@ -37,6 +37,16 @@ class Survey:
     nodes: tuple[NodeId, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFence:
+    """Have the configured program switch the holder of this epoch off."""
+
+    epoch: Epoch
+    node: NodeId
+    host: str
+    term: int
+
+
 class MemberChange(StrEnum):
     """A step of a Raft membership change."""
 
@@ -238,7 +248,8 @@ class PrepareHandOver:
 
 
 Action = (
-    Propose | CloseLease | AskAges | Survey | ChangeMember | MoveLeadership | HoldLease
+    Propose | CloseLease | AskAges | Survey | CallFence | ChangeMember
+    | MoveLeadership | HoldLease
     | LatchRelease | Arm | EndEpoch | StopPostgres | StartStandby | StartPrimary
     | Promote | Follow | InitDb | TakeOver | NotePrimary | Examine | Copy | Rewind
     | RecoverCrash | ApplySyncSet | KeepSlots | ReadySlots | Checkpoint

@@ -119,6 +119,8 @@ class Assignment:
     released: bool = False
     vouched: bool = False
     """Somebody outside vouches that its holder is off."""
+    vouched_term: int = 0
+    """The term whose leader took that word last; no other one may rest on it."""
     ended_at: WalEnd | None = None
     """Where the server of a released epoch ended in order, its last record included."""
 

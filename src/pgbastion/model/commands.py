@@ -210,6 +210,9 @@ class Vouched:
     epoch: Epoch
     who: str
     at: str
+    term: int = 0
+    """In which its leader proposed it, after it had stopped answering renewals: for a
+    leader of another term the word says nothing about the leases granted since."""
     kind: Literal["vouched"] = "vouched"
 
 

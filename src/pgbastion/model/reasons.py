@@ -17,6 +17,7 @@ class Reason(StrEnum):
     PRIMARY_HAS_LEASE = "primary_has_lease"
     LEASE_MAY_RUN = "lease_may_run"
     AGES_UNKNOWN = "ages_unknown"
+    FENCING_HOLDER = "fencing_holder"
     LEASE_RAN_OUT = "lease_ran_out"
     HOLDER_RELEASED = "holder_released"
     SURVEYING = "surveying"
@@ -131,7 +132,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.WORK_DONE: "what an operator ordered for this node is done",
     Reason.FENCED_WAITS: "fenced, but no standby can take the role over yet",
     Reason.FENCED_BY_OPERATOR: "an operator fenced this node by force",
-    Reason.VOUCHED_FOR: "an operator vouches that the silent holder is off",
+    Reason.VOUCHED_FOR: "somebody outside vouches that the silent holder is off",
     Reason.FORCED: "an operator takes a loss of commits into account",
     Reason.TARGET_NOT_AS_FAR: "nobody is known to have all that the primary wrote",
     Reason.FIRST_PRIMARY_NOT_READY: "the first node's data directory is being made",
@@ -139,6 +140,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.PRIMARY_HAS_LEASE: "the primary renews its lease",
     Reason.LEASE_MAY_RUN: "the holder is silent and its lease may still run",
     Reason.AGES_UNKNOWN: "too few voters have said when they last confirmed a leader",
+    Reason.FENCING_HOLDER: "the program that fences is to switch the silent holder off",
     Reason.LEASE_RAN_OUT: "the holder was silent for a whole lease",
     Reason.HOLDER_RELEASED: "the holder stopped and gave its epoch back",
     Reason.SURVEYING: "the standbys cut themselves off and say what they have",

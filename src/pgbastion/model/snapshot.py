@@ -238,6 +238,14 @@ class Gaps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FenceCounts:
+    """Runs of the program that switches nodes off, by what came of them."""
+
+    confirmed: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSnapshot:
     """Everything that a node answers questions from."""
 
@@ -278,6 +286,7 @@ class NodeSnapshot:
     """The virtual addresses that are configured here, and how each stands."""
     address_counts: AddressCounts | None = None
     """None: this node never has a virtual address."""
+    fences: FenceCounts = field(default_factory=FenceCounts)
     loop_lag_ms: float = 0.0
     """How late the event loop was at its last measurement."""
 

@@ -93,6 +93,31 @@ class RaftView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FenceCall:
+    """One run of the program that switches nodes off."""
+
+    epoch: Epoch
+    """Whose holder it was called for."""
+    term: int
+    """In which this node led and called it."""
+    started_ms: int
+    ended_ms: int = 0
+    """0: it runs."""
+    confirmed: bool = False
+    """It said that the node is off: exit code 0 within its time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FencingView:
+    """The program that switches nodes off, where one is configured."""
+
+    lead_ms: int
+    """So long before its lease ends a living holder begins to stop by itself."""
+    call: FenceCall | None = None
+    """The newest one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
     """What the Raft leader decides on."""
 
@@ -107,6 +132,7 @@ class ClusterView:
     released_seen_ms: int = 0
     """When this node first saw that the current epoch was released."""
     survey: SurveyView | None = None
+    fencing: FencingView | None = None
     at: str = ""
     """Wall-clock time for the history."""
     lag_max_bytes: int = 1 << 20

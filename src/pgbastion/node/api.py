@@ -25,6 +25,7 @@ from pgbastion.model.snapshot import (
     ApiCertificateSnapshot,
     CertificateSnapshot,
     DecisionSnapshot,
+    FenceCounts,
     GossipSnapshot,
     LeaseSnapshot,
     NodeSnapshot,
@@ -106,7 +107,7 @@ class Snapshots:
         state = self._host.state
         status = self._engine.status()
         fresh_ms = self._loop.view_fresh_until_ns // NS_PER_MS
-        routing = self.routing
+        routing, fencer = self.routing, self._host.fencer
         return NodeSnapshot(
             now_ms=now_ms,
             node=self._own.name,
@@ -143,6 +144,7 @@ class Snapshots:
             addresses=self._addresses.statuses(),
             address_counts=self._addresses.counts(),
             records=self._loop.recorder.records,
+            fences=fencer.counts if fencer is not None else FenceCounts(),
             loop_lag_ms=self.lag.ms,
         )
 

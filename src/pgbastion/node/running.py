@@ -37,6 +37,7 @@ from pgbastion.node.addresses import build_addresses
 from pgbastion.node.agreeing import Agreeing
 from pgbastion.node.answering import Answering
 from pgbastion.node.certificates import Certificates
+from pgbastion.node.fencing import FenceProgram
 from pgbastion.node.front import Front
 from pgbastion.node.gossip import GossipWatch
 from pgbastion.node.members import MemberOrders
@@ -148,6 +149,7 @@ class Node:
             on_routing=self._route,
             addresses=self.addresses,
         )
+        self.host.fencer = FenceProgram(lambda: self.config, on_change=self.wake)
         self._build_front()
 
     def _build_front(self) -> None:

@@ -220,6 +220,14 @@ class MetricsOf(Collector):
                 and s.state.mode is not ReplicationMode.ASYNC
             ),
         )
+        fences = CounterMetricFamily(
+            "pgbastion_fence_calls",
+            "Runs of failover.fence_command by this daemon, by what came of them.",
+            labels=["outcome"],
+        )
+        fences.add_metric(["confirmed"], s.fences.confirmed)
+        fences.add_metric(["failed"], s.fences.failed)
+        yield fences
         failovers = CounterMetricFamily(
             "pgbastion_failovers",
             "Changes of the primary that this daemon knows of, by cause.",

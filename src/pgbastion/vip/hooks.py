@@ -6,20 +6,16 @@ is done already, is ended when it takes too long, and is replaced by a newer cal
 """
 
 import asyncio
-import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from pgbastion.model.addresses import VirtualAddress
 from pgbastion.observe.logging import get_logger
+from pgbastion.programs import run_program
 
 ATTEMPTS: Final = 3
 PAUSE_S: Final = 1.0
-_OUTPUT_BYTES: Final = 500
-# What a program needs to find others, and nothing that may be a secret.
-_PASSED_ON: Final = ("PATH", "LANG", "TZ", "HOME")
 
 log = get_logger("vip-hook")
 
@@ -38,8 +34,7 @@ class Hook:
     ) -> None:
         self._program = program
         self._timeout_s = timeout_s
-        own = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        self._environment = {**own, **environment}
+        self._environment = dict(environment)
         self._running: dict[VirtualAddress, asyncio.Task[bool]] = {}
         self.failures_total = 0
 
@@ -89,31 +84,9 @@ class Hook:
         self, verb: str, address: VirtualAddress, epoch: int
     ) -> str | None:
         """Run it once; return what went wrong."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                str(self._program),
-                verb,
-                str(address),
-                address.interface,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env={**self._environment, "PGBASTION_EPOCH": str(epoch)},
-                start_new_session=True,
-            )
-        except OSError as exc:
-            return f"{self._program} cannot be started: {exc.strerror}"
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                said, _ = await process.communicate()
-        except TimeoutError:
-            return f"it did not end within {self._timeout_s:g} s"
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, 9)
-                await process.wait()
-        if process.returncode == 0:
-            return None
-        text = said[:_OUTPUT_BYTES].decode(errors="replace").strip()
-        return f"exit code {process.returncode}: {text}"
+        return await run_program(
+            self._program,
+            (verb, str(address), address.interface),
+            environment={**self._environment, "PGBASTION_EPOCH": str(epoch)},
+            limit_s=self._timeout_s,
+        )

@@ -27,7 +27,8 @@ class Plan:
     their wall clock is wrong at first.
     ``bootstrap`` names the nodes whose file says so, default the first;
     ``environment`` is given to every daemon; ``vip`` is the section of that name, the
-    same on every node, empty for none; ``proxy_bind`` where proxies listen.
+    same on every node, empty for none; ``proxy_bind`` where proxies listen;
+    ``sections`` are further keys by section, the same on every node.
     """
 
     postgres_nodes: int = 3
@@ -44,6 +45,7 @@ class Plan:
     environment: Mapping[str, str] = field(default_factory=dict)
     vip: Mapping[str, Any] = field(default_factory=dict)
     proxy_bind: str = ""
+    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -129,6 +131,8 @@ def render(
         document["api"]["bind_address"] = address
         document["proxy"] = {"bind_address": address}
         document["metrics"] = {"bind_address": address}
+    for section, keys in plan.sections.items():
+        document[section] = {**document.get(section, {}), **keys}
     text = StringIO()
     YAML().dump(document, text)
     return text.getvalue()

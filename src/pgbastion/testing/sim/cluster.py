@@ -34,6 +34,8 @@ class Shape:
     joining: int = 0
     """How many of the machines join after the others have formed the group."""
     late_promotions: float = 0.0
+    fence_works: float | None = None
+    """Share of the calls of a power switch that work; None: there is none."""
     write_ms: int = 400
     """Each sampler and each proxied client writes this often."""
 
@@ -51,7 +53,11 @@ class Cluster:
             world, self.machines, shape.mode, lease_ms=self.timings.lease_ms
         )
         self.final_phase = False
-        setting = Setting(timings=self.timings, late_promotions=shape.late_promotions)
+        setting = Setting(
+            timings=self.timings,
+            late_promotions=shape.late_promotions,
+            fence_works=shape.fence_works,
+        )
         random = world.stream("machines")
         total = shape.servers + shape.witnesses
         founders = [(1, "127.0.0.1:8300")]

@@ -26,6 +26,7 @@ from pgbastion.model.ids import (
 from pgbastion.model.views import START_MAX_MS, Limits, SurveyAnswer
 from pgbastion.testing.sim.database import SimDatabase
 from pgbastion.testing.sim.engine import SimEngine
+from pgbastion.testing.sim.fencing import SimFencer
 from pgbastion.testing.sim.guard import GuardPort
 from pgbastion.testing.sim.loop import SimLoop
 from pgbastion.testing.sim.world import NS_PER_MS, ms
@@ -116,6 +117,8 @@ class Daemon:
             on_change=self._wake,
             cut_timeout_ms=2 * timings.probe_ms + timings.deadline_ms,
         )
+        if machine.setting.fence_works is not None:
+            self.host.fencer = SimFencer(machine, self.loop, self._wake)
         self.executor = Executor(
             host=self.host,
             engine=self.engine,

@@ -43,6 +43,8 @@ class Setting:
     timings: Timings
     late_promotions: float = 0.0
     """Share of promotions that take seconds."""
+    fence_works: float | None = None
+    """Share of the calls of the power switch that work; None: there is none."""
 
 
 class Machine:
@@ -85,6 +87,8 @@ class Machine:
         self.server: Server | None = None
         self.daemon: Daemon | None = None
         self.powered = True
+        self.off_ns = -NS_PER_S
+        """True time at which it last lost its power."""
         self.stalled = False
         self.woke_ns = -NS_PER_S
         """True time at which the machine last went on after a stall."""
@@ -275,6 +279,7 @@ class Machine:
             return
         self.kill_daemon()
         self.powered = False
+        self.off_ns = self.world.now_ns
         if self.guard is not None:
             self.guard.alive = False
             self.guard = None

@@ -20,6 +20,7 @@ from pgbastion.model.views import ClusterView, NodeView
 from pgbastion.observe.logging import FIELDS
 from pgbastion.testing.sim.cluster import Cluster, Shape
 from pgbastion.testing.sim.faults import plan_faults
+from pgbastion.testing.sim.fencing import WORKS
 from pgbastion.testing.sim.loop import current_process, node_time
 from pgbastion.testing.sim.world import Tally, Violation, World, ms
 
@@ -55,6 +56,7 @@ def shape_of(seed: int) -> Shape:
         strict=strict,
         joining=random.choice((0, 0, 0, 1)),
         late_promotions=random.choice((0.0, 0.0, 0.15)),
+        fence_works=random.choice((None, None, WORKS)),
         write_ms={Profile.FAST: 300, Profile.NORMAL: 500, Profile.WIDE: 1_500}[profile],
     )
 

@@ -427,6 +427,29 @@ def strict_waits(stage: Stage) -> None:
     stage.mend()
 
 
+def fencing_fails(stage: Stage) -> None:
+    """The holder is cut off, and the program that switches nodes off fails."""
+    n1 = stage.n[1]
+    stage.renewed()
+    stage.isolate(n1)
+    stage.until(lambda: stage.epoch == 2, limit_ms=20_000)
+    assert n1.off_ns < 0
+    stage.mend()
+
+
+def fencing_works(stage: Stage) -> None:
+    """The holder is cut off and switched off: its lease is not waited out."""
+    n1 = stage.n[1]
+    stage.renewed()
+    cut_ns = stage.world.now_ns
+    stage.isolate(n1)
+    stage.until(lambda: stage.epoch == 2, limit_ms=20_000)
+    took_ns = stage.world.now_ns - cut_ns
+    assert n1.off_ns > cut_ns
+    assert took_ns < ms(stage.cluster.timings.lease_ms)
+    stage.mend()
+
+
 SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
     "restarted_voter": (restarted_voter, WITNESSED),
     "slow_question": (slow_question, WITNESSED),
@@ -453,6 +476,8 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
     "release_in_flight": (release_in_flight, THREE),
     "dies_between_promotion_and_opening": (dies_between_promotion_and_opening, THREE),
     "late_promotion": (late_promotion, THREE),
+    "fencing_fails": (fencing_fails, replace(THREE, fence_works=0.0)),
+    "fencing_works": (fencing_works, replace(THREE, fence_works=1.0)),
     "strict_waits": (strict_waits, replace(THREE, strict=True)),
 }
 
