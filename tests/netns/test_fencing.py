@@ -11,7 +11,8 @@ import pytest
 from pgbastion.bench.lab.checker import describe
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun
-from pgbastion.bench.lab.faults import Fault, cut_from_nodes
+from pgbastion.bench.lab.faults import Fault
+from pgbastion.bench.lab.injections import cut_from_nodes
 from pgbastion.bench.lab.settings import Plan
 from pgbastion.bench.lab.trial import run_trial
 from support.lab_faults import KEPT_LOGS

@@ -12,6 +12,7 @@ from pgbastion.model.actions import Propose
 from pgbastion.model.commands import Assign
 from pgbastion.model.ids import MemberId
 from pgbastion.testing.sim.cluster import Cluster, Shape
+from pgbastion.testing.sim.fence_scripts import fencing_fails, fencing_works
 from pgbastion.testing.sim.loop import node_time
 from pgbastion.testing.sim.machine import Machine
 from pgbastion.testing.sim.runs import counting, end, logging_to
@@ -424,29 +425,6 @@ def strict_waits(stage: Stage) -> None:
     stage.n[2].power_on()
     stage.n[2].stop_daemon()
     stage.wait(10_000)
-    stage.mend()
-
-
-def fencing_fails(stage: Stage) -> None:
-    """The holder is cut off, and the program that switches nodes off fails."""
-    n1 = stage.n[1]
-    stage.renewed()
-    stage.isolate(n1)
-    stage.until(lambda: stage.epoch == 2, limit_ms=20_000)
-    assert n1.off_ns < 0
-    stage.mend()
-
-
-def fencing_works(stage: Stage) -> None:
-    """The holder is cut off and switched off: its lease is not waited out."""
-    n1 = stage.n[1]
-    stage.renewed()
-    cut_ns = stage.world.now_ns
-    stage.isolate(n1)
-    stage.until(lambda: stage.epoch == 2, limit_ms=20_000)
-    took_ns = stage.world.now_ns - cut_ns
-    assert n1.off_ns > cut_ns
-    assert took_ns < ms(stage.cluster.timings.lease_ms)
     stage.mend()
 
 
