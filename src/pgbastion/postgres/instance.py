@@ -304,7 +304,9 @@ class Instance:
                 evidence_ns=evidence_ns,
                 trouble=trouble,
             )
-        self._timeline = facts.timeline or self._timeline or facts.checkpoint_timeline
+        # What it is of this server stays so while other work forgets the last one.
+        timeline = facts.timeline or self._timeline or facts.checkpoint_timeline
+        self._timeline = timeline
         rows: tuple[ReplicationRow, ...] = ()
         if facts.in_recovery:
             lsn = max(facts.receive_lsn or Lsn(0), facts.replay_lsn or Lsn(0))
@@ -321,7 +323,7 @@ class Instance:
             trouble=trouble,
             replay_paused=facts.replay_paused,
             in_recovery=facts.in_recovery,
-            wal_end=WalEnd(timeline=self._timeline, lsn=lsn),
+            wal_end=WalEnd(timeline=timeline, lsn=lsn),
             replay_lsn=facts.replay_lsn if facts.in_recovery else facts.flush_lsn,
             streaming=facts.receiver is not None and facts.receiver.is_streaming,
             checkpoint_timeline=facts.checkpoint_timeline,

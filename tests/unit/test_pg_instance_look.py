@@ -1,0 +1,80 @@
+"""What a look at the server says while other work on the same server goes on."""
+
+import asyncio
+from pathlib import Path
+
+from pgbastion.model.ids import NodeId, Timeline
+from pgbastion.model.wal import Lsn, WalEnd
+from pgbastion.postgres.config_files import Secrets
+from pgbastion.postgres.disk import DiskAnswer
+from pgbastion.postgres.instance import Bounds, Instance
+from pgbastion.postgres.layout import Account, PgIdentity, PgPaths, PgRoles
+from pgbastion.postgres.probe import ProbeResult, ServerFacts
+from pgbastion.postgres.standing import NOTHING, Stand
+
+NOWHERE = Path("/nonexistent")
+
+
+def an_instance() -> Instance:
+    return Instance(
+        paths=PgPaths(
+            bin_dir=NOWHERE,
+            data_dir=NOWHERE,
+            run_dir=NOWHERE,
+            socket_dir=NOWHERE,
+            state_dir=NOWHERE,
+            account=Account(name="root", uid=0, gid=0),
+        ),
+        identity=PgIdentity(
+            node=NodeId("n1"), listen=("127.0.0.1",), port=5442, roles=PgRoles()
+        ),
+        secrets=Secrets(dict.fromkeys(PgRoles().all, "secret")),
+        parameters={},
+        hba=(),
+        bounds=Bounds(look_s=1.0, cut_s=1.0),
+    )
+
+
+async def a_probe(*, deadline_s: float) -> ProbeResult:
+    """Answer as a standby that receives nothing: only its checkpoint says where."""
+    del deadline_s
+    return ProbeResult(
+        sent_ns=1,
+        answered_ns=2,
+        evidence_ns=1,
+        reason="",
+        facts=ServerFacts(
+            in_recovery=True,
+            timeline=None,
+            checkpoint_timeline=Timeline(3),
+            flush_lsn=None,
+            receive_lsn=None,
+            replay_lsn=Lsn(100),
+            replay_paused=False,
+            receiver=None,
+            sync_names="",
+            started_us=1,
+            postmaster_pid=1,
+        ),
+        disk=DiskAnswer(sent_ns=1, answered_ns=2),
+    )
+
+
+def test_the_end_of_wal_has_its_timeline_whatever_is_forgotten_meanwhile() -> None:
+    """A take-over, or a start, may forget the last server in the middle of a look."""
+    instance = an_instance()
+
+    async def forget_meanwhile() -> Stand:
+        await instance._forget()
+        return NOTHING
+
+    async def nothing() -> None:
+        pass
+
+    instance._probe.look = a_probe  # type: ignore[method-assign]
+    instance._warm = nothing  # type: ignore[method-assign]
+    instance._standing.ask = forget_meanwhile  # type: ignore[method-assign]
+
+    facts = asyncio.run(instance.look())
+
+    assert facts.wal_end == WalEnd(timeline=Timeline(3), lsn=Lsn(100))
