@@ -17,12 +17,16 @@ from pgbastion.bench.lab.checker import compare, longest_gap
 from pgbastion.bench.lab.settings import API_PORT, PRIMARY_PORT
 from pgbastion.bench.lab.workload import USER, Writers
 from pgbastion.clock import boottime_ns
+from pgbastion.control.orders import LAG_MAX_BYTES
 from pgbastion.demo.stage import READY_S, Picture, Stage
 
 ORDER_S = 60
 BACK_S = 60
 # The bound is loose: what is measured here is that nothing waits for a time-out.
 GAP_MS_MAX = 4_000
+REPORTED_S = 15
+WRITE = "SELECT pg_logical_emit_message(false, 'lab', %s)"
+MESSAGE = "x" * (1 << 20)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -178,6 +182,35 @@ def test_a_switchover_to_a_node_that_cannot_take_it_is_refused(stage: Stage) -> 
     assert to_itself["error"]["code"] == "unfit"
     assert to_nobody["error"]["code"] == "unfit"
     assert wait_whole(stage).epoch == before.epoch
+
+
+def test_a_switchover_with_a_replay_lagged_standby_is_refused(stage: Stage) -> None:
+    """It has received everything, and would keep clients waiting for its replay."""
+    before = wait_whole(stage)
+    old = stage.nodes[str(before.primary)]
+    to = min(set(stage.nodes) - {old.name})
+    with stage.nodes[to].connect() as reader, old.connect() as writer:
+        # Replay of the primary's lock waits for this reader.
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM lab_samples")
+        writer.execute("TRUNCATE lab_samples")
+        for _ in range(LAG_MAX_BYTES // len(MESSAGE) + 4):
+            writer.execute(
+                "SELECT pg_logical_emit_message(false, 'lab', %s)", [MESSAGE]
+            )
+
+        def refused() -> bool:
+            dry = {"to": to, "dry_run": True}
+            said = post(stage, old.name, "/cluster/switchover", dry)
+            return "replays" in said.get("error", {}).get("message", "")
+
+        waits.wait_for("its replay to lag", refused, REPORTED_S)
+        said = post(stage, old.name, "/cluster/switchover", {"to": to})
+
+        assert said["error"]["code"] == "unfit", said
+        assert "replays" in said["error"]["message"]
+    after = wait_whole(stage)
+    assert (after.primary, after.epoch) == (old.name, before.epoch)
 
 
 def test_a_primary_that_is_told_to_stop_hands_its_role_on(stage: Stage) -> None:

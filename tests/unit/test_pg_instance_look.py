@@ -35,9 +35,9 @@ def an_instance() -> Instance:
     )
 
 
-async def a_probe(*, deadline_s: float) -> ProbeResult:
+async def a_probe(*, deadline_s: float, fresh: bool = False) -> ProbeResult:
     """Answer as a standby that receives nothing: only its checkpoint says where."""
-    del deadline_s
+    del deadline_s, fresh
     return ProbeResult(
         sent_ns=1,
         answered_ns=2,
