@@ -12,6 +12,8 @@ from pgbastion.bench.lab.settings import Plan
 from support.lab_faults import KEPT_LOGS
 
 MINUTES = 5
+NAMES = ("n1", "n2", "n3")
+STEERED = Plan(own_disk=frozenset(NAMES), clock_off_s=dict.fromkeys(NAMES, 0))
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1_500)]
 
@@ -21,7 +23,7 @@ def test_random_faults_lose_double_and_reorder_nothing() -> None:
     again = f"python -m pgbastion.bench chaos --seed {seed} --minutes {MINUTES}"
     sys.stdout.write(f"repeat: {again}\n")
     try:
-        with Lab(Plan(own_disk=frozenset({"n1", "n2", "n3"})), KEPT_LOGS) as lab:
+        with Lab(STEERED, KEPT_LOGS) as lab:
             lab.start()
             finding = run_chaos(lab, seed=seed, seconds=MINUTES * 60)
             sys.stdout.write(f"{finding}\n")

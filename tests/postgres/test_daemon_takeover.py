@@ -62,9 +62,28 @@ def command(name: str, node: Node) -> str:
         capture_output=True,
         text=True,
         timeout=PRIMARY_S,
-        check=True,
+        check=False,
     )
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def reported(node: Node) -> dict[str, object]:
+    """Return what the node's API says of the node as a member; empty: nothing."""
+    answer = node.get("/cluster") or {"members": []}
+    return next((m for m in answer["members"] if m["name"] == node.name), {})
+
+
+def waits_for_a_restart(node: Node) -> bool:
+    said = reported(node)
+    return bool(said.get("taken_over")) and "wal_log_hints" in str(
+        said.get("pending_restart_settings")
+    )
+
+
+def is_guarded(node: Node) -> bool:
+    said = reported(node)
+    return bool(said) and not said.get("taken_over")
 
 
 def refusal(node: Node) -> str:
@@ -109,6 +128,7 @@ def test_a_running_primary_goes_on_as_the_first(lab: Lab, stranger: Stranger) ->
     with node.connect(PRIMARY_PORT) as connection:
         connection.execute("CREATE TABLE ours AS SELECT 2 AS two")
     assert "wal_log_hints" in node.log.read_text()
+    wait_for("its own word on it", lambda: waits_for_a_restart(node), PRIMARY_S)
     said = command("status", node)
     assert "wait for a restart: " in said
     assert "wal_log_hints" in said
@@ -120,6 +140,7 @@ def test_a_running_primary_goes_on_as_the_first(lab: Lab, stranger: Stranger) ->
     wait_for("a new postmaster", lambda: node.postmaster() not in (before, None), 20)
     wait_for("a primary again", lambda: node.query("SELECT 1"), PRIMARY_S)
     wait_for("its proxy", lambda: serves(node), PRIMARY_S)
+    wait_for("the guard's child", lambda: is_guarded(node), PRIMARY_S)
     assert value(node, "SELECT two FROM ours") == 2
     assert "found running" not in command("check", node) + command("status", node)
     assert node.stop() == 0

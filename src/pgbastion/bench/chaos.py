@@ -30,6 +30,18 @@ MOST_S: Final = 12.0
 """How long a fault lasts at most."""
 # These use up what the clients themselves need, or last a minute.
 LEFT_OUT: Final = frozenset({"connections"})
+# These hit other nodes as well: nothing else is done beside them.
+ALONE: Final = frozenset(
+    {
+        "majority",
+        "node-and-frozen",
+        "node-and-postmaster",
+        "replay-paused",
+        *(name for name in FAULTS if name.startswith("cold-start")),
+    }
+)
+COLD_STARTS: Final = frozenset(n for n in FAULTS if n.startswith("cold-start-"))
+"""One order of coming back is drawn for all of them, or they would be most faults."""
 TWO_AT_ONCE: Final = 0.25
 
 
@@ -93,14 +105,10 @@ def run_chaos(lab: Lab, *, seed: int, seconds: float) -> Finding:
 
 def _hit(lab: Lab, random: Random) -> list[str]:
     """Inject one fault, now and then a second one beside it; return what happened."""
-    names = sorted(set(FAULTS) - LEFT_OUT)
-    count = 2 if random.random() < TWO_AT_ONCE else 1
-    victims = random.sample([node.name for node in lab.servers()], count)
     happened = []
     with ExitStack() as stack:
         lasts_s = 0.0
-        for victim in victims:
-            name = random.choice(names)
+        for name, victim in _draw(lab, random):
             lasts_s = max(lasts_s, FAULTS[name].lasts_s(lab.plan.profile) + 1)
             try:
                 stack.enter_context(FAULTS[name].inject(lab, victim))
@@ -114,6 +122,19 @@ def _hit(lab: Lab, random: Random) -> list[str]:
         if node.daemon() is None:
             node.start()
     return happened
+
+
+def _draw(lab: Lab, random: Random) -> list[tuple[str, str]]:
+    """Return one fault and its victim, or two that go together."""
+    names = sorted(set(FAULTS) - LEFT_OUT - COLD_STARTS)
+    count = 2 if random.random() < TWO_AT_ONCE else 1
+    victims = random.sample([node.name for node in lab.servers()], count)
+    drawn = [random.choice(names) for _ in victims]
+    if ALONE & set(drawn):
+        del drawn[1:]
+    if drawn[0] == "cold-start":
+        drawn[0] = random.choice(sorted({"cold-start"} | COLD_STARTS))
+    return list(zip(drawn, victims, strict=False))
 
 
 def _wait_for_progress(appenders: Appenders) -> None:
@@ -156,6 +177,7 @@ def main(arguments: Sequence[str]) -> None:
         profile=options.profile,
         postgres_nodes=options.nodes,
         own_disk=frozenset(names),
+        clock_off_s=dict.fromkeys(names, 0),
     )
     print(f"seed {options.seed}", flush=True)
     try:
