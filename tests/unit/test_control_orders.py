@@ -298,6 +298,16 @@ def test_a_node_that_cannot_take_the_role_is_refused_with_the_reason(
     assert said in why(state, *reports)
 
 
+def test_a_new_segment_that_the_target_has_not_heard_of_is_no_lag() -> None:
+    """Two ends of one probe apart: the target is judged by the earlier one."""
+    ahead = end(LAG_MAX_BYTES + 101)
+    primary = primary_report(wal_end=ahead, earlier_end=Lsn(100))
+    behind = primary_report(wal_end=ahead, earlier_end=ahead.lsn)
+
+    assert why(cluster_state(), primary, standby()) == ""
+    assert "receives" in why(cluster_state(), behind, standby())
+
+
 def test_an_old_report_says_nothing() -> None:
     found = why(
         cluster_state(), primary_report(), standby(), fresh_since_ms=NOW_MS - 50

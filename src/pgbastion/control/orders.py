@@ -33,9 +33,8 @@ from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.views import NodeView, Received
 
-LAG_MAX_BYTES: Final = 32 << 20
-"""A target may lag by this much, by reports that are as old as a probe: two WAL
-segments, since the switch to a new one moves the primary's end by one at once."""
+LAG_MAX_BYTES: Final = 16 << 20
+"""A target may lag by this much behind where the primary's WAL ended a probe ago."""
 OPENING_MS: Final = 100
 """How long sessions that are being opened when new ones are held may take."""
 HOLD_PATIENCE_MS: Final = 400
@@ -100,8 +99,12 @@ def _hindered(primary: Received | None, report: NodeReport) -> str | None:
         return f"how far {report.node} lags is unknown"
     if report.wal_end.timeline != end.timeline:
         return f"{report.node} is on timeline {report.wal_end.timeline}"
+    # What the target says of itself is as old as a probe. The primary's end moves by
+    # a whole segment at once where it switches to a new one, so it is as old here.
+    earlier = primary.report.earlier_end if primary is not None else None
+    due = end.lsn if earlier is None else earlier
     for what, lsn in (("receives", report.wal_end.lsn), ("replays", report.replay_lsn)):
-        behind = end.lsn - lsn
+        behind = due - lsn
         if behind > LAG_MAX_BYTES:
             return f"{report.node} {what} {behind} bytes behind the primary"
     return None

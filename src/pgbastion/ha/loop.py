@@ -391,6 +391,7 @@ class Loop:
             data_id=data.data_id,
             system_identifier=data.system_identifier,
             wal_end=postgres.wal_end,
+            earlier_end=postgres.earlier_end,
             replay_lsn=server.replay_lsn if server and postgres.running else None,
             epoch=data.promoted_epoch if primary else data.epoch,
             promoted=promoted,
@@ -488,6 +489,7 @@ def _essence(report: NodeReport) -> NodeReport:
     return replace(
         report,
         wal_end=None,
+        earlier_end=None,
         replay_lsn=None,
         replication=(),
         progress=None,

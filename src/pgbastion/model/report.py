@@ -113,6 +113,8 @@ class NodeReport:
     system_identifier: str | None = None
     postgres_version: int | None = None
     wal_end: WalEnd | None = None
+    earlier_end: Lsn | None = None
+    """Where a primary's WAL ended a probe before: who keeps up has that by now."""
     replay_lsn: Lsn | None = None
     epoch: Epoch = Epoch(0)
     """The newest epoch in which this data directory was promoted or followed."""
