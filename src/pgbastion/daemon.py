@@ -150,7 +150,7 @@ async def _run_until(
         await end_sessions(node)
     await node.halt()
     if not leaves_postgres:
-        await node.stop_postgres()
+        await node.retiring.stop_postgres()
     await node.members.hand_leadership_on()
     work.cancel()
     with contextlib.suppress(asyncio.CancelledError):

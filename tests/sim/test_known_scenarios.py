@@ -6,7 +6,8 @@ The judge looks after every event: no promise may be broken, whatever comes of i
 import pytest
 
 from pgbastion.testing.sim.machine import Machine
-from pgbastion.testing.sim.scripts import FIVE_VOTERS, THREE, Stage
+from pgbastion.testing.sim.scripts import FIVE_VOTERS, THREE
+from pgbastion.testing.sim.stage import Stage
 from pgbastion.testing.sim.world import ms
 from support.telling import settle, staged
 

@@ -10,7 +10,8 @@ import pytest
 from pgbastion.model.cluster import ClusterState, Order, OrderKind, OrderOutcome
 from pgbastion.model.commands import Command, GiveOrder, SetFence
 from pgbastion.model.ids import NodeId
-from pgbastion.testing.sim.scripts import THREE, Stage
+from pgbastion.testing.sim.scripts import THREE
+from pgbastion.testing.sim.stage import Stage
 from support.telling import propose, settle, staged
 
 LIMIT_MS = 30_000

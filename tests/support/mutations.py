@@ -169,6 +169,22 @@ MUTATIONS: Final = (
         ),
     ),
     Mutation(
+        name="no catching up before the promotion",
+        script="furthest_is_barred",
+        promise="S2",
+        edits=(
+            Edit(
+                file="control/survey.py",
+                old="        end = furthest_end(state, among)\n",
+                new=(
+                    "        end = furthest_end(state, among) and max(\n"
+                    "            a.wal_end for a in usable if a.wal_end\n"
+                    "        )\n"
+                ),
+            ),
+        ),
+    ),
+    Mutation(
         name="opened skipped",
         script="successors_die_in_turn",
         promise="S2",

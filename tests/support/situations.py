@@ -8,8 +8,9 @@ from pgbastion.model.commands import GiveOrder, Pause, SetFence
 from pgbastion.model.ids import NodeId
 from pgbastion.testing.sim.cluster import Shape
 from pgbastion.testing.sim.machine import Machine
-from pgbastion.testing.sim.scripts import FIVE_VOTERS, THREE, WITNESSED, Stage
+from pgbastion.testing.sim.scripts import FIVE_VOTERS, THREE, WITNESSED
 from pgbastion.testing.sim.server import Directory
+from pgbastion.testing.sim.stage import Stage
 from support.telling import propose, settle
 
 LIMIT_MS = 30_000

@@ -16,7 +16,7 @@ from pgbastion.testing.sim.cluster import Cluster, Shape
 from pgbastion.testing.sim.loop import node_time
 from pgbastion.testing.sim.machine import Machine
 from pgbastion.testing.sim.runs import counting, logging_to
-from pgbastion.testing.sim.scripts import Stage
+from pgbastion.testing.sim.stage import Stage
 from pgbastion.testing.sim.world import World
 
 STEP_MS = 1

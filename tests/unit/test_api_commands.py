@@ -69,7 +69,8 @@ class FakeLoop:
         self.draining = False
         self.woken = 0
 
-    def wake(self) -> None:
+    def set_draining(self, draining: bool) -> None:
+        self.draining = draining
         self.woken += 1
 
 

@@ -301,6 +301,22 @@ def test_nodes_that_must_not_become_primaries_leave_nobody() -> None:
     assert told.blocking == (told.foreseen[0].sentence,)
 
 
+def test_who_lags_behind_one_that_may_not_is_foreseen_to_catch_up() -> None:
+    members = (
+        member(1, joined=True),
+        member(2, joined=True, nofailover=True),
+        member(3, joined=True),
+    )
+    told = explain(
+        snapshot(
+            report(2, replay_lsn=end(900).lsn, wal_end=end(900)),
+            state=cluster_state(members=members),
+        )
+    )
+
+    assert told.foreseen[0].primary == "n3"
+
+
 def test_strict_commits_wait_when_the_last_standby_dies() -> None:
     state = joined(strict=True)
     alone = snapshot(report(3, streaming=False), state=state)

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from pgbastion.control.apply import Outcome
-from pgbastion.control.cluster import SURVEY_AGAIN_MS, decide_cluster
+from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.loss import absent, possible_loss, primary_lives
+from pgbastion.control.succession import SURVEY_AGAIN_MS
 from pgbastion.model.actions import CloseLease, Propose
 from pgbastion.model.cluster import (
     ClusterState,

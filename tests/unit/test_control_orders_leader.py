@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from pgbastion.control.cluster import HANDOVER_PATIENCE_MS, decide_cluster
+from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.routing import RoutingView, decide_routing
+from pgbastion.control.succession import HANDOVER_PATIENCE_MS
 from pgbastion.model.actions import (
     Propose,
 )

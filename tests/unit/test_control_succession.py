@@ -4,19 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from pgbastion.control.cluster import (
-    SURVEY_AGAIN_MS,
-    SURVEY_PATIENCE_MS,
-    decide_cluster,
-)
+from pgbastion.control.cluster import decide_cluster
+from pgbastion.control.succession import SURVEY_AGAIN_MS, SURVEY_PATIENCE_MS
 from pgbastion.model.actions import (
+    CatchUp,
     ChangeMember,
     CloseLease,
     Decision,
     Survey,
 )
-from pgbastion.model.cluster import NOBODY
-from pgbastion.model.ids import Epoch, Timeline
+from pgbastion.model.cluster import NOBODY, Fence
+from pgbastion.model.ids import Epoch, NodeId, Timeline
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import PostgresState
 from pgbastion.model.views import ClusterView, SurveyAnswer, SurveyView
@@ -362,3 +360,105 @@ def test_a_node_joins_also_while_nobody_can_be_promoted() -> None:
     asks, adds = decision.actions
     assert isinstance(asks, Survey)
     assert isinstance(adds, ChangeMember)
+
+
+# The furthest may not be promoted
+
+
+def barred(number: int, **changes: object) -> ClusterView:
+    """Return a survey in which only ``number`` has what was acknowledged last."""
+    members = tuple(member(n, nofailover=n == number) for n in (1, 2, 3))
+    behind = 5 - number
+    view = surveyed(
+        answer(number, 9),
+        answer(behind, 5),
+        state=replace(BOTH, members=members, opened=opened(1, 3, any_of(1, 2, 3))),
+        reports=received(report(number), report(behind)),
+    )
+    return replace(view, **changes)  # type: ignore[arg-type]
+
+
+def surveying(view: ClusterView, **changes: object) -> ClusterView:
+    assert view.survey is not None
+    return replace(view, survey=replace(view.survey, **changes))  # type: ignore[arg-type]
+
+
+CATCH_UP = CatchUp(epoch=Epoch(3), node=node_name(3), source=node_name(2), upto=end(9))
+
+
+def test_who_may_be_promoted_streams_first_from_the_furthest_that_may_not() -> None:
+    decision = decide_cluster(barred(2))
+
+    assert decision.reason is Reason.CATCHING_UP
+    assert decision.actions == (CATCH_UP,)
+
+
+def test_who_streams_already_is_not_asked_again() -> None:
+    decision = decide_cluster(surveying(barred(2), catching_up=node_name(3)))
+
+    assert decision.reason is Reason.CATCHING_UP
+    assert decision.actions == ()
+    assert decision.wake_at_ms == NOW_MS + SURVEY_AGAIN_MS
+
+
+def test_who_has_caught_up_is_assigned() -> None:
+    view = surveying(barred(2), answers=(answer(2, 9), answer(3, 9)))
+
+    command = assigned(decide_cluster(view))
+
+    assert (command.node, command.surveyed) == ("n3", end(9))
+
+
+@pytest.mark.parametrize("state", [PostgresState.STOPPED, PostgresState.STARTING])
+def test_nobody_streams_from_a_server_that_does_not_run(state: PostgresState) -> None:
+    reports = received(report(2, state=state), report(3))
+
+    assert reason(barred(2, reports=reports)) is Reason.NO_CANDIDATE
+
+
+def test_nobody_streams_from_a_node_that_is_silent() -> None:
+    reports = received(report(2), at_ms=NOW_MS - 10_000)
+
+    assert reason(barred(2, reports=reports)) is Reason.NO_CANDIDATE
+
+
+def test_a_fence_bars_like_a_tag() -> None:
+    fence = Fence(node=node_name(2), force=False, drain_ms=0, cause="", at="")
+    view = barred(2)
+    state = replace(
+        view.state, members=tuple(member(n) for n in (1, 2, 3)), fences=(fence,)
+    )
+
+    assert decide_cluster(replace(view, state=state)).actions == (CATCH_UP,)
+
+
+def test_where_nobody_may_be_promoted_nobody_streams() -> None:
+    view = barred(2)
+    members = tuple(member(n, nofailover=True) for n in (1, 2, 3))
+
+    decision = decide_cluster(replace(view, state=replace(view.state, members=members)))
+
+    assert decision.reason is Reason.NO_CANDIDATE
+
+
+def test_of_two_that_lag_the_nearer_streams_and_the_other_if_that_leads_nowhere() -> (
+    None
+):
+    """Who is on another history comes no closer; then it is somebody else's turn."""
+    view = barred(2)
+    state = replace(
+        view.state,
+        members=tuple(member(n, nofailover=n == 2) for n in (1, 2, 3, 4)),
+        opened=opened(1, 3, any_of(1, 2, 3, 4)),
+    )
+    answers = (answer(2, 9), answer(3, 5), answer(4, 4))
+    view = surveying(replace(view, state=state), answers=answers)
+
+    def chosen(stuck: dict[NodeId, int]) -> NodeId:
+        (action,) = decide_cluster(surveying(view, stuck=stuck)).actions
+        assert isinstance(action, CatchUp)
+        return action.node
+
+    assert chosen({}) == "n3"
+    assert chosen({node_name(3): 1}) == "n4"
+    assert chosen({node_name(3): 1, node_name(4): 1}) == "n3"

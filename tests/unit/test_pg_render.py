@@ -68,6 +68,16 @@ def test_a_standby_names_itself_by_node_and_data() -> None:
     assert settings["primary_slot_name"] == "pgbastion_n1"
 
 
+def test_who_reads_from_a_standby_has_no_slot_there_and_no_members_name() -> None:
+    passing = render.Volatile(upstream=UPSTREAM, passing=True)
+    settings = render.volatile_settings(
+        passing, IDENTITY, DataId("ab" * 16), "/run/pgpass"
+    )
+    assert settings["primary_slot_name"] == ""
+    assert "n1_abababab" not in settings["primary_conninfo"]
+    assert "10.0.0.2" in settings["primary_conninfo"]
+
+
 def test_a_standbys_commits_would_wait_for_nobody_who_exists() -> None:
     settings = render.volatile_settings(
         render.Volatile(upstream=UPSTREAM), IDENTITY, DataId("ab" * 16), "/run/pgpass"

@@ -25,6 +25,7 @@ CODERS: Final[dict[str, Coder]] = {
     "command": (commands.decode_command, commands.encode_command),
     "report": (report.decode_report, report.encode_report),
     "state": (cluster.decode_state, cluster.encode_state),
+    "talk.catch_up": (talk.decode_catch_up, talk.encode_catch_up),
     "talk.cut": (talk.decode_cut, talk.encode_cut),
     "talk.survey": (talk.decode_answer, talk.encode_answer),
     "talk.guest": (talk.decode_guest, talk.encode_guest),

@@ -13,7 +13,7 @@ from pgbastion.control.apply import Outcome, apply
 from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.loss import living_answers
 from pgbastion.control.sync_standbys import desired_set, wanted_count
-from pgbastion.model.actions import Decision, Propose, Survey
+from pgbastion.model.actions import CatchUp, Decision, Propose, Survey
 from pgbastion.model.cluster import ClusterState
 from pgbastion.model.commands import encode_command
 from pgbastion.model.explanation import Foreseen, Prospect
@@ -244,4 +244,15 @@ class _Imagined:
                     asked_ms=self._now_ms,
                 )
                 changed = True
+            elif isinstance(action, CatchUp) and self._survey is not None:
+                self._survey = _caught_up(self._survey, action)
+                changed = True
         return changed
+
+
+def _caught_up(survey: SurveyView, action: CatchUp) -> SurveyView:
+    answers = tuple(
+        replace(a, wal_end=action.upto) if a.node == action.node else a
+        for a in survey.answers
+    )
+    return replace(survey, answers=answers)

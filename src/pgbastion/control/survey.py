@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pgbastion.model.cluster import ClusterState, ReplicationMode
 from pgbastion.model.ids import NodeId, standby_name
 from pgbastion.model.views import SurveyAnswer
+from pgbastion.model.wal import WalEnd
 
 
 def surveys(state: ClusterState) -> bool:
@@ -85,13 +86,19 @@ def complete(
     usable = [a for a in told if a.node in able]
     # Who may not be promoted can still tell how far those have to be who may.
     for among in (usable, told):
-        placed = [a for a in among if _has_known_timeline(state, a)]
-        if hold_every_commit(state, placed):
-            end = max(a.wal_end for a in placed if a.wal_end is not None)
-            furthest = tuple(a for a in placed if a in usable and a.wal_end == end)
-            if furthest:
-                return furthest
+        end = furthest_end(state, among)
+        as_far = tuple(a for a in usable if a.wal_end == end)
+        if end is not None and as_far:
+            return as_far
     return tuple(a for a in usable if hold_every_commit(state, (a,)))
+
+
+def furthest_end(state: ClusterState, answers: Sequence[SurveyAnswer]) -> WalEnd | None:
+    """Return how far the furthest is, where these answers hold every commit."""
+    placed = [a for a in counted(answers) if _has_known_timeline(state, a)]
+    if not hold_every_commit(state, placed):
+        return None
+    return max(a.wal_end for a in placed if a.wal_end is not None)
 
 
 def _has_known_timeline(state: ClusterState, answer: SurveyAnswer) -> bool:

@@ -1,7 +1,11 @@
 """Answers a survey: cuts this node off from an epoch, then says what it has."""
 
+import asyncio
+
 from pgbastion.errors import PgBastionError
 from pgbastion.ha.executor import Job, Server
+from pgbastion.ha.ports import Upstream
+from pgbastion.ha.talk import CATCH_UP_S
 from pgbastion.model.ids import Epoch, NodeId
 from pgbastion.model.views import SurveyAnswer
 from pgbastion.model.wal import WalEnd
@@ -56,6 +60,22 @@ class NodeCutter:
             newest_timeline=newest,
         )
 
+    async def catch_up(self, upstream: Upstream, upto: WalEnd) -> SurveyAnswer | None:
+        """Stream from another cut node up to there; then answer the survey anew.
+
+        However far that comes, the answer says what is on the disk, and that it stays.
+        """
+        data, facts = self._observer.data, self._guard.facts()
+        if not facts.running or facts.started_as_primary or data.epoch > upstream.epoch:
+            return None
+        log.info("catching_up", source=upstream.node, upto=str(upto))
+        try:
+            async with asyncio.timeout(CATCH_UP_S):
+                await self._database.catch_up(upstream, upto)
+        except (PgBastionError, TimeoutError, OSError) as exc:
+            log.warning("not_caught_up", source=upstream.node, error=str(exc))
+        return await self.cut(upstream.epoch)
+
     async def _cut(self, epoch: Epoch, *, running: bool) -> WalEnd | None:
         if running:
             return await self._database.cut(epoch)
@@ -68,4 +88,9 @@ class WitnessCutter:
     async def cut(self, epoch: Epoch) -> SurveyAnswer | None:
         """Return None: there is no data here."""
         del epoch
+        return None
+
+    async def catch_up(self, upstream: Upstream, upto: WalEnd) -> SurveyAnswer | None:
+        """Return None: there is no data here."""
+        del upstream, upto
         return None

@@ -155,7 +155,7 @@ class Executor:
             case act.CloseLease(epoch=epoch):
                 return self._close_lease(epoch)
             case (
-                act.AskAges() | act.Survey() | act.ChangeMember()
+                act.AskAges() | act.Survey() | act.CatchUp() | act.ChangeMember()
                 | act.MoveLeadership() | act.CallFence()
             ):  # fmt: skip
                 return await self._lead(action)
@@ -214,6 +214,7 @@ class Executor:
         self,
         action: act.AskAges
         | act.Survey
+        | act.CatchUp
         | act.ChangeMember
         | act.MoveLeadership
         | act.CallFence,
@@ -226,6 +227,8 @@ class Executor:
                 await self._host.ask_ages(timeout_s=PROPOSE_TIMEOUT_S)
             case act.Survey(epoch=epoch, nodes=nodes):
                 self._host.start_survey(epoch, nodes)
+            case act.CatchUp():
+                self._host.start_catch_up(action)
             case act.ChangeMember(change=change, member_id=member, address=address):
                 answer = await self._engine.change(
                     change, member, address, CHANGE_TIMEOUT_S

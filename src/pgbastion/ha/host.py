@@ -6,17 +6,28 @@ leader knows of leases, ages and the survey. It decides nothing.
 
 import asyncio
 import contextlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Final
 
 from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Applied, Outcome, apply
 from pgbastion.errors import ConsensusError
-from pgbastion.ha.ports import Cutter, Fencer, RaftEngine
-from pgbastion.ha.talk import Kind, decode_answer, decode_cut, encode_answer, encode_cut
+from pgbastion.ha.ports import Cutter, Fencer, RaftEngine, Upstream
+from pgbastion.ha.talk import (
+    CATCH_UP_S,
+    CatchUpQuestion,
+    Kind,
+    decode_answer,
+    decode_catch_up,
+    decode_cut,
+    encode_answer,
+    encode_catch_up,
+    encode_cut,
+)
+from pgbastion.model.actions import CatchUp
 from pgbastion.model.cluster import ClusterState, decode_state, encode_state
 from pgbastion.model.commands import Command, encode_command
 from pgbastion.model.ids import Epoch, MemberId, NodeId
@@ -47,6 +58,8 @@ class _Survey:
     started_ms: int
     asked_ms: int
     answers: dict[NodeId, SurveyAnswer]
+    catching_up: NodeId | None = None
+    stuck: Counter[NodeId] = field(default_factory=Counter)
 
 
 class Host:
@@ -309,6 +322,63 @@ class Host:
         """Answer a survey for this node."""
         return await self._cutter.cut(epoch)
 
+    def start_catch_up(self, action: CatchUp) -> None:
+        """Have a surveyed node stream from another one; one at a time."""
+        survey = self._survey
+        if survey is None or survey.epoch != action.epoch or survey.catching_up:
+            return
+        survey.catching_up = action.node
+        task = asyncio.create_task(self._have_caught_up(survey, action))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _have_caught_up(self, survey: _Survey, action: CatchUp) -> None:
+        question = CatchUpQuestion(
+            epoch=action.epoch, source=action.source, upto=action.upto
+        )
+        member = self.state.named(action.node)
+        answer = None
+        if action.node == self._node:
+            answer = await self._catch_up(question)
+        elif member is not None:
+            data = await self._engine.request(
+                member.member_id,
+                Kind.CATCH_UP,
+                encode_catch_up(question),
+                CATCH_UP_S + self._cut_timeout_s,
+            )
+            answer = None if data is None else decode_answer(data)
+        survey.catching_up = None
+        told = survey.answers.get(action.node)
+        before = after = told.wal_end if told is not None else None
+        if answer is not None and answer.node == action.node:
+            survey.answers[action.node] = answer
+            after = answer.wal_end
+        if after is None or (before is not None and after <= before):
+            survey.stuck[action.node] += 1
+            # A restart may have taken the torn end of its WAL: it is asked again.
+            survey.answers.pop(action.source, None)
+        log.info("caught_up", node=action.node, end=str(after), upto=str(action.upto))
+        self._on_change()
+
+    async def answer_catch_up(self, payload: bytes) -> bytes:
+        """Answer the question to catch up; nothing where there is no answer."""
+        question = decode_catch_up(payload)
+        answer = None if question is None else await self._catch_up(question)
+        return b"" if answer is None else encode_answer(answer)
+
+    async def _catch_up(self, question: CatchUpQuestion) -> SurveyAnswer | None:
+        source = self.state.named(question.source)
+        if source is None or source.postgres_port is None:
+            return None
+        upstream = Upstream(
+            node=source.name,
+            host=source.host,
+            port=source.postgres_port,
+            epoch=question.epoch,
+        )
+        return await self._cutter.catch_up(upstream, question.upto)
+
     # Views
 
     def raft(self) -> RaftView:
@@ -359,6 +429,8 @@ class Host:
                 started_ms=survey.started_ms,
                 asked_ms=survey.asked_ms,
                 answers=tuple(survey.answers.values()),
+                catching_up=survey.catching_up,
+                stuck=dict(survey.stuck),
             ),
             fencing=self.fencer.view() if self.fencer is not None else None,
             at=at,
@@ -376,7 +448,9 @@ class Host:
                 await task
 
 
-_RESTLESS: Final = {"wal_end", "replay_lsn", "replication", "progress", "vitals"}
+_RESTLESS: Final = frozenset(
+    {"wal_end", "earlier_end", "replay_lsn", "replication", "progress", "vitals"}
+)
 _lasting = attrgetter(*(f.name for f in fields(NodeReport) if f.name not in _RESTLESS))
 
 

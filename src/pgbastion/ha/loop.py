@@ -5,50 +5,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from pgbastion.clock import NS_PER_MS, boottime_ms, boottime_ns
+from pgbastion.clock import NS_PER_MS, boottime_ms
 from pgbastion.control.addresses import decide_holding
 from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.node import decide_node
 from pgbastion.control.orders import is_ordered
 from pgbastion.control.routing import Routing, RoutingView, accepts, decide_routing
-from pgbastion.ha.admitting import Admission
 from pgbastion.ha.executor import Executor
 from pgbastion.ha.host import Host
 from pgbastion.ha.observer import Observer
 from pgbastion.ha.outages import OutageMeter
-from pgbastion.ha.ports import Addresses, Guard, RaftEngine
+from pgbastion.ha.ports import Addresses, RaftEngine
 from pgbastion.ha.recorder import Recorder
 from pgbastion.ha.runner import Runner
+from pgbastion.ha.sight import Sight
 from pgbastion.ha.split import SplitBrain
+from pgbastion.ha.telling import Teller
 from pgbastion.model.actions import Decision
 from pgbastion.model.cluster import Member
-from pgbastion.model.commands import Declare
-from pgbastion.model.ids import DataId, Epoch, Incarnation, MemberId, NodeId
+from pgbastion.model.ids import NodeId
 from pgbastion.model.reasons import Reason
-from pgbastion.model.report import NodeReport, PostgresState
-from pgbastion.model.views import (
-    ClusterView,
-    DataView,
-    LeaseView,
-    Limits,
-    NodeView,
-    PostgresView,
-)
+from pgbastion.model.views import ClusterView, NodeView
 from pgbastion.observe.logging import get_logger
 
 log = get_logger("decisions")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseWords:
-    """What the shared page says; instants in nanoseconds."""
-
-    epoch: int = 0
-    expiry_ns: int = 0
-    released_epoch: int = 0
-    evidence_ns: int = 0
-    pause_revision: int = 0
-    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +47,7 @@ class Loop:
     """Decides for this node and, where it leads, for the cluster.
 
     Args:
-        own: This node's member record; ``member_id`` and ``data_id`` are filled in.
-        words: Reads the shared page.
+        sight: What this node sees of itself.
         on_routing: Takes each new routing with the instant (nanoseconds) up to which
             the knowledge that it rests on may be used.
         addresses: The virtual addresses; None: there are none.
@@ -79,29 +58,19 @@ class Loop:
         *,
         host: Host,
         engine: RaftEngine,
-        guard: Guard | None,
         observer: Observer | None,
         executor: Executor,
-        own: Member,
-        incarnation: Incarnation,
-        limits: Limits,
+        sight: Sight,
         pace: Pace,
         version: str,
-        words: Callable[[], LeaseWords],
         on_routing: Callable[[Routing, int], None],
         addresses: Addresses | None = None,
     ) -> None:
         self._host = host
         self._engine = engine
-        self._guard = guard
         self._observer = observer
         self._executor = executor
-        self._own = own
-        self._incarnation = incarnation
-        self._limits = limits
         self._pace = pace
-        self._version = version
-        self._words = words
         self._on_routing = on_routing
         self._addresses = addresses
         self._changed = asyncio.Event()
@@ -111,27 +80,29 @@ class Loop:
         self._cluster_runner = Runner(
             executor.perform, on_done=self.wake, log=log.bind(of="cluster")
         )
-        self._reported: NodeReport | None = None
-        self._reported_ms = 0
         self._confirmed_ns = 0
         self._halted = False
         self._passed_ms: int | None = None
-        self._parking = ""
-        self._admission = Admission()
+        self._reading: frozenset[NodeId] = frozenset()
         self.outages = OutageMeter()
         self.split = SplitBrain()
-        self.unwatched: Callable[[], tuple[NodeId, ...]] = tuple
-        self._reading: frozenset[NodeId] = frozenset()
-        self.draining = False
         self.recorder = Recorder()
-        self.renewing = Epoch(0)
-        self.lost_data = False
+        self.sight = sight
+        self.teller = Teller(
+            host=host,
+            observer=observer,
+            outages=self.outages,
+            addresses=addresses,
+            node=sight.own.name,
+            version=version,
+            probe_ms=pace.probe_ms,
+        )
         self.node_decision = Decision(Reason.NOT_A_MEMBER)
         self.cluster_decision = Decision(Reason.NOT_LEADER)
 
     def set_own(self, own: Member) -> None:
         """Take another member record for this node: its tags have changed."""
-        self._own = own
+        self.sight.own = own
 
     def set_readers(self, *, lag_max_bytes: int, fallback: bool) -> None:
         """Take other bounds of which servers readers are sent to."""
@@ -142,7 +113,12 @@ class Loop:
     def set_failover(self, *, lag_max_bytes: int, restart_ms: int) -> None:
         """Take other bounds of when, and to whom, the role moves by itself."""
         self._pace = replace(self._pace, lag_max_bytes=lag_max_bytes)
-        self._limits = replace(self._limits, restart_ms=restart_ms)
+        self.sight.limits = replace(self.sight.limits, restart_ms=restart_ms)
+
+    def set_draining(self, draining: bool) -> None:  # noqa: FBT001 - the whole of it
+        """Have the others know whether this node takes new sessions."""
+        self.teller.draining = draining
+        self.wake()
 
     def wake(self) -> None:
         """Have a pass soon: something changed."""
@@ -191,8 +167,8 @@ class Loop:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         now_ms = boottime_ms()
         self._passed_ms = now_ms
-        wakes = [self._reported_ms + self._pace.probe_ms]
-        view = self._node_view(now_ms, at)
+        wakes = [self.teller.due_ms]
+        view = self.sight.look(now_ms, at)
         if self._addresses is not None:
             self._addresses.want(decide_holding(view))
         decision = decide_node(view)
@@ -208,7 +184,7 @@ class Loop:
         if is_ordered(view.state):
             # The holder waits for the word that new clients are held here.
             self._route()
-        self._tell(view, now_ms)
+        self.teller.tell(view, decision.reason, now_ms)
         self._route()
         # What was due by now was decided just now: looking again at once would spin.
         later = (wake_ms for wake_ms in wakes if wake_ms > now_ms)
@@ -237,186 +213,6 @@ class Loop:
             return
         acts = ",".join(type(action).__name__ for action in new.actions)
         log.info("decided", who=who, reason=new.reason, detail=new.detail, actions=acts)
-
-    # The node's own view
-
-    def _node_view(self, now_ms: int, at: str) -> NodeView:
-        observer = self._observer
-        raft_id = MemberId(self._engine.status().member_id)
-        lease = self._lease_view()
-        if observer is None:
-            return self._witness_view(now_ms, raft_id, lease)
-        state = self._host.state
-        words = self._words()
-        job = self._executor.job
-        return NodeView(
-            now_ms=now_ms,
-            node=self._own.name,
-            member_id=raft_id,
-            incarnation=self._incarnation,
-            state=state,
-            lease=lease,
-            data=observer.data_view(),
-            postgres=observer.postgres_view(words.evidence_ns // NS_PER_MS),
-            reports=self._host.reports,
-            limits=self._limits,
-            trouble=observer.trouble,
-            job=job.name,
-            job_failed=job.failed,
-            job_failed_ms=job.failed_ms,
-            rejoin=observer.rejoin,
-            data_changed=observer.data_changed_epoch == state.epoch != 0,
-            prepared=self._executor.prepared,
-            begun_ms=self._host.begun_ms,
-            opened_ms=self._host.opened_ms,
-            ended_at=observer.ended_at,
-            checkpointing=self._executor.checkpointing,
-            sync_unsettled=self._executor.sync_unsettled,
-            silent_since_ms=observer.silent_since_ms(state, self._host.reports),
-            addresses_held=self._addresses is not None and self._addresses.may_be_set,
-            at=at,
-            declaration=self._declaration(raft_id),
-        )
-
-    def _witness_view(
-        self, now_ms: int, raft_id: MemberId, lease: LeaseView
-    ) -> NodeView:
-        return NodeView(
-            now_ms=now_ms,
-            node=self._own.name,
-            member_id=raft_id,
-            incarnation=self._incarnation,
-            state=self._host.state,
-            lease=lease,
-            data=DataView(empty=True, ours=False),
-            postgres=PostgresView(running=False),
-            reports=self._host.reports,
-            limits=self._limits,
-            witness=True,
-            declaration=self._declaration(raft_id),
-        )
-
-    def _lease_view(self) -> LeaseView:
-        words = self._words()
-        facts = self._guard.facts() if self._guard is not None else None
-        return LeaseView(
-            epoch=Epoch(words.epoch),
-            expiry_ms=words.expiry_ns // NS_PER_MS,
-            released_epoch=Epoch(words.released_epoch),
-            ended_epoch=facts.ended_epoch if facts else Epoch(0),
-            armed_epoch=facts.armed_epoch if facts else Epoch(0),
-            asked_ms=facts.asked_ns // NS_PER_MS if facts else 0,
-            renewing=self.renewing,
-            pause_revision=words.pause_revision,
-            paused=words.paused,
-        )
-
-    def _declaration(self, raft_id: MemberId) -> Declare | None:
-        known = self._host.state.member(raft_id)
-        if known is None:
-            return None
-        data = self._observer.data if self._observer is not None else None
-        own = replace(
-            self._own,
-            member_id=raft_id,
-            joined=True,
-            data_id=self._declared_data_id(known),
-        )
-        identifier = data.system_identifier if data and data.ours else None
-        missing = identifier is not None and (
-            self._host.state.system_identifier is None
-            and self._host.state.founder == raft_id
-        )
-        if own == known and not missing:
-            return None
-        return Declare(member=own, system_identifier=identifier)
-
-    def _declared_data_id(self, known: Member) -> DataId | None:
-        data = self._observer.data if self._observer is not None else None
-        if data is not None and data.ours:
-            return data.data_id
-        if data is not None and data.empty and self.lost_data:
-            return None
-        return known.data_id
-
-    def lease_epoch(self) -> int:
-        """Return the epoch that the shared page's lease belongs to."""
-        return self._words().epoch
-
-    def lease_left_ms(self) -> int:
-        """Return how long this node's lease still lasts; 0: it has none."""
-        words = self._words()
-        held = self._host.state.assignment
-        if held is None or words.epoch != held.epoch:
-            return 0
-        return max((words.expiry_ns - boottime_ns()) // NS_PER_MS, 0)
-
-    # What the others are told
-
-    def _tell(self, view: NodeView, now_ms: int) -> None:
-        report = self._report(view)
-        due = now_ms - self._reported_ms >= self._pace.probe_ms
-        if report == self._reported and not due:
-            return
-        urgent = self._reported is None or _essence(report) != _essence(self._reported)
-        if is_ordered(view.state) and self._reported is not None:
-            # How far it has come decides whether it can take the role.
-            urgent = urgent or report.wal_end != self._reported.wal_end
-        if not (urgent or due):
-            return
-        self._reported, self._reported_ms = report, now_ms
-        self._host.broadcast(report)
-
-    def _report(self, view: NodeView) -> NodeReport:
-        observer = self._observer
-        if observer is None:
-            return NodeReport(
-                node=self._own.name,
-                version=self._version,
-                state=PostgresState.NONE,
-                reason=self.node_decision.reason,
-                unwatched_primaries=self.unwatched(),
-                holding=self._parking,
-                outage=self.outages.newest,
-            )
-        postgres, data = view.postgres, view.data
-        server = observer.server
-        primary = postgres.running and postgres.in_recovery is False
-        promoted = primary and data.promoted_epoch == view.state.epoch != 0
-        return NodeReport(
-            node=self._own.name,
-            version=self._version,
-            state=_state(view),
-            reason=self.node_decision.reason,
-            data_id=data.data_id,
-            system_identifier=data.system_identifier,
-            wal_end=postgres.wal_end,
-            earlier_end=postgres.earlier_end,
-            replay_lsn=server.replay_lsn if server and postgres.running else None,
-            epoch=data.promoted_epoch if primary else data.epoch,
-            promoted=promoted,
-            accepting=promoted and self._admission.accepts(view),
-            server_ms=postgres.started_ms if postgres.running else 0,
-            history=observer.history if primary else (),
-            checkpointed=postgres.timeline if postgres.checkpointed else None,
-            timeline=data.timeline,
-            adopted=postgres.adopted,
-            pending_restart=server.pending_restart if server else (),
-            following=postgres.following,
-            streaming=postgres.streaming,
-            replication=postgres.replication if primary else (),
-            progress=view.job,
-            replay_paused=bool(server and postgres.running and server.replay_paused),
-            answers=observer.answers,
-            trouble=observer.trouble,
-            unwatched_primaries=self.unwatched(),
-            addresses=self._addresses.report() if self._addresses else None,
-            outage=self.outages.newest,
-            holding=self._parking,
-            draining=self.draining,
-            vitals=server.vitals if server and postgres.running else None,
-            settings=server.settings if server and postgres.running else None,
-        )
 
     # Where clients are sent
 
@@ -448,7 +244,7 @@ class Loop:
         )
         self._reading = frozenset(m.name for m in routing.replicas)
         self._on_routing(routing, self.view_fresh_until_ns)
-        self._parking = routing.parking
+        self.teller.holding = routing.parking
 
     async def halt(self) -> None:
         """Decide nothing any more and interrupt what is being carried out."""
@@ -469,30 +265,3 @@ _HURRIED = frozenset(
         Reason.REPOINTING,
     }
 )
-
-
-def _state(view: NodeView) -> PostgresState:
-    if view.job is not None:
-        return PostgresState.COPYING
-    if view.postgres.running:
-        if view.postgres.in_recovery is None:
-            return PostgresState.STARTING
-        standby = view.postgres.in_recovery
-        return PostgresState.STANDBY if standby else PostgresState.PRIMARY
-    if view.data.problem is not None:
-        return PostgresState.FAILED
-    return PostgresState.EMPTY if view.data.empty else PostgresState.STOPPED
-
-
-def _essence(report: NodeReport) -> NodeReport:
-    """Return the report without what changes all the time."""
-    return replace(
-        report,
-        wal_end=None,
-        earlier_end=None,
-        replay_lsn=None,
-        replication=(),
-        progress=None,
-        reason="",
-        vitals=None,
-    )

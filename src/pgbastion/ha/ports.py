@@ -104,6 +104,9 @@ class Cutter(Protocol):
     async def cut(self, epoch: Epoch) -> SurveyAnswer | None:
         """Return the answer to a survey; None: this node cannot answer now."""
 
+    async def catch_up(self, upstream: "Upstream", upto: WalEnd) -> SurveyAnswer | None:
+        """Stream from another cut node, then answer the survey anew; None: as above."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
@@ -235,6 +238,15 @@ class Database(Protocol):
 
     async def follow(self, upstream: Upstream) -> None:
         """Point the running standby at a primary."""
+
+    async def catch_up(self, upstream: Upstream, upto: WalEnd) -> None:
+        """Stream from another standby, both cut from ``upstream.epoch``, up to there.
+
+        It has to be cut anew after that.
+
+        Raises:
+            PostgresError: It does not come nearer, or is not cut from that epoch.
+        """
 
     async def wal_end(self) -> WalEnd | None:
         """Return the running standby's end of WAL, read now."""

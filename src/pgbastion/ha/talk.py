@@ -9,8 +9,11 @@ from pydantic import TypeAdapter, ValidationError
 from pgbastion.model.cluster import Member
 from pgbastion.model.ids import Epoch, MemberId, NodeId
 from pgbastion.model.views import SurveyAnswer
+from pgbastion.model.wal import WalEnd
 
 TALK_VERSION: Final = 1
+CATCH_UP_S: Final = 30.0
+"""How long one node streams from another before it says how far it has come."""
 
 
 class Kind(IntEnum):
@@ -26,6 +29,8 @@ class Kind(IntEnum):
     """Question of a guest: let me in."""
     STANDING = 5
     """Question of a guest that was a member: am I still one?"""
+    CATCH_UP = 6
+    """Question of the leader: stream from another cut node, then say what you have."""
     CANCEL = 16
     """Question of a proxy: cancel this query if its session is yours."""
     FORWARD = 32
@@ -74,6 +79,33 @@ def decode_answer(data: bytes) -> SurveyAnswer | None:
     except ValidationError:
         return None
     return survey.answer if survey.v == TALK_VERSION else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatchUpQuestion:
+    """Who is cut from ``epoch`` is to stream from ``source``, which is, too."""
+
+    epoch: Epoch
+    source: NodeId
+    upto: WalEnd
+    v: int = TALK_VERSION
+
+
+_CATCH_UP: Final = TypeAdapter(CatchUpQuestion)
+
+
+def encode_catch_up(question: CatchUpQuestion) -> bytes:
+    """Return the question to stream from another node for the wire."""
+    return _CATCH_UP.dump_json(question)
+
+
+def decode_catch_up(data: bytes) -> CatchUpQuestion | None:
+    """Read that question; None if it is none of a version that we know."""
+    try:
+        question = _CATCH_UP.validate_json(data)
+    except ValidationError:
+        return None
+    return question if question.v == TALK_VERSION else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

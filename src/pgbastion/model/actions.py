@@ -47,6 +47,17 @@ class CallFence:
     term: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatchUp:
+    """Have a node that is cut from ``epoch`` stream from another one that is, too."""
+
+    epoch: Epoch
+    node: NodeId
+    source: NodeId
+    upto: WalEnd
+    """Where the source's WAL ends."""
+
+
 class MemberChange(StrEnum):
     """A step of a Raft membership change."""
 
@@ -248,11 +259,11 @@ class PrepareHandOver:
 
 
 Action = (
-    Propose | CloseLease | AskAges | Survey | CallFence | ChangeMember
-    | MoveLeadership | HoldLease
-    | LatchRelease | Arm | EndEpoch | StopPostgres | StartStandby | StartPrimary
-    | Promote | Follow | InitDb | TakeOver | NotePrimary | Examine | Copy | Rewind
-    | RecoverCrash | ApplySyncSet | KeepSlots | ReadySlots | Checkpoint
+    Propose | CloseLease | AskAges | Survey | CatchUp | CallFence | ChangeMember
+    | MoveLeadership | HoldLease | LatchRelease | Arm | EndEpoch | StopPostgres
+    | StartStandby | StartPrimary | Promote | Follow | InitDb | TakeOver | NotePrimary
+    | Examine | Copy | Rewind | RecoverCrash | ApplySyncSet | KeepSlots | ReadySlots
+    | Checkpoint
     | PrepareHandOver | DropAddresses
 )  # fmt: skip
 

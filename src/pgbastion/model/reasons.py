@@ -23,6 +23,7 @@ class Reason(StrEnum):
     SURVEYING = "surveying"
     COMMITS_MAY_BE_MISSING = "commits_may_be_missing"
     NO_CANDIDATE = "no_candidate"
+    CATCHING_UP = "catching_up"
     LAG_TOO_LARGE = "lag_too_large"
     FURTHEST_CHOSEN = "furthest_chosen"
     ORDER_EXPIRED = "order_expired"
@@ -146,6 +147,8 @@ SENTENCES: dict[Reason, str] = {
     Reason.SURVEYING: "the standbys cut themselves off and say what they have",
     Reason.COMMITS_MAY_BE_MISSING: "those that answer may lack acknowledged commits",
     Reason.NO_CANDIDATE: "no node that has everything may be promoted",
+    Reason.CATCHING_UP: "who may be promoted first streams from a node that has more "
+    "and may not",
     Reason.LAG_TOO_LARGE: "every standby that answers lags by more than allowed",
     Reason.FURTHEST_CHOSEN: "the furthest node that has everything is chosen",
     Reason.ADDING_MEMBER: "a joined node enters the Raft group as a learner",

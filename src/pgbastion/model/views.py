@@ -69,6 +69,10 @@ class SurveyView:
     answers: tuple[SurveyAnswer, ...]
     asked_ms: int
     """When the silent nodes were last asked."""
+    catching_up: NodeId | None = None
+    """Who streams from a node that has more; None: nobody."""
+    stuck: Mapping[NodeId, int] = field(default_factory=dict)
+    """How often a node has come no closer by that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

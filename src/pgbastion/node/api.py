@@ -119,8 +119,8 @@ class Snapshots:
             lag_max_bytes=self.lag_max_bytes,
             raft=_raft(status),
             lease=LeaseSnapshot(
-                epoch=Epoch(self._loop.lease_epoch()),
-                left_ms=self._loop.lease_left_ms(),
+                epoch=Epoch(self._loop.sight.lease_epoch()),
+                left_ms=self._loop.sight.lease_left_ms(),
             ),
             view_left_ms=max(fresh_ms - now_ms, 0),
             node_decision=_decision(self._loop.node_decision),

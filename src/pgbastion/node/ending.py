@@ -11,5 +11,5 @@ async def end_sessions(node: Node) -> None:
     limit_ms = node.config.failover.stop_timeout
     drain_ms = min(node.config.proxy.drain_timeout, limit_ms // 2)
     node.front.maintenance.leave(drain_ms)
-    await node.hand_role_on()
+    await node.retiring.hand_role_on()
     await node.front.proxy.until_empty()

@@ -4,7 +4,7 @@ from pgbastion.clock import NS_PER_MS, boottime_ns
 from pgbastion.errors import PgBastionError
 from pgbastion.guard import page as words
 from pgbastion.guard.page import Page
-from pgbastion.ha.loop import LeaseWords
+from pgbastion.ha.sight import LeaseWords
 from pgbastion.model.cluster import ClusterState
 from pgbastion.model.ids import Epoch
 

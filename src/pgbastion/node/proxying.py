@@ -171,8 +171,7 @@ class Maintenance:
         """Let nobody new in here, nor by other proxies to this node's standby."""
         wait_ms = self._drain_ms() if timeout_ms is None else timeout_ms
         self._proxy.drain(wait_ms / 1_000)
-        self._loop.draining = True
-        self._loop.wake()
+        self._loop.set_draining(True)
         log.info("draining", timeout_ms=wait_ms)
         left = self._proxy.snapshot().connections
         return Done(facts={"draining": True, "timeout_ms": wait_ms, "sessions": left})
@@ -180,13 +179,11 @@ class Maintenance:
     def leave(self, timeout_ms: int) -> None:
         """Drain because the daemon stops: sessions end as soon as they are idle."""
         self._proxy.drain(timeout_ms / 1_000, idle_first=True)
-        self._loop.draining = True
-        self._loop.wake()
+        self._loop.set_draining(True)
 
     def undrain(self) -> Outcome:
         """Let clients in again."""
         self._proxy.undrain()
-        self._loop.draining = False
-        self._loop.wake()
+        self._loop.set_draining(False)
         log.info("drained_no_more")
         return Done(facts={"draining": False})

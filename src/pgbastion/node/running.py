@@ -1,14 +1,11 @@
 """One running node: its parts, joined, and what each tells the others."""
 
 import asyncio
-import contextlib
 import secrets as random
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Final
 
 from pgbastion._build import VERSION
-from pgbastion.api.ports import Done
 from pgbastion.config.model import Config
 from pgbastion.config.secrets import Secrets
 from pgbastion.consensus.engine import Engine
@@ -27,11 +24,9 @@ from pgbastion.ha.executor import Executor, Job, Server
 from pgbastion.ha.host import Host
 from pgbastion.ha.loop import Loop
 from pgbastion.ha.observer import Observer
+from pgbastion.ha.sight import Sight
 from pgbastion.ha.standing import StandingWatch
-from pgbastion.model.cluster import Assignment
-from pgbastion.model.commands import Release
 from pgbastion.model.ids import Epoch, Incarnation
-from pgbastion.model.reasons import Reason
 from pgbastion.model.views import START_MAX_MS
 from pgbastion.node.addresses import build_addresses
 from pgbastion.node.agreeing import Agreeing
@@ -46,6 +41,7 @@ from pgbastion.node.ordering import Ordering
 from pgbastion.node.page import SharedPage
 from pgbastion.node.parts import limits_of, own_member, pace_of
 from pgbastion.node.reloading import reload_node
+from pgbastion.node.retiring import Retiring
 from pgbastion.node.settings import ClusterSettings
 from pgbastion.node.split_watch import SplitWatch
 from pgbastion.node.telling import Telling
@@ -53,7 +49,6 @@ from pgbastion.observe.logging import get_logger
 from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.postgres.instance import Instance
 
-RELEASE_DEADLINE_S: Final = 3.0
 SILENT_MS: Final = 500
 """How late a report may be before the server of its node is asked itself."""
 
@@ -89,7 +84,6 @@ class Node:
         self.own = own_member(config)
         self.incarnation = Incarnation(random.randbits(62) + 1)
         self._answering: set[asyncio.Task[None]] = set()
-        self._moved = asyncio.Event()
         self._hosts: tuple[str, ...] = ()
         self.settings: ClusterSettings | None = None
         self._build()
@@ -134,7 +128,23 @@ class Node:
             hold=self._hold,
             addresses=self.addresses,
         )
-        self.loop = Loop(
+        self.loop = self._make_loop()
+        self.host.fencer = FenceProgram(lambda: self.config, on_change=self.wake)
+        self._build_front()
+        self.retiring = Retiring(
+            lambda: self.config,
+            host=self.host,
+            ordering=self.ordering,
+            guard=self.guard,
+            addresses=self.addresses,
+            page=self.page,
+            incarnation=self.incarnation,
+            holds_lease=self._holds_lease,
+            hold=self._hold,
+        )
+
+    def _make_loop(self) -> Loop:
+        sight = Sight(
             host=self.host,
             engine=self.engine,
             guard=self.guard,
@@ -143,14 +153,20 @@ class Node:
             own=self.own,
             incarnation=self.incarnation,
             limits=limits_of(self.config),
+            words=self.page.read,
+            addresses=self.addresses,
+        )
+        return Loop(
+            host=self.host,
+            engine=self.engine,
+            observer=self.observer,
+            executor=self.executor,
+            sight=sight,
             pace=pace_of(self.config),
             version=VERSION,
-            words=self.page.read,
             on_routing=self._route,
             addresses=self.addresses,
         )
-        self.host.fencer = FenceProgram(lambda: self.config, on_change=self.wake)
-        self._build_front()
 
     def _build_front(self) -> None:
         self.gossip = GossipWatch(
@@ -254,14 +270,14 @@ class Node:
             fence=guard.fence_unguarded,
             on_change=self.wake,
         )
-        self.loop.unwatched = watch.seen
+        self.loop.teller.unwatched = watch.seen
         return watch
 
     def wake(self) -> None:
         """Have a pass soon."""
         if self.settings is not None:
             self.settings.note()
-        self._moved.set()
+        self.retiring.note()
         self.loop.wake()
 
     def _route(self, routing: Routing, expires_ns: int) -> None:
@@ -280,7 +296,7 @@ class Node:
             group.create_task(self.gossip.run(), name="gossip")
             group.create_task(self.telling.run(), name="telling")
             await self.membership.obtain()
-            self.loop.lost_data = self.membership.lost_data
+            self.loop.sight.lost_data = self.membership.lost_data
             if self.observer is not None:
                 await self.observer.inspect()
                 group.create_task(self.observer.run(), name="observer")
@@ -379,7 +395,7 @@ class Node:
             evidence_max_ms=timings.evidence_max_ms,
             asked_max_ms=START_MAX_MS,
         )
-        self.loop.renewing = epoch
+        self.loop.sight.renewing = epoch
 
     # A changed configuration
 
@@ -414,66 +430,10 @@ class Node:
 
     # The end
 
-    async def hand_role_on(self) -> None:
-        """Have a standby take the role before this daemon stops, if one is ready."""
-        epoch = self.host.state.epoch
-        if not self._holds_lease(epoch) or self.ordering.best() is None:
-            return
-        limit_ms = self.config.failover.stop_timeout
-        drain_ms = min(self.config.proxy.drain_timeout, limit_ms // 2)
-        done = await self.ordering.switch_over(
-            None, drain_ms, cause="the daemon was told to stop"
-        )
-        log.info("handing_role_on", answer=repr(done))
-        if not isinstance(done, Done):
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_ms / 1_000):
-                while not self._role_moved(epoch):
-                    self._moved.clear()
-                    await self._moved.wait()
-
-    def _role_moved(self, epoch: Epoch) -> bool:
-        state = self.host.state
-        held = state.assignment
-        if held is not None and held.epoch > epoch and held.opened:
-            return True
-        # The order has ended, and nothing has changed.
-        return state.order is None and state.epoch == epoch
-
     async def halt(self) -> None:
         """Decide nothing any more; log and lease go on."""
         await self.loop.halt()
         await self.executor.stop()
-
-    async def stop_postgres(self) -> None:
-        """Stop PostgreSQL in order; a primary gives its epoch back first."""
-        if self.guard is None:
-            return
-        held = self.host.state.assignment
-        own = held is not None and held.member_id == self.host.raft().member_id
-        await self.addresses.drop()
-        await self.guard.stop(fast_ms=self.config.failover.stop_timeout)
-        if own and held is not None and held.live:
-            await self._release(held)
-        await self.guard.quit()
-
-    async def _release(self, held: Assignment) -> None:
-        """Give the epoch back: PostgreSQL has stopped, another node may go on."""
-        if self.guard is None or held.incarnation != self.incarnation:
-            return
-        await self.guard.end_epoch(held.epoch)
-        self.page.latch_release(held.epoch)
-        self._hold(Epoch(0))
-        command = Release(
-            epoch=held.epoch,
-            incarnation=self.incarnation,
-            lsn=None,
-            cause=Reason.STOPPED_BY_OPERATOR,
-            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        )
-        outcome = await self.host.propose(command, timeout_s=RELEASE_DEADLINE_S)
-        log.info("epoch_released", epoch=held.epoch, outcome=outcome)
 
     async def dismiss_guard(self) -> None:
         """End a guard that has nothing to watch: this daemon has failed."""

@@ -18,15 +18,15 @@ from pgbastion.model.report import ReplicationRow, SlotRow
 from pgbastion.model.settings import NodeSettings
 from pgbastion.model.views import RejoinView
 from pgbastion.model.wal import Lsn, WalEnd
-from pgbastion.postgres import render, staging
+from pgbastion.postgres import render
 from pgbastion.postgres.bootstrap import init_cluster
 from pgbastion.postgres.config_files import ConfigFiles, Secrets
 from pgbastion.postgres.connection import Address
+from pgbastion.postgres.directory import DataDirectory
 from pgbastion.postgres.disk import DiskWorker
 from pgbastion.postgres.files import Files
 from pgbastion.postgres.guc import judge_settings
 from pgbastion.postgres.hand_over import PlannedEnd
-from pgbastion.postgres.history import HistoryFiles
 from pgbastion.postgres.ladder import Ladder
 from pgbastion.postgres.layout import PgIdentity, PgPaths
 from pgbastion.postgres.mark import Mark, MarkFile, new_data_id
@@ -46,7 +46,6 @@ from pgbastion.postgres.sync_change import SyncChange
 from pgbastion.postgres.trouble import Doctor
 from pgbastion.postgres.vitals import vitals
 
-HISTORY_MAX: Final = 64
 SLOTS_EVERY_NS: Final = 2_000_000_000
 
 
@@ -95,7 +94,7 @@ class Instance:
         )
         self.mark = MarkFile(paths.data_dir, self.files)
         self.offline = Offline(paths, self.files, self.programs)
-        self._histories = HistoryFiles(paths, self.files)
+        self._directory = DataDirectory(paths, self.files, self.mark, self.offline)
         roles = identity.roles
         address = Address(
             host=str(paths.socket_dir),
@@ -162,57 +161,7 @@ class Instance:
 
     async def inspect(self, *, running: bool) -> DataFacts:
         """Look into the data directory."""
-        try:
-            return await self._inspect(running=running)
-        except (PostgresError, OSError) as exc:
-            # An error of reading is not emptiness.
-            return DataFacts(empty=False, ours=False, problem=str(exc))
-
-    async def _inspect(self, *, running: bool) -> DataFacts:
-        if not running:
-            await staging.repair(self._paths, self.files)
-        if await self.files.run("look into the data directory", self._is_empty):
-            return DataFacts(empty=True, ours=False)
-        mark = await self.mark.read()
-        if mark is None:
-            there = (self._paths.data_dir / "PG_VERSION").exists()
-            return DataFacts(
-                empty=False, ours=False, problem=self._unmarked(), unmarked=there
-            )
-        if self.cluster_id and mark.cluster_id != self.cluster_id:
-            return DataFacts(
-                empty=False,
-                ours=False,
-                problem=f"{self._paths.data_dir} belongs to the cluster "
-                f"{mark.cluster_id}, this node to {self.cluster_id}: move it away, or "
-                "correct postgresql.data_dir",
-            )
-        control = await self.offline.control()
-        timeline = None
-        if not running and mark.epoch == 0:
-            known = await self.newest_timeline()
-            timeline = max(known, control.checkpoint.timeline)
-        return DataFacts(
-            empty=False,
-            ours=True,
-            cluster_id=mark.cluster_id,
-            data_id=mark.data_id,
-            epoch=mark.epoch,
-            promoted_epoch=mark.promoted_epoch,
-            cut_epoch=mark.cut_epoch,
-            was_standby=not running and control.state.is_standby,
-            system_identifier=str(control.system_identifier),
-            timeline=timeline,
-        )
-
-    def _is_empty(self) -> bool:
-        return staging.is_empty(self._paths.data_dir)
-
-    def _unmarked(self) -> str:
-        data_dir = self._paths.data_dir
-        if (data_dir / "PG_VERSION").exists():
-            return f"{data_dir} holds a PostgreSQL that is not of this cluster"
-        return f"{data_dir} is not empty and holds no PostgreSQL"
+        return await self._directory.inspect(self.cluster_id, running=running)
 
     async def initialise(self, cluster_id: str) -> None:
         """Make the first data directory with its roles and its mark."""
@@ -254,7 +203,7 @@ class Instance:
             await self.config.write_static(control.settings)
             await self._write_access(servers)
             if upstream is None:
-                mark = await self._own_mark()
+                mark = await self._directory.own_mark()
                 await self.config.write_volatile(render.Volatile(), mark.data_id)
             else:
                 await self._standby.follow_files(_source(upstream), upstream.epoch)
@@ -265,18 +214,12 @@ class Instance:
         """Write all files so that the next start is one outside recovery."""
         async with self._writing:
             await self._forget()
-            mark = await self._own_mark()
+            mark = await self._directory.own_mark()
             await self.config.write_static({})
             volatile = render.Volatile(mode=self.mode, sync=sync)
             await self.config.write_volatile(volatile, mark.data_id)
             await self.config.sanitise()
             await self.config.mark_primary()
-
-    async def _own_mark(self) -> Mark:
-        mark = await self.mark.read()
-        if mark is None:
-            raise PostgresError(f"there is no mark in {self._paths.data_dir}")
-        return mark
 
     async def _forget(self) -> None:
         """Close what belongs to an earlier server: it must not tell old truth."""
@@ -379,18 +322,21 @@ class Instance:
 
     async def timeline_begin(self, timeline: Timeline) -> Lsn | None:
         """Return where a timeline forked off its parent; None: it is the first."""
-        known = (await self._histories.read_all()).get(timeline)
-        return None if known is None else known.begin
+        return await self._directory.timeline_begin(timeline)
 
     async def newest_timeline(self) -> Timeline:
         """Return the highest timeline id that the directory knows of; 0: none."""
-        return max(await self._histories.read_all(), default=Timeline(0))
+        return await self._directory.newest_timeline()
 
     async def history(self, timeline: Timeline) -> tuple[tuple[Timeline, Lsn], ...]:
         """Return a timeline's newest ancestors and where each was left."""
-        known = (await self._histories.read_all()).get(timeline)
-        forks = known.forks if known is not None else ()
-        return tuple((fork.parent, fork.lsn) for fork in forks[-HISTORY_MAX:])
+        return await self._directory.history(timeline)
+
+    async def catch_up(self, upstream: Upstream, upto: WalEnd) -> None:
+        """Stream from another standby, both cut, until this one has that much."""
+        async with self._writing:
+            await self._standby.read_from(_source(upstream), upstream.epoch)
+        await self._standby.reach(upto)
 
     async def follow(self, upstream: Upstream) -> None:
         """Point the running standby at a primary."""
@@ -405,7 +351,7 @@ class Instance:
     async def promote(self, epoch: Epoch, timeline: Timeline) -> None:
         """Ask for a promotion that takes ``timeline``; do not wait for its end."""
         async with self._writing:
-            mark = await self._own_mark()
+            mark = await self._directory.own_mark()
             if mark.cut_epoch < epoch - 1:
                 # Nobody surveyed it, so it may still receive.
                 await self._standby.cut(Epoch(epoch - 1), deadline_s=self._bounds.cut_s)
@@ -414,7 +360,7 @@ class Instance:
     async def apply_sync(self, sync: SyncSet) -> bool:
         """Put the set into the setting; tell whether it is effective everywhere."""
         async with self._writing:
-            mark = await self._own_mark()
+            mark = await self._directory.own_mark()
             return await self._sync.apply(self.mode, sync, mark.data_id)
 
     async def keep_slots(self, nodes: Sequence[NodeId]) -> None:
@@ -440,7 +386,7 @@ class Instance:
 
     async def rewind(self, upstream: Upstream) -> None:
         """Rewind the stopped data directory to the primary's history."""
-        mark = await self._own_mark()
+        mark = await self._directory.own_mark()
         await self._rejoining.rewind(_source(upstream), upstream.node, mark)
 
     async def recover(self) -> None:

@@ -19,6 +19,9 @@ SLOT_PREFIX: Final = "pgbastion_"
 NOBODY_NAME: Final = "pgbastion:nobody"
 """No standby has this name: a standby's name ends in ``_`` and hexadecimal digits."""
 
+PASSING_NAME: Final = "pgbastion:catching up"
+"""Of a standby that reads from another one; no set can name it either."""
+
 
 def quote_setting(value: str | float | bool) -> str:  # noqa: FBT001 - a value
     """Return a value for a configuration file, always quoted."""
@@ -166,6 +169,9 @@ class Volatile:
     """
 
     upstream: Upstream | None = None
+    passing: bool = False
+    """``upstream`` is a standby that is read from for a moment: it has no slot for this
+    one, and must not take its name for that of a member of a synchronous set."""
     mode: ReplicationMode = ReplicationMode.QUORUM
     sync: SyncSet | None = None
 
@@ -175,6 +181,8 @@ def volatile_settings(
 ) -> dict[str, str]:
     """Return the settings of ``pgbastion.recovery.conf``, names to values."""
     name = standby_name(identity.node, data_id)
+    if volatile.passing:
+        name = PASSING_NAME
     source = ""
     if volatile.upstream is not None:
         source = replication_conninfo(
@@ -185,7 +193,7 @@ def volatile_settings(
         )
     return {
         "primary_conninfo": source,
-        "primary_slot_name": slot_name(identity.node),
+        "primary_slot_name": "" if volatile.passing else slot_name(identity.node),
         "synchronous_standby_names": sync_names(volatile.mode, volatile.sync),
     }
 

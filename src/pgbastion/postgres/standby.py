@@ -30,6 +30,9 @@ QUERY_DEADLINE_S: Final = 2.0
 # PostgreSQL announces none of the changes that are waited for here, so it is asked this
 # often; each of these waits ends within some tens of milliseconds.
 ASK_EVERY_S: Final = 0.003
+REACH_ASK_EVERY_S: Final = 0.02
+NO_NEARER_S: Final = 5.0
+"""A standby that comes no nearer for so long cannot read from where it is to."""
 
 _RECEIVER: Final = "SELECT r.pid FROM pg_catalog.pg_stat_wal_receiver AS r"
 _SETTINGS: Final = """
@@ -200,6 +203,39 @@ class Standby:
         await self._mark.update(epoch=epoch)
         await self._config.sanitise()
         await self._config.write_volatile(Volatile(upstream=upstream), mark.data_id)
+
+    async def read_from(self, upstream: Upstream, epoch: Epoch) -> None:
+        """Have a standby that is cut from ``epoch`` read WAL of one that is, too.
+
+        Raises:
+            PostgresError: It is not cut from that epoch, or was cut from a later one.
+        """
+        mark = await self._mark.read()
+        if mark is None or mark.cut_epoch != epoch or mark.epoch > epoch:
+            raise PostgresError(f"it is not cut from epoch {epoch} as its newest one")
+        await self._config.sanitise()
+        await self._config.write_volatile(
+            Volatile(upstream=upstream, passing=True), mark.data_id
+        )
+        await self._connection.open(deadline_s=QUERY_DEADLINE_S)
+        await self._reload()
+
+    async def reach(self, upto: WalEnd) -> None:
+        """Wait until all WAL up to there is on this standby's disk.
+
+        Raises:
+            PostgresError: It comes no nearer, or does not answer.
+        """
+        time = asyncio.get_running_loop().time
+        nearest, moved_s = None, time()
+        while time() < moved_s + NO_NEARER_S:
+            end = judge_end(await self._position())
+            if end is not None and end >= upto:
+                return
+            if end is not None and end != nearest:
+                nearest, moved_s = end, time()
+            await asyncio.sleep(REACH_ASK_EVERY_S)
+        raise PostgresError(f"it does not come nearer to {upto} than {nearest}")
 
     async def promote(
         self,

@@ -31,6 +31,8 @@ class Shape:
     mode: ReplicationMode = ReplicationMode.QUORUM
     sync_count: int | None = None
     strict: bool = False
+    nofailover: tuple[int, ...] = ()
+    """The machines that are tagged so."""
     joining: int = 0
     """How many of the machines join after the others have formed the group."""
     late_promotions: float = 0.0
@@ -81,6 +83,7 @@ class Cluster:
                 peers=self.machines,
                 witness=number > shape.servers,
             )
+            self.machines[number].nofailover = number in shape.nofailover
         self.links.on_cut.append(self._on_cut)
         self.links.on_heal.append(self._on_heal)
         self._random = world.stream("clients")

@@ -12,10 +12,11 @@ from pgbastion.ha.cutter import NodeCutter, WitnessCutter
 from pgbastion.ha.executor import Executor, Job
 from pgbastion.ha.executor import Server as Parts
 from pgbastion.ha.host import Host
-from pgbastion.ha.loop import LeaseWords, Loop, Pace
+from pgbastion.ha.loop import Loop, Pace
 from pgbastion.ha.observer import Observer
-from pgbastion.ha.ports import Cutter, GuardFacts
-from pgbastion.ha.talk import Kind, decode_cut, encode_answer
+from pgbastion.ha.ports import Cutter, GuardFacts, Upstream
+from pgbastion.ha.sight import LeaseWords, Sight
+from pgbastion.ha.talk import Kind
 from pgbastion.model.cluster import Member
 from pgbastion.model.ids import (
     Epoch,
@@ -24,6 +25,7 @@ from pgbastion.model.ids import (
     NodeId,
 )
 from pgbastion.model.views import START_MAX_MS, Limits, SurveyAnswer
+from pgbastion.model.wal import WalEnd
 from pgbastion.testing.sim.database import SimDatabase
 from pgbastion.testing.sim.engine import SimEngine
 from pgbastion.testing.sim.fencing import SimFencer
@@ -49,6 +51,13 @@ class JudgedCutter:
             self._machine.judge.surveyed(self._machine, epoch)
         return answer
 
+    async def catch_up(self, upstream: Upstream, upto: WalEnd) -> SurveyAnswer | None:
+        """Stream from another cut node, then answer anew."""
+        answer = await self._cutter.catch_up(upstream, upto)
+        if answer is not None and answer.wal_end is not None:
+            self._machine.judge.surveyed(self._machine, upstream.epoch)
+        return answer
+
 
 class Daemon:
     """One life of a machine's daemon, put together as :mod:`pgbastion.node` does it."""
@@ -70,6 +79,7 @@ class Daemon:
             api_port=8080,
             primary_port=5432,
             replica_port=5433,
+            nofailover=machine.nofailover,
         )
         self.routing: Routing | None = None
         self.routing_expires_ns = 0
@@ -132,7 +142,7 @@ class Daemon:
         self.main = self._make_loop(timings)
 
     def _make_loop(self, timings: Timings) -> Loop:
-        return Loop(
+        sight = Sight(
             host=self.host,
             engine=self.engine,
             guard=self.guard,
@@ -147,6 +157,14 @@ class Daemon:
                 evidence_max_ms=timings.evidence_max_ms,
                 sync_silent_ms=timings.sync_silent_ms,
             ),
+            words=self._read_page,
+        )
+        return Loop(
+            host=self.host,
+            engine=self.engine,
+            observer=self.observer,
+            executor=self.executor,
+            sight=sight,
             pace=Pace(
                 probe_ms=timings.probe_ms,
                 renew_ms=timings.renew_ms,
@@ -155,7 +173,6 @@ class Daemon:
                 replica_lag_max_bytes=1 << 24,
             ),
             version="sim",
-            words=self._read_page,
             on_routing=self._route,
         )
 
@@ -252,7 +269,7 @@ class Daemon:
             evidence_max_ms=timings.evidence_max_ms,
             asked_max_ms=START_MAX_MS,
         )
-        self.main.renewing = epoch
+        self.main.sight.renewing = epoch
 
     # What comes in
 
@@ -270,15 +287,15 @@ class Daemon:
         """Take a question or a broadcast."""
         if kind == Kind.REPORT:
             self.host.on_report_bytes(MemberId(back[0]), payload)
-        elif kind == Kind.CUT:
-            task = self.loop.create_task(self._answer_cut(back, payload))
+        elif kind in (Kind.CUT, Kind.CATCH_UP):
+            task = self.loop.create_task(self._answer(back, kind, payload))
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
 
-    async def _answer_cut(self, back: tuple[int, int], payload: bytes) -> None:
-        epoch = decode_cut(payload)
-        answer = None if epoch is None else await self.host.cut(epoch)
-        encoded = b"" if answer is None else encode_answer(answer)
+    async def _answer(self, back: tuple[int, int], kind: int, payload: bytes) -> None:
+        cutting = kind == Kind.CUT
+        answer = self.host.answer_cut if cutting else self.host.answer_catch_up
+        encoded = await answer(payload)
         machine = self.machine
         machine.links.send(
             machine.number, back[0], machine.receive_answer, back[0], back[1], encoded

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pgbastion.testing.sim.machine import Machine
 
 SYSTEM: str = "7000"
+NO_NEARER_S = 5.0
+REACH_ASK_EVERY_S = 0.02
 
 
 class SimDatabase:
@@ -258,6 +260,24 @@ class SimDatabase:
             server = await self._server()
             server.disconnect()
             server.connect_soon()
+
+    async def catch_up(self, upstream: Upstream, upto: WalEnd) -> None:
+        """Stream from another standby until this one has that much."""
+        async with self._writing:
+            await self._disk()
+            directory = self._directory
+            if (
+                directory.cut_epoch != upstream.epoch
+                or directory.epoch > upstream.epoch
+            ):
+                raise PostgresError(f"it is not cut from epoch {upstream.epoch}")
+            directory.upstream = self._target(upstream)
+            server = await self._server()
+            server.disconnect()
+            server.connect_soon()
+        async with asyncio.timeout(NO_NEARER_S):
+            while self._wal_end() < upto:
+                await asyncio.sleep(REACH_ASK_EVERY_S)
 
     async def wal_end(self) -> WalEnd | None:
         """Return the running standby's end of WAL, read now."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from pgbastion.testing.sim.world import ms
 
 if TYPE_CHECKING:
-    from pgbastion.testing.sim.scripts import Stage
+    from pgbastion.testing.sim.stage import Stage
 
 
 def fencing_fails(stage: "Stage") -> None:

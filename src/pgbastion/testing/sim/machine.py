@@ -94,6 +94,8 @@ class Machine:
         """True time at which the machine last went on after a stall."""
         self.guard_lame_ns = -NS_PER_S
         """True time up to which the guard did not run."""
+        self.nofailover = False
+        """Its tag: it is not to become the primary."""
         self.disk_frozen = False
         self.on_disk_thaw: list[Callable[[], None]] = []
         self.fsync_ms = (0.2, 2.5)

@@ -15,88 +15,10 @@ from pgbastion.testing.sim.cluster import Cluster, Shape
 from pgbastion.testing.sim.fence_scripts import fencing_fails, fencing_works
 from pgbastion.testing.sim.loop import node_time
 from pgbastion.testing.sim.machine import Machine
-from pgbastion.testing.sim.runs import counting, end, logging_to
+from pgbastion.testing.sim.runs import counting, logging_to
 from pgbastion.testing.sim.server import Directory
-from pgbastion.testing.sim.world import Tally, World, ms
-
-Condition = Callable[[], bool]
-
-
-class Stage:
-    """A cluster, and words to write a script in."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.world = cluster.world
-        self.n = cluster.machines
-
-    def wait(self, milliseconds: float) -> None:
-        """Let time pass."""
-        self.world.run(self.world.now_ns + ms(milliseconds))
-
-    def until(
-        self, condition: Condition, *, limit_ms: float, step_ms: float = 1
-    ) -> None:
-        """Let time pass until something is so.
-
-        Raises:
-            AssertionError: It never was: the script does not fit any more.
-        """
-        latest_ns = self.world.now_ns + ms(limit_ms)
-        while not condition():
-            if self.world.now_ns >= latest_ns:
-                raise AssertionError("what the script waits for never came")
-            self.wait(step_ms)
-
-    @property
-    def epoch(self) -> int:
-        """Return the newest epoch that was assigned."""
-        return self.cluster.judge.state.epoch
-
-    def opened(self, epoch: int) -> bool:
-        """Tell whether this epoch has acknowledged a commit."""
-        return epoch in self.cluster.judge.first_ack_ns
-
-    def settled(self) -> bool:
-        """Tell whether all is well: everybody streams, the set has all standbys."""
-        judge = self.cluster.judge
-        opened = judge.state.opened
-        servers = [m for m in self.n.values() if not m.witness]
-        wanted = len(servers) - 1
-        full = opened is not None and len(opened.sync.names) == wanted
-        return full and len(judge.proxied_ns) == len(self.n) and judge.unwell() is None
-
-    def leads(self, machine: Machine) -> bool:
-        """Tell whether a machine leads the Raft group."""
-        daemon = machine.daemon
-        return daemon is not None and daemon.host.raft().is_leader
-
-    def leader(self) -> Machine | None:
-        """Return the machine that leads, or None."""
-        return next((m for m in self.n.values() if self.leads(m)), None)
-
-    def isolate(self, machine: Machine) -> None:
-        """Cut a machine off from all others, both ways."""
-        for other in self.n:
-            if other != machine.number:
-                self.cluster.links.cut(machine.number, other)
-                self.cluster.links.cut(other, machine.number)
-
-    def cut(self, one: int, other: int) -> None:
-        """Cut a link, both ways."""
-        self.cluster.links.cut(one, other)
-        self.cluster.links.cut(other, one)
-
-    def renewed(self) -> None:
-        """Wait for the next lease that reaches its holder."""
-        grants = self.cluster.judge.grants
-        seen = grants[self.epoch].at_ns
-        self.until(lambda: grants[self.epoch].at_ns > seen, limit_ms=60_000)
-
-    def mend(self) -> None:
-        """End all faults, and look whether the cluster is well in the stated time."""
-        end(self.cluster)
-
+from pgbastion.testing.sim.stage import Stage
+from pgbastion.testing.sim.world import Tally, World
 
 THREE: Final = Shape(write_ms=200, sync_count=1)
 WITNESSED: Final = Shape(write_ms=200, servers=2, witnesses=1)
@@ -418,6 +340,19 @@ def late_promotion(stage: Stage) -> None:
     stage.mend()
 
 
+def furthest_is_barred(stage: Stage) -> None:
+    """What was acknowledged last is only on a standby that may not be promoted."""
+    stage.cut(1, 3)
+    stage.wait(400)
+    stage.n[1].power_off()
+    stage.cluster.links.heal()
+    stage.until(lambda: stage.opened(2), limit_ms=30_000)
+    held = stage.cluster.judge.state.assignment
+    assert held is not None
+    assert held.node == "n3"
+    stage.mend()
+
+
 def strict_waits(stage: Stage) -> None:
     """Strict: without a standby nothing is acknowledged, and it goes on after."""
     for number in (2, 3):
@@ -456,6 +391,10 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
     "late_promotion": (late_promotion, THREE),
     "fencing_fails": (fencing_fails, replace(THREE, fence_works=0.0)),
     "fencing_works": (fencing_works, replace(THREE, fence_works=1.0)),
+    "furthest_is_barred": (
+        furthest_is_barred,
+        replace(THREE, write_ms=40, nofailover=(2,)),
+    ),
     "strict_waits": (strict_waits, replace(THREE, strict=True)),
 }
 

@@ -1,0 +1,119 @@
+"""How this node's PostgreSQL ends with its daemon, when that is told to stop."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from pgbastion.api.ports import Done
+from pgbastion.config.model import Config
+from pgbastion.ha.host import Host
+from pgbastion.model.cluster import Assignment
+from pgbastion.model.commands import Release
+from pgbastion.model.ids import Epoch, Incarnation
+from pgbastion.model.reasons import Reason
+from pgbastion.node.addresses import AnyAddresses
+from pgbastion.node.ordering import Ordering
+from pgbastion.node.page import SharedPage
+from pgbastion.observe.logging import get_logger
+from pgbastion.postgres.guard_link import GuardLink
+
+RELEASE_DEADLINE_S: Final = 3.0
+
+log = get_logger("node")
+
+
+class Retiring:
+    """Hands the role on, stops the server, gives the epoch back: in this order.
+
+    Args:
+        config: Returns the configuration; a reload may have changed it.
+        holds_lease: Whether an epoch's lease is held here, with time left.
+        hold: Has the engine renew an epoch's lease; 0: none.
+        guard: The postmaster's parent; None: a witness.
+    """
+
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        *,
+        host: Host,
+        ordering: Ordering,
+        guard: GuardLink | None,
+        addresses: AnyAddresses,
+        page: SharedPage,
+        incarnation: Incarnation,
+        holds_lease: Callable[[Epoch], bool],
+        hold: Callable[[Epoch], None],
+    ) -> None:
+        self._config = config
+        self._host = host
+        self._ordering = ordering
+        self._guard = guard
+        self._addresses = addresses
+        self._page = page
+        self._incarnation = incarnation
+        self._holds_lease = holds_lease
+        self._hold = hold
+        self._moved = asyncio.Event()
+
+    def note(self) -> None:
+        """Look again whether the role has moved: something has changed."""
+        self._moved.set()
+
+    async def hand_role_on(self) -> None:
+        """Have a standby take the role before this daemon stops, if one is ready."""
+        config, epoch = self._config(), self._host.state.epoch
+        if not self._holds_lease(epoch) or self._ordering.best() is None:
+            return
+        limit_ms = config.failover.stop_timeout
+        drain_ms = min(config.proxy.drain_timeout, limit_ms // 2)
+        done = await self._ordering.switch_over(
+            None, drain_ms, cause="the daemon was told to stop"
+        )
+        log.info("handing_role_on", answer=repr(done))
+        if not isinstance(done, Done):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_ms / 1_000):
+                while not self._role_moved(epoch):
+                    self._moved.clear()
+                    await self._moved.wait()
+
+    def _role_moved(self, epoch: Epoch) -> bool:
+        state = self._host.state
+        held = state.assignment
+        if held is not None and held.epoch > epoch and held.opened:
+            return True
+        # The order has ended, and nothing has changed.
+        return state.order is None and state.epoch == epoch
+
+    async def stop_postgres(self) -> None:
+        """Stop PostgreSQL in order; a primary gives its epoch back first."""
+        if self._guard is None:
+            return
+        held = self._host.state.assignment
+        own = held is not None and held.member_id == self._host.raft().member_id
+        await self._addresses.drop()
+        await self._guard.stop(fast_ms=self._config().failover.stop_timeout)
+        if own and held is not None and held.live:
+            await self._release(held)
+        await self._guard.quit()
+
+    async def _release(self, held: Assignment) -> None:
+        """Give the epoch back: PostgreSQL has stopped, another node may go on."""
+        if self._guard is None or held.incarnation != self._incarnation:
+            return
+        await self._guard.end_epoch(held.epoch)
+        self._page.latch_release(held.epoch)
+        self._hold(Epoch(0))
+        command = Release(
+            epoch=held.epoch,
+            incarnation=self._incarnation,
+            lsn=None,
+            cause=Reason.STOPPED_BY_OPERATOR,
+            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+        outcome = await self._host.propose(command, timeout_s=RELEASE_DEADLINE_S)
+        log.info("epoch_released", epoch=held.epoch, outcome=outcome)
