@@ -21,7 +21,7 @@ CLIENTS = {
     "the reading token": {"Authorization": f"Bearer {READ}"},
     "the writing token": AUTHORISED,
 }
-OTHERS = ("/metrics", "/openapi.json")
+OTHERS = ("/metrics", "/openapi.json", "/operations/none")
 
 
 @pytest.fixture

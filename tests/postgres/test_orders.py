@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pgbastion.bench.lab import waits
+from pgbastion.bench.lab.node import Node
 from pgbastion.bench.lab.settings import API_PORT
 from pgbastion.demo.stage import READY_S, Picture, Stage
 
@@ -101,6 +102,12 @@ def test_a_standby_is_copied_anew(stage: Stage) -> None:
     given = ask(stage, "/cluster/reinit", {"node": standby})
 
     assert settled(stage, given["id"])["outcome"] == "done"
+    for node in stage.nodes.values():
+        # Any node tells of it, under the place that was answered.
+        def heard(node: Node = node) -> bool:
+            return (node.get(given["operation"]) or {}).get("state") == "done"
+
+        waits.wait_for(f"{node.name} to tell of it", heard, ORDER_S)
     assert system_of(stage, standby) != then
     assert whole(stage).epoch == before.epoch
 

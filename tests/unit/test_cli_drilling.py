@@ -40,9 +40,8 @@ class FakeClient:
     def get(self, path: str) -> Any:
         if path == "/cluster/history":
             return {"changes": self.changes}
-        if path == "/raft/directives":
-            done = {"id": "o1", "outcome": self.outcome, "detail": "why", "to": "n2"}
-            return {"directives": [done]}
+        if path == "/operations/o1":
+            return {"id": "o1", "outcome": self.outcome, "detail": "why", "to": "n2"}
         standby = {"name": "n2", "role": "quorum_standby", "state": self._standby}
         return {"epoch": 3, "primary": self.primary, "members": [standby]}
 

@@ -74,7 +74,9 @@ async def test_a_server_is_restarted_whatever_its_role(node: NodeId) -> None:
         700,
     )
     assert order.at < order.expires_at
-    assert outcome == Done(facts={"id": order.order_id, "to": node})
+    assert outcome == Done(
+        facts={"id": order.order_id, "to": node}, follow=order.order_id
+    )
 
 
 async def test_a_standby_is_copied_anew() -> None:

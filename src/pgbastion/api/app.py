@@ -20,6 +20,7 @@ from pgbastion.api.checks import CHECKS, REPLICATION_STATES, Asked, Check
 from pgbastion.api.dashboard import dashboard_files
 from pgbastion.api.endpoints import CHANGES, READS, TEXTS, Answer, Change
 from pgbastion.api.openapi import body_of, describe
+from pgbastion.api.operations import ONE, operation, place_of
 from pgbastion.api.ports import (
     Commands,
     Done,
@@ -64,6 +65,7 @@ def build_api(
     routes = [
         *(_check(path, check, take) for path, check in CHECKS.items()),
         *(_read(path, answer, take) for path, answer in READS.items()),
+        _operation(take),
         *(_changing(p, m, change, commands) for (m, p), change in CHANGES.items()),
         _metrics(take, render_metrics),
         _description(),
@@ -136,6 +138,13 @@ def _read(path: str, answer: Answer, take: TakeSnapshot) -> Route:
     return Route(path, render, methods=["GET", "OPTIONS"])
 
 
+def _operation(take: TakeSnapshot) -> Route:
+    async def answer(request: Request) -> Response:
+        return _json(operation(take(), request.path_params["id"]))
+
+    return Route(ONE, answer, methods=["GET", "OPTIONS"])
+
+
 def _metrics(take: TakeSnapshot, render_metrics: RenderMetrics) -> Route:
     async def answer(request: Request) -> Response:
         del request
@@ -195,6 +204,12 @@ def _changing(path: str, method: str, change: Change, commands: Commands) -> Rou
 
 
 def _outcome(outcome: Outcome) -> Response:
+    if isinstance(outcome, Done) and outcome.follow:
+        place = place_of(outcome.follow)
+        response = _json({"ok": True, **outcome.facts, "operation": place})
+        response.status_code = HTTPStatus.ACCEPTED
+        response.headers["Location"] = place
+        return response
     if isinstance(outcome, Done):
         return _json({"ok": True, **outcome.facts})
     if isinstance(outcome, Refused):

@@ -6,6 +6,7 @@ from pgbastion.api.bodies import Body
 from pgbastion.api.checks import CHECKS
 from pgbastion.api.endpoints import CHANGES, READS
 from pgbastion.api.openapi import body_of, summary
+from pgbastion.api.operations import ONE, operation
 from pgbastion.api.states import PASSES
 
 HEAD = """\
@@ -14,8 +15,10 @@ HEAD = """\
 Served on `api.port` of every node; any node answers for the cluster. The description
 for programs is at `/openapi.json`. Answers are JSON and come from memory, whatever
 PostgreSQL or its disk do. Everything that changes something needs the header
-`Authorization: Bearer TOKEN`. An error is
-`{"error": {"code", "message", "remedy"}}`. Generated from the program.
+`Authorization: Bearer TOKEN`, or a client certificate of `api.tls_client_ca`. An error
+is `{"error": {"code", "message", "remedy"}}`. What goes on after its answer is answered
+with 202, its `id`, and in `operation` and `Location` where any node tells how far it
+has come. Generated from the program.
 """
 EVENTS = (
     "| `/events` | What happens, as server-sent events: `role`, `order`, "
@@ -38,6 +41,7 @@ def render_rest() -> str:
             HEAD,
             "\n## Reading\n\n| GET, HEAD, OPTIONS | |\n|---|---|\n",
             *(f"| `{path}` | {summary(f)} |\n" for path, f in READS.items()),
+            f"| `{ONE}` | {summary(operation)} |\n",
             "| `/metrics` | Metrics in Prometheus' text format; also on 9090. |\n",
             EVENTS,
             "| `/openapi.json` | The description of this API. |\n",

@@ -14,6 +14,7 @@ from pgbastion.api.dashboard import dashboard_data
 from pgbastion.api.debugging import decisions
 from pgbastion.api.explaining import explain_as_text, explain_cluster
 from pgbastion.api.gossip import gossip
+from pgbastion.api.operations import operations
 from pgbastion.api.ordering import ORDERS
 from pgbastion.api.ports import Commands, Outcome
 from pgbastion.api.problems import bad_request
@@ -35,6 +36,7 @@ READS: Final[Mapping[str, Answer]] = {
     "/raft/state": answers.raft_state,
     "/raft/peers": answers.raft_peers,
     "/raft/directives": answers.directives,
+    "/operations": operations,
     "/connections": connections.connections,
     "/gossip": gossip,
     "/vip": vip,

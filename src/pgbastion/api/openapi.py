@@ -14,6 +14,13 @@ from pgbastion.api.access import ALWAYS_OPEN
 from pgbastion.api.bodies import Body
 from pgbastion.api.checks import CHECKS
 from pgbastion.api.endpoints import CHANGES, READS, Change
+from pgbastion.api.operations import (
+    LONG,
+    ONE,
+    AcceptedAnswer,
+    OperationFacts,
+    operation,
+)
 from pgbastion.api.shapes import ErrorAnswer, HealthAnswer, OkAnswer
 
 Json = dict[str, Any]
@@ -69,6 +76,7 @@ def describe(version: str) -> Json:
         paths.setdefault(path, {})[method.lower()] = _changing(
             method, path, change, schemas
         )
+    paths[ONE] = _operation(schemas)
     paths["/metrics"] = _other(
         "metrics", "Metrics in Prometheus' text format.", "text/plain", schemas
     )
@@ -160,6 +168,8 @@ def _reading(
 
 def _changing(method: str, path: str, change: Change, known: _Schemas) -> Json:
     content = {"application/json": {"schema": known.of(OkAnswer)}}
+    accepted = {"application/json": {"schema": known.of(AcceptedAnswer)}}
+    goes_on = {"202": {"description": "It goes on; follow it.", "content": accepted}}
     return {
         "operationId": _id(method.lower(), path),
         "summary": summary(change),
@@ -167,10 +177,21 @@ def _changing(method: str, path: str, change: Change, known: _Schemas) -> Json:
             "content": {"application/json": {"schema": known.body(body_of(change))}}
         },
         "responses": {
-            "200": {"description": "It is done, or ordered.", "content": content},
+            "200": {"description": "It is done.", "content": content},
+            **(goes_on if method == "POST" and path in LONG else {}),
             **{code: known.problem(about) for code, about in _REFUSALS.items()},
         },
     }
+
+
+def _operation(known: _Schemas) -> Json:
+    described = _reading(ONE, operation, known.of(OperationFacts), known)
+    wanted = {"name": "id", "in": "path", "required": True}
+    for method, one in described.items():
+        one["operationId"] = f"{method}_operation"
+        one["parameters"] = [{**wanted, "schema": {"type": "string"}}]
+        one["responses"]["404"] = known.problem("This node knows no such operation.")
+    return described
 
 
 def _other(name: str, about: str, media: str, known: _Schemas) -> Json:

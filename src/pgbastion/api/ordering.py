@@ -19,7 +19,7 @@ from pgbastion.model.ids import NodeId
 
 
 async def switch_over(commands: Commands, body: SwitchOver) -> Outcome:
-    """Order a planned change of the primary; the answer's id is in /raft/directives."""
+    """Order a planned change of the primary; answers with an id."""
     if body.cancel:
         return await commands.cancel(body.id)
     when = body.when

@@ -18,6 +18,8 @@ class Done:
     """A command has taken effect; ``facts`` go into the answer."""
 
     facts: Mapping[str, object] = field(default_factory=dict)
+    follow: str = ""
+    """The id of the operation that goes on; empty: all is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pgbastion.cli.client import Client
-from pgbastion.cli.problems import CommandError
+from pgbastion.cli.problems import CommandError, RefusedError
 from pgbastion.cli.progress import Progress, wait_for
 
 DONE: Final = "done"
@@ -39,9 +39,9 @@ def wait_settled(
     """
 
     def look(progress: Progress) -> Mapping[str, Any] | None:
-        found = _order(client, order_id)
+        found = _operation(client, order_id)
         if found is not None and not found.get("outcome"):
-            progress.say("begun" if found.get("begun") else "being prepared")
+            progress.say(how_far(found))
             return None
         return found
 
@@ -79,8 +79,28 @@ def wait_moved(client: Client, node: str, *, wait_s: float) -> None:
     wait_for(look, what=f"{node} to give the primary role up", within_s=wait_s)
 
 
-def _order(client: Client, order_id: str) -> Mapping[str, Any] | None:
+def how_far(operation: Mapping[str, Any]) -> str:
+    """Return in words how far an operation has come that has no outcome yet."""
+    if operation.get("due_at"):
+        return f"scheduled for {operation['due_at']}"
+    doing = operation.get("progress")
+    stands = "begun" if operation.get("begun") else "being prepared"
+    return f"{stands}, {doing}" if doing else stands
+
+
+def _operation(client: Client, order_id: str) -> Mapping[str, Any] | None:
     # A node that is busy for a moment is asked again.
+    try:
+        found = client.get(f"/operations/{order_id}")
+    except RefusedError:
+        return _directive(client, order_id)
+    except CommandError:
+        return None
+    return found if isinstance(found, dict) else _directive(client, order_id)
+
+
+def _directive(client: Client, order_id: str) -> Mapping[str, Any] | None:
+    """Ask as releases before had it: not every node may run this one yet."""
     try:
         told = client.get("/raft/directives")
     except CommandError:

@@ -137,7 +137,7 @@ class Ordering:
         # Nobody vouches for the death of a primary that lives.
         given = await self._give(replace(order, force=force and not lives))
         if isinstance(given, Done):
-            return Done(facts={**given.facts, "possible_loss": loss})
+            return replace(given, facts={**given.facts, "possible_loss": loss})
         return given
 
     def _order(
@@ -164,7 +164,7 @@ class Ordering:
         if outcome is None:
             return Unknown(
                 message=f"nobody can tell yet whether the {order.order} was ordered",
-                remedy=f"look for {order.order_id} in /raft/directives",
+                remedy=f"look at /operations/{order.order_id}",
             )
         if outcome is not Applied.OK:
             return Refused(
@@ -173,4 +173,6 @@ class Ordering:
                 remedy="look at /raft/directives and /cluster, then repeat",
             )
         log.info("ordered", order=order.order_id, kind=order.order, to=order.target)
-        return Done(facts={"id": order.order_id, "to": order.target})
+        return Done(
+            facts={"id": order.order_id, "to": order.target}, follow=order.order_id
+        )

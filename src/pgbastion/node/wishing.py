@@ -2,6 +2,7 @@
 
 import secrets as random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -70,9 +71,12 @@ class Wishing:
             "due_at": wish.due_at,
             "expires_at": wish.expires_at,
         }
-        return await self._propose(
+        outcome = await self._propose(
             ScheduleOrder(schedule=wish), "the switchover was scheduled", facts
         )
+        if isinstance(outcome, Done):
+            return replace(outcome, follow=wish.order_id)
+        return outcome
 
     async def cancel(self, order_id: str | None) -> Outcome:
         """Drop what is scheduled, or an order that was not begun; None: all of it."""

@@ -108,7 +108,7 @@ class Working:
         if outcome is None:
             return Unknown(
                 message=f"nobody can tell yet whether the {kind} was ordered",
-                remedy=f"look for {order.order_id} in /raft/directives",
+                remedy=f"look at /operations/{order.order_id}",
             )
         if outcome is not Applied.OK:
             return Refused(
@@ -117,7 +117,7 @@ class Working:
                 remedy="look at /raft/directives, then repeat",
             )
         log.info("ordered", order=order.order_id, kind=kind, to=node)
-        return Done(facts={"id": order.order_id, "to": node})
+        return Done(facts={"id": order.order_id, "to": node}, follow=order.order_id)
 
 
 def _unfit(message: str) -> Refused:

@@ -1,11 +1,19 @@
 """Commands that show what the cluster is and does."""
 
 import json
+from typing import Annotated
 
 import typer
 
 from pgbastion.cli.exits import Exit
-from pgbastion.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, UrlOption
+from pgbastion.cli.options import (
+    DEFAULT_CONFIG,
+    WAIT_S,
+    ConfigOption,
+    JsonOption,
+    UrlOption,
+    WaitOption,
+)
 
 commands = typer.Typer()
 
@@ -99,3 +107,34 @@ def history(
 
     changes = reader(config, url).get("/cluster/history")["changes"]
     print(json.dumps(changes) if as_json else render_history(changes))
+
+
+@commands.command()
+def operations(
+    operation_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Follow this one to its outcome.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    url: UrlOption = None,
+    wait_s: WaitOption = WAIT_S,
+    as_json: JsonOption = False,
+) -> None:
+    """List what was ordered and how far it has come, or follow one to its outcome.
+
+    With an ID, exit code 0 when it was done, 1 when something else came of it, 4 when
+    it is not finished in time.
+    """
+    from pgbastion.cli.operations import render_operations
+    from pgbastion.cli.ordering import DONE, wait_settled
+    from pgbastion.cli.target import reader
+
+    client = reader(config, url)
+    if operation_id is None:
+        found = client.get("/operations")["operations"]
+        print(json.dumps(found) if as_json else render_operations(found))
+        return
+    client.get(f"/operations/{operation_id}")
+    told = wait_settled(client, operation_id, what="operation", wait_s=wait_s)
+    print(json.dumps(told) if as_json else render_operations([told]))
+    if told["outcome"] != DONE:
+        raise typer.Exit(Exit.NO)
