@@ -4,13 +4,14 @@ import asyncio
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import pytest
 
-from pgbastion.proxy.poller import Poller
+from pgbastion.proxy.poller import TURN_S, Poller
 
 pytestmark = pytest.mark.anyio
 
@@ -158,3 +159,24 @@ async def test_closing_twice_is_allowed() -> None:
     poller = Poller(asyncio.get_running_loop())
     poller.close()
     poller.close()
+
+
+async def test_work_of_others_does_not_wait_for_every_file_that_is_ready() -> None:
+    """When a server dies, a thousand sessions end at once; checks are answered."""
+    loop = asyncio.get_running_loop()
+    with watched() as (poller, near, far), watched() as (_, near2, far2):
+        order: list[str] = []
+
+        def slowly(connection: socket.socket) -> None:
+            connection.recv(1)
+            order.append("file")
+            loop.call_soon(order.append, "other")
+            time.sleep(2 * TURN_S)
+
+        for connection in (near, near2):
+            poller.add_reader(connection.fileno(), partial(slowly, connection))
+        far.send(b"a")
+        far2.send(b"b")
+        await turns()
+
+    assert order == ["file", "other", "file", "other"]

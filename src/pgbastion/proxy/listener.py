@@ -261,6 +261,7 @@ class Proxy:
         # The openings' tasks say their last words when it is their turn.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+        await self._host.farewells.all_told()
 
     async def stop(self, drain_s: float) -> None:
         """Accept nobody, give sessions ``drain_s`` to end, then end them."""
