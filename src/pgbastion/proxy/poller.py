@@ -14,8 +14,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-# Handled before the loop's other work gets its turn: so many, and not for longer. When a
-# server dies a thousand sessions are ready at once, and checks are answered meanwhile.
+# Handled before the loop's other work gets its turn: so many, and not for longer. When
+# a server dies a thousand sessions are ready at once, and checks are to be answered.
 _EVENTS_AT_ONCE: Final = 128
 TURN_S: Final = 0.001
 _READABLE: Final = (
