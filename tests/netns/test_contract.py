@@ -11,6 +11,7 @@ from pgbastion.bench.lab.errors import CannotRun
 from pgbastion.bench.lab.node import Node
 from pgbastion.bench.lab.settings import Plan
 from pgbastion.bench.lab.waits import STEADY_S, wait_for
+from pgbastion.node.slot_carrying import EVERY_S
 from support.lab_faults import KEPT_LOGS
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -143,3 +144,18 @@ def test_bootstrap_in_every_file_makes_one_cluster() -> None:
 
     assert len(primaries) == 1
     assert len(systems) == 1
+
+
+def test_standbys_carry_the_slots_that_they_would_need(three: Lab) -> None:
+    """Whoever is promoted next has the WAL that the others lack."""
+    standby = three.node("n2")
+
+    def carried() -> set[str]:
+        rows = standby.query("SELECT slot_name FROM pg_replication_slots")
+        return {str(row[0]) for row in rows or ()}
+
+    wait_for(
+        "the slots of n1 and n3 on n2",
+        lambda: carried() == {"pgbastion_n1", "pgbastion_n3"},
+        2 * EVERY_S,
+    )

@@ -7,10 +7,13 @@ import pytest
 
 from pgbastion.errors import PostgresError
 from pgbastion.model.cluster import ReplicationMode, SyncSet
-from pgbastion.model.ids import DataId, Epoch, Timeline, standby_name
-from pgbastion.model.wal import WalEnd
+from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline, standby_name
+from pgbastion.model.wal import Lsn, WalEnd, parse_lsn
 from pgbastion.postgres.render import Upstream
+from pgbastion.postgres.slots import CarriedSlots
 from support.postgres import Lab, Server, until
+
+REDO = "SELECT redo_lsn::text FROM pg_control_checkpoint()"
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -187,21 +190,97 @@ async def test_a_standby_whose_primary_never_answers_is_cut_at_once(
             assert isinstance(await n2.standby.cut(Epoch(1), deadline_s=3), WalEnd)
 
 
-async def test_slots_hold_wal_on_a_primary_only(one_lab: Lab) -> None:
-    n1, n2 = await two(one_lab)
-    names = {slot.name for slot in await n1.primary.slots.list()}
-    assert "pgbastion_n2" in names
-    await n2.primary.open()
-    await n2.primary.slots.keep([n1.name])
-    assert len(await n2.primary.slots.list()) == 1
-    await n2.standby.warm()
-    assert await n2.primary.slots.list() == ()
+async def slots_of(server: Server) -> dict[str, Lsn]:
+    await server.primary.open()
+    ours = await server.primary.slots.ours()
+    return {slot.name: slot.restart_lsn or Lsn(0) for slot in ours}
 
-    await n2.standby.close()
+
+async def test_a_standby_carries_slots_up_to_what_it_has_replayed(one_lab: Lab) -> None:
+    n1, n2 = await two(one_lab)
+    slots = CarriedSlots(n2.address())
+    redo = parse_lsn(str(await n2.value(REDO)))
+
+    await slots.carry({n1.name: None, NodeId("n3"): Lsn(0)})
+    assert await slots_of(n2) == {"pgbastion_n1": redo, "pgbastion_n3": redo}
+
+    await n1.rows("CREATE TABLE public.t AS SELECT generate_series(1, 1000)")
+    written = await n1.primary.write_position()
+    await until(lambda: n2.has_flushed(written))
+    await until(lambda: has_replayed(n2, written))
+    await slots.carry({n1.name: None, NodeId("n3"): written})
+    assert await slots_of(n2) == {"pgbastion_n1": redo, "pgbastion_n3": written}
+
+    await slots.carry({n1.name: None, NodeId("n3"): Lsn(written + (1 << 40))})
+    replayed = parse_lsn(str(await n2.value("SELECT pg_last_wal_replay_lsn()")))
+    assert written <= (await slots_of(n2))["pgbastion_n3"] <= replayed
+
+    await slots.carry({n1.name: None})
+    assert set(await slots_of(n2)) == {"pgbastion_n1"}
+
+
+async def test_a_promoted_server_keeps_the_slots_that_it_has(one_lab: Lab) -> None:
+    _, n2 = await two(one_lab)
+    await CarriedSlots(n2.address()).carry({NodeId("n3"): Lsn(0)})
     await n2.rows("SELECT pg_promote()")
-    await n2.primary.slots.keep([n1.name])
-    await n2.standby.warm()
-    assert len(await n2.primary.slots.list()) == 1
+
+    await CarriedSlots(n2.address()).carry({})
+
+    assert set(await slots_of(n2)) == {"pgbastion_n3"}
+
+
+async def test_a_standbys_slot_keeps_no_rows_from_being_vacuumed(one_lab: Lab) -> None:
+    """One of its time as primary does, when the standby had sent feedback."""
+    n3 = one_lab.server("n3", hot_standby_feedback="on")
+    n2 = await begin(one_lab, n3)
+    held = "SELECT count(*) FROM pg_replication_slots WHERE xmin IS NOT NULL"
+    await until(lambda: is_one(n2, held))
+    await n3.stop()
+    await n2.stop()
+    await n2.config.mark_standby()
+    await n2.start()
+    assert await n2.value(held) == 1
+
+    await CarriedSlots(n2.address()).carry({n3.name: None})
+
+    assert await n2.value(held) == 0
+    assert set(await slots_of(n2)) == {"pgbastion_n3"}
+
+
+async def is_one(server: Server, text: str) -> bool:
+    return await server.value(text) == 1
+
+
+async def has_replayed(server: Server, lsn: Lsn) -> bool:
+    text = await server.value("SELECT pg_last_wal_replay_lsn()::text")
+    return parse_lsn(str(text)) >= lsn
+
+
+async def test_a_promoted_standby_has_the_wal_that_another_one_lacks(
+    one_lab: Lab,
+) -> None:
+    """Without a slot for it, only a copy would bring the other one back."""
+    small = {"wal_keep_size": 0, "min_wal_size": "32MB", "max_wal_size": "32MB"}
+    n2, n3 = one_lab.server("n2", **small), one_lab.server("n3")
+    n1 = await begin(one_lab, n2, n3)
+    await n3.stop()
+    confirmed = (await slots_of(n1))["pgbastion_n3"]
+    await CarriedSlots(n2.address()).carry({n1.name: None, n3.name: confirmed})
+    for _ in range(4):
+        await n1.rows("SELECT pg_logical_emit_message(false, '', 'x'), pg_switch_wal()")
+        await n1.rows("CHECKPOINT")
+    written = await n1.primary.write_position()
+    await until(lambda: has_replayed(n2, written))
+    await n2.rows("CHECKPOINT")
+    await n1.crash()
+    await n2.standby.cut(Epoch(1), deadline_s=5)
+    await n2.standby.promote(Epoch(2), Timeline(7))
+    assert await n2.standby.promoted(deadline_s=10) is not None
+    await n2.rows("CHECKPOINT")
+
+    await n3.standby.follow_files(n2.upstream, Epoch(2))
+    await n3.start()
+    await until(lambda: streams(n2, n3))
 
 
 async def test_a_human_who_overrides_the_source_does_not_undo_a_cut(

@@ -40,8 +40,7 @@ def test_nobody_else_makes_slots_and_nobody_before_the_order_is_begun() -> None:
     assert decide_node(standby_view(state=ordered())).reason is Reason.FOLLOWING
 
 
-def test_a_standby_that_did_not_get_the_role_lets_its_slots_go() -> None:
-    """On a standby they would keep WAL until the disk is full."""
+def test_a_standby_that_did_not_get_the_role_is_ready_for_no_order() -> None:
     failed = ordered(begun=True, outcome="failed")
 
     decision = decide_node(standby_view(state=failed, prepared="o1"))

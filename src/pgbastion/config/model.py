@@ -252,6 +252,11 @@ class PostgresqlSection(Section):
         examples=[{"shared_buffers": "128MB"}],
         description="Settings of PostgreSQL.",
     )
+    member_slots_ttl: DurationMs = Field(
+        1_800_000,
+        description="How long WAL is kept for a member that says nothing; then its "
+        "slots are dropped until it speaks again. 0s: as long as it is a member.",
+    )
     hba: Lines = Field(
         (HBA_DEFAULT,), description="Lines of pg_hba.conf, put after pgbastion's own."
     )

@@ -21,6 +21,7 @@ APPLIED: Final = frozenset(
         "failover.fence_timeout",
         "postgresql.parameters",
         "postgresql.hba",
+        "postgresql.member_slots_ttl",
         "postgresql.password_file",
         "api.requests_per_second",
         "api.auth_token_file",

@@ -25,7 +25,6 @@ from pgbastion.model.actions import (
     Checkpoint,
     Decision,
     EndEpoch,
-    KeepSlots,
     Propose,
     StartPrimary,
     StopMode,
@@ -255,17 +254,6 @@ def sync_wake_ms(view: NodeView) -> int | None:
     """Return when a silent member of the synchronous set leaves it; None: never."""
     opened = view.state.opened
     return _present(view, opened.sync)[2] if opened is not None else None
-
-
-def keep_slots(view: NodeView) -> Decision | None:
-    """Have one slot for each other server of the cluster."""
-    slots = view.postgres.slots
-    wanted = tuple(
-        sorted(m.name for m in view.state.servers if m.member_id != view.member_id)
-    )
-    if slots is None or tuple(sorted(slots)) == wanted:
-        return None
-    return Decision(Reason.KEEPING_SLOTS, (KeepSlots(nodes=wanted),))
 
 
 def checkpoint(view: NodeView) -> Decision | None:

@@ -14,7 +14,6 @@ from pgbastion.control.node_primary import (
     check_promoted,
     checkpoint,
     end_slow_restart,
-    keep_slots,
     keep_sync,
     open_epoch,
     restart,
@@ -30,6 +29,7 @@ from pgbastion.control.node_rules import (
 )
 from pgbastion.control.orders import give_role_on, hand_over, ready_slots
 from pgbastion.control.pause import is_paused
+from pgbastion.control.slots import keep_slots
 from pgbastion.control.transitions import Step
 from pgbastion.control.work import (
     work_on_primary,

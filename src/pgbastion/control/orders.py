@@ -157,7 +157,8 @@ def failover_order(state: ClusterState) -> Order | None:
 def ready_slots(view: NodeView) -> Decision | None:
     """Have the slots that a primary needs before clients wait for them.
 
-    A standby that did not get the role lets go of them: they would keep WAL for ever.
+    A standby has most of them (`control.slots`); one may be new. One that did not get
+    the role keeps them as standbys do.
     """
     order = view.state.order
     wanted, nodes = "", tuple[NodeId, ...]()

@@ -346,7 +346,8 @@ class Executor:
                 self._observer.look_soon()
             case act.ReadySlots(nodes=nodes, order_id=order_id):
                 await self._database.refresh_access(self._host.state.servers)
-                await self._database.keep_slots(nodes)
+                if nodes:
+                    await self._database.keep_slots(nodes)
                 self.prepared = order_id
         return True
 

@@ -110,10 +110,10 @@ class Loop:
             self._pace, replica_lag_max_bytes=lag_max_bytes, replica_fallback=fallback
         )
 
-    def set_failover(self, *, lag_max_bytes: int, restart_ms: int) -> None:
-        """Take other bounds of when, and to whom, the role moves by itself."""
+    def set_bounds(self, *, lag_max_bytes: int, **limits: int) -> None:
+        """Take other bounds of what decisions go by; ``limits`` are fields of those."""
         self._pace = replace(self._pace, lag_max_bytes=lag_max_bytes)
-        self.sight.limits = replace(self.sight.limits, restart_ms=restart_ms)
+        self.sight.limits = replace(self.sight.limits, **limits)
 
     def set_draining(self, draining: bool) -> None:  # noqa: FBT001 - the whole of it
         """Have the others know whether this node takes new sessions."""

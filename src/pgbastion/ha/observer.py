@@ -72,6 +72,7 @@ class Observer:
         self._server_pid = 0
         self._promotion: Promotion | None = None
         self._silent_since_ms: dict[str, int] = {}
+        self._begun_ms = boottime_ms()
         self._flushing = Flushing(apart_ms=probe_ms)
         self._confirmed: SyncSet | None = None
         self._applied: SyncSet | None = None
@@ -306,6 +307,7 @@ class Observer:
             sync_reworded=server.sync_reworded,
             replication=server.replication,
             slots=server.slots,
+            watched_ms=self._begun_ms,
             checkpointed=end is not None and server.checkpoint_timeline == end.timeline,
             start_failures=self.start_failures,
             start_failed_ms=self.start_failed_ms,

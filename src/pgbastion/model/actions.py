@@ -238,7 +238,7 @@ class KeepSlots:
 class ReadySlots:
     """Have these members' slots on a standby that is about to be promoted.
 
-    With no nodes and no order: it is not promoted, and must keep no WAL for anybody.
+    With no nodes and no order: it is not promoted after all.
     """
 
     order_id: str

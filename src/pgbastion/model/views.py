@@ -224,6 +224,8 @@ class PostgresView:
     replication: tuple[ReplicationRow, ...] = ()
     slots: tuple[NodeId, ...] | None = None
     """The members that have a slot; None: not read yet."""
+    watched_ms: int = 0
+    """Since when this daemon watches: who has said nothing is silent from here on."""
     checkpointed: bool = False
     """Whether a checkpoint was completed on the current timeline."""
     ended_ms: int = 0
@@ -267,6 +269,8 @@ class Limits:
     evidence_max_ms: int
     sync_silent_ms: int
     start_max_ms: int = START_MAX_MS
+    slots_ttl_ms: int = 0
+    """How long WAL is kept for a silent member; 0: as long as it is one."""
     restart_ms: int = 0
     """How long a crashed primary may take to be one again; 0: a ready standby is
     preferred at once."""

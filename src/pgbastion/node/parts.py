@@ -43,6 +43,7 @@ def limits_of(config: Config) -> Limits:
         evidence_max_ms=timings.evidence_max_ms,
         sync_silent_ms=timings.sync_silent_ms,
         restart_ms=config.failover.primary_restart_timeout,
+        slots_ttl_ms=config.postgresql.member_slots_ttl if config.postgresql else 0,
     )
 
 

@@ -37,9 +37,10 @@ async def reload_node(node: "Node", holds_lease: Callable[[Epoch], bool]) -> str
     configure_logging(level=new.log.level, form=new.log.format)
     node.own = own_member(new)
     node.loop.set_own(node.own)
-    node.loop.set_failover(
+    node.loop.set_bounds(
         lag_max_bytes=new.failover.max_lag_threshold,
         restart_ms=new.failover.primary_restart_timeout,
+        slots_ttl_ms=new.postgresql.member_slots_ttl if new.postgresql else 0,
     )
     node.front.reconfigure(new, node.secrets)
     await asyncio.to_thread(node.certificates.look)

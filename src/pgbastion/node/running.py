@@ -43,6 +43,7 @@ from pgbastion.node.parts import limits_of, own_member, pace_of
 from pgbastion.node.reloading import reload_node
 from pgbastion.node.retiring import Retiring
 from pgbastion.node.settings import ClusterSettings
+from pgbastion.node.slot_carrying import carrying
 from pgbastion.node.split_watch import SplitWatch
 from pgbastion.node.telling import Telling
 from pgbastion.observe.logging import get_logger
@@ -303,6 +304,9 @@ class Node:
             group.create_task(self.addresses.run(), name="addresses")
             if self.settings is not None:
                 group.create_task(self.settings.run(), name="settings")
+            if self.instance is not None and self.observer is not None:
+                slots = carrying(self.config, self.host, self.observer, self.instance)
+                group.create_task(slots.run(), name="slots")
             group.create_task(self.membership.found(), name="found")
             group.create_task(self.loop.confirm(), name="confirm")
             group.create_task(self._watch_standing(), name="standing")

@@ -122,7 +122,7 @@ class Instance:
         source = FromPrimary(paths, identity, self.files, self.programs, self.config)
         ladder = Ladder(paths, self.files, self.programs, self.offline, source)
         self._rejoining = Rejoining(ladder, identity.node)
-        self._address = address
+        self.address = address
         self._stranger = self._make_stranger()
         # Whom to follow and what to promise stand in one file: a cut that was
         # answered to a survey must not be overwritten by what was begun before it.
@@ -147,11 +147,11 @@ class Instance:
 
     def planned_end(self) -> PlannedEnd:
         """Return what ends this server in order."""
-        return PlannedEnd(self._address, self.offline)
+        return PlannedEnd(self.address, self.offline)
 
     def role_probe(self) -> RoleProbe:
         """Return what asks servers of other nodes for their role."""
-        return RoleProbe(replace(self._address, application_name="pgbastion watch"))
+        return RoleProbe(replace(self.address, application_name="pgbastion watch"))
 
     def command(self) -> tuple[str, ...]:
         """Return the argument list that starts the server in the foreground."""
@@ -295,13 +295,13 @@ class Instance:
                 now_ns = boottime_ns()
                 if self._slots is None or now_ns - self._slots_ns > SLOTS_EVERY_NS:
                     self._slots_ns = now_ns
-                    slots = await self._primary.slots.list()
+                    slots = await self._primary.slots.ours()
                     self._slots = self._nodes_of({s.name for s in slots if not s.lost})
                     self._all_slots = await self._primary.slots.survey(self.nodes)
         except (PostgresError, TimeoutError):
             return self._rows
         # Our own connections that speak the replication protocol show up there too.
-        own = self._address.application_name
+        own = self.address.application_name
         self._rows = tuple(s.row() for s in senders if s.name != own)
         return self._rows
 
@@ -377,7 +377,7 @@ class Instance:
 
     async def examine(self, upstream: Upstream) -> RejoinView:
         """Compare the stopped directory with the primary's history."""
-        primary = replace(self._address, host=upstream.host, port=upstream.port)
+        primary = replace(self.address, host=upstream.host, port=upstream.port)
         return await self._rejoining.examine(primary, upstream.epoch)
 
     async def copy(self, upstream: Upstream, cluster_id: str) -> None:
@@ -419,7 +419,7 @@ class Instance:
 
     async def judge(self, parameters: Mapping[str, str]) -> tuple[Problem, ...]:
         """Return which settings the running server would refuse, and why."""
-        return await judge_settings(self._address, parameters)
+        return await judge_settings(self.address, parameters)
 
     async def renew_passwords(
         self, passwords: Mapping[str, str], *, on_server: bool
@@ -432,7 +432,7 @@ class Instance:
             return ()
         roles, bound_s = self._identity.roles, self._bounds.look_s
         return await renew_passwords(
-            self._address, roles, self._secrets, deadline_s=bound_s
+            self.address, roles, self._secrets, deadline_s=bound_s
         )
 
     async def close(self) -> None:

@@ -1,13 +1,13 @@
-"""Physical replication slots: on the primary, one for each other node."""
+"""Physical replication slots: on each server, one for each other node."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, LiteralString
 
 from pgbastion.model.ids import NodeId
 from pgbastion.model.report import SlotRow
-from pgbastion.model.wal import Lsn, parse_lsn
-from pgbastion.postgres.connection import Connection
+from pgbastion.model.wal import Lsn, format_lsn, parse_lsn
+from pgbastion.postgres.connection import Address, Connection, Row
 from pgbastion.postgres.render import SLOT_PREFIX, slot_name
 
 DEADLINE_S: Final = 5.0
@@ -15,7 +15,8 @@ SURVEYED_MAX: Final = 32
 """A report carries at most so many slots."""
 
 _SLOTS: Final = """
-SELECT s.slot_name::text, s.active, s.restart_lsn::text, coalesce(s.wal_status, '')
+SELECT s.slot_name::text, s.active, s.restart_lsn::text, coalesce(s.wal_status, ''),
+       s.xmin IS NOT NULL
   FROM pg_catalog.pg_replication_slots AS s
  WHERE s.slot_type = 'physical' AND NOT s.temporary
    AND pg_catalog.starts_with(s.slot_name::text, %s)
@@ -30,12 +31,20 @@ SELECT s.slot_name::text, s.slot_type, s.active, s.restart_lsn::text,
  ORDER BY s.restart_lsn NULLS LAST
  LIMIT %s
 """
-# Both in one statement: a server that was promoted a moment ago keeps its new slots.
-_DROP_IN_RECOVERY: Final = """
-SELECT pg_catalog.pg_drop_replication_slot(s.slot_name)
+_IN_RECOVERY: Final = "SELECT pg_catalog.pg_is_in_recovery()"
+# Never beyond what was replayed here: a promotion ends there. Without an end of its
+# own, a slot stays at the last restart point, before which no WAL is kept anyway.
+_ADVANCE: Final = """
+SELECT pg_catalog.pg_replication_slot_advance(s.slot_name, t.lsn)
   FROM pg_catalog.pg_replication_slots AS s
- WHERE s.slot_type = 'physical' AND NOT s.active
-   AND pg_catalog.starts_with(s.slot_name::text, %s)
+  JOIN (SELECT e.name,
+               LEAST(coalesce(e.lsn, c.redo_lsn),
+                     pg_catalog.pg_last_wal_replay_lsn()) AS lsn
+          FROM ROWS FROM (pg_catalog.unnest(%s::text[]),
+                          pg_catalog.unnest(%s::pg_lsn[])) AS e (name, lsn),
+               pg_catalog.pg_control_checkpoint() AS c) AS t
+    ON t.name = s.slot_name::text
+ WHERE s.slot_type = 'physical' AND NOT s.active AND s.restart_lsn < t.lsn
    AND pg_catalog.pg_is_in_recovery()
 """
 
@@ -49,6 +58,8 @@ class Slot:
     restart_lsn: Lsn | None
     lost: bool
     """The WAL that it was to keep is gone; it must be made anew."""
+    holds_xmin: bool
+    """It keeps rows from being vacuumed."""
 
 
 class Slots:
@@ -57,26 +68,23 @@ class Slots:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def list(self) -> tuple[Slot, ...]:
+    async def ours(self) -> tuple[Slot, ...]:
         """Return our slots."""
-        rows = await self._connection.rows(
-            _SLOTS, (SLOT_PREFIX,), deadline_s=DEADLINE_S
-        )
+        rows = await self._rows(_SLOTS, (SLOT_PREFIX,))
         return tuple(
             Slot(
                 name=row[0],
                 active=row[1],
                 restart_lsn=None if row[2] is None else parse_lsn(row[2]),
                 lost=row[3] == "lost",
+                holds_xmin=row[4],
             )
             for row in rows
         )
 
     async def survey(self, nodes: Iterable[NodeId]) -> tuple[SlotRow, ...]:
         """Return all slots of a primary, those that keep most WAL first; bounded."""
-        rows = await self._connection.rows(
-            _SURVEY, (SURVEYED_MAX,), deadline_s=DEADLINE_S
-        )
+        rows = await self._rows(_SURVEY, (SURVEYED_MAX,))
         owners = {slot_name(node): node for node in nodes}
         return tuple(
             SlotRow(
@@ -97,29 +105,62 @@ class Slots:
         New ones reserve WAL at once, so that it is there when the node comes.
         """
         wanted = {slot_name(node) for node in nodes}
-        found = {slot.name: slot for slot in await self.list()}
+        found = {slot.name: slot for slot in await self.ours()}
         for slot in found.values():
             if not slot.active and (slot.lost or slot.name not in wanted):
-                await self._connection.rows(
-                    "SELECT pg_catalog.pg_drop_replication_slot(%s)",
-                    (slot.name,),
-                    deadline_s=DEADLINE_S,
-                )
+                await self._drop(slot.name)
         kept = {slot.name for slot in found.values() if not slot.lost or slot.active}
         for name in sorted(wanted - kept):
-            await self._connection.rows(
+            await self._rows(
                 "SELECT pg_catalog.pg_create_physical_replication_slot(%s, true)",
                 (name,),
-                deadline_s=DEADLINE_S,
             )
 
-    async def drop_on_standby(self) -> None:
-        """Drop our slots if this server is in recovery; else do nothing.
+    async def carry(self, ends: Mapping[NodeId, Lsn | None]) -> None:
+        """Have these nodes' slots on a standby, each up to its end (`_ADVANCE`).
 
-        Nobody lets go of the WAL that slots hold on a standby, so it would fill the
-        disk. A promoted server makes them anew, from its latest checkpoint on, and
-        ``wal_keep_size`` covers the moment in between.
+        A slot that holds rows back is one of a time as primary, and nobody uses it
+        here: it is made anew, or it would keep the primary from vacuuming (safety
+        rule 56). On a server that was promoted meanwhile nothing is done.
         """
-        await self._connection.rows(
-            _DROP_IN_RECOVERY, (SLOT_PREFIX,), deadline_s=DEADLINE_S
-        )
+        if not (await self._rows(_IN_RECOVERY))[0][0]:
+            return
+        for slot in await self.ours():
+            if slot.holds_xmin and not slot.active:
+                await self._drop(slot.name)
+        await self.keep(ends)
+        names = [slot_name(node) for node in ends]
+        lsns = [None if end is None else format_lsn(end) for end in ends.values()]
+        await self._rows(_ADVANCE, (names, lsns))
+
+    async def _drop(self, name: str) -> None:
+        await self._rows("SELECT pg_catalog.pg_drop_replication_slot(%s)", (name,))
+
+    async def _rows(
+        self, query: LiteralString, parameters: Sequence[object] = ()
+    ) -> list[Row]:
+        return await self._connection.rows(query, parameters, deadline_s=DEADLINE_S)
+
+
+class CarriedSlots:
+    """A standby's slots, over a connection that is opened for each look at them.
+
+    Args:
+        address: The server.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+
+    async def carry(self, ends: Mapping[NodeId, Lsn | None]) -> None:
+        """Have these nodes' slots, each up to its end (`Slots.carry`).
+
+        Raises:
+            PostgresError: The server did not answer, or refused.
+        """
+        connection = Connection(self._address)
+        try:
+            await connection.open(deadline_s=DEADLINE_S)
+            await Slots(connection).carry(ends)
+        finally:
+            await connection.close()

@@ -24,7 +24,6 @@ from pgbastion.postgres.history import HistoryFiles
 from pgbastion.postgres.layout import PgPaths
 from pgbastion.postgres.mark import MarkFile
 from pgbastion.postgres.render import Upstream, Volatile, sync_names
-from pgbastion.postgres.slots import Slots
 
 QUERY_DEADLINE_S: Final = 2.0
 # PostgreSQL announces none of the changes that are waited for here, so it is asked this
@@ -135,7 +134,6 @@ class Standby:
         """Connect beforehand, so that a failover need not."""
         if not self._connection.is_open:
             await self._connection.open(deadline_s=QUERY_DEADLINE_S)
-            await Slots(self._connection).drop_on_standby()
         await self._replication.open(deadline_s=QUERY_DEADLINE_S)
 
     async def close(self) -> None:
