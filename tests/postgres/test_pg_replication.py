@@ -260,7 +260,11 @@ async def test_a_promoted_standby_has_the_wal_that_another_one_lacks(
     one_lab: Lab,
 ) -> None:
     """Without a slot for it, only a copy would bring the other one back."""
-    small = {"wal_keep_size": 0, "min_wal_size": "32MB", "max_wal_size": "32MB"}
+    small: dict[str, str | int] = {
+        "wal_keep_size": 0,
+        "min_wal_size": "32MB",
+        "max_wal_size": "32MB",
+    }
     n2, n3 = one_lab.server("n2", **small), one_lab.server("n3")
     n1 = await begin(one_lab, n2, n3)
     await n3.stop()
