@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgbastion.model.cluster import ReplicationMode, SyncSet
-from pgbastion.model.ids import DataId, NodeId
+from pgbastion.model.ids import DataId, NodeId, standby_name
 from pgbastion.postgres import render, scram
 from pgbastion.postgres.layout import PgIdentity, PgRoles
+from pgbastion.postgres.render import SYNCHRONIZED_SLOTS
 from pgbastion.postgres.settings import (
     OWNED,
     check_parameters,
@@ -50,10 +51,26 @@ def test_a_connection_string_reads_back_as_it_was(user: str, path: str) -> None:
     assert (read["host"], read["application_name"]) == ("10.0.0.2", "n")
 
 
-def test_a_cut_standby_has_neither_address_nor_password() -> None:
-    settings = render.volatile_settings(
-        render.Volatile(), IDENTITY, DataId("ab" * 16), "/run/pgpass"
+def volatile(state: render.Volatile, major: int = 18) -> dict[str, str]:
+    return render.volatile_settings(
+        state, IDENTITY, DataId("ab" * 16), passfile="/run/pgpass", major=major
     )
+
+
+def test_logical_consumers_wait_for_whom_commits_wait_for() -> None:
+    names = (standby_name(NodeId(n), DataId("cd" * 16)) for n in ("n2", "n_3"))
+    promised = render.Volatile(sync=SyncSet(names=tuple(names), num_sync=1))
+
+    settings = volatile(promised)
+
+    assert settings[SYNCHRONIZED_SLOTS] == "pgbastion_n2, pgbastion_n_3"
+    assert volatile(render.Volatile(sync=SyncSet()))[SYNCHRONIZED_SLOTS] == ""
+    assert volatile(render.Volatile())[SYNCHRONIZED_SLOTS] == ""
+    assert SYNCHRONIZED_SLOTS not in volatile(promised, major=16)
+
+
+def test_a_cut_standby_has_neither_address_nor_password() -> None:
+    settings = volatile(render.Volatile())
     assert settings["primary_conninfo"] == ""
     secrets = {"replicator": "secret"}
     assert "secret" not in render.passfile(None, secrets)
@@ -61,9 +78,7 @@ def test_a_cut_standby_has_neither_address_nor_password() -> None:
 
 
 def test_a_standby_names_itself_by_node_and_data() -> None:
-    settings = render.volatile_settings(
-        render.Volatile(upstream=UPSTREAM), IDENTITY, DataId("ab" * 16), "/run/pgpass"
-    )
+    settings = volatile(render.Volatile(upstream=UPSTREAM))
     assert "application_name=n1_abababab" in settings["primary_conninfo"]
     assert settings["primary_slot_name"] == "pgbastion_n1"
 
@@ -79,9 +94,7 @@ def test_who_reads_from_a_standby_has_no_slot_there_and_no_members_name() -> Non
 
 
 def test_a_standbys_commits_would_wait_for_nobody_who_exists() -> None:
-    settings = render.volatile_settings(
-        render.Volatile(upstream=UPSTREAM), IDENTITY, DataId("ab" * 16), "/run/pgpass"
-    )
+    settings = volatile(render.Volatile(upstream=UPSTREAM))
     assert settings["synchronous_standby_names"] == 'ANY 1 ("pgbastion:nobody")'
 
 

@@ -33,3 +33,8 @@ def standby_name(node: NodeId, data_id: DataId) -> str:
     member of a synchronous set than it was before.
     """
     return f"{node}_{data_id[:8]}"
+
+
+def node_of(standby: str) -> NodeId:
+    """Return the node that a `standby_name` belongs to."""
+    return NodeId(standby.rpartition("_")[0])

@@ -108,8 +108,13 @@ class ConfigFiles:
         The password file comes first: it lets in nowhere but at the server to follow.
         """
         await self.write_passfile(volatile.upstream)
+        version = await self._files.read(self._paths.data_dir / "PG_VERSION")
         settings = render.volatile_settings(
-            volatile, self._identity, data_id, str(self._paths.passfile)
+            volatile,
+            self._identity,
+            data_id,
+            passfile=str(self._paths.passfile),
+            major=int((version or "0").partition(".")[0]),
         )
         await self._files.write(
             self._conf(VOLATILE_NAME), render.settings_file(_HEAD, settings)

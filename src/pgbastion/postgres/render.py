@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pgbastion.model.cluster import NOBODY, ReplicationMode, SyncSet
-from pgbastion.model.ids import DataId, NodeId, standby_name
+from pgbastion.model.ids import DataId, NodeId, node_of, standby_name
 from pgbastion.postgres.layout import PgIdentity, PgRoles
 
 NAME_MAX_BYTES: Final = 63
@@ -98,6 +98,8 @@ def replication_conninfo(
             "host": upstream.host,
             "port": upstream.port,
             "user": user,
+            # For the worker that copies logical slots from the primary, since 17.
+            "dbname": "postgres",
             "passfile": passfile,
             "application_name": name,
             **_WIRE,
@@ -176,10 +178,27 @@ class Volatile:
     sync: SyncSet | None = None
 
 
+SYNCHRONIZED_SLOTS: Final = "synchronized_standby_slots"
+SYNCHRONIZED_SLOTS_SINCE: Final = 17
+
+
 def volatile_settings(
-    volatile: Volatile, identity: PgIdentity, data_id: DataId, passfile: str
+    volatile: Volatile,
+    identity: PgIdentity,
+    data_id: DataId,
+    *,
+    passfile: str,
+    major: int,
 ) -> dict[str, str]:
-    """Return the settings of ``pgbastion.recovery.conf``, names to values."""
+    """Return the settings of ``pgbastion.recovery.conf``, names to values.
+
+    Args:
+        volatile: What follows from the cluster's state.
+        identity: Whose settings they are.
+        data_id: The directory's.
+        passfile: Where the passwords are.
+        major: The server's major version: an unknown setting keeps it from starting.
+    """
     name = standby_name(identity.node, data_id)
     if volatile.passing:
         name = PASSING_NAME
@@ -191,11 +210,25 @@ def volatile_settings(
             passfile=passfile,
             name=name,
         )
-    return {
+    settings = {
         "primary_conninfo": source,
         "primary_slot_name": "" if volatile.passing else slot_name(identity.node),
         "synchronous_standby_names": sync_names(volatile.mode, volatile.sync),
     }
+    if major >= SYNCHRONIZED_SLOTS_SINCE:
+        settings[SYNCHRONIZED_SLOTS] = _synchronized_slots(volatile.sync)
+    return settings
+
+
+def _synchronized_slots(sync: SyncSet | None) -> str:
+    """Return whose slots a logical consumer may not get ahead of.
+
+    It must not have seen what a promoted standby lacks: whoever commits wait for, it
+    waits for too.
+    """
+    if sync is None or sync.num_sync == 0:
+        return ""
+    return ", ".join(slot_name(node_of(name)) for name in sync.names)
 
 
 def settings_file(head: str, settings: Mapping[str, str | float | bool]) -> str:

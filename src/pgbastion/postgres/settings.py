@@ -16,6 +16,7 @@ VOLATILE: Final[Mapping[str, str]] = {
     "primary_conninfo": "the cluster's state decides whom a standby follows",
     "primary_slot_name": "each standby has a slot that carries its node's name",
     "synchronous_standby_names": "it is derived from replication.mode and sync_count",
+    "synchronized_standby_slots": "logical consumers wait for whom commits wait for",
 }
 _PLACES: Final[Mapping[str, str]] = {
     "listen_addresses": "set postgresql.listen",

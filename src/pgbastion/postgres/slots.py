@@ -31,6 +31,13 @@ SELECT s.slot_name::text, s.slot_type, s.active, s.restart_lsn::text,
  ORDER BY s.restart_lsn NULLS LAST
  LIMIT %s
 """
+FAILOVER_SLOTS_SINCE: Final = 170_000
+_DROP_UNSYNCED: Final = """
+SELECT pg_catalog.pg_drop_replication_slot(s.slot_name)
+  FROM pg_catalog.pg_replication_slots AS s
+ WHERE s.slot_type = 'logical' AND s.failover AND NOT s.synced AND NOT s.active
+   AND pg_catalog.pg_is_in_recovery()
+"""
 _IN_RECOVERY: Final = "SELECT pg_catalog.pg_is_in_recovery()"
 # Never beyond what was replayed here: a promotion ends there. Without an end of its
 # own, a slot stays at the last restart point, before which no WAL is kept anyway.
@@ -125,6 +132,7 @@ class Slots:
         """
         if not (await self._rows(_IN_RECOVERY))[0][0]:
             return
+        await self._drop_unsynced()
         for slot in await self.ours():
             if slot.holds_xmin and not slot.active:
                 await self._drop(slot.name)
@@ -132,6 +140,16 @@ class Slots:
         names = [slot_name(node) for node in ends]
         lsns = [None if end is None else format_lsn(end) for end in ends.values()]
         await self._rows(_ADVANCE, (names, lsns))
+
+    async def _drop_unsynced(self) -> None:
+        """Drop logical slots that are in the way of the primary's of the same name.
+
+        A former primary has its own ones still. PostgreSQL 17 and newer copies a slot
+        that was made for failover only to where there is none of its name.
+        """
+        version = await self._rows("SHOW server_version_num")
+        if int(version[0][0]) >= FAILOVER_SLOTS_SINCE:
+            await self._rows(_DROP_UNSYNCED)
 
     async def _drop(self, name: str) -> None:
         await self._rows("SELECT pg_catalog.pg_drop_replication_slot(%s)", (name,))
