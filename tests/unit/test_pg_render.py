@@ -84,10 +84,7 @@ def test_a_standby_names_itself_by_node_and_data() -> None:
 
 
 def test_who_reads_from_a_standby_has_no_slot_there_and_no_members_name() -> None:
-    passing = render.Volatile(upstream=UPSTREAM, passing=True)
-    settings = render.volatile_settings(
-        passing, IDENTITY, DataId("ab" * 16), "/run/pgpass"
-    )
+    settings = volatile(render.Volatile(upstream=UPSTREAM, passing=True))
     assert settings["primary_slot_name"] == ""
     assert "n1_abababab" not in settings["primary_conninfo"]
     assert "10.0.0.2" in settings["primary_conninfo"]
