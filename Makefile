@@ -68,7 +68,7 @@ lint: $(DEPENDENCIES)
 demo: build ## three nodes on loopback; Ctrl-C ends them
 	$(BIN)/pgbastion demo
 
-BENCHES := raft failover switchover proxy vip chaos soak restarts outage api
+BENCHES := raft failover switchover proxy vip chaos soak restarts outage api soak-api
 .PHONY: $(BENCHES:%=bench-%)
 $(BENCHES:%=bench-%): bench-%: build
 	$(BIN)/python -m pgbastion.bench $*

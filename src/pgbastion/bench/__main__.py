@@ -10,7 +10,8 @@ from pgbastion import bench
 def names() -> list[str]:
     """Return the benches that there are: the modules of this package."""
     modules = pkgutil.iter_modules(bench.__path__)
-    return [each.name for each in modules if not each.ispkg and each.name[0] != "_"]
+    shown = [each.name for each in modules if not each.ispkg and each.name[0] != "_"]
+    return [name.replace("_", "-") for name in shown]
 
 
 def main() -> None:
@@ -18,7 +19,8 @@ def main() -> None:
     known = names()
     if len(sys.argv) < 2 or sys.argv[1] not in known:
         sys.exit(f"usage: python -m pgbastion.bench {{{','.join(known)}}} ...")
-    importlib.import_module(f"pgbastion.bench.{sys.argv[1]}").main(sys.argv[2:])
+    module = sys.argv[1].replace("-", "_")
+    importlib.import_module(f"pgbastion.bench.{module}").main(sys.argv[2:])
 
 
 if __name__ == "__main__":

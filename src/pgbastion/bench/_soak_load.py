@@ -1,0 +1,152 @@
+"""The load of `soak-api`: questions, followers, events and changes of the primary.
+
+Fifty times what a busy cluster has: a balancer and a scraper that ask a node once a
+second, an event a minute, a change of the primary every quarter of an hour.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+import httpx
+
+from pgbastion.api.checks import CHECKS
+from pgbastion.api.endpoints import READS
+
+REQUESTS_PER_S: Final = 50.0
+EVENT_EVERY_S: Final = 1.2
+SWITCH_EVERY_S: Final = 18.0
+SWITCHED_S: Final = 30.0
+FOLLOW_S: Final = 5.0
+ANSWER_S: Final = 10.0
+# Every endpoint that is read, those that give files or text, and what is refused.
+PATHS: Final = (
+    *CHECKS,
+    *READS,
+    "/replica?lag=1MB",
+    "/metrics",
+    "/openapi.json",
+    "/ui",
+    "/operations/none",
+    "/nothing",
+)
+_SETTINGS: Final = ("4MB", "5MB")
+
+
+class Load:
+    """Asks all nodes until it is cancelled.
+
+    Args:
+        urls: The nodes' APIs.
+        token: The writing token.
+    """
+
+    def __init__(self, urls: Sequence[str], token: str) -> None:
+        self._urls = list(urls)
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self.done: Counter[str] = Counter()
+        """What was done how often, by kind."""
+
+    async def run(self) -> None:
+        """Ask for ever."""
+        async with (
+            httpx.AsyncClient(timeout=ANSWER_S, trust_env=False) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            for url in self._urls:
+                group.create_task(self._ask(client, url))
+                group.create_task(self._follow(url))
+            group.create_task(self._change(client))
+
+    async def _ask(self, client: httpx.AsyncClient, url: str) -> None:
+        loop = asyncio.get_running_loop()
+        due_s = loop.time()
+        for path in itertools.cycle(PATHS):
+            due_s = max(due_s + 1 / REQUESTS_PER_S, loop.time() - 1)
+            await asyncio.sleep(max(due_s - loop.time(), 0))
+            wrong = {"Authorization": "Bearer wrong"}
+            try:
+                await client.get(url + path)
+                if path == "/nothing":
+                    await client.post(url + "/reload", headers=wrong)
+            except httpx.HTTPError:
+                self.done["unanswered"] += 1
+            else:
+                self.done["answered"] += 1
+
+    async def _follow(self, url: str) -> None:
+        """Follow what happens for a while, leave without a word, and come back."""
+        while True:
+            with contextlib.suppress(httpx.HTTPError, TimeoutError):
+                async with (
+                    httpx.AsyncClient(timeout=ANSWER_S, trust_env=False) as client,
+                    asyncio.timeout(FOLLOW_S),
+                    client.stream("GET", f"{url}/events?after=0") as stream,
+                ):
+                    async for line in stream.aiter_lines():
+                        self.done["heard"] += line.startswith("data:")
+            self.done["followed"] += 1
+            await asyncio.sleep(0)
+
+    async def _change(self, client: httpx.AsyncClient) -> None:
+        loop = asyncio.get_running_loop()
+        switched_s = loop.time()
+        for number in itertools.count():
+            await asyncio.sleep(EVENT_EVERY_S)
+            # A node that is taken out of service is brought back by the same round.
+            url = self._urls[number // len(_CHANGES) % len(self._urls)]
+            if loop.time() - switched_s > SWITCH_EVERY_S:
+                await self._switch(client, url)
+                switched_s = loop.time()
+                continue
+            change = _CHANGES[number % len(_CHANGES)]
+            await self._order(client, url, *change)
+
+    async def _switch(self, client: httpx.AsyncClient, url: str) -> None:
+        given = await self._order(client, url, "POST", "/cluster/switchover", {})
+        place = (given or {}).get("operation")
+        if place is None:
+            return
+        with contextlib.suppress(TimeoutError, httpx.HTTPError):
+            async with asyncio.timeout(SWITCHED_S):
+                while True:
+                    told = (await client.get(url + place)).json()
+                    if told.get("outcome"):
+                        self.done[f"switchover {told['outcome']}"] += 1
+                        return
+                    await asyncio.sleep(0.2)
+
+    async def _order(
+        self,
+        client: httpx.AsyncClient,
+        url: str,
+        method: str,
+        path: str,
+        body: dict[str, Any],
+    ) -> dict[str, Any] | None:
+        try:
+            answer = await client.request(
+                method, url + path, json=body, headers=self._headers
+            )
+        except httpx.HTTPError:
+            self.done["order unanswered"] += 1
+            return None
+        self.done[f"{method} {path} {answer.status_code}"] += 1
+        return dict(answer.json()) if answer.is_success else None
+
+
+# Each makes an event, or two, on every node.
+_CHANGES: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
+    ("POST", "/cluster/pause", {}),
+    ("POST", "/cluster/resume", {}),
+    ("PATCH", "/config", {"parameters": {"work_mem": _SETTINGS[0]}}),
+    ("POST", "/reload", {}),
+    ("POST", "/cluster/pause", {}),
+    ("POST", "/cluster/resume", {}),
+    ("PATCH", "/config", {"parameters": {"work_mem": _SETTINGS[1]}}),
+    ("POST", "/connections/drain", {"timeout": "1s"}),
+    ("POST", "/connections/undrain", {}),
+)

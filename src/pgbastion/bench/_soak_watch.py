@@ -1,0 +1,90 @@
+"""What `soak-api` watches: memory, files and the series of the metrics."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import linear_regression
+from typing import Final
+
+from pgbastion.bench.lab.processes import Process
+
+_SERIES: Final = re.compile(r"^([a-zA-Z_:][\w:]*(?:\{.*\})?) \S+$")
+S_PER_H: Final = 3_600.0
+KIB: Final = 1_024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One look at one process."""
+
+    at_s: float
+    rss_bytes: int
+    descriptors: int
+    threads: int
+    files: int
+    """Files in the directories that are the process's own."""
+
+
+@dataclass(slots=True)
+class Watched:
+    """One process and what was seen of it."""
+
+    name: str
+    process: Process
+    folders: tuple[Path, ...] = ()
+    looks: list[Look] = field(default_factory=list)
+
+    def look(self, at_s: float) -> None:
+        """Look once.
+
+        Raises:
+            OSError: It has ended.
+        """
+        own = Path(f"/proc/{self.process.pid}")
+        status = dict(
+            line.split(":", 1) for line in (own / "status").read_text().splitlines()
+        )
+        self.looks.append(
+            Look(
+                at_s=at_s,
+                rss_bytes=int(status["VmRSS"].split()[0]) * KIB,
+                descriptors=sum(1 for _ in (own / "fd").iterdir()),
+                threads=int(status["Threads"]),
+                files=sum(_count(folder) for folder in self.folders),
+            )
+        )
+
+    def growth_bytes_per_h(self, since_s: float) -> float:
+        """Return the slope of the line through the looks since then."""
+        seen = [look for look in self.looks if look.at_s >= since_s]
+        if len(seen) < 2:
+            return 0.0
+        hours = [look.at_s / S_PER_H for look in seen]
+        return linear_regression(hours, [look.rss_bytes for look in seen]).slope
+
+
+def grows(values: Sequence[int]) -> bool:
+    """Tell whether there is more in the end than ever before.
+
+    What comes and goes (a session, a connection, a file that takes the place of
+    another) has been as high before: the last third is held against the first two.
+    """
+    third = len(values) // 3
+    if not third:
+        return False
+    return max(values[-third:]) > max(values[:-third])
+
+
+def series_of(metrics: str) -> frozenset[str]:
+    """Return every series of a scrape: a name with its labels."""
+    found = (_SERIES.match(line) for line in metrics.splitlines())
+    return frozenset(match[1] for match in found if match)
+
+
+def _count(folder: Path) -> int:
+    return sum(1 for path in _walk(folder) if path.is_file())
+
+
+def _walk(folder: Path) -> Iterable[Path]:
+    return folder.rglob("*") if folder.is_dir() else ()
