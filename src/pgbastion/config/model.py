@@ -19,6 +19,7 @@ from pgbastion.config.memberlist import MemberlistSection
 from pgbastion.config.proxy import EVERYWHERE, ProxySection
 from pgbastion.config.section import Section
 from pgbastion.config.timings import Profile, Timings, timings_of
+from pgbastion.config.tracing import TracingSection
 from pgbastion.config.types import (
     RAFT_PORT,
     AbsolutePath,
@@ -352,6 +353,7 @@ class File(Section):
     callbacks: CallbacksSection = Field(default_factory=CallbacksSection)
     watchdog: WatchdogSection = Field(default_factory=WatchdogSection)
     log: LogSection = Field(default_factory=LogSection)
+    tracing: TracingSection = Field(default_factory=TracingSection)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -390,6 +392,7 @@ class Config:
     events: EventsSection
     callbacks: CallbacksSection
     log: LogSection
+    tracing: TracingSection
 
     @property
     def raft_address(self) -> Peer:
@@ -450,6 +453,7 @@ def resolve(file: File, *, source: Path, found: Found) -> Config:
         events=file.events,
         callbacks=file.callbacks,
         log=file.log,
+        tracing=file.tracing,
     )
 
 

@@ -32,6 +32,7 @@ APPLIED: Final = frozenset(
         "api.client_key",
         "events",
         "callbacks",
+        "tracing",
         "metrics.patroni_names",
         *(f"proxy.{key}" for key in ProxySection.model_fields if key != "data_path"),
     }

@@ -87,6 +87,7 @@ class Loop:
         self.outages = OutageMeter()
         self.split = SplitBrain()
         self.recorder = Recorder()
+        self.on_decided: Callable[[str, Decision], None] | None = None
         self.sight = sight
         self.teller = Teller(
             host=host,
@@ -213,6 +214,8 @@ class Loop:
             return
         acts = ",".join(type(action).__name__ for action in new.actions)
         log.info("decided", who=who, reason=new.reason, detail=new.detail, actions=acts)
+        if self.on_decided is not None:
+            self.on_decided(who, new)
 
     # Where clients are sent
 

@@ -21,6 +21,7 @@ class OutageMeter:
     def __init__(self) -> None:
         self.sessions: Callable[[], int] = lambda: 0
         self.newest: Outage | None = None
+        self.on_end: Callable[[Outage], None] | None = None
         self._lost_ms: int | None = None
         self._had = 0
         self._is_parking = False
@@ -59,6 +60,8 @@ class OutageMeter:
             self.newest = Outage(
                 epoch=epoch, gap_ms=max(now_ms - lost_ms, 0), sessions=self._had
             )
+            if self.on_end is not None:
+                self.on_end(self.newest)
         self._served = epoch
 
 

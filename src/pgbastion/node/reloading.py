@@ -4,18 +4,21 @@ import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pgbastion.config.load import load_config
 from pgbastion.config.model import Config
 from pgbastion.config.reload import Changes, what_changes
 from pgbastion.config.secrets import load_passwords, load_secrets
+from pgbastion.errors import PostgresError
 from pgbastion.model.ids import Epoch
 from pgbastion.node.parts import own_member
 from pgbastion.observe.logging import configure_logging, get_logger
 
 if TYPE_CHECKING:
     from pgbastion.node.running import Node
+
+AGAIN: Final = "reload again once it answers"
 
 log = get_logger("node")
 
@@ -43,6 +46,7 @@ async def reload_node(node: "Node", holds_lease: Callable[[Epoch], bool]) -> str
         slots_ttl_ms=new.postgresql.member_slots_ttl if new.postgresql else 0,
     )
     node.front.reconfigure(new, node.secrets)
+    await asyncio.to_thread(node.traces.reconfigure, new.tracing)
     await asyncio.to_thread(node.certificates.look)
     if node.front.tls is not None:
         await asyncio.to_thread(node.front.tls.look)
@@ -50,14 +54,28 @@ async def reload_node(node: "Node", holds_lease: Callable[[Epoch], bool]) -> str
         node.instance.config.set_hba(new.postgresql.hba)
         if node.settings is not None:
             node.settings.note()
-        await node.reload_server()
-        await _renew_passwords(node, new, holds_lease)
-    told = _in_words(changes)
+    told = _in_words(changes) + await reload_server(node, new, holds_lease)
     log.info("reloaded", result=told)
     if node.observer is not None:
         node.observer.look_soon()
     node.loop.wake()
     return told
+
+
+async def reload_server(
+    node: "Node", config: Config, holds_lease: Callable[[Epoch], bool]
+) -> str:
+    """Have the server take over what is its; return what is left to do, in words.
+
+    A server that starts, or hangs, is no reason to refuse the rest.
+    """
+    try:
+        await node.reload_server()
+        await _renew_passwords(node, config, holds_lease)
+    except PostgresError as exc:
+        log.warning("server_not_reloaded", error=str(exc), remedy=AGAIN)
+        return f"; PostgreSQL did not take its part: {exc}: {AGAIN}"
+    return ""
 
 
 def _in_words(changes: Changes) -> str:
@@ -78,7 +96,8 @@ async def _renew_passwords(
     passwords = load_passwords(section, node.secrets.cluster, os.environ)
     if passwords == node.secrets.passwords:
         return
-    node.secrets = replace(node.secrets, passwords=passwords)
     held = holds_lease(node.host.state.epoch)
     changed = await node.instance.renew_passwords(passwords, on_server=held)
+    # Not before: what the server did not take is to be tried at the next reload.
+    node.secrets = replace(node.secrets, passwords=passwords)
     log.info("passwords_renewed", roles=",".join(changed), on_server=held)

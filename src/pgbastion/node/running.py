@@ -46,6 +46,7 @@ from pgbastion.node.settings import ClusterSettings
 from pgbastion.node.slot_carrying import carrying
 from pgbastion.node.split_watch import SplitWatch
 from pgbastion.node.telling import Telling
+from pgbastion.node.tracing import Traces
 from pgbastion.observe.logging import get_logger
 from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.postgres.instance import Instance
@@ -221,6 +222,9 @@ class Node:
             self.engine, self.host, self.membership, self.front, guard=self.guard
         )
         self.addresses.end_sessions_by(self.front.proxy.leave)
+        self.traces = Traces(
+            self.own.name, host=self.host, loop=self.loop, proxy=self.front.proxy
+        )
 
     def _make_server(self) -> Server | None:
         self.observer: Observer | None = None
@@ -288,6 +292,7 @@ class Node:
         """Run until cancelled, or until a part fails."""
         await self.addresses.start()
         await self.front.start()
+        await asyncio.to_thread(self.traces.reconfigure, self.config.tracing)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._take_events(), name="events")
             group.create_task(self.front.snapshots.lag.run(), name="loop-lag")
@@ -450,6 +455,7 @@ class Node:
         await self.addresses.close()
         await self.host.stop()
         await self.front.stop()
+        await asyncio.to_thread(self.traces.close)
         await self.gossip.stop()
         if self.split_watch is not None:
             await self.split_watch.close()

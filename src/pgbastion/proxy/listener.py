@@ -177,6 +177,12 @@ class Proxy:
             path = DataPath.KERNEL if moves else DataPath.USERSPACE
             yield describe_relay(relay, path, now_s)
 
+    def on_answer(self, service: Service, listener: Callable[[], None] | None) -> None:
+        """Have ``listener`` called whenever a server has a new client of a port."""
+        self._board.on_answer.pop(service, None)
+        if listener is not None:
+            self._board.on_answer[service] = listener
+
     def sessions_through(self, service: Service) -> int:
         """Return how many sessions there are through a port, without a look at each."""
         return sum(t.sessions for t in self._board.traffic() if t.service is service)

@@ -94,6 +94,8 @@ class Switchboard:
         self._turn = 0
         self._expiry_timer: TimerHandle | None = None
         self._expired = True
+        self.on_answer: dict[Service, Callable[[], None]] = {}
+        """Whom to tell when a server has a new client of a port."""
         self.superseded_total = 0
         self.held_total = 0
         self.held_seconds_total = 0.0
@@ -295,6 +297,9 @@ class Switchboard:
 
     def note_answer(self, service: Service) -> None:
         """Take note that a server has a new client: the others may go there too."""
+        told = self.on_answer.get(service)
+        if told is not None:
+            told()
         if self._held:
             self._release_held(service)
 
