@@ -5,7 +5,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -180,3 +180,44 @@ async def test_work_of_others_does_not_wait_for_every_file_that_is_ready() -> No
         await turns()
 
     assert order == ["file", "other", "file", "other"]
+
+
+async def test_a_muted_reader_hears_of_the_end_but_not_of_input() -> None:
+    with watched() as (poller, near, far):
+        calls: list[bytes] = []
+        poller.add_reader(near.fileno(), lambda: calls.append(near.recv(10)))
+        poller.mute_reader(near.fileno())
+        far.send(b"abc")
+        await turns()
+        assert calls == []
+
+        far.shutdown(socket.SHUT_WR)
+        await turns()
+        assert calls[:2] == [b"abc", b""]
+
+
+@pytest.mark.parametrize("again", [Poller.unmute_reader, Poller.add_reader])
+async def test_a_muted_reader_can_be_called_again(again: Callable[..., None]) -> None:
+    with watched() as (poller, near, far):
+        calls: list[bytes] = []
+
+        def read() -> None:
+            calls.append(near.recv(10))
+
+        poller.add_reader(near.fileno(), read)
+        poller.mute_reader(near.fileno())
+        far.send(b"abc")
+        again(poller, near.fileno(), *([read] if again is Poller.add_reader else []))
+        await turns()
+
+        assert calls == [b"abc"]
+
+
+async def test_muting_what_is_not_read_is_nothing() -> None:
+    with watched() as (poller, near, _far):
+        poller.mute_reader(near.fileno())
+        poller.add_writer(near.fileno(), lambda: None)
+        poller.unmute_reader(near.fileno())
+
+        poller.add_reader(near.fileno(), lambda: None)
+        assert not poller._entries[near.fileno()].muted

@@ -27,16 +27,19 @@ Callback = Callable[[], None]
 
 
 class _Entry:
-    __slots__ = ("born", "reader", "writer")
+    __slots__ = ("born", "muted", "reader", "writer")
 
     def __init__(self, born: int) -> None:
         self.born = born
+        self.muted = False
         self.reader: Callback | None = None
         self.writer: Callback | None = None
 
     @property
     def mask(self) -> int:
-        reads = select.EPOLLIN | select.EPOLLRDHUP if self.reader else 0
+        reads = 0
+        if self.reader:
+            reads = select.EPOLLRDHUP | (0 if self.muted else select.EPOLLIN)
         return reads | (select.EPOLLOUT if self.writer else 0)
 
 
@@ -63,9 +66,21 @@ class Poller:
     def add_reader(self, fd: int, reader: Callback) -> None:
         """Call ``reader`` whenever ``fd`` has input, its end or an error."""
         entry = self._entries.get(fd) or self._register(fd)
-        known, entry.reader = entry.reader, reader
-        if known is None:
+        unchanged = entry.reader is not None and not entry.muted
+        entry.reader, entry.muted = reader, False
+        if not unchanged:
             self._epoll.modify(fd, entry.mask)
+
+    def mute_reader(self, fd: int) -> None:
+        """Call the reader of ``fd``, if there is one, for its end or an error only.
+
+        Input does not even wake this process: the kernel asks the mask first.
+        """
+        self._set_muted(fd, muted=True)
+
+    def unmute_reader(self, fd: int) -> None:
+        """Call a reader that was muted for input too."""
+        self._set_muted(fd, muted=False)
 
     def add_writer(self, fd: int, writer: Callback) -> None:
         """Call ``writer`` whenever ``fd`` takes output or has an error."""
@@ -87,6 +102,13 @@ class Poller:
         if entry is not None and entry.writer is not None:
             entry.writer = None
             self._update(fd, entry)
+
+    def _set_muted(self, fd: int, *, muted: bool) -> None:
+        entry = self._entries.get(fd)
+        if entry is None or entry.reader is None or entry.muted is muted:
+            return
+        entry.muted = muted
+        self._epoll.modify(fd, entry.mask)
 
     def _register(self, fd: int) -> _Entry:
         self._epoll.register(fd, 0)

@@ -11,6 +11,7 @@ from pgbastion.errors import invariant
 
 _INSTRUCTION: Final = struct.Struct("<BBhi")
 _PSEUDO_MAP_FD: Final = 1
+_FETCH_ADD: Final = 0x01
 
 
 class Register(IntEnum):
@@ -37,6 +38,7 @@ class Helper(IntEnum):
     GET_SOCKET_COOKIE = 46
     SK_REDIRECT_HASH = 72
     KTIME_GET_BOOT_NS = 125
+    RINGBUF_OUTPUT = 130
 
 
 class Assembler:
@@ -82,6 +84,13 @@ class Assembler:
     def store64(self, base: Register, offset: int, source: Register) -> None:
         """``*(u64 *)(base + offset) = source``."""
         self._put(0x7B, base, source, offset)
+
+    def fetch_add64(self, base: Register, offset: int, register: Register) -> None:
+        """Add ``register`` to ``*(u64 *)(base + offset)``, whose old value it gets.
+
+        No access to memory before or after it is reordered around it.
+        """
+        self._put(0xDB, base, register, offset, _FETCH_ADD)
 
     def load_map(self, to: Register, map_fd: int) -> None:
         """``to = the map`` with descriptor ``map_fd``; this takes two instructions."""

@@ -39,6 +39,7 @@ class MapType(IntEnum):
     HASH = 1
     ARRAY = 2
     SOCKHASH = 18
+    RINGBUF = 27
 
 
 _PROGRAM_SK_SKB: Final = 14
@@ -136,6 +137,61 @@ class SharedWords:
         """Unmap it and give the map up."""
         self.words.release()
         self._memory.close()
+        self.map.close()
+
+
+class Ring:
+    """A map that takes 64-bit numbers from programs, for this process to read.
+
+    Its descriptor is readable while there are any.
+
+    Source: Linux documentation, "BPF ring buffer".
+    """
+
+    # Each number follows a header: its length, with this bit while it is written.
+    _BYTES_A_NUMBER: Final = 16
+    _BUSY: Final = 1 << 31
+
+    def __init__(self, numbers_max: int) -> None:
+        """Create it for at least ``numbers_max`` numbers that were not read yet."""
+        page = mmap.PAGESIZE
+        size = page
+        while size < numbers_max * self._BYTES_A_NUMBER:
+            size *= 2
+        self._size = size
+        self.map = Map(MapType.RINGBUF, key_bytes=0, value_bytes=0, entries=size)
+        try:
+            # First our position, then the programs' one, then the numbers, twice.
+            self._own = mmap.mmap(self.map.fd, page)
+            self._theirs = mmap.mmap(
+                self.map.fd, page + 2 * size, prot=mmap.PROT_READ, offset=page
+            )
+        except OSError:
+            self.map.close()
+            raise
+        self._position = memoryview(self._own).cast("Q")
+        self._words = memoryview(self._theirs).cast("Q")
+
+    def read(self) -> list[int]:
+        """Return the numbers that came since the last time."""
+        numbers = []
+        first = mmap.PAGESIZE // 8
+        at, end = self._position[0], self._words[0]
+        while at < end:
+            place = first + at % self._size // 8
+            if self._words[place] & self._BUSY:
+                break
+            numbers.append(self._words[place + 1])
+            at += self._BYTES_A_NUMBER
+        self._position[0] = at
+        return numbers
+
+    def close(self) -> None:
+        """Unmap it and give the map up."""
+        self._position.release()
+        self._words.release()
+        self._own.close()
+        self._theirs.close()
         self.map.close()
 
 

@@ -48,7 +48,7 @@ class DataPathChoice:
     async def _try_kernel(self) -> None:
         kernel = None
         try:
-            kernel = KernelPath(self._loop, self._limits.connections_max)
+            kernel = KernelPath(self._loop, self._poller, self._limits.connections_max)
             await prove(kernel, self._poller, self._limits)
         except ProxyError as exc:
             if kernel is not None:

@@ -4,8 +4,12 @@ Its bytes take one of two ways, never both at a time. The program redirects them
 it has credit and nothing that it passed up before is outstanding. Otherwise they come
 up here, are sent on like in any relay, and only when all of them are on their way does
 a new grant let the program go on. See `program`.
+
+While the program moves the bytes, nobody listens here: an event a message would cost
+more than the message. The program's alarm says when there is something to hear again.
 """
 
+import contextlib
 import socket
 from asyncio import TimerHandle
 from typing import Final
@@ -91,6 +95,7 @@ class KernelFlow(Flow):
         if self.ended or self.waiting:
             return False
         if words[at + Word.PASSED] != words[at + Word.CONSUMED]:
+            self.relay.host.poller.unmute_reader(self.source.fileno())
             self._grant()
             return True
         redirected = words[at + Word.REDIRECTED]
@@ -103,14 +108,30 @@ class KernelFlow(Flow):
         self._tended = redirected
         return in_use
 
+    def on_alarm(self) -> None:
+        """Listen where bytes were passed up, raise the credit where it runs out.
+
+        Raises:
+            OSError: A socket is broken; its own event tells the relay.
+        """
+        self.relay.host.on_warm(self.relay)
+        if self._words[self._at + Word.PASSED] != self._words[self._at + Word.CONSUMED]:
+            self.relay.host.poller.unmute_reader(self.source.fileno())
+        elif not (self.ended or self.waiting):
+            self._raise_limit()
+
     def deliver(self, chunk: memoryview) -> None:
         """Send ``chunk`` after everything that the program has redirected."""
         self.relay.host.on_warm(self.relay)
-        if self._is_settled(unsent=len(chunk)):
-            super().deliver(chunk)
+        if not self._is_settled(unsent=len(chunk)):
+            self.keep(chunk)
+            self._look_later()
             return
-        self.keep(chunk)
-        self._look_later()
+        super().deliver(chunk)
+        if self._unjudged is not None and not self.waiting:
+            # Where a socket is broken, its own event tells the relay.
+            with contextlib.suppress(OSError):
+                self._grant()
 
     def finish(self) -> None:
         """Pass the end on after everything that came before it."""
@@ -162,10 +183,15 @@ class KernelFlow(Flow):
         # Bytes that were passed up after this was computed make the program's own
         # comparison fail: it goes on passing, and nothing overtakes them.
         consumed = self._read() - self._unjudged
-        if consumed != self._words[self._at + Word.PASSED]:
+        words, at = self._words, self._at
+        if consumed != words[at + Word.PASSED] or not self._raise_limit():
             return
-        self._raise_limit()
-        self._words[self._at + Word.CONSUMED] = consumed
+        words[at + Word.CONSUMED] = consumed
+        poller = self.relay.host.poller
+        poller.mute_reader(self.source.fileno())
+        # A piece that was judged before the program could see this gave no alarm.
+        if words[at + Word.PASSED] != consumed:
+            poller.unmute_reader(self.source.fileno())
 
     def _find_unjudged(self) -> bool:
         """Find out how many bytes arrived before the program judged any.
@@ -184,12 +210,22 @@ class KernelFlow(Flow):
         self._unjudged = received - judged
         return True
 
-    def _raise_limit(self) -> None:
-        """Allow `WINDOW_BYTES` beyond what the receiver has acknowledged."""
+    def _raise_limit(self) -> bool:
+        """Allow `WINDOW_BYTES` beyond what the receiver has acknowledged.
+
+        The alarm is set to half of what may still be redirected.
+
+        Returns:
+            Whether that is enough for the program to go on for a while.
+        """
+        words, at = self._words, self._at
         acked = read_tcp_info(self.sink).acked_bytes - self._queued_before
         sent = self.moved - self._moved_before
-        place = self._at + Word.LIMIT
-        self._words[place] = max(acked - sent + WINDOW_BYTES, self._words[place])
+        limit = max(acked - sent + WINDOW_BYTES, words[at + Word.LIMIT])
+        left = limit - words[at + Word.REDIRECTED]
+        words[at + Word.CALL_AT] = limit - left // 2
+        words[at + Word.LIMIT] = limit
+        return left >= WINDOW_BYTES // 2
 
     def _is_settled(self, *, unsent: int) -> bool:
         """Tell whether all that the program redirected is in the sink's queue.

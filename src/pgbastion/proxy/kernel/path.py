@@ -13,12 +13,14 @@ from pgbastion.errors import ProxyError
 from pgbastion.proxy.kernel.bpf import (
     Map,
     MapType,
+    Ring,
     SharedWords,
     attach_verdict_program,
     load_verdict_program,
 )
 from pgbastion.proxy.kernel.flow import KernelFlow
 from pgbastion.proxy.kernel.program import WORDS_PER_SLOT, build_program
+from pgbastion.proxy.poller import Poller
 from pgbastion.proxy.relay import Relay
 
 _SO_COOKIE: Final = 57  # asm-generic/socket.h
@@ -50,16 +52,19 @@ class KernelPath:
     it has left lasts until it runs out, and running out is an event.
     """
 
-    def __init__(self, loop: AbstractEventLoop, sessions_max: int) -> None:
+    def __init__(
+        self, loop: AbstractEventLoop, poller: Poller, sessions_max: int
+    ) -> None:
         """Create the maps and load the program.
 
         Raises:
             ProxyError: The kernel refused; the message says what and why.
         """
         self._loop = loop
+        self._poller = poller
         entries = self._entries = 2 * sessions_max + _FIRST_SLOT
         self._program_fd = -1
-        self._opened: list[Map | SharedWords] = []
+        self._opened: list[Map | SharedWords | Ring] = []
         self._timer: TimerHandle | None = None
         try:
             self._slots = Map(
@@ -78,8 +83,16 @@ class KernelPath:
             self._opened.append(self._sockets)
             self._shared = SharedWords(entries, WORDS_PER_SLOT)
             self._opened.append(self._shared)
+            # Each direction has at most one alarm of each kind between two grants.
+            self._alarms = Ring(2 * entries)
+            self._opened.append(self._alarms)
             self._program_fd = load_verdict_program(
-                build_program(self._slots.fd, self._shared.map.fd, self._sockets.fd)
+                build_program(
+                    slots_fd=self._slots.fd,
+                    words_fd=self._shared.map.fd,
+                    sockets_fd=self._sockets.fd,
+                    alarms_fd=self._alarms.map.fd,
+                )
             )
             attach_verdict_program(self._program_fd, self._sockets)
         except OSError as exc:
@@ -97,10 +110,12 @@ class KernelPath:
         self._free: deque[tuple[int, int]] = deque()
         self._adopted: dict[Relay, tuple[KernelFlow, KernelFlow]] = {}
         self._cookies: dict[Relay, tuple[tuple[bytes, int], tuple[bytes, int]]] = {}
+        self._by_slot: dict[int, KernelFlow] = {}
         # Sessions that move bytes now, with the ticks since they last did.
         self._busy: dict[Relay, int] = {}
         self._ticks_fast = False
         self.refused_total = 0
+        poller.add_reader(self._alarms.map.fd, self._on_alarms)
         self._tick()
 
     @property
@@ -128,12 +143,14 @@ class KernelPath:
         for cookie, slot in self._cookies.pop(relay):
             with suppress(OSError):
                 self._slots.delete(cookie)
+            self._by_slot.pop(slot, None)
             self._free.append((slot, boottime_ns() + _QUARANTINE_NS))
 
     def close(self) -> None:
         """Give everything up; the sockets in the map go on as ordinary ones."""
         if self._timer is not None:
             self._timer.cancel()
+            self._poller.remove_reader(self._alarms.map.fd)
             self.primary_lease_word.release()
         for opened in self._opened:
             opened.close()
@@ -192,7 +209,16 @@ class KernelPath:
                         filed.delete(cookie)
             raise
         self._cookies[relay] = (cookies[0], slots[0]), (cookies[1], slots[1])
+        self._by_slot[slots[0]], self._by_slot[slots[1]] = up, down
         return up, down
+
+    def _on_alarms(self) -> None:
+        for slot in self._alarms.read():
+            flow = self._by_slot.get(slot)
+            if flow is not None:
+                # Where a socket is broken, its own event tells the relay.
+                with suppress(OSError):
+                    flow.on_alarm()
 
     def _take_slot(self) -> int:
         """Return a slot that nothing writes to; 0: there is none."""

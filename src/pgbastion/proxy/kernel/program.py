@@ -10,6 +10,10 @@ space. It redirects only while all of this holds:
   counts suspension.
 
 So a proxy that is frozen, or that has not granted anything yet, moves nothing.
+
+A socket whose pieces are redirected wakes user space for none of them. What user space
+has to hear of, the program puts into a ring: that a piece was passed up to a reader who
+did not expect any, and that the credit is running out.
 """
 
 from enum import IntEnum
@@ -27,10 +31,12 @@ TAIL_BYTES: Final = 6
 _DROP: Final = 0
 _PASS: Final = 1
 _WORD: Final = 8
-# On the stack: the socket's cookie, a slot number, an instant.
+# On the stack: the socket's cookie, a lease's slot number, an instant, and the number
+# of the direction's slot as it goes into the ring.
 _COOKIE: Final = -8
 _NUMBER: Final = -12
 _EXPIRY: Final = -24
+_ALARM: Final = -32
 _SKB_LEN: Final = 0
 
 
@@ -45,23 +51,29 @@ class Word(IntEnum):
     REDIRECTED = 3  # bytes moved here
     PASSED = 4  # bytes left to user space
     TAIL = 5  # the last bytes redirected, 0 when the piece was shorter than that
+    # Written by user space:
+    CALL_AT = 6  # the value of REDIRECTED beyond which to ask for more credit
 
 
-def build_program(slots_fd: int, words_fd: int, sockets_fd: int) -> bytes:
+def build_program(
+    slots_fd: int, words_fd: int, sockets_fd: int, alarms_fd: int
+) -> bytes:
     """Assemble the program.
 
     Args:
         slots_fd: Map from a socket's cookie (u64) to its slot (u32).
         words_fd: Array of slots, see `Word`.
         sockets_fd: Map from a socket's cookie to the other socket of its session.
+        alarms_fd: Ring that takes the numbers of slots that want attention.
     """
     program = Assembler()
     _find_slot(program, slots_fd, words_fd)
     _check_credit(program)
     _check_lease(program, words_fd)
+    _ask_for_credit(program, alarms_fd)
     _count_and_keep_tail(program)
     _redirect(program, sockets_fd)
-    _pass_up(program)
+    _pass_up(program, alarms_fd)
     return program.finish()
 
 
@@ -76,10 +88,10 @@ def _find_slot(p: Assembler, slots_fd: int, words_fd: int) -> None:
     p.call(Helper.MAP_LOOKUP_ELEM)  # R0 = &slot number, or 0
     p.jump_if_zero(R0, "pass")  # not (or no longer) one of ours: leave it
     p.load32(R1, R0, 0)
-    p.store32(FRAME, _NUMBER, R1)
+    p.store64(FRAME, _ALARM, R1)
     p.load_map(R1, words_fd)
     p.move(R2, FRAME)
-    p.add_value(R2, _NUMBER)  # R2 = &slot number
+    p.add_value(R2, _ALARM)  # R2 = &slot number, whose lower half comes first
     p.call(Helper.MAP_LOOKUP_ELEM)  # R0 = the slot's words, or 0
     p.jump_if_zero(R0, "pass")
     p.move(R7, R0)
@@ -118,6 +130,26 @@ def _check_lease(p: Assembler, words_fd: int) -> None:
     p.jump_if_at_least(R0, R1, "count")
 
 
+def _ask_for_credit(p: Assembler, alarms_fd: int) -> None:
+    """Sound the alarm where this piece takes REDIRECTED beyond CALL_AT."""
+    p.load64(R1, R7, Word.CALL_AT * _WORD)
+    p.load64(R2, R7, Word.REDIRECTED * _WORD)
+    p.jump_if_greater(R2, R1, "no alarm")  # the alarm was given before
+    p.jump_if_at_least(R1, R9, "no alarm")
+    _sound(p, alarms_fd)
+    p.label("no alarm")
+
+
+def _sound(p: Assembler, alarms_fd: int) -> None:
+    """Put the slot's number into the ring, which wakes user space."""
+    p.load_map(R1, alarms_fd)
+    p.move(R2, FRAME)
+    p.add_value(R2, _ALARM)
+    p.set(R3, _WORD)
+    p.set(R4, 0)  # wake it if it has seen everything before this
+    p.call(Helper.RINGBUF_OUTPUT)
+
+
 def _count_and_keep_tail(p: Assembler) -> None:
     """Only this program, under the socket's lock, writes these words."""
     p.store64(R7, Word.REDIRECTED * _WORD, R9)
@@ -144,11 +176,19 @@ def _redirect(p: Assembler, sockets_fd: int) -> None:
     p.exit()  # R0 is the verdict
 
 
-def _pass_up(p: Assembler) -> None:
+def _pass_up(p: Assembler, alarms_fd: int) -> None:
+    """Count the piece; sound the alarm where user space does not listen.
+
+    It stops listening when it writes CONSUMED, and looks at PASSED once more after
+    that. Here PASSED is written before CONSUMED is read. So one of the two sees what
+    the other one did.
+    """
     p.label("count")
-    p.load64(R1, R7, Word.PASSED * _WORD)
-    p.add(R1, R8)
-    p.store64(R7, Word.PASSED * _WORD, R1)
+    p.move(R1, R8)
+    p.fetch_add64(R7, Word.PASSED * _WORD, R1)  # R1 = what PASSED was
+    p.load64(R2, R7, Word.CONSUMED * _WORD)
+    p.jump_if_differs(R1, R2, "pass")
+    _sound(p, alarms_fd)
     p.label("pass")
     p.set(R0, _PASS)
     p.exit()
