@@ -303,8 +303,9 @@ async def raw_pair(
                 await pair.until_in_kernel()
             yield pair
         finally:
-            client.close()
-            server.close()
+            # A test may have replaced an end.
+            for end in (client, server, pair.client, pair.server):
+                end.close()
 
 
 async def eventually(condition: Callable[[], object]) -> None:

@@ -45,7 +45,9 @@ from pgbastion.observe.metrics import Metrics
 from pgbastion.proxy.listener import Proxy
 from pgbastion.proxy.routes import DataPath, Routes, Service
 
-_WARNINGS: Final = frozenset({"proxy_kernel_path_failed", "proxy_certificate_refused"})
+_WARNINGS: Final = frozenset(
+    {"proxy_kernel_path_failed", "proxy_certificate_refused", "proxy_stream_broken"}
+)
 _STATES: Final = frozenset({"proxy_listening", "proxy_data_path"})
 
 log = get_logger("front")

@@ -13,6 +13,12 @@ _UNACKED: Final = struct.Struct("@24xI")
 _ACKED_AND_RECEIVED: Final = struct.Struct("@120xQQ")
 _NOT_SENT: Final = struct.Struct("@144xI")
 _CLOSED: Final = 7  # TCP_CLOSE, the first byte
+# linux/tcp.h
+_TCP_REPAIR: Final = 19
+_TCP_REPAIR_QUEUE: Final = 20
+_TCP_QUEUE_SEQ: Final = 21
+_RECEIVE_QUEUE: Final = 1
+_ON, _OFF_SILENTLY = 1, -1
 _COUNT: Final = struct.Struct("@i")
 
 
@@ -65,3 +71,23 @@ def read_queued_bytes(connection: socket.socket) -> int:
     acked = read_tcp_info(connection).acked_bytes
     raw = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(_COUNT.size))
     return acked + int(_COUNT.unpack(raw)[0])
+
+
+def read_next_sequence(connection: socket.socket) -> int:
+    """Return the sequence number of the next byte that is to arrive.
+
+    Needs CAP_NET_ADMIN. The connection goes on undisturbed.
+
+    Raises:
+        OSError: It is no connected TCP socket, or the capability is missing.
+    """
+    tcp, level, reuse = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.SO_REUSEADDR
+    # Leaving the repair mode clears this, which a restarted listener relies on.
+    reused = connection.getsockopt(level, reuse)
+    connection.setsockopt(tcp, _TCP_REPAIR, _ON)
+    try:
+        connection.setsockopt(tcp, _TCP_REPAIR_QUEUE, _RECEIVE_QUEUE)
+        return connection.getsockopt(tcp, _TCP_QUEUE_SEQ) & 0xFFFF_FFFF
+    finally:
+        connection.setsockopt(tcp, _TCP_REPAIR, _OFF_SILENTLY)
+        connection.setsockopt(level, reuse, reused)

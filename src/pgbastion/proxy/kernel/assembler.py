@@ -36,6 +36,7 @@ class Helper(IntEnum):
     MAP_LOOKUP_ELEM = 1
     SKB_LOAD_BYTES = 26
     GET_SOCKET_COOKIE = 46
+    SKB_ADJUST_ROOM = 50
     SK_REDIRECT_HASH = 72
     KTIME_GET_BOOT_NS = 125
     RINGBUF_OUTPUT = 130
@@ -69,6 +70,18 @@ class Assembler:
         """``to += value``."""
         self._put(0x07, to, immediate=value)
 
+    def add32(self, to: Register, source: Register) -> None:
+        """``to = (u32)(to + source)``."""
+        self._put(0x0C, to, source)
+
+    def subtract32(self, to: Register, source: Register) -> None:
+        """``to = (u32)(to - source)``."""
+        self._put(0x1C, to, source)
+
+    def negate(self, to: Register) -> None:
+        """``to = -to``."""
+        self._put(0x87, to)
+
     def load32(self, to: Register, base: Register, offset: int) -> None:
         """``to = *(u32 *)(base + offset)``."""
         self._put(0x61, to, base, offset)
@@ -101,9 +114,21 @@ class Assembler:
         """Call ``helper``; R1-R5 are lost."""
         self._put(0x85, Register.R0, immediate=helper)
 
+    def jump(self, label: str) -> None:
+        """Jump."""
+        self._jump(0x05, Register.R0, Register.R0, label)
+
     def jump_if_zero(self, register: Register, label: str) -> None:
         """Jump where ``register == 0``."""
         self._jump(0x15, register, Register.R0, label)
+
+    def jump_if_not_zero(self, register: Register, label: str) -> None:
+        """Jump where ``register != 0``."""
+        self._jump(0x55, register, Register.R0, label)
+
+    def jump_if_negative32(self, register: Register, label: str) -> None:
+        """Jump where the lower half of ``register``, signed, is below zero."""
+        self._jump(0xC6, register, Register.R0, label)
 
     def jump_if_differs(self, left: Register, right: Register, label: str) -> None:
         """Jump where ``left != right``."""

@@ -9,6 +9,7 @@ import errno
 import mmap
 import os
 import platform
+import re
 import struct
 import sys
 from enum import IntEnum
@@ -21,6 +22,11 @@ _LOG_BYTES: Final = 1 << 16
 _LOADS_MAX: Final = 10
 _MMAPABLE: Final = 1 << 10
 _ANY: Final = 0
+
+
+# Before this a program that cuts bytes off a piece may bring the kernel down: it held
+# the piece twice meanwhile ("bpf, sockmap: Fix panic when calling skb_linearize").
+_CUTTING_SINCE: Final = (6, 16)
 
 
 class Command(IntEnum):
@@ -193,6 +199,14 @@ class Ring:
         self._own.close()
         self._theirs.close()
         self.map.close()
+
+
+def may_cut_pieces() -> bool:
+    """Tell whether this kernel lets programs cut bytes off a piece safely."""
+    numbers = re.match(r"(\d+)\.(\d+)", platform.release())
+    return numbers is not None and (
+        (int(numbers[1]), int(numbers[2])) >= _CUTTING_SINCE
+    )
 
 
 def load_verdict_program(instructions: bytes) -> int:

@@ -14,9 +14,13 @@ import socket
 from asyncio import TimerHandle
 from typing import Final
 
-from pgbastion.proxy.kernel.program import TAIL_BYTES, WORDS_PER_SLOT, Word
+from pgbastion.proxy.kernel.program import BROKEN, TAIL_BYTES, WORDS_PER_SLOT, Word
 from pgbastion.proxy.relay import Flow, Relay
-from pgbastion.proxy.tcp_info import read_queued_bytes, read_tcp_info
+from pgbastion.proxy.tcp_info import (
+    read_next_sequence,
+    read_queued_bytes,
+    read_tcp_info,
+)
 from pgbastion.proxy.wire import ServerStream, ends_cycle
 
 # Bytes that may be on the way to a receiver that has not acknowledged them.
@@ -70,6 +74,8 @@ class KernelFlow(Flow):
         for word in Word:
             words[self._at + word] = 0
         words[self._at + Word.LEASE] = lease_slot
+        # `has_read_all` tells whether this still was so when it is asked.
+        words[self._at + Word.NEXT] = read_next_sequence(self.source)
 
     @property
     def total(self) -> int:
@@ -85,6 +91,31 @@ class KernelFlow(Flow):
         drained = _is_drained(self.source)
         return drained and self._read() == read_tcp_info(self.source).received_bytes
 
+    def is_in_sequence(self) -> bool:
+        """Tell whether the program knows which byte comes next, with none under way.
+
+        Raises:
+            OSError: The source is broken.
+        """
+        return self._words[self._at + Word.NEXT] == read_next_sequence(self.source)
+
+    def read_rest(self) -> bytes:
+        """Read at once what came after `has_read_all` and was never judged.
+
+        Of a piece that was read in part the program would get the whole.
+        """
+        words, at = self._words, self._at
+        size = read_tcp_info(self.source).received_bytes - self._read()
+        if size <= 0:
+            return b""
+        try:
+            rest = self.source.recv(size)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        if not words[at + Word.PASSED]:
+            words[at + Word.NEXT] = (words[at + Word.NEXT] + len(rest)) % BROKEN
+        return rest
+
     def tend(self) -> bool:
         """Raise the credit, or grant it anew; tell whether the flow is in use.
 
@@ -92,6 +123,9 @@ class KernelFlow(Flow):
             OSError: A socket is broken; its own event tells the relay.
         """
         words, at = self._words, self._at
+        if words[at + Word.NEXT] >= BROKEN:
+            self._break()
+            return False
         if self.ended or self.waiting:
             return False
         if words[at + Word.PASSED] != words[at + Word.CONSUMED]:
@@ -114,8 +148,12 @@ class KernelFlow(Flow):
         Raises:
             OSError: A socket is broken; its own event tells the relay.
         """
+        words, at = self._words, self._at
+        if words[at + Word.NEXT] >= BROKEN:
+            self._break()
+            return
         self.relay.host.on_warm(self.relay)
-        if self._words[self._at + Word.PASSED] != self._words[self._at + Word.CONSUMED]:
+        if words[at + Word.PASSED] != words[at + Word.CONSUMED]:
             self.relay.host.poller.unmute_reader(self.source.fileno())
         elif not (self.ended or self.waiting):
             self._raise_limit()
@@ -169,6 +207,13 @@ class KernelFlow(Flow):
             self._seen = redirected
             stream.lose_step()
         super().follow(stream, chunk)
+
+    def _break(self) -> None:
+        """End the session: bytes came twice, and could not be told apart any more."""
+        self.relay.host.on_event(
+            "proxy_stream_broken", {"client": self.relay.client_address}
+        )
+        self.relay.abort()
 
     def _read(self) -> int:
         """Return how many bytes were ever read here."""

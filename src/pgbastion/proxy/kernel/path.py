@@ -17,6 +17,7 @@ from pgbastion.proxy.kernel.bpf import (
     SharedWords,
     attach_verdict_program,
     load_verdict_program,
+    may_cut_pieces,
 )
 from pgbastion.proxy.kernel.flow import KernelFlow
 from pgbastion.proxy.kernel.program import WORDS_PER_SLOT, build_program
@@ -67,34 +68,8 @@ class KernelPath:
         self._opened: list[Map | SharedWords | Ring] = []
         self._timer: TimerHandle | None = None
         try:
-            self._slots = Map(
-                MapType.HASH,
-                key_bytes=_COOKIE_BYTES,
-                value_bytes=_SLOT.size,
-                entries=entries,
-            )
-            self._opened.append(self._slots)
-            self._sockets = Map(
-                MapType.SOCKHASH,
-                key_bytes=_COOKIE_BYTES,
-                value_bytes=_FD.size,
-                entries=entries,
-            )
-            self._opened.append(self._sockets)
-            self._shared = SharedWords(entries, WORDS_PER_SLOT)
-            self._opened.append(self._shared)
-            # Each direction has at most one alarm of each kind between two grants.
-            self._alarms = Ring(2 * entries)
-            self._opened.append(self._alarms)
-            self._program_fd = load_verdict_program(
-                build_program(
-                    slots_fd=self._slots.fd,
-                    words_fd=self._shared.map.fd,
-                    sockets_fd=self._sockets.fd,
-                    alarms_fd=self._alarms.map.fd,
-                )
-            )
-            attach_verdict_program(self._program_fd, self._sockets)
+            self._create_maps(entries)
+            self._load_program()
         except OSError as exc:
             self.close()
             raise ProxyError(f"the kernel data path cannot be set up: {exc}") from exc
@@ -159,6 +134,39 @@ class KernelPath:
             os.close(self._program_fd)
             self._program_fd = -1
 
+    def _create_maps(self, entries: int) -> None:
+        self._slots = Map(
+            MapType.HASH,
+            key_bytes=_COOKIE_BYTES,
+            value_bytes=_SLOT.size,
+            entries=entries,
+        )
+        self._opened.append(self._slots)
+        self._sockets = Map(
+            MapType.SOCKHASH,
+            key_bytes=_COOKIE_BYTES,
+            value_bytes=_FD.size,
+            entries=entries,
+        )
+        self._opened.append(self._sockets)
+        self._shared = SharedWords(entries, WORDS_PER_SLOT)
+        self._opened.append(self._shared)
+        # Each direction has at most one alarm of each kind between two grants.
+        self._alarms = Ring(2 * entries)
+        self._opened.append(self._alarms)
+
+    def _load_program(self) -> None:
+        self._program_fd = load_verdict_program(
+            build_program(
+                slots_fd=self._slots.fd,
+                words_fd=self._shared.map.fd,
+                sockets_fd=self._sockets.fd,
+                alarms_fd=self._alarms.map.fd,
+                may_cut=may_cut_pieces(),
+            )
+        )
+        attach_verdict_program(self._program_fd, self._sockets)
+
     def _adopt(self, relay: Relay) -> bool:
         """Hand the session's sockets to the program; tell whether that worked."""
         up, down = relay.up, relay.down
@@ -178,7 +186,11 @@ class KernelPath:
         relay.up, relay.down = flows
         self._adopted[relay] = flows
         for flow in flows:
-            flow.begin(b"")
+            # Where a socket is broken, its own event tells the relay.
+            rest = b""
+            with suppress(OSError):
+                rest = flow.read_rest()
+            flow.begin(rest)
         return True
 
     def _file(
@@ -239,7 +251,8 @@ class KernelPath:
         at = _OTHER_LEASE_SLOT * WORDS_PER_SLOT
         self._words[at] = boottime_ns() + _OTHER_LEASE_NS
         for relay in tuple(self._busy):
-            self._tend(relay)
+            if relay in self._busy:
+                self._tend(relay)
         self._arm(_TICK_S if self._busy else _SLOW_TICK_S)
 
     def _tend(self, relay: Relay) -> None:
@@ -249,6 +262,8 @@ class KernelPath:
             in_use = any((up.tend(), down.tend()))
         except OSError:
             in_use = False
+        if relay not in self._busy:
+            return
         idle = 0 if in_use else self._busy[relay] + 1
         if idle > _IDLE_TICKS_MAX:
             del self._busy[relay]

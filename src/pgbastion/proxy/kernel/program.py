@@ -11,6 +11,11 @@ space. It redirects only while all of this holds:
 
 So a proxy that is frozen, or that has not granted anything yet, moves nothing.
 
+It also looks after the sequence of the stream itself. A segment that was sent again may
+begin with bytes that came before: TCP leaves it to the reader to skip them, and the
+kernel's reader for programs does not (net/ipv4/tcp.c, tcp_read_skb). So the program
+cuts them off, or breaks the session where that cannot be done.
+
 A socket whose pieces are redirected wakes user space for none of them. What user space
 has to hear of, the program puts into a ring: that a piece was passed up to a reader who
 did not expect any, and that the credit is running out.
@@ -37,7 +42,16 @@ _COOKIE: Final = -8
 _NUMBER: Final = -12
 _EXPIRY: Final = -24
 _ALARM: Final = -32
+# In struct __sk_buff. The first word of the control block is, as long as the piece is
+# TCP's, the sequence number of its first byte; struct tcp_skb_cb.
 _SKB_LEN: Final = 0
+_SKB_SEQUENCE: Final = 48
+# The most that the helper cuts off at once, and how often it is asked to: enough for
+# all of a segment of 64 KiB.
+_CUT_BYTES: Final = 0xFFF
+_CUTS_MAX: Final = 17
+# Added to `Word.NEXT`, this marks a stream that is broken.
+BROKEN: Final = 1 << 32
 
 
 class Word(IntEnum):
@@ -53,10 +67,12 @@ class Word(IntEnum):
     TAIL = 5  # the last bytes redirected, 0 when the piece was shorter than that
     # Written by user space:
     CALL_AT = 6  # the value of REDIRECTED beyond which to ask for more credit
+    # Written by user space at first, then by the program:
+    NEXT = 7  # the sequence number of the next byte
 
 
 def build_program(
-    slots_fd: int, words_fd: int, sockets_fd: int, alarms_fd: int
+    *, slots_fd: int, words_fd: int, sockets_fd: int, alarms_fd: int, may_cut: bool
 ) -> bytes:
     """Assemble the program.
 
@@ -65,9 +81,11 @@ def build_program(
         words_fd: Array of slots, see `Word`.
         sockets_fd: Map from a socket's cookie to the other socket of its session.
         alarms_fd: Ring that takes the numbers of slots that want attention.
+        may_cut: Whether bytes can be cut off a piece; if not, the session is broken.
     """
     program = Assembler()
     _find_slot(program, slots_fd, words_fd)
+    _check_sequence(program, alarms_fd, may_cut=may_cut)
     _check_credit(program)
     _check_lease(program, words_fd)
     _ask_for_credit(program, alarms_fd)
@@ -101,6 +119,51 @@ def _find_slot(p: Assembler, slots_fd: int, words_fd: int) -> None:
     # socket itself if it is passed while that queue is in use. The end of the stream
     # has been noted before this runs, so the empty piece can go.
     p.jump_if_zero(R8, "drop")
+
+
+def _check_sequence(p: Assembler, alarms_fd: int, *, may_cut: bool) -> None:
+    """Cut off what came before; R8 = the length that is left.
+
+    A piece may begin later than NEXT: user space read the bytes between before the
+    program was asked about any.
+    """
+    p.load32(R1, R7, Word.NEXT * _WORD + 4)
+    p.jump_if_not_zero(R1, "drop")  # it is broken
+    p.load32(R9, R7, Word.NEXT * _WORD)
+    p.load32(R1, R6, _SKB_SEQUENCE)
+    p.subtract32(R9, R1)  # R9 = how much of the piece came before
+    p.add32(R1, R8)
+    p.store64(R7, Word.NEXT * _WORD, R1)
+    p.jump_if_zero(R9, "in sequence")
+    p.jump_if_negative32(R9, "in sequence")
+    if may_cut:
+        p.jump_if_at_least(R9, R8, "break")  # TCP keeps no piece that is all old
+        _cut(p)
+    p.label("break")
+    p.set(R1, 1)
+    p.store32(R7, Word.NEXT * _WORD + 4, R1)
+    _sound(p, alarms_fd)
+    p.jump("drop")
+    p.label("in sequence")
+
+
+def _cut(p: Assembler) -> None:
+    """Cut R9 bytes off; go to "in sequence" when that is done."""
+    for number in range(_CUTS_MAX):
+        p.move(R2, R9)
+        p.set(R1, _CUT_BYTES)
+        p.jump_if_at_least(R1, R2, f"cut {number}")
+        p.move(R2, R1)
+        p.label(f"cut {number}")
+        p.subtract32(R9, R2)
+        p.subtract32(R8, R2)
+        p.negate(R2)
+        p.move(R1, R6)
+        p.set(R3, 0)
+        p.set(R4, 0)
+        p.call(Helper.SKB_ADJUST_ROOM)
+        p.jump_if_not_zero(R0, "break")
+        p.jump_if_zero(R9, "in sequence")
 
 
 def _check_credit(p: Assembler) -> None:

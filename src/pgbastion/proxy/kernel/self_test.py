@@ -16,6 +16,7 @@ from typing import Final
 
 from pgbastion.clock import boottime_ns
 from pgbastion.errors import ProxyError
+from pgbastion.proxy.kernel.flow import KernelFlow
 from pgbastion.proxy.kernel.path import KernelPath
 from pgbastion.proxy.poller import Poller
 from pgbastion.proxy.relay import Engagement, Lease, Mode, Relay, RelayHost
@@ -108,6 +109,9 @@ class _Trial:
         _check(same, "ten megabytes upwards")
         same = hashlib.sha256(at_client).digest() == hashlib.sha256(down).digest()
         _check(same, "ten megabytes downwards")
+        for flow in (self._relay.up, self._relay.down):
+            if isinstance(flow, KernelFlow):
+                _check(flow.is_in_sequence(), "the sequence of the stream")
 
     async def _stall(self) -> None:
         """A reader that stalls stops the sender, and gets everything later."""
