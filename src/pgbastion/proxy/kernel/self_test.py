@@ -23,7 +23,9 @@ from pgbastion.proxy.relay import Engagement, Lease, Mode, Relay, RelayHost
 from pgbastion.proxy.routes import Backend, Limits, Service
 
 _TIMEOUT_S: Final = 10.0
-_BULK_BYTES: Final = 10_000_000
+# Sent and compared in pieces: what this process needs once, it keeps.
+_PIECE_BYTES: Final = 50_000
+_BULK_BYTES: Final = 200 * _PIECE_BYTES
 # More than both sockets' buffers and the credit together.
 _STALL_BYTES_MAX: Final = 64 << 20
 _STALL_S: Final = 0.1
@@ -97,34 +99,43 @@ class _Trial:
         _check(await self._receive(self._client, size) == answer, "an answer")
 
     async def _bulk(self) -> None:
-        up = self._random.randbytes(_BULK_BYTES)
-        down = self._random.randbytes(_BULK_BYTES)
-        _, _, at_server, at_client = await asyncio.gather(
-            self._loop.sock_sendall(self._client, up),
-            self._loop.sock_sendall(self._server, down),
-            self._receive(self._server, _BULK_BYTES),
-            self._receive(self._client, _BULK_BYTES),
+        up, down, at_server, at_client = await asyncio.gather(
+            self._send_noise(self._client),
+            self._send_noise(self._server),
+            self._digest(self._server, _BULK_BYTES),
+            self._digest(self._client, _BULK_BYTES),
         )
-        same = hashlib.sha256(at_server).digest() == hashlib.sha256(up).digest()
-        _check(same, "ten megabytes upwards")
-        same = hashlib.sha256(at_client).digest() == hashlib.sha256(down).digest()
-        _check(same, "ten megabytes downwards")
+        _check(at_server == up, "ten megabytes upwards")
+        _check(at_client == down, "ten megabytes downwards")
         for flow in (self._relay.up, self._relay.down):
             if isinstance(flow, KernelFlow):
                 _check(flow.is_in_sequence(), "the sequence of the stream")
 
+    async def _send_noise(self, sender: socket.socket) -> bytes:
+        """Send `_BULK_BYTES` in pieces; return their digest."""
+        digest = hashlib.sha256()
+        for _ in range(_BULK_BYTES // _PIECE_BYTES):
+            piece = self._random.randbytes(_PIECE_BYTES)
+            digest.update(piece)
+            await self._loop.sock_sendall(sender, piece)
+        return digest.digest()
+
     async def _stall(self) -> None:
         """A reader that stalls stops the sender, and gets everything later."""
         block, sent = bytes(65_536), 0
+        digest = hashlib.sha256()
         last_s = self._loop.time()
         while self._loop.time() - last_s < _STALL_S and sent < _STALL_BYTES_MAX:
             try:
-                sent += self._server.send(block)
+                taken = self._server.send(block)
+                digest.update(block[:taken])
+                sent += taken
                 last_s = self._loop.time()
             except BlockingIOError:
                 await asyncio.sleep(0.005)
         _check(sent < _STALL_BYTES_MAX, "a sender that has to wait")
-        _check(await self._receive(self._client, sent) == bytes(sent), "what stalled")
+        received = await self._digest(self._client, sent)
+        _check(received == digest.digest(), "what stalled")
 
     async def _expire(self) -> None:
         """Once the lease is over the program passes everything up."""
@@ -165,6 +176,16 @@ class _Trial:
             _check(bool(data), "a connection that stays open")
             received += data
         return bytes(received)
+
+    async def _digest(self, at: socket.socket, size: int) -> bytes:
+        """Return the digest of the next ``size`` bytes."""
+        digest = hashlib.sha256()
+        while size:
+            data = await self._loop.sock_recv(at, min(size, _PIECE_BYTES))
+            _check(bool(data), "a connection that stays open")
+            digest.update(data)
+            size -= len(data)
+        return digest.digest()
 
     async def _to_end(self, at: socket.socket) -> bytes:
         received = bytearray()
