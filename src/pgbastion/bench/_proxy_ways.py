@@ -1,7 +1,8 @@
 """The ways to a server that the proxy's bench compares, each in a process of its own.
 
 Run as a program it is one of our proxies: arguments are the address and port to listen
-on, the data path, and the server's address and port. It ends with its standard input.
+on, the data path, and the server's address and port. A line on its standard input takes
+the primary away, and it ends with its standard input.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import uvloop
 
@@ -29,6 +30,7 @@ _FIRST_PORT: Final = 16_100
 _START_S: Final = 15.0
 _A_DAY_NS: Final = 86_400_000_000_000
 _READY: Final = "ready"
+_LOSE: Final = "lose the primary\n"
 _HAPROXY: Final = "haproxy"
 _OURS: Final = (DataPath.USERSPACE, DataPath.KERNEL)
 
@@ -41,10 +43,24 @@ class Way:
     host: str
     port: int
     process: processes.Process | None = None
+    # Standard input of one of our proxies.
+    orders: IO[str] | None = None
+
+    def lose_primary(self) -> None:
+        """Tell one of our proxies that there is no primary any more."""
+        if self.orders is not None:
+            self.orders.write(_LOSE)
+            self.orders.flush()
 
     def cpu_seconds(self) -> float:
         """Return the processor time of the process so far."""
         return processes.cpu_seconds(self.process) if self.process else 0.0
+
+    def descriptors(self) -> int:
+        """Return how many files the process has open."""
+        if self.process is None:
+            return 0
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
 
     def pss_bytes(self) -> int:
         """Return the process's share of memory."""
@@ -52,10 +68,13 @@ class Way:
 
 
 @contextmanager
-def open_ways(host: str, port: int, directory: Path) -> Iterator[dict[str, Way]]:
+def open_ways(
+    host: str, port: int, directory: Path, missing: dict[str, str]
+) -> Iterator[dict[str, Way]]:
     """Open every way to the server at ``host`` that this machine has.
 
-    HAProxy is left out where it is not in PATH, the kernel path where it fails.
+    HAProxy is left out where it is not in PATH, the kernel path where it fails; why,
+    is put into ``missing``.
     """
     ways = {"direct": Way("direct", host, port)}
     with ExitStack() as stack:
@@ -66,11 +85,14 @@ def open_ways(host: str, port: int, directory: Path) -> Iterator[dict[str, Way]]
                     command = _haproxy(at, host, port, directory)
                 else:
                     command = _ours(DataPath(name), at, host, port)
-                process = stack.enter_context(_program(command))
+                process, orders = stack.enter_context(_program(command))
             except CannotRun as why:
-                sys.stderr.write(f"{name} is not measured: {why}\n")
+                missing[name] = str(why)
                 continue
-            ways[name] = Way(name, ADDRESS, at, process)
+            takes_orders = name != _HAPROXY
+            ways[name] = Way(
+                name, ADDRESS, at, process, orders if takes_orders else None
+            )
         yield ways
 
 
@@ -107,7 +129,9 @@ def _ours(path: DataPath, at: int, host: str, port: int) -> _Command:
 
 
 @contextmanager
-def _program(command: _Command) -> Iterator[processes.Process]:
+def _program(
+    command: _Command,
+) -> Iterator[tuple[processes.Process, IO[str] | None]]:
     with subprocess.Popen(
         command.arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as running:
@@ -116,7 +140,7 @@ def _program(command: _Command) -> Iterator[processes.Process]:
             if process is None:
                 raise LabError(f"{command.arguments[0]} has ended at once")
             _wait(running, command.ready)
-            yield process
+            yield process, running.stdin
         finally:
             running.kill()
 
@@ -154,9 +178,13 @@ async def _serve(bind: str, port: int, path: DataPath, backend: Backend) -> None
         await chosen.wait()
     found = proxy.snapshot()
     print(_READY if found.data_path is path else found.data_path_reason, flush=True)
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
-    await ended.wait()
+    ordered = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ordered.set)
+    await ordered.wait()
+    while sys.stdin.readline():
+        proxy.set_routes(Routes(2, 2, None, "it is gone", (), "", now_ns + _A_DAY_NS))
+        ordered.clear()
+        await ordered.wait()
     await proxy.stop(0)
 
 
