@@ -10,12 +10,12 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::bytes::{Put, Take};
 use crate::records::{stands_alone, Recovered};
+use crate::room::{clear, open_for_writing, open_new, open_pulse, reserve_space, sync_dir};
 
 const MAGIC: &[u8; 8] = b"pgbraft\n";
 const VERSION: u32 = 1;
@@ -27,6 +27,7 @@ const FRAME_HEADER: u64 = 24;
 pub const SEGMENT_BYTES: u64 = 4 << 20;
 const SPARE: &str = "spare.tmp";
 const NEXT: &str = "next.tmp";
+const PULSE: &str = "pulse";
 
 /// The log of one member, open for appending.
 pub struct DiskLog {
@@ -36,6 +37,12 @@ pub struct DiskLog {
     offset: u64,
     capacity: u64,
     sequence: u64,
+    /// Whether the next segment has its space.
+    reserved: bool,
+    /// Written since the newest base.
+    since_base: u64,
+    /// Written over and over, to see that the disk answers.
+    pulse: File,
 }
 
 /// What opening found worth telling.
@@ -48,10 +55,22 @@ pub struct Cut {
 impl DiskLog {
     /// Make the first segment; `records` begin with a base.
     pub fn create(dir: &Path, records: &[u8]) -> Result<DiskLog, String> {
-        let (file, offset, capacity) = make_segment(dir, 1, 1, records)
-            .map_err(|e| format!("{}: cannot create the log: {e}", dir.display()))?;
-        let mut log =
-            DiskLog { dir: dir.into(), file, number: 1, offset, capacity, sequence: 2 };
+        let failed =
+            |e: io::Error| format!("{}: cannot create the log: {e}", dir.display());
+        let pulse = open_pulse(dir, PULSE).map_err(failed)?;
+        let (file, offset, capacity) = make_segment(dir, 1, 1, records).map_err(failed)?;
+        let (dir_of, number, sequence, reserved) = (dir.to_owned(), 1, 2, false);
+        let mut log = DiskLog {
+            dir: dir_of,
+            file,
+            number,
+            offset,
+            capacity,
+            sequence,
+            reserved,
+            since_base: 0,
+            pulse,
+        };
         if let Err(error) = log.reserve() {
             // What could not be made whole is not to be found at the next start.
             for (_, path) in segments(dir)? {
@@ -94,24 +113,42 @@ impl DiskLog {
             file.sync_all().map_err(failed)?;
         }
         let cut = torn.then(|| Cut { file: path.clone(), offset: end });
-        let number = last.number;
-        let mut log =
-            DiskLog { dir: dir.into(), file, number, offset: end, capacity, sequence };
-        log.reserve().map_err(|e| cannot_reserve(dir, &e))?;
+        let pulse = open_pulse(dir, PULSE).map_err(|e| cannot_reserve(dir, &e))?;
+        let (dir_of, number, offset) = (dir.to_owned(), last.number, end);
+        let mut log = DiskLog {
+            dir: dir_of,
+            file,
+            number,
+            offset,
+            capacity,
+            sequence,
+            reserved: false,
+            since_base: end,
+            pulse,
+        };
+        log.try_to_reserve();
         Ok((log, cut))
     }
 
-    /// Put records on disk; they are there when this returns.
+    /// Put records on disk; they are there when this returns. Without any, the disk is
+    /// only made to answer: the log stays as it is.
     ///
     /// # Errors
     ///
     /// A failed write or sync. The log must not be used again after it.
     pub fn append(&mut self, records: &[u8]) -> io::Result<()> {
+        self.try_to_reserve();
+        if records.is_empty() {
+            self.pulse.write_all_at(&frame(self.sequence, records), 0)?;
+            return self.pulse.sync_data();
+        }
         let frame = frame(self.sequence, records);
         let alone = stands_alone(records);
+        self.since_base += frame.len() as u64;
         if alone || self.offset + frame.len() as u64 > self.capacity {
             self.roll(records)?;
             if alone {
+                self.since_base = 0;
                 self.forget_older()?;
             }
             return Ok(());
@@ -132,26 +169,56 @@ impl DiskLog {
         self.offset = offset;
         self.capacity = capacity;
         self.sequence += 1;
-        // Without a reserve the log goes on until this segment is full; whoever writes
-        // the one after it hears of the full disk.
-        let _ = self.reserve();
+        self.reserved = false;
+        self.try_to_reserve();
         Ok(())
     }
 
-    fn forget_older(&self) -> io::Result<()> {
+    fn forget_older(&mut self) -> io::Result<()> {
         let older = segments(&self.dir).map_err(io::Error::other)?;
-        for (_, path) in older.into_iter().filter(|(number, _)| *number < self.number) {
-            fs::remove_file(path)?;
+        let current = self.number;
+        for (_, path) in older.into_iter().filter(|(number, _)| *number < current) {
+            if self.reserved {
+                fs::remove_file(path)?;
+            } else {
+                // On a full disk: what others would take if it were free.
+                fs::rename(path, self.dir.join(SPARE))?;
+                self.try_to_reserve();
+            }
         }
-        Ok(())
+        sync_dir(&self.dir)
+    }
+
+    /// Tell whether the log can grow by a segment whatever others do to the disk.
+    pub fn has_reserve(&self) -> bool {
+        self.reserved
+    }
+
+    /// Tell whether a base should take the place of what was written: before the segment
+    /// is full, so that the one in reserve is there for it, also on a full disk.
+    pub fn wants_base(&self) -> bool {
+        self.since_base > SEGMENT_BYTES / 2
+    }
+
+    /// Without a reserve the log goes on until its segment is full; whoever needs the
+    /// one after it hears of the full disk.
+    fn try_to_reserve(&mut self) {
+        let spare = self.dir.join(SPARE);
+        if !self.reserved && self.reserve().is_err() {
+            // What could be had of it is of more use to whoever makes room.
+            let _ = fs::remove_file(spare);
+        }
     }
 
     /// Reserve the space of the next segment before it is needed.
     fn reserve(&mut self) -> io::Result<()> {
         let path = self.dir.join(SPARE);
-        let file = open_new(&path)?;
+        let file = open_for_writing(&path)?;
         reserve_space(&file, SEGMENT_BYTES)?;
-        file.sync_all()
+        clear(&file, SEGMENT_BYTES)?;
+        file.sync_all()?;
+        self.reserved = true;
+        Ok(())
     }
 }
 
@@ -228,24 +295,6 @@ fn remove(path: &Path) -> Result<(), String> {
     fs::remove_file(path).map_err(|e| format!("{}: cannot remove: {e}", path.display()))
 }
 
-fn open_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-}
-
-fn reserve_space(file: &File, bytes: u64) -> io::Result<()> {
-    // SAFETY: the descriptor is open for as long as `file` lives.
-    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) } {
-        0 => Ok(()),
-        code => Err(io::Error::from_raw_os_error(code)),
-    }
-}
-
 /// Make a segment with its first frame, durably, and then let it appear.
 fn make_segment(
     dir: &Path,
@@ -271,11 +320,6 @@ fn make_segment(
     fs::rename(&next, dir.join(format!("{number:016x}.log")))?;
     sync_dir(dir)?;
     Ok((file, end, capacity))
-}
-
-/// Make names in a directory durable.
-pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 fn header(number: u64, sequence: u64, alone: bool) -> Vec<u8> {

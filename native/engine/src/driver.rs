@@ -17,7 +17,6 @@ use crate::home::{Home, Identity};
 use crate::inbox::{Batch, Received};
 use crate::link::Notice;
 use crate::listener::{Doorplate, Listener};
-use crate::loud;
 use crate::members::Members;
 use crate::node::{hearsay, Command, NodeSettings, Shared};
 use crate::page::Page;
@@ -25,6 +24,7 @@ use crate::peers::Peers;
 use crate::records::Recovered;
 use crate::talk::{Asker, Questions};
 use crate::wire::{Class, Packet, TALK_MAX};
+use crate::writer::Writer;
 
 /// After a pause of the whole process the sockets' readers get this long to bring what
 /// has arrived meanwhile, before time passes for Raft.
@@ -35,7 +35,7 @@ const SAID_MAX: usize = 1_024;
 /// What there is once this node is a member.
 struct Membership {
     core: Core,
-    log: DiskLog,
+    writer: Writer,
     peers: Peers,
     next_tick_ns: i64,
 }
@@ -119,10 +119,19 @@ impl Driver {
             hearsay(&identity),
             Arc::new(tell),
         );
+        let writer = self.write_to(log)?;
         let next_tick_ns = boottime_ns() + self.tick_ns();
-        self.member = Some(Membership { core, log, peers, next_tick_ns });
+        self.member = Some(Membership { core, writer, peers, next_tick_ns });
         self.carry_out();
         Ok(())
+    }
+
+    fn write_to(&self, log: DiskLog) -> Result<Writer, String> {
+        let dir = &self.settings.dir;
+        let inbox = Arc::clone(&self.shared);
+        let tell = move |command| inbox.inbox.command(command);
+        Writer::start(dir, log, Arc::clone(&self.home.lock), tell)
+            .map_err(|e| format!("{}: cannot start the log's thread: {e}", dir.display()))
     }
 
     pub fn log_was_cut(&mut self, cut: &Cut) {
@@ -286,6 +295,10 @@ impl Driver {
             Command::Applied { index } => core.applied(index, now_ns),
             Command::Hold { hold } => core.hold(hold, now_ns),
             Command::Compact { index, data } => core.compact(index, data, now_ns),
+            Command::Written { token, room } => {
+                core.disk_has(room.reserved, room.wants_base);
+                core.persisted(token, now_ns);
+            }
             Command::Request { token, member, kind, payload, deadline_ns } => {
                 self.request(token, member, (kind, payload), deadline_ns);
             }
@@ -415,15 +428,7 @@ impl Driver {
                     member.core.snapshot_sent(to, false, boottime_ns());
                 }
             }
-            Output::Persist { token, records } => {
-                if let Err(error) = member.log.append(&records) {
-                    let dir = self.settings.dir.display();
-                    loud::die(format!(
-                        "{dir}: the consensus log cannot be written: {error}"
-                    ));
-                }
-                member.core.persisted(token, boottime_ns());
-            }
+            Output::Persist { token, records } => member.writer.write(token, records),
             Output::Expiry { epoch, expiry_ns } => {
                 let page = self.page.as_ref();
                 if page.is_some_and(|page| page.expire_at(epoch, expiry_ns)) {

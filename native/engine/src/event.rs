@@ -87,6 +87,8 @@ pub enum Event {
         index: u64,
         data: Vec<u8>,
     },
+    /// The log has become long: the host should compact it.
+    BaseWanted,
     Leader {
         term: u64,
         leader: u64,

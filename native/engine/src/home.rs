@@ -5,11 +5,13 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::bytes::{Malformed, Put, Take};
 use crate::clock::boottime_ns;
-use crate::disk::{has_log, sync_dir, Cut, DiskLog};
+use crate::disk::{has_log, Cut, DiskLog};
 use crate::records::Recovered;
+use crate::room::sync_dir;
 
 const MAGIC: &[u8; 8] = b"pgbid\0\0\x01";
 const IDENTITY: &str = "identity";
@@ -108,7 +110,8 @@ pub struct Home {
     /// When the exclusive lock was taken: no other process of this member has spoken
     /// since.
     pub lock_ns: i64,
-    _lock: File,
+    /// Given back when its last holder has ended.
+    pub lock: Arc<File>,
 }
 
 impl Home {
@@ -142,7 +145,7 @@ impl Home {
             }
             return Err(format!("{name}: cannot lock: {error}"));
         }
-        Ok(Home { dir: dir.into(), lock_ns: boottime_ns(), _lock: lock })
+        Ok(Home { dir: dir.into(), lock_ns: boottime_ns(), lock: Arc::new(lock) })
     }
 
     /// Who the member is, and its log; `None`: nobody yet.

@@ -30,5 +30,7 @@ pub mod peers;
 #[cfg(feature = "python")]
 pub mod python;
 pub mod records;
+pub mod room;
 pub mod talk;
 pub mod wire;
+pub mod writer;

@@ -27,6 +27,7 @@ use crate::page::Page;
 use crate::records::{founding, joining};
 use crate::talk::Askers;
 use crate::wire::Class;
+use crate::writer::Room;
 
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
@@ -59,6 +60,8 @@ pub enum Command {
     Compact { index: u64, data: Vec<u8> },
     GuestAsks { id: u64, kind: u32, payload: Vec<u8> },
     Link { member: u64, class: Class, notice: Notice },
+    /// What the core wanted on disk under this token is there.
+    Written { token: u64, room: Room },
     Stop,
 }
 

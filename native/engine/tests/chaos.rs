@@ -1,10 +1,10 @@
 //! Clusters under random faults, one seed each: messages are lost, repeated, delayed and
-//! reordered, links cut one way, members paused and crashed on both sides of every write,
-//! removed and replaced, logs compacted, leadership handed over, a lease renewed.
+//! reordered, links cut one way, disks frozen, members paused and crashed on both sides of
+//! every write, removed and replaced, logs compacted, leadership handed over, a lease renewed.
 //!
 //! Checked all the time: one leader a term; the same entries everywhere; what was
-//! acknowledged stays; reads are not older than what was acknowledged before them; and
-//! no lease granted by an older leader outlasts the wait that the ages allow a new one.
+//! acknowledged stays; reads are not older than what was acknowledged before them; who
+//! leads has a disk that answers; and no lease granted by an older leader outlasts the wait that the ages allow a new one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +16,7 @@ use pgbastion_lease::{Answer, Hold, Leased, PageWords};
 
 const MS: i64 = 1_000_000;
 const TICK_MS: i64 = 10;
+const ELECTION_TICKS: i64 = 10;
 const LEASE_MS: i64 = 400;
 const FAULTS_MS: i64 = 12_000;
 const CALM_MS: i64 = 6_000;
@@ -37,6 +38,7 @@ struct Member {
     core: Core,
     next_tick_ns: i64,
     paused_until_ns: i64,
+    frozen_until_ns: i64,
     /// Token, records, when the disk has it.
     writing: Vec<(u64, Vec<u8>, i64)>,
     /// Index and digest of what the host has applied.
@@ -72,6 +74,7 @@ struct Counts {
     crashes: usize,
     changes: usize,
     snapshots: usize,
+    frozen: usize,
 }
 
 struct World {
@@ -142,7 +145,7 @@ impl World {
             member: id,
             tick_ms: TICK_MS as u64,
             heartbeat_ticks: 2,
-            election_ticks: 10,
+            election_ticks: ELECTION_TICKS as usize,
             seed: self.seed,
             nonce: self.random.below(u64::MAX),
             lock_ns: self.now_ns,
@@ -166,6 +169,7 @@ impl World {
             core,
             next_tick_ns: self.now_ns + TICK_MS * MS,
             paused_until_ns: 0,
+            frozen_until_ns: 0,
             writing: Vec::new(),
             applied: (0, 0),
             sent_renewals: BTreeMap::new(),
@@ -249,7 +253,7 @@ impl World {
         let slow = if self.random.one_in(20) { 60 } else { 4 };
         let at_ns = self.now_ns + self.random.below(slow * MS as u64) as i64;
         let member = self.members.get_mut(&id).expect("it writes");
-        member.writing.push((token, records, at_ns));
+        member.writing.push((token, records, at_ns.max(member.frozen_until_ns)));
     }
 
     fn told(&mut self, id: u64, event: Event) {
@@ -408,6 +412,7 @@ impl World {
             let status = member.core.status();
             if status.role == "leader" {
                 found.push((status.term, *id));
+                self.check_disk(member, status.writing_since_ns);
             }
         }
         for (term, id) in found {
@@ -419,6 +424,15 @@ impl World {
                 Some(other) if other != id => self.fail("two leaders in one term"),
                 Some(_) => {}
             }
+        }
+    }
+
+    /// Whoever runs and leads has a disk that has answered within an election time-out.
+    fn check_disk(&self, leader: &Member, writing_since_ns: Option<i64>) {
+        let Some(since_ns) = writing_since_ns else { return };
+        let running_ns = self.now_ns - leader.paused_until_ns.max(since_ns);
+        if running_ns > (ELECTION_TICKS + 1) * TICK_MS * MS {
+            self.fail("a member leads whose disk does not answer");
         }
     }
 
@@ -473,7 +487,7 @@ impl World {
         let Some(id) = self.anybody() else { return };
         let now_ns = self.now_ns;
         let length_ms = 20 + self.random.below(600) as i64;
-        match self.random.below(8) {
+        match self.random.below(9) {
             0 | 1 => self.crash(id, length_ms),
             2 => {
                 let member = self.members.get_mut(&id).expect("it runs");
@@ -498,8 +512,20 @@ impl World {
                 core.compact(index, digest.to_le_bytes().to_vec(), now_ns);
                 self.carry_out(id);
             }
+            7 => self.freeze(id, 3 * length_ms),
             _ => self.change(),
         }
+    }
+
+    /// Nothing that is being written, or will be, reaches the disk for so long.
+    fn freeze(&mut self, id: u64, length_ms: i64) {
+        let until_ns = self.now_ns + length_ms * MS;
+        let member = self.members.get_mut(&id).expect("it runs");
+        member.frozen_until_ns = until_ns;
+        for (_, _, at_ns) in &mut member.writing {
+            *at_ns = until_ns.max(*at_ns);
+        }
+        self.counts.frozen += 1;
     }
 
     /// Replace a member, or go on replacing one: first in, then promoted, then out.
@@ -576,6 +602,7 @@ impl World {
         }
         for member in self.members.values_mut() {
             member.paused_until_ns = 0;
+            member.frozen_until_ns = 0;
         }
         let before = self.counts.acknowledged;
         for ms in 0..CALM_MS {
@@ -625,6 +652,7 @@ fn clusters_under_random_faults_keep_every_promise() {
         all.crashes += counts.crashes;
         all.changes += counts.changes;
         all.snapshots += counts.snapshots;
+        all.frozen += counts.frozen;
     }
     let reached = [
         all.elections,
@@ -635,8 +663,11 @@ fn clusters_under_random_faults_keep_every_promise() {
         all.crashes,
         all.changes,
         all.snapshots,
+        all.frozen,
     ];
-    println!("elections, acknowledged, reads, grants, waits, crashes, changes, snapshots:");
+    println!(
+        "elections, acknowledged, reads, grants, waits, crashes, changes, snapshots, frozen:"
+    );
     println!("{reached:?}");
     assert!(reached.iter().all(|count| *count > 0), "a kind of event never happened");
 }

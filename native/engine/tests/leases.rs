@@ -256,3 +256,33 @@ fn ages_end_with_the_leadership() {
 
     assert_eq!(cluster.outcome(leader, 5), Some((Status::NotLeader, Payload::Nothing)));
 }
+
+#[test]
+fn a_holder_renews_while_its_log_is_slow_and_not_while_it_is_silent() {
+    let (mut cluster, leader, holder) = holding();
+    let patience_ms = 1_000;
+    let hold = Hold {
+        epoch: 1,
+        incarnation: 7,
+        renew_ns: 250 * MS,
+        deadline_ns: 400 * MS,
+        evidence_max_ns: patience_ms * MS,
+        asked_max_ns: 3_600_000 * MS,
+    };
+    let page = PageWords { asked_ns: cluster.now_ns, ..PageWords::default() };
+    cluster.member(holder).core.set_page(page);
+    cluster.order(holder, 0, |core, _, now_ns| core.hold(Some(hold), now_ns));
+    cluster.member(holder).disk_works = false;
+    cluster.propose(leader, 1, b"x");
+    let began_ns = cluster.now_ns;
+
+    cluster.pass(3 * patience_ms);
+
+    let last_ns = *expiries(&mut cluster, holder).last().expect("it was granted");
+    let renewed_ns = last_ns - LEASE_MS * MS - began_ns;
+    assert!(renewed_ns > patience_ms * MS / 2, "renewed while the log was slow");
+    assert!(renewed_ns < patience_ms * MS, "renewed although the log was silent");
+    cluster.member(holder).disk_works = true;
+    cluster.pass(500);
+    assert!(*expiries(&mut cluster, holder).last().expect("again") > last_ns);
+}

@@ -448,3 +448,53 @@ fn a_damaged_identity_is_named() {
 
     assert!(Identity::read(&folder.0).expect_err("damage").contains("identity"));
 }
+
+#[test]
+fn a_pulse_makes_the_disk_answer_and_leaves_the_log_as_it_is() {
+    let folder = Folder::new();
+    let mut log = log_of(&folder.0, 1);
+    let before = fs::read(first_segment(&folder.0)).expect("the segment");
+
+    log.append(&[]).expect("a pulse");
+
+    let pulse = fs::read(folder.0.join("pulse")).expect("its file");
+    assert!(pulse.iter().any(|byte| *byte != 0));
+    assert_eq!(fs::read(first_segment(&folder.0)).expect("the segment"), before);
+    log.append(&records(2, b"after it")).expect("a write");
+    let (recovered, cut) = open(&folder.0).expect("a whole log");
+    assert_eq!((recovered.last_index(), cut), (2, None));
+}
+
+#[test]
+fn what_a_reserve_held_before_is_no_torn_write() {
+    let folder = Folder::new();
+    log_of(&folder.0, 1);
+    let old = fs::read(first_segment(&folder.0)).expect("the segment");
+    fs::write(folder.0.join("spare.tmp"), old).expect("an older segment in reserve");
+
+    let (mut log, ..) = DiskLog::open(&folder.0).expect("a whole log");
+    assert!(log.has_reserve());
+    let mut out = Vec::new();
+    put_base(&mut out, &Base { index: 1, term: 1, ..Base::default() });
+    log.append(&out).expect("a write");
+
+    let (recovered, cut) = open(&folder.0).expect("a whole log");
+    assert_eq!((recovered.base.index, cut), (1, None));
+}
+
+#[test]
+fn a_base_is_wanted_before_a_segment_is_full() {
+    let folder = Folder::new();
+    let mut log = log_of(&folder.0, 1);
+    let data = vec![7; SEGMENT_BYTES as usize / 4];
+    log.append(&records(2, &data)).expect("a write");
+    assert!(!log.wants_base());
+    log.append(&records(3, &data)).expect("a write");
+    assert!(log.wants_base());
+
+    let mut out = Vec::new();
+    put_base(&mut out, &Base { index: 3, term: 1, ..Base::default() });
+    log.append(&out).expect("a write");
+
+    assert!(!log.wants_base());
+}

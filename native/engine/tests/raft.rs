@@ -543,3 +543,155 @@ fn a_member_that_is_too_far_behind_gets_the_state() {
     assert!(cluster.member(behind).events.contains(&state));
     assert_eq!(cluster.applied(behind), [b"b"]);
 }
+
+/// Whether a core has told of this.
+fn told(cluster: &mut Cluster, id: u64, what: &str) -> bool {
+    let is = |event: &Event| matches!(event, Event::Log { event, .. } if *event == what);
+    cluster.member(id).events.iter().any(is)
+}
+
+#[test]
+fn a_leader_whose_disk_does_not_answer_gives_leadership_up() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.member(leader).disk_works = false;
+    // Nobody else's silence or higher term makes it step down: it is its own disk.
+    cluster.propose(leader, 1, b"x");
+    let term = cluster.member(leader).core.status().term;
+    let others: Vec<_> = (1..=3).filter(|id| *id != leader).collect();
+    for id in others {
+        cluster.member(id).up = false;
+    }
+
+    cluster.pass(90);
+    assert_eq!(cluster.member(leader).core.status().role, "leader");
+    cluster.pass(10);
+
+    let status = cluster.member(leader).core.status();
+    assert_eq!((status.role, status.term, status.leader), ("follower", term, 0));
+    assert!(told(&mut cluster, leader, "log_disk_silent"));
+}
+
+#[test]
+fn an_idle_leader_notices_that_its_disk_does_not_answer() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.member(leader).disk_works = false;
+
+    cluster.pass(1_000);
+
+    let next = cluster.leader().expect("another one leads");
+    assert_ne!(next, leader);
+    let (old, new) =
+        (cluster.member(leader).core.status(), cluster.member(next).core.status());
+    assert_eq!((old.role, old.leader, old.term), ("follower", next, new.term));
+}
+
+#[test]
+fn a_member_whose_disk_does_not_answer_neither_campaigns_nor_piles_up_what_it_would_say() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let silent = leader % 3 + 1;
+    cluster.member(silent).disk_works = false;
+    cluster.propose(leader, 1, b"x");
+    cluster.pass(60_000);
+    assert_eq!(cluster.outcome(leader, 1), Some((Status::Ok, Payload::Index(5))));
+    cluster.isolate(silent);
+    cluster.pass(10_000);
+    let status = cluster.member(silent).core.status();
+    assert_eq!(status.role, "follower");
+
+    cluster.cut.clear();
+    let term = cluster.member(leader).core.status().term;
+    cluster.member(silent).disk_works = true;
+    cluster.carry_out(silent);
+    assert!(cluster.member(silent).sent.len() < 10);
+    cluster.settle();
+    cluster.pass(1_000);
+
+    assert_eq!(cluster.leader(), Some(leader));
+    assert_eq!(cluster.member(leader).core.status().term, term);
+    assert_eq!(cluster.applied(silent), [b"x".to_vec()]);
+    assert!(told(&mut cluster, silent, "log_disk_answers"));
+}
+
+/// Let a leader write some entries, each of which takes its disk so long.
+fn write_slowly(cluster: &mut Cluster, leader: u64, others_too: bool) {
+    for token in 1..=3 {
+        for id in 1..=3 {
+            cluster.member(id).disk_works = id != leader && !others_too;
+        }
+        cluster.propose(leader, token, b"x");
+        cluster.pass(60);
+        for id in 1..=3 {
+            cluster.member(id).disk_works = true;
+        }
+        // The leader's own write is the last to be there, or the first.
+        let order = if others_too { [leader; 3] } else { [1, 2, 3] };
+        for id in order {
+            cluster.write(id);
+        }
+        cluster.settle();
+        cluster.pass(20);
+    }
+}
+
+#[test]
+fn a_leader_whose_disk_is_slower_than_the_others_hands_leadership_on() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let term = cluster.member(leader).core.status().term;
+
+    write_slowly(&mut cluster, leader, false);
+
+    let next = cluster.leader().expect("another one leads");
+    assert_ne!(next, leader);
+    assert_eq!(cluster.member(next).core.status().term, term + 1);
+    assert!(told(&mut cluster, leader, "log_disk_slow"));
+}
+
+#[test]
+fn leadership_stays_where_all_disks_are_slow() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+
+    write_slowly(&mut cluster, leader, true);
+
+    assert_eq!(cluster.leader(), Some(leader));
+}
+
+#[test]
+fn a_leader_on_a_full_disk_hands_leadership_on_once() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+
+    cluster.order(leader, 0, |core, _, _| core.disk_has(false, false));
+    cluster.pass(20);
+
+    let next = cluster.leader().expect("another one leads");
+    assert_ne!(next, leader);
+    assert!(told(&mut cluster, leader, "log_disk_full"));
+    // Where no other can lead, it goes on with what is left of its segment.
+    cluster.order(next, 2, |core, token, now_ns| {
+        core.transfer(token, leader, now_ns + 500 * MS, now_ns);
+    });
+    cluster.order(leader, 0, |core, _, _| core.disk_has(false, false));
+    cluster.pass(500);
+    assert_eq!(cluster.leader(), Some(leader));
+    cluster.order(leader, 0, |core, _, _| core.disk_has(true, false));
+    assert!(told(&mut cluster, leader, "log_disk_has_room"));
+}
+
+#[test]
+fn a_long_log_asks_for_a_base_once() {
+    let mut cluster = Cluster::new(1);
+    let leader = cluster.elect();
+    cluster.propose(leader, 1, b"x");
+
+    for _ in 0..3 {
+        cluster.order(leader, 0, |core, _, _| core.disk_has(true, true));
+    }
+
+    let wanted = |event: &&Event| matches!(event, Event::BaseWanted);
+    assert_eq!(cluster.member(leader).events.iter().filter(wanted).count(), 1);
+}

@@ -116,6 +116,11 @@ impl Holder {
         self.hold.map(|hold| hold.epoch)
     }
 
+    /// How long a disk may be silent before nothing is renewed any more.
+    pub fn patience_ns(&self) -> i64 {
+        self.hold.map_or(i64::MAX, |hold| hold.evidence_max_ns)
+    }
+
     /// A renewal without an answer is sent anew at once: the new leader does not know
     /// of it.
     pub fn leader_changed(&mut self) {

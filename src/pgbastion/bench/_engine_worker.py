@@ -15,6 +15,9 @@ from pgbastion.consensus import _engine
 from pgbastion.consensus.certificates import Authority, Credentials, Files
 from pgbastion.guard.page import EVIDENCE_NS, Page
 
+FILLER = b"filler"
+"""What begins with it takes room in the log, and is not kept in the state."""
+
 
 def credentials_of(secret: bytes, host: str) -> Credentials:
     """Return the credentials that a node of this secret makes for itself."""
@@ -39,6 +42,7 @@ class Worker:
         if "file_bytes_max" in options:
             limit = options.pop("file_bytes_max")
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        self.compacts = options.pop("compacts", True)
         options["secret"] = bytes.fromhex(options["secret"])
         self.secret = options["secret"]
         self.host = options["listen"].rpartition(":")[0].strip("[]")
@@ -66,6 +70,8 @@ class Worker:
             case ("committed", index, _, _, data):
                 self.apply(data)
                 self.node.applied(index)
+            case ("base_wanted",) if self.compacts:
+                self.compact()
             case ("snapshot", index, data):
                 self.log = json.loads(data)
                 self.node.applied(index)
@@ -80,9 +86,13 @@ class Worker:
             case ("done", token, status, payload):
                 self.done(token, status, payload)
 
+    def compact(self) -> None:
+        """Let the log go: what was kept of it takes its place."""
+        self.node.compact(self.node.status()["applied"], json.dumps(self.log).encode())
+
     def apply(self, data: bytes) -> None:
         """Keep an entry; one that assigns a holder opens its lease."""
-        if data:
+        if data and not data.startswith(FILLER):
             self.log.append(data.decode())
         if data.startswith(b"assign "):
             self.node.lease(int(data.split()[1]), 1, 7, 2_000)
@@ -176,8 +186,7 @@ class Worker:
         """Do something to this process or its log."""
         match line["do"]:
             case "compact":
-                index = self.node.status()["applied"]
-                self.node.compact(index, json.dumps(self.log).encode())
+                self.compact()
             case "block_interpreter":
                 # PyDLL, other than CDLL, keeps the interpreter's lock in the call.
                 ctypes.PyDLL(None).usleep(ctypes.c_uint(line["ms"] * 1_000))

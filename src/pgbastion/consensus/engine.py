@@ -13,6 +13,7 @@ from typing import Any, Final
 from pgbastion.consensus import _engine
 from pgbastion.consensus._engine import Credentials
 from pgbastion.consensus.interface import (
+    BaseWanted,
     Committed,
     Denied,
     Event,
@@ -337,6 +338,7 @@ class Engine:
             elected_ns=raw["elected_ns"],
             last_answer_ns=raw["last_answer_ns"],
             pending_change=bool(raw["pending_change"]),
+            writing_ms=raw["writing_ms"],
             peers={
                 member_id: PeerStatus(address=peer["address"], matched=peer["matched"])
                 for member_id, peer in raw["peers"].items()
@@ -367,6 +369,8 @@ def _event(raw: tuple[Any, ...]) -> Event:
             return MembersChanged(
                 index=index, voters=tuple(voters), learners=tuple(learners)
             )
+        case ("base_wanted",):
+            return BaseWanted()
         case ("snapshot", index, data):
             return SnapshotTaken(index=index, data=data)
         case ("leader", term, leader):

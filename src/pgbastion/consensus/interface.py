@@ -22,6 +22,11 @@ class SnapshotTaken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BaseWanted:
+    """The log has become long on disk: the state should take its place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MembersChanged:
     """The Raft configuration is another one now."""
 
@@ -76,5 +81,5 @@ class Logged:
 
 Event = (
     Committed | SnapshotTaken | MembersChanged | LeaderChanged | Request | Granted
-    | Denied | Logged
+    | Denied | Logged | BaseWanted
 )  # fmt: skip

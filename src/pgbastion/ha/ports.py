@@ -49,6 +49,8 @@ class RaftStatus:
     last_answer_ns: int
     pending_change: bool
     peers: Mapping[int, PeerStatus]
+    writing_ms: int = 0
+    """For how long the log's disk has owed a write; 0: it owes none."""
 
 
 class RaftEngine(Protocol):

@@ -67,6 +67,8 @@ class RaftSnapshot:
     applied: int
     last_index: int
     peers: tuple[RaftPeer, ...] = ()
+    writing_ms: int = 0
+    """For how long the log's disk has owed a write; 0: it owes none."""
 
     @property
     def quorum(self) -> int:

@@ -163,6 +163,7 @@ def _raft(status: RaftStatus) -> RaftSnapshot:
         committed=status.committed,
         applied=status.applied,
         last_index=status.last_index,
+        writing_ms=status.writing_ms,
         peers=tuple(
             RaftPeer(
                 member_id=MemberId(member_id),

@@ -10,6 +10,7 @@ from pgbastion.config.model import Config
 from pgbastion.config.secrets import Secrets
 from pgbastion.consensus.engine import Engine
 from pgbastion.consensus.interface import (
+    BaseWanted,
     Committed,
     Event,
     LeaderChanged,
@@ -353,6 +354,8 @@ class Node:
             case MembersChanged():
                 self.host.on_members()
                 self.wake()
+            case BaseWanted():
+                self.host.compact()
             case SnapshotTaken():
                 self.host.on_snapshot(event.index, event.data)
                 self._note_state()

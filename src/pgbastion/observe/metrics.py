@@ -264,6 +264,11 @@ class MetricsOf(Collector):
         yield _gauge(
             "pgbastion_raft_applied_index", "Newest applied log entry.", raft.applied
         )
+        yield _gauge(
+            "pgbastion_raft_log_write_pending_seconds",
+            "For how long the disk of the Raft log has owed a write; 0: it owes none.",
+            raft.writing_ms / 1_000,
+        )
 
     def _proxy(self) -> Iterator[Metric]:
         counts = self._snapshot.proxy

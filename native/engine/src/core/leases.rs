@@ -35,6 +35,10 @@ impl Core {
         if leader == 0 {
             return;
         }
+        if self.log_is_silent_for(self.holder.patience_ns(), now_ns) {
+            // It cannot hear what the cluster decides, not even of its revocation.
+            return self.withhold(epoch, "log_silent");
+        }
         let page = self.page;
         let renewal = match self.holder.due(now_ns, &page) {
             Ok(None) => return,

@@ -8,6 +8,7 @@ mod leases;
 mod reads;
 mod ready;
 mod status;
+mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -29,6 +30,7 @@ use leases::AgeRound;
 use reads::Reads;
 use ready::Flush;
 pub use status::{CoreStatus, PeerStatus};
+use watch::Watch;
 
 /// Longest data of one proposal, in bytes.
 pub const PROPOSAL_MAX: usize = 256 << 10;
@@ -95,6 +97,7 @@ pub struct Core {
     outputs: Vec<Output>,
     /// What is on its way to the disk; until it is there, no other ready is taken.
     flush: Option<Flush>,
+    watch: Watch,
     tokens: u64,
     ids: u64,
     /// Term, vote and commit as the disk has them.
@@ -152,6 +155,7 @@ impl Core {
             node,
             outputs: Vec::new(),
             flush: None,
+            watch: Watch::default(),
             tokens: 0,
             ids: 0,
             durable,
@@ -193,6 +197,18 @@ impl Core {
 
     /// One tick of Raft's clock has passed.
     pub fn tick(&mut self, now_ns: i64) {
+        self.heed_disk(now_ns);
+        // Nobody would hear its campaign.
+        if !self.disk_silent(now_ns) {
+            self.tick_raft();
+        }
+        self.turn(now_ns);
+        self.expire(now_ns);
+        self.pulse(now_ns);
+        self.turn(now_ns);
+    }
+
+    fn tick_raft(&mut self) {
         let raft = &self.node.raft;
         let alone = self.members.voters == [self.settings.member];
         if alone && raft.state == StateRole::Follower && self.committed.is_empty() {
@@ -207,9 +223,6 @@ impl Core {
             }
             self.node.tick();
         }
-        self.turn(now_ns);
-        self.expire(now_ns);
-        self.turn(now_ns);
     }
 
     /// A frame has come from a member whose identity is proven.
@@ -238,7 +251,7 @@ impl Core {
 
     /// What this `Persist` carried is on disk.
     pub fn persisted(&mut self, token: u64, now_ns: i64) {
-        self.flushed(token);
+        self.flushed(token, now_ns);
         self.turn(now_ns);
     }
 
@@ -323,6 +336,7 @@ impl Core {
 
     /// Do all that can be done now.
     fn turn(&mut self, now_ns: i64) {
+        self.heed_disk(now_ns);
         self.observe(now_ns);
         self.advance_commands(now_ns);
         self.renew(now_ns);
@@ -333,7 +347,7 @@ impl Core {
                 break;
             }
         }
-        self.start_compaction();
+        self.start_compaction(now_ns);
         self.hand_out();
         self.complete_commands();
         self.complete_reads();

@@ -19,6 +19,18 @@ pub(super) struct Flush {
     ready: Option<u64>,
     hard_state: HardState,
     held: Vec<Message>,
+    /// Index of the last entry among it.
+    pub(super) last_index: Option<u64>,
+    pub(super) since_ns: i64,
+}
+
+impl Flush {
+    /// A write of our own, for which no message waits.
+    pub(super) fn own(hard_state: HardState, now_ns: i64) -> Flush {
+        let (token, ready, held, last_index, since_ns) =
+            (0, None, Vec::new(), None, now_ns);
+        Flush { token, ready, hard_state, held, last_index, since_ns }
+    }
 }
 
 impl Core {
@@ -27,18 +39,18 @@ impl Core {
     pub(super) fn pump(&mut self, now_ns: i64) -> bool {
         let mut some = false;
         while self.flush.is_none() {
-            self.apply();
+            self.apply(now_ns);
             if self.flush.is_some() || !self.node.has_ready() {
                 break;
             }
-            self.take_ready();
+            self.take_ready(now_ns);
             self.observe(now_ns);
             some = true;
         }
         some
     }
 
-    fn take_ready(&mut self) {
+    fn take_ready(&mut self, now_ns: i64) {
         let mut ready = self.node.ready();
         let hard_state = self.node.raft.hard_state();
         let mut held = ready.take_persisted_messages();
@@ -64,34 +76,34 @@ impl Core {
         self.node.mut_store().set_hard_state(hard_state.clone());
         self.committed.extend(ready.take_committed_entries());
         let (number, must_sync) = (ready.number(), ready.must_sync());
+        let last_index = ready.entries().last().map(|entry| entry.index);
         self.node.advance_append_async(ready);
         if must_sync {
             put_hard_state(&mut records, &hard_state);
-            self.start_flush(records, Some(number), hard_state, held);
+            let own = Flush::own(hard_state, now_ns);
+            self.start_flush(
+                records,
+                Flush { ready: Some(number), held, last_index, ..own },
+            );
         } else {
             self.post(held);
             self.node.on_persist_ready(number);
         }
     }
 
-    fn start_flush(
-        &mut self,
-        records: Vec<u8>,
-        ready: Option<u64>,
-        hard_state: HardState,
-        held: Vec<Message>,
-    ) {
+    pub(super) fn start_flush(&mut self, records: Vec<u8>, flush: Flush) {
         self.tokens += 1;
         let token = self.tokens;
         self.outputs.push(Output::Persist { token, records });
-        self.flush = Some(Flush { token, ready, hard_state, held });
+        self.flush = Some(Flush { token, ..flush });
     }
 
     /// The disk has it: now may leave what depended on it.
-    pub(super) fn flushed(&mut self, token: u64) {
+    pub(super) fn flushed(&mut self, token: u64, now_ns: i64) {
         let Some(flush) = self.flush.take_if(|flush| flush.token == token) else {
             return;
         };
+        self.disk_answered(&flush, now_ns);
         self.durable = flush.hard_state;
         self.post(flush.held);
         if let Some(number) = flush.ready {
@@ -128,7 +140,7 @@ impl Core {
     }
 
     /// Let committed entries take effect on the membership.
-    fn apply(&mut self) {
+    fn apply(&mut self, now_ns: i64) {
         while let Some(entry) = self.committed.front() {
             let changes = entry.get_entry_type() != EntryType::EntryNormal;
             if changes && self.durable.commit < entry.index {
@@ -138,7 +150,7 @@ impl Core {
                 let hard_state = self.node.raft.hard_state();
                 let mut records = Vec::new();
                 put_hard_state(&mut records, &hard_state);
-                self.start_flush(records, None, hard_state, Vec::new());
+                self.start_flush(records, Flush::own(hard_state, now_ns));
                 return;
             }
             let entry = self.committed.pop_front().expect("it was there");
@@ -200,7 +212,7 @@ impl Core {
         self.turn(now_ns);
     }
 
-    pub(super) fn start_compaction(&mut self) {
+    pub(super) fn start_compaction(&mut self, now_ns: i64) {
         if self.flush.is_some() {
             return;
         }
@@ -220,7 +232,7 @@ impl Core {
         put_hard_state(&mut records, &hard_state);
         self.history.retain(|at, _| *at > index);
         self.node.mut_store().compact(base);
-        self.start_flush(records, None, hard_state, Vec::new());
+        self.start_flush(records, Flush::own(hard_state, now_ns));
     }
 
     fn members_at(&self, index: u64) -> Members {

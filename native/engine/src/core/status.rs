@@ -34,6 +34,8 @@ pub struct CoreStatus {
     pub elected_ns: i64,
     pub last_answer_ns: i64,
     pub pending_change: bool,
+    /// Since when the log's disk has owed a write; `None`: it owes nothing.
+    pub writing_since_ns: Option<i64>,
     pub peers: BTreeMap<u64, PeerStatus>,
 }
 
@@ -58,6 +60,7 @@ impl Core {
             elected_ns: leadership.map_or(0, |l| l.elected_ns),
             last_answer_ns: self.granter.lock().expect("no holder panics").last_answer_ns(),
             pending_change: leadership.is_some() && change,
+            writing_since_ns: self.writing_since(),
             peers: self.peers(),
         }
     }

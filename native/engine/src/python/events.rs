@@ -46,6 +46,7 @@ pub fn event(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyTuple>> {
         Event::Snapshot { index, data } => {
             ("snapshot", index, bytes(py, &data)).into_pyobject(py)
         }
+        Event::BaseWanted => ("base_wanted",).into_pyobject(py),
         Event::Leader { term, leader } => ("leader", term, leader).into_pyobject(py),
         Event::Done { token, status, payload: with } => {
             ("done", token, status.word(), payload(py, with)?).into_pyobject(py)
@@ -94,6 +95,9 @@ pub fn status(
     said.set_item("elected_ns", status.elected_ns)?;
     said.set_item("last_answer_ns", status.last_answer_ns)?;
     said.set_item("pending_change", status.pending_change)?;
+    let writing_ms =
+        status.writing_since_ns.map_or(0, |since| (now_ns - since) / 1_000_000);
+    said.set_item("writing_ms", writing_ms.max(0))?;
     let peers = PyDict::new(py);
     for (id, peer) in status.peers {
         let one = PyDict::new(py);
@@ -120,6 +124,7 @@ fn nobody(said: Bound<'_, PyDict>, lock_ns: i64) -> PyResult<Bound<'_, PyDict>> 
         "last_index",
         "elected_ns",
         "last_answer_ns",
+        "writing_ms",
     ] {
         said.set_item(name, 0)?;
     }

@@ -53,11 +53,7 @@ class LoopDisk:
 
     def fill(self) -> None:
         """Take all space that is left."""
-        with self._ballast.open("ab", buffering=0) as file:
-            for size in (_CHUNK, 4096, 1):
-                with contextlib.suppress(_NoSpace):
-                    while True:
-                        _write(file.fileno(), size)
+        fill(self._ballast)
 
     def empty(self) -> None:
         """Give the space back; idempotent."""
@@ -73,6 +69,15 @@ class LoopDisk:
     @property
     def _ballast(self) -> Path:
         return self._mount_point / "ballast"
+
+
+def fill(ballast: Path) -> None:
+    """Let a file take all space that is left on its file system."""
+    with ballast.open("ab", buffering=0) as file:
+        for size in (_CHUNK, 4096, 1):
+            with contextlib.suppress(_NoSpace):
+                while True:
+                    _write(file.fileno(), size)
 
 
 class _NoSpace(Exception):  # noqa: N818 - it is what `fill` waits for
