@@ -1,5 +1,7 @@
 """Certificates in files: made by the commands, taken up by a node while it runs."""
 
+import contextlib
+import ssl
 import stat
 from pathlib import Path
 
@@ -236,3 +238,33 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(RefusedError, match="file/tls: cannot be written"):
         certificates.init(tmp_path / "file" / "tls", "lab", 1)
+
+
+def test_the_commands_files_serve_the_api_as_well_as_the_engine(made: Path) -> None:
+    tls = made / "tls"
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(tls / "n1.crt", tls / "n1.key")
+    client = ssl.create_default_context(cafile=tls / "ca.crt")
+
+    shake_hands(client, server, "n1.example.org")
+
+    Files(
+        certificate=(tls / "n1.crt").read_bytes(),
+        key=(tls / "n1.key").read_bytes(),
+        authority=(tls / "ca.crt").read_bytes(),
+    ).load()
+
+
+def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> None:
+    """Let two sides of TLS accept each other in memory, or raise what one says."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(to_client, to_server, server_hostname=name),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for _ in range(10):
+        for side in tuple(sides):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+                sides.remove(side)
+    assert sides == []

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     date_time_ymd, BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, PKCS_ED25519,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
 };
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use time::{Duration, OffsetDateTime};
@@ -55,7 +55,7 @@ impl Authority {
 
     /// A new authority of its own key.
     pub fn generate(name: &str, days: u32) -> Result<Authority, String> {
-        let key = KeyPair::generate_for(&PKCS_ED25519).map_err(|e| e.to_string())?;
+        let key = fresh_key()?;
         Authority::sign_itself(name, key, validity(days)?)
     }
 
@@ -92,7 +92,7 @@ impl Authority {
 
     /// Make a key, and sign a certificate of it.
     pub fn issue(&self, subject: &Subject) -> Result<Issued, String> {
-        let key = KeyPair::generate_for(&PKCS_ED25519).map_err(|e| e.to_string())?;
+        let key = fresh_key()?;
         let mut params = CertificateParams::default();
         (params.not_before, params.not_after) = validity(subject.days)?;
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -107,6 +107,12 @@ impl Authority {
         let signed = params.signed_by(&key, &self.issuer).map_err(|e| e.to_string())?;
         Ok(Issued { certificate: signed.pem(), key: key.serialize_pem() })
     }
+}
+
+/// A key of the kind that everybody reads: OpenSSL and browsers, which the API serves,
+/// refuse Ed25519 keys as they are generated, and certificates of them.
+fn fresh_key() -> Result<KeyPair, String> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| e.to_string())
 }
 
 /// From long ago, so that a node whose clock is behind accepts it, for so many days.

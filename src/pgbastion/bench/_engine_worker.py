@@ -52,6 +52,7 @@ class Worker:
         self.node = _engine.Node(**options)
         self.page = Page(options["page_path"]) if options["page_path"] else None
         self.log: list[str] = []
+        self.applied: set[bytes] = set()
         self.lines: list[Any] = []
         self.grants: list[int] = []
         self.waiting: dict[int, int] = {}
@@ -67,8 +68,11 @@ class Worker:
     def take(self, event: tuple[Any, ...]) -> None:
         """Apply an entry, answer a question, pass an outcome on."""
         match event:
-            case ("committed", index, _, _, data):
-                self.apply(data)
+            case ("committed", index, _, proposal_id, data):
+                # What a leader may have lost was proposed anew under the same id.
+                if proposal_id not in self.applied:
+                    self.applied.add(proposal_id)
+                    self.apply(data)
                 self.node.applied(index)
             case ("base_wanted",) if self.compacts:
                 self.compact()
