@@ -100,8 +100,8 @@ _DEADLINES_S: Final = {
     "chaos": 600,
 }
 FUZZ_S: Final = 600
-"""For each decoder; a fuzzer has five at most (scripts/fuzz, scripts/fuzz-proxy)."""
-FUZZ_ALL_S: Final = 3_900
+"""For each decoder; a fuzzer has six at most (scripts/fuzz, scripts/fuzz-proxy)."""
+FUZZ_ALL_S: Final = 4_500
 FULL_FACTOR: Final = 10
 ENGINE_SEEDS_FULL: Final = 10_000
 """Of the simulation of engine and log (native/engine/tests/chaos.rs)."""

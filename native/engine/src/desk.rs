@@ -2,6 +2,7 @@
 //! guest's question to the host, whose answer is waited for here.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
@@ -21,6 +22,9 @@ use crate::wire::{Class, Packet, GUEST_MAX};
 const GUEST_WAIT: Duration = Duration::from_secs(20);
 /// Refusals that are told in the life of a process.
 const TOLD_MAX: usize = 1_024;
+/// Why a connection ends whose other side has proven itself.
+const FORGED: &str = "a frame of it is too long, changed or repeated";
+const SENSELESS: &str = "a frame of it makes no sense";
 
 /// Takes what comes in through the listener.
 pub struct Desk {
@@ -36,40 +40,38 @@ impl Desk {
 
     fn serve_member(&self, visitor: &mut Visitor) {
         let (from, class) = (visitor.hello.from, visitor.hello.class);
-        while let Ok(frame) = read_frame(
-            &mut visitor.stream,
-            &mut visitor.keys.from_caller,
-            class.frame_max(),
-        ) {
-            let Ok(packet) = Packet::decode(&frame) else {
-                return self.log_senseless(from);
+        while let Some(frame) = self.frame(visitor) {
+            let packet = Packet::decode(&frame).ok().filter(|p| p.class() == class);
+            let Some(packet) = packet else {
+                return self.tell_refused(visitor.address, from, SENSELESS);
             };
-            if packet.class() != class {
-                return self.log_senseless(from);
-            }
             if !self.shared.inbox.receive(Received { from, packet }) {
                 return;
             }
         }
     }
 
-    fn log_senseless(&self, from: u64) {
-        self.shared.outbox.push(Event::Log {
-            level: Level::Warning,
-            event: "frame_senseless",
-            fields: vec![("member", from.to_string())],
-        });
+    /// Read the next frame; `None`: the connection is over.
+    fn frame(&self, visitor: &mut Visitor) -> Option<Vec<u8>> {
+        let most = visitor.hello.class.frame_max();
+        let tags = &mut visitor.keys.from_caller;
+        match read_frame(&mut visitor.stream, tags, most) {
+            Ok(frame) => Some(frame),
+            Err(error) => {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    self.tell_refused(visitor.address, visitor.hello.from, FORGED);
+                }
+                None
+            }
+        }
     }
 
     fn serve_guest(&self, visitor: &mut Visitor) {
-        let most = Class::Guest.frame_max();
         let _ = visitor.stream.set_read_timeout(Some(crate::net::OPEN_MAX));
-        let Ok(frame) =
-            read_frame(&mut visitor.stream, &mut visitor.keys.from_caller, most)
-        else {
-            return;
+        let Some(frame) = self.frame(visitor) else { return };
+        let Ok((kind, payload)) = decode_question(&frame) else {
+            return self.tell_refused(visitor.address, 0, SENSELESS);
         };
-        let Ok((kind, payload)) = decode_question(&frame) else { return };
         let (answer, answered) = sync_channel(1);
         let id = self.shared.askers.add(Asker::Guest(answer));
         self.shared.inbox.command(Command::GuestAsks { id, kind, payload });

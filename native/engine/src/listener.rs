@@ -46,6 +46,7 @@ pub struct Doorplate {
 /// A connection whose other side has proven itself.
 pub struct Visitor {
     pub hello: Hello,
+    pub address: SocketAddr,
     pub stream: Channel,
     pub keys: Keys,
 }
@@ -242,7 +243,13 @@ impl<H: Host> Door<H> {
         let wanted = if one.challenged.is_none() { HELLO_BYTES } else { PROOF_BYTES };
         let mut buffer = [0; HELLO_BYTES];
         match one.wire.read(&mut buffer[..wanted - one.bytes.len()]) {
-            Ok(0) => return Progress::Over,
+            Ok(0) => {
+                // Who looks whether somebody listens says nothing at all.
+                if !one.bytes.is_empty() {
+                    self.common.host.dropped(one.address, SILENT);
+                }
+                return Progress::Over;
+            }
             Ok(count) => one.bytes.extend_from_slice(&buffer[..count]),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Progress::Waits,
             Err(e) => {
@@ -358,7 +365,7 @@ impl<H: Host> Door<H> {
             from_caller: session.tags(Direction::FromCaller),
             from_listener: session.tags(Direction::FromListener),
         };
-        let stream = one.wire.open();
+        let (stream, address) = (one.wire.open(), one.address);
         if hello.class == Class::Guest {
             self.common.guests.fetch_add(1, Ordering::AcqRel);
         } else {
@@ -368,7 +375,7 @@ impl<H: Host> Door<H> {
         let (guest, from) = (hello.class == Class::Guest, hello.from);
         let name = format!("from-{}-{}", hello.from, hello.class.number());
         let served = move || {
-            let mut visitor = Visitor { hello, stream, keys };
+            let mut visitor = Visitor { hello, address, stream, keys };
             common.host.serve(&mut visitor);
             // The other side has to notice; a copy of the socket may be left above.
             let _ = visitor.stream.socket().shutdown(Shutdown::Both);

@@ -5,7 +5,6 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
 
 use _engine::handshake::{Hello, Refusal, CHALLENGE_BYTES, HELLO_BYTES};
 use _engine::net::{write_frame, Call, CallError};
@@ -193,11 +192,10 @@ fn connections_that_say_nothing_keep_nobody_out() {
     let silent: Vec<TcpStream> =
         (0..1_000).map_while(|_| TcpStream::connect(door.listener.address).ok()).collect();
     assert!(silent.len() >= 500, "{} connections", silent.len());
-    let asked = Instant::now();
 
+    // The call has less patience than it takes to shut the silent ones out in turn.
     door.try_in(&call()).expect("it is let in");
 
-    assert!(asked.elapsed() < Duration::from_millis(500));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use _engine::credentials::facts;
 use _engine::gossip::identity::Facts;
+use _engine::gossip::protocol::Protocol;
 use _engine::gossip::seal::Seals;
 use _engine::guest::decode_question;
 use _engine::handshake::{Hello, HELLO_BYTES, SPOKEN};
@@ -144,4 +145,36 @@ fn certificates_are_read_or_refused() {
         read += usize::from(facts(&change(&mut draw, &pem)).is_ok());
     }
     assert!(read > 0);
+}
+
+/// What two nodes say to each other until both know each other and have probed.
+fn gossiped() -> Vec<Vec<u8>> {
+    let places = [([127, 0, 0, 1], 7_946), ([127, 0, 0, 2], 7_946)];
+    let mut nodes = places.map(|place| Protocol::at(place.into(), b"facts"));
+    nodes[0].greet(places[1].into());
+    let mut all = Vec::new();
+    for turn in 0..40 {
+        let (says, hears) = (turn % 2, 1 - turn % 2);
+        nodes[says].pass_time();
+        for payload in nodes[says].said() {
+            nodes[hears].hear(&payload);
+            all.push(payload);
+        }
+    }
+    assert!(nodes.iter().all(|node| node.members() == 1), "they know each other");
+    all
+}
+
+#[test]
+fn what_is_behind_the_seal_is_taken_or_refused() {
+    let good = gossiped();
+    let mut draw = Draw(11);
+    for _ in 0..rounds() / 10 {
+        let mut node = Protocol::at(([127, 0, 0, 1], 7_946).into(), b"facts");
+        for _ in 0..3 {
+            node.hear(&change(&mut draw, &good));
+        }
+        node.pass_time();
+        assert!(node.members() <= 64);
+    }
 }

@@ -4,6 +4,7 @@
 use std::sync::OnceLock;
 
 use _engine::gossip::identity::Facts;
+use _engine::gossip::protocol::Protocol;
 use _engine::gossip::seal::Seals;
 use _engine::guest::decode_question;
 use _engine::handshake::{Hello, HELLO_BYTES, SPOKEN};
@@ -23,6 +24,7 @@ fn chosen() -> fn(&[u8]) {
         Ok("handshake") => handshake,
         Ok("snapshot") => snapshot,
         Ok("gossip") => gossip,
+        Ok("payload") => payload,
         other => panic!("no such decoder: {other:?}"),
     }
 }
@@ -59,4 +61,13 @@ fn snapshot(bytes: &[u8]) {
 fn gossip(bytes: &[u8]) {
     let _ = Seals::new(b"a secret", "main").open(bytes);
     let _ = Facts::decode(bytes);
+}
+
+/// What is behind the seal: somebody who knows the secret may say anything.
+fn payload(bytes: &[u8]) {
+    let mut node = Protocol::at(([127, 0, 0, 1], 7_946).into(), b"facts");
+    node.hear(bytes);
+    node.pass_time();
+    node.hear(bytes);
+    node.said();
 }

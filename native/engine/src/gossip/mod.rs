@@ -3,6 +3,7 @@
 //! ends nothing but itself.
 
 pub mod identity;
+pub mod protocol;
 pub mod seal;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,0 +1,120 @@
+//! Whoever has got in and talks nonsense is told of once, with its address, and changes
+//! nothing.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use _engine::event::Event;
+use _engine::handshake::SPOKEN;
+use _engine::net::{write_frame, Call};
+use _engine::node::{Node, NodeSettings};
+use _engine::wire::Class;
+
+const SECRET: &[u8] = b"a secret of the cluster";
+const CLUSTER: &[u8] = b"cluster";
+const SOON: Duration = Duration::from_secs(10);
+
+struct Running {
+    node: Node,
+    dir: PathBuf,
+    lines: Vec<Vec<(&'static str, String)>>,
+}
+
+impl Running {
+    fn new(name: &str) -> Running {
+        let dir = format!("pgbastion-strangers-{}-{name}", std::process::id());
+        let dir = std::env::temp_dir().join(dir);
+        let settings = NodeSettings {
+            dir: dir.clone(),
+            listen: "127.31.11.1:0".into(),
+            secret: SECRET.to_vec(),
+            tick_ms: 20,
+            heartbeat_ticks: 2,
+            election_ticks: 15,
+            page_path: String::new(),
+            generation: 0,
+            seed: 1,
+        };
+        let node = Node::start(settings, None).expect("it starts");
+        node.form(CLUSTER, 1, &node.address.to_string()).expect("a cluster of one");
+        Running { node, dir, lines: Vec::new() }
+    }
+
+    /// Say this as a member, or as a guest, on a connection of its own.
+    fn say(&self, class: Class, write: impl Fn(&[u8]) -> Vec<u8>, frame: &[u8]) {
+        let guest = class == Class::Guest;
+        let call = Call {
+            class,
+            secret: SECRET,
+            cluster: (!guest).then_some(CLUSTER),
+            from: if guest { 0 } else { 2 },
+            to: if guest { 0 } else { 1 },
+            spoken: SPOKEN,
+        };
+        let source = Some("127.31.11.2:0".parse().expect("an address"));
+        let address = self.node.address.to_string();
+        let (mut stream, mut keys) = call.open(&address, source, &None).expect("it is in");
+        let changed = write(frame);
+        let mut bytes = Vec::new();
+        write_frame(&mut bytes, &mut keys.from_caller, frame).expect("into memory");
+        bytes.truncate(bytes.len() - frame.len());
+        bytes.extend_from_slice(&changed);
+        std::io::Write::write_all(&mut stream, &bytes).expect("a write");
+        // It ends the connection, or answers.
+        let mut rest = Vec::new();
+        let _ = stream.set_read_timeout(Some(SOON));
+        let _ = std::io::Read::read_to_end(&mut stream, &mut rest);
+    }
+
+    fn told(&mut self, count: usize) -> BTreeSet<[String; 3]> {
+        let end = Instant::now() + SOON;
+        while self.lines.len() < count && Instant::now() < end {
+            for event in self.node.events(Duration::from_millis(100), 256) {
+                if let Event::Log { event: "connection_refused", fields, .. } = event {
+                    self.lines.push(fields);
+                }
+            }
+        }
+        let field = |line: &[(&str, String)], name| {
+            let found = line.iter().find(|(of, _)| *of == name);
+            found.map_or(String::new(), |(_, value)| value.clone())
+        };
+        let told: BTreeSet<_> = self
+            .lines
+            .iter()
+            .map(|line| ["address", "member", "reason"].map(|name| field(line, name)))
+            .collect();
+        assert_eq!(told.len(), self.lines.len(), "each is told once: {:?}", self.lines);
+        told
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.node.stop();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[test]
+fn nonsense_of_a_member_or_guest_is_told_of_once_with_its_address() {
+    let mut running = Running::new("nonsense");
+    let honest = |frame: &[u8]| frame.to_vec();
+    let changed = |frame: &[u8]| frame.iter().map(|byte| byte ^ 1).collect();
+    for _ in 0..3 {
+        running.say(Class::Raft, honest, b"\xff no packet");
+        running.say(Class::Talk, changed, b"changed on the way");
+        running.say(Class::Guest, honest, b"");
+    }
+    let told = running.told(3);
+
+    let said = |member: &str, reason: &str| {
+        told.contains(&["127.31.11.2", member, reason].map(str::to_owned))
+    };
+    assert!(said("2", "a frame of it makes no sense"), "{told:?}");
+    assert!(said("0", "a frame of it makes no sense"), "{told:?}");
+    assert!(said("2", "a frame of it is too long, changed or repeated"), "{told:?}");
+    let status = running.node.status().expect("it is a member");
+    assert_eq!((status.role, status.voters), ("leader", vec![1]));
+}
