@@ -19,12 +19,13 @@ from pgbastion.bench.lab.waits import wait_for
 from pgbastion.cli.exits import Exit
 from support.lab_faults import KEPT_LOGS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-
 COMMAND_S = 60.0
 END_S = 30.0
 READY_S = 60.0
 FULL = bool(os.environ.get("PGBASTION_TEST_FULL"))
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480 if FULL else 240)]
+
 PROGRAM = Path(sys.executable).with_name("pgbastion")
 
 
@@ -108,6 +109,7 @@ def test_one_survivor_and_then_a_backup_of_state(lab: Lab) -> None:
         lose_the_majority(lab, survivor, first, other)
         if FULL:
             lose_every_log(lab, backup)
+            lose_the_backup_too(lab)
     except BaseException:
         # Not the fixture's own failure, which would keep them by itself.
         lab.keep_logs()
@@ -171,32 +173,50 @@ def choose(asked: Node, node: Node) -> None:
     )
 
 
-def has_all(node: Node) -> bool:
-    return rows(node) == [1, 2, 3, 4]
-
-
 def lose_every_log(lab: Lab, backup: Path) -> None:
     """Restore the whole cluster from a state that is older than the last failover."""
     alive = lab.servers()[0]
     refused = command(alive, "raft", "restore", str(backup), "--yes")
     assert refused.returncode == Exit.CONFIG
     assert "is not empty" in refused.stderr
+    last = begin_again(lab, "restore", str(backup))
+    wait_for("all members", lambda: len(members(last)) == 3, READY_S)
+    wait_for("its answer", lambda: surveyed(last, last), READY_S)
+    assert last.get("/cluster")["primary"] is None
+    choose(last, last)
+    is_whole_and_takes(lab, last, 4)
+
+
+def lose_the_backup_too(lab: Lab) -> None:
+    """Begin again from a data directory alone: its node is the primary at once."""
+    last = begin_again(lab, "recover")
+    is_whole_and_takes(lab, last, 5)
+    assert lab.primary() == last.name
+
+
+def begin_again(lab: Lab, *words: str) -> Node:
+    """Lose every log, run the command on the last primary, and start all nodes."""
     last = lab.node(lab.primary())
     for node in lab.servers():
         node.kill()
         shutil.rmtree(node.directory / "raft")
 
-    said = done(last, "raft", "restore", str(backup), "--yes")
+    said = done(last, "raft", *words, "--yes")
     assert "the only one of cluster lab" in said
-    for node in lab.servers():
+    for node in (last, *(n for n in lab.servers() if n is not last)):
         node.start()
-    wait_for("all members", lambda: len(members(last)) == 3, READY_S)
-    wait_for("its answer", lambda: surveyed(last, last), READY_S)
-    assert last.get("/cluster")["primary"] is None
-    choose(last, last)
+    return last
+
+
+def is_whole_and_takes(lab: Lab, last: Node, number: int) -> None:
+    """Wait for all nodes and write one row more, which all of them get."""
     wait_for("all three", lambda: is_whole(lab), READY_S)
-    write(alive, 4)
+    write(last, number)
     for node in lab.servers():
-        wait_for(f"all rows on {node.name}", partial(has_all, node), END_S)
+        wait_for(f"all rows on {node.name}", partial(has_all, node, number), END_S)
     with pytest.raises(psycopg.errors.UniqueViolation):
-        write(alive, 4)
+        write(last, number)
+
+
+def has_all(node: Node, last: int) -> bool:
+    return rows(node) == list(range(1, last + 1))

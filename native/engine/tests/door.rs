@@ -195,7 +195,6 @@ fn connections_that_say_nothing_keep_nobody_out() {
 
     // The call has less patience than it takes to shut the silent ones out in turn.
     door.try_in(&call()).expect("it is let in");
-
 }
 
 #[test]

@@ -17,6 +17,11 @@ use _engine::net::{write_frame, Call, CallError};
 use _engine::wire::Class;
 use common::{call, door_with, Door, SOON};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, PKCS_ED25519};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 const OURS: [u8; 32] = [7; 32];
 const THEIRS: [u8; 32] = [8; 32];
@@ -104,6 +109,38 @@ fn a_caller_of_another_authority_is_refused() {
         door.dropped.recv_timeout(SOON),
         Ok("its certificate is of another authority")
     );
+}
+
+#[test]
+fn a_caller_whose_certificate_has_expired_is_refused() {
+    let door = door();
+    let ours = authority(OURS);
+    // The engine itself would not load it: it was good when the caller started, until
+    // this very second.
+    let expired = ours.issue(&subject(&[CALLER], 0)).expect("places of ours");
+    std::thread::sleep(Duration::from_millis(1_100));
+    let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes());
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate(&ours.certificate).expect("a certificate")).expect("a root");
+    let key = PrivateKeyDer::from_pem_slice(expired.key.as_bytes()).expect("a key");
+    let chain = vec![certificate(&expired.certificate).expect("a certificate")];
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .expect("it is supported")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .expect("they belong together");
+    let name = LISTENER.try_into().expect("an address");
+    let client = ClientConnection::new(Arc::new(config), name).expect("a client");
+    let mut stream = StreamOwned::new(client, door.connect());
+    // It is told only after it has sent its part.
+    let _ = stream.write_all(&[0; 88]);
+    let _ = stream.read_to_end(&mut Vec::new());
+
+    let why = door.dropped.recv_timeout(SOON).expect("the listener says so");
+
+    assert!(why.contains("has expired"), "{why}");
+    assert!(door.served.try_recv().is_err());
 }
 
 #[test]
@@ -250,7 +287,6 @@ fn connections_that_say_nothing_keep_nobody_out() {
 
     // The call has less patience than it takes to shut the silent ones out in turn.
     door.try_with(&call(), &caller()).expect("it is let in");
-
 }
 
 #[test]
