@@ -349,7 +349,7 @@ from pgbastion.model.ids import Epoch
 from pgbastion.vip.manager import VipManager
 from pgbastion.vip.netlink import Netlink
 from pgbastion.clock import boottime_ns
-async def tell(_): pass
+async def tell(_, __): pass
 async def main():
     vip = VirtualAddress(address="10.77.0.50", prefix=24, interface="eth0")
     manager = VipManager((vip,), netlink=Netlink(), renew_ms=1000, hook=None,

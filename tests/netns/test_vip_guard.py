@@ -8,6 +8,7 @@ import pytest
 
 from pgbastion.bench.lab.network import Namespaces
 from pgbastion.guard import page as words
+from pgbastion.postgres.guard_client import GuardRefused
 from pgbastion.postgres.guard_messages import Stopped
 from support.guard_lab import MS, GuardLab, boottime_ns, guard_lab, until
 from support.lab_namespaces import namespaces
@@ -75,11 +76,11 @@ async def test_at_the_leases_end_they_go_with_the_primary(
 async def test_a_lease_that_is_renewed_keeps_them(
     network: Namespaces, lab: GuardLab
 ) -> None:
-    await lab.start_primary(4, left_ms=150)
+    await lab.start_primary(4, left_ms=1_000)
     await lab.client.removals(ADDRESSES)
     for _ in range(6):
-        lab.lease(4, left_ms=150)
-        await asyncio.sleep(0.06)
+        lab.lease(4, left_ms=1_000)
+        await asyncio.sleep(0.25)
 
     assert present(network) == list(ADDRESSES)
 
@@ -129,3 +130,40 @@ async def test_what_is_not_in_the_list_is_left_alone(
     await until(lambda: present(network) == [ADDRESSES[1]])
     await lab.event(Stopped)
     assert present(network) == [ADDRESSES[1]]
+
+
+async def test_an_address_with_an_end_of_its_own_goes_then_also_from_a_standby(
+    network: Namespaces, lab: GuardLab
+) -> None:
+    ends_ns = boottime_ns() + 2_000 * MS
+    await lab.client.keep(ADDRESSES[0], ends_ns)
+    await lab.client.keep(ADDRESSES[1], ends_ns + 60_000 * MS)
+    assert present(network) == list(ADDRESSES)
+
+    # Nothing of the daemon's is asked from here on.
+    await until(lambda: present(network) == [ADDRESSES[1]], 8)
+    assert ends_ns <= boottime_ns()
+
+    # A daemon that was stopped in the middle of adding it goes on.
+    ip(network, "add", ADDRESSES[0])
+    await until(lambda: present(network) == [ADDRESSES[1]], 8)
+
+    await lab.client.keep(ADDRESSES[0], 0)
+    ip(network, "add", ADDRESSES[0])
+    await asyncio.sleep(1.2)
+    assert present(network) == list(ADDRESSES)
+
+
+async def test_the_end_is_put_off_by_whoever_keeps_it(
+    network: Namespaces, lab: GuardLab
+) -> None:
+    for _ in range(6):
+        await lab.client.keep(ADDRESSES[0], boottime_ns() + 1_000 * MS)
+        await asyncio.sleep(0.25)
+
+    assert present(network) == list(ADDRESSES)
+
+
+async def test_what_is_no_address_is_not_kept(lab: GuardLab) -> None:
+    with pytest.raises(GuardRefused, match="no address"):
+        await lab.client.keep("n1", 1)

@@ -274,6 +274,30 @@ MUTATIONS: Final = (
             ),
         ),
     ),
+    Mutation(
+        name="an address for replicas moves without a wait",
+        script="address_holder_is_cut_off",
+        promise="E",
+        edits=(
+            Edit(
+                file="control/placing.py",
+                old="self._seen_ms(placed) + lease_ms:",
+                new="self._seen_ms(placed):",
+            ),
+        ),
+    ),
+    Mutation(
+        name="a node's word on an address from before its placement counts",
+        script="address_holder_hears_it_late",
+        promise="E",
+        edits=(
+            Edit(
+                file="control/placing.py",
+                old="told.seen == placed.serial and not",
+                new="not",
+            ),
+        ),
+    ),
 )
 
 NATIVE_MUTATIONS: Final = (

@@ -64,7 +64,7 @@ class Node:
             )
         self.manager.leave = self._leave
 
-    async def _tell(self, names: tuple[str, ...]) -> None:
+    async def _tell(self, names: tuple[str, ...], _: Holding) -> None:
         self.told.append(names)
 
     async def _leave(self, names: frozenset[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pgbastion.config.addresses import REPLICA_ADDRESSES_MAX
 from pgbastion.config.checks import check_config
 from pgbastion.config.model import resolve, with_defaults
 from pgbastion.config.parse import Document, parse_document, parse_file
@@ -201,3 +202,43 @@ def test_the_addresses_of_the_promised_file_are_understood_word_for_word() -> No
     found = [p for p in check_config(config) if p.key.startswith("vip")]
     assert [p.severity for p in found] == [Severity.NOTE]
     assert "10.0.1.100/32" in found[0].problem
+
+
+def entries(*roles: str) -> list[dict[str, str]]:
+    return [
+        {"address": f"10.0.1.{n}/24", "interface": "eth0", "role": role}
+        for n, role in enumerate(roles, start=100)
+    ]
+
+
+def test_an_address_has_a_role() -> None:
+    section = understood(vip={"addresses": entries("primary", "replica")}).vip
+
+    assert section is not None
+    assert [a.address for a in section.primary] == ["10.0.1.100"]
+    assert [a.address for a in section.replicas] == ["10.0.1.101"]
+
+
+@pytest.mark.parametrize("role", ["standby", "", None, 7, ["replica"]])
+def test_what_is_no_role_is_refused(role: object) -> None:
+    entry = {"address": "10.0.1.100/24", "interface": "eth0", "role": role}
+
+    problem = refused(vip={"addresses": [entry]})["vip.addresses"]
+
+    assert "primary, replica" in problem.problem
+
+
+def test_there_are_few_addresses_for_replicas() -> None:
+    some = {"addresses": entries(*["replica"] * REPLICA_ADDRESSES_MAX)}
+    more = {"addresses": entries(*["replica"] * (REPLICA_ADDRESSES_MAX + 1))}
+
+    assert "vip.addresses" not in problems_of(some)
+    assert "more than 8" in problems_of(more)["vip.addresses"].problem
+
+
+def test_a_fallback_of_nothing_is_a_slip() -> None:
+    replica = {"addresses": entries("replica"), "replica_fallback": True}
+    none = {"addresses": entries("primary"), "replica_fallback": True}
+
+    assert "vip.replica_fallback" not in problems_of(replica)
+    assert "vip.replica_fallback" in problems_of(none)

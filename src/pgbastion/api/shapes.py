@@ -429,6 +429,7 @@ class AddressFacts(TypedDict):
     """A virtual address on the node that answers."""
 
     address: str
+    role: str
     interface: str | None
     label: str | None
     state: str
@@ -445,6 +446,16 @@ class AddressesOfNode(TypedDict):
     problem: str | None
 
 
+class ReplicaAddress(TypedDict):
+    """Where an address for replicas is."""
+
+    address: str
+    node: str | None
+    state: str
+    cause: str | None
+    problem: str | None
+
+
 class VipAnswer(TypedDict):
     """The virtual addresses."""
 
@@ -453,6 +464,7 @@ class VipAnswer(TypedDict):
     holder: str | None
     addresses: list[AddressFacts]
     nodes: list[AddressesOfNode]
+    replicas: list[ReplicaAddress]
     taken_total: int
     dropped_total: int
     announcements_total: int

@@ -1,8 +1,9 @@
 """The answer about the virtual addresses."""
 
 from pgbastion.api import shapes
-from pgbastion.model.addresses import AddressCounts, AddressStatus
+from pgbastion.model.addresses import AddressCounts, AddressStatus, ReplicaReport
 from pgbastion.model.cluster import Member
+from pgbastion.model.ids import NodeId
 from pgbastion.model.snapshot import NodeSnapshot
 
 
@@ -15,6 +16,7 @@ def vip(snapshot: NodeSnapshot) -> shapes.VipAnswer:
         "holder": _holder(snapshot),
         "addresses": [_address(snapshot, status) for status in snapshot.addresses],
         "nodes": [_node(snapshot, member) for member in snapshot.state.servers],
+        "replicas": [_replica(snapshot, each) for each in _replicas(snapshot)],
         "taken_total": counts.taken_total,
         "dropped_total": counts.dropped_total,
         "announcements_total": counts.announcements_total,
@@ -27,6 +29,7 @@ def vip(snapshot: NodeSnapshot) -> shapes.VipAnswer:
 def _address(snapshot: NodeSnapshot, status: AddressStatus) -> shapes.AddressFacts:
     return {
         "address": str(status.address),
+        "role": status.address.role,
         "interface": status.address.interface or None,
         "label": status.address.label or None,
         "state": status.state,
@@ -56,3 +59,42 @@ def _node(snapshot: NodeSnapshot, member: Member) -> shapes.AddressesOfNode:
         "held": list(told.held) if told else [],
         "problem": (told.problem or None) if told else None,
     }
+
+
+def _replicas(snapshot: NodeSnapshot) -> list[str]:
+    """Return the addresses for replicas that are somewhere or could be."""
+    found = {placed.address for placed in snapshot.state.placements}
+    for member in snapshot.state.servers:
+        report = snapshot.fresh_report(member.name)
+        told = report.addresses if report else None
+        if told is not None:
+            found.update(r.address for r in told.replicas)
+    return sorted(found)
+
+
+def _replica(snapshot: NodeSnapshot, address: str) -> shapes.ReplicaAddress:
+    placed = snapshot.state.placement(address)
+    if placed is None:
+        return {
+            "address": address,
+            "node": None,
+            "state": "nowhere",
+            "cause": None,
+            "problem": None,
+        }
+    told = _offer(snapshot, placed.node, address)
+    held = told is not None and told.held
+    state = "held" if held else "placed"
+    return {
+        "address": address,
+        "node": placed.node,
+        "state": "leaving" if placed.ended else state,
+        "cause": placed.cause,
+        "problem": (told.problem or None) if told is not None else None,
+    }
+
+
+def _offer(snapshot: NodeSnapshot, node: NodeId, address: str) -> ReplicaReport | None:
+    report = snapshot.fresh_report(node)
+    told = report.addresses if report else None
+    return told.replica(address) if told else None

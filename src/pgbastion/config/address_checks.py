@@ -4,6 +4,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 
+from pgbastion.config.addresses import REPLICA_ADDRESSES_MAX, VipSection
 from pgbastion.config.machine import Facts
 from pgbastion.config.model import Config
 from pgbastion.config.problems import Problem, Severity
@@ -17,6 +18,7 @@ def check_addresses(config: Config) -> Iterator[Problem]:
         # Of an empty section only comments are left.
         return
     yield from _written_twice(section.all)
+    yield from _for_replicas(section)
     for address in section.all:
         yield from _one(config, address)
     if config.postgresql is None:
@@ -37,6 +39,21 @@ def _written_twice(addresses: tuple[VirtualAddress, ...]) -> Iterator[Problem]:
                 problem=f"{text} is written {count} times",
                 remedy="keep one of them",
             )
+
+
+def _for_replicas(section: VipSection) -> Iterator[Problem]:
+    if len(section.replicas) > REPLICA_ADDRESSES_MAX:
+        yield Problem(
+            key="vip.addresses",
+            problem=f"has more than {REPLICA_ADDRESSES_MAX} addresses for replicas",
+            remedy="name at most as many as there are standbys",
+        )
+    if section.replica_fallback and not section.replicas:
+        yield Problem(
+            key="vip.replica_fallback",
+            problem="there is no address for replicas",
+            remedy="give an address role: replica, or remove the key",
+        )
 
 
 def _one(config: Config, address: VirtualAddress) -> Iterator[Problem]:

@@ -12,14 +12,15 @@ from pydantic import BeforeValidator, Field
 
 from pgbastion.config.section import Section
 from pgbastion.config.types import AbsolutePath, Form, PositiveMs
-from pgbastion.model.addresses import VirtualAddress
+from pgbastion.model.addresses import AddressRole, VirtualAddress
 
 # linux/if.h: IFNAMSIZ is 16, with the end.
 NAME_BYTES_MAX: Final = 15
 ADDRESSES_MAX: Final = 32
+REPLICA_ADDRESSES_MAX: Final = 8
 _NAME: Final = re.compile(r"[^\s/:]+")
 _LABEL: Final = re.compile(r"[^\s/]+")
-_ENTRY: Final = frozenset({"address", "interface", "label"})
+_ENTRY: Final = frozenset({"address", "interface", "label", "role"})
 
 
 def _virtual_address(value: object) -> str:
@@ -85,10 +86,21 @@ def _entry(item: object) -> VirtualAddress:
         _virtual_address(item["address"]),
         interface=_interface(interface) if interface is not None else "",
         label=_label(label) if label is not None else "",
+        role=_role(item.get("role", AddressRole.PRIMARY)),
     )
 
 
-def virtual_address(text: str, *, interface: str, label: str) -> VirtualAddress:
+def _role(value: object) -> AddressRole:
+    try:
+        return AddressRole(str(value))
+    except ValueError as exc:
+        known = ", ".join(AddressRole)
+        raise ValueError(f"{value!r} is no role of an address: {known}") from exc
+
+
+def virtual_address(
+    text: str, *, interface: str, label: str, role: AddressRole = AddressRole.PRIMARY
+) -> VirtualAddress:
     """Return the address that ``text``, checked before, stands for.
 
     Without a prefix length it stands alone: /32 or /128.
@@ -99,6 +111,7 @@ def virtual_address(text: str, *, interface: str, label: str) -> VirtualAddress:
         prefix=found.network.prefixlen,
         interface=interface,
         label=label,
+        role=role,
     )
 
 
@@ -111,7 +124,7 @@ AddressList = Annotated[
 
 
 class VipSection(Section):
-    """The virtual addresses, which are always at the primary's node.
+    """The virtual addresses: at the primary's node, or for replicas at a standby's.
 
     Also written as a list of addresses.
     """
@@ -136,7 +149,13 @@ class VipSection(Section):
     addresses: AddressList = Field(
         (),
         examples=[[{"address": "2001:db8::100/64", "interface": "eth0"}]],
-        description="More addresses, each with its interface.",
+        description="More addresses, each with its interface; with role: replica it "
+        "leads to one healthy standby instead of the primary.",
+    )
+    replica_fallback: bool = Field(
+        default=False,
+        description="While no standby can have them, the primary has the addresses "
+        "for replicas too.",
     )
     renew_interval: PositiveMs = Field(
         60_000, description="How often a held address is announced to the segment."
@@ -160,6 +179,16 @@ class VipSection(Section):
             self.address, interface=self.interface or "", label=self.label or ""
         )
         return (first, *self.addresses)
+
+    @property
+    def primary(self) -> tuple[VirtualAddress, ...]:
+        """Those that follow the primary role."""
+        return tuple(a for a in self.all if a.role is AddressRole.PRIMARY)
+
+    @property
+    def replicas(self) -> tuple[VirtualAddress, ...]:
+        """Those that lead to a standby, each at one node."""
+        return tuple(a for a in self.all if a.role is AddressRole.REPLICA)
 
 
 def as_section(value: Any) -> Any:

@@ -15,6 +15,7 @@ from pgbastion.control.apply_orders import (
     apply_order,
     settled_by,
 )
+from pgbastion.control.apply_placements import apply_placement
 from pgbastion.control.apply_settings import apply_parameters
 from pgbastion.control.apply_wishes import apply_wish
 from pgbastion.control.outcomes import Outcome
@@ -40,6 +41,7 @@ from pgbastion.model.commands import (
     NoteOutage,
     Opened,
     Pause,
+    PlaceAddress,
     Release,
     Resume,
     Revoke,
@@ -52,6 +54,7 @@ from pgbastion.model.commands import (
     SettleOrder,
     Undecodable,
     Unschedule,
+    VacateAddress,
     Vouched,
     decode_command,
 )
@@ -115,6 +118,8 @@ def _apply_command(state: ClusterState, command: Command) -> ClusterState | Outc
         return apply_order(state, command)
     if isinstance(command, ScheduleOrder | Unschedule | SetFence):
         return apply_wish(state, command)
+    if isinstance(command, PlaceAddress | VacateAddress):
+        return apply_placement(state, command)
     if isinstance(command, NoteOutage):
         return _note_outage(state, command)
     return _apply_role(state, command)

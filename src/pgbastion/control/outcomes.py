@@ -31,5 +31,8 @@ class Outcome(StrEnum):
     """Another order is being carried out."""
     NO_SUCH_ORDER = "no_such_order"
     TOO_MANY_SCHEDULED = "too_many_scheduled"
+    ADDRESS_HELD = "address_held"
+    """A node may still have this address."""
+    TOO_MANY_ADDRESSES = "too_many_addresses"
     SENSELESS = "senseless"
     """Its fields contradict each other or the state."""

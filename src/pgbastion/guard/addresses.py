@@ -35,16 +35,20 @@ _ADDRESS = struct.Struct("=BBBBI")
 class Removals:
     """What is to be removed, and the socket that does it.
 
+    Some addresses go with the primary's lease; each of the others has an end of its
+    own, which whoever keeps it puts off.
+
     Args:
         log: Writes a line.
     """
 
-    __slots__ = ("_log", "_packed", "names")
+    __slots__ = ("_kept", "_log", "_packed", "names")
 
     def __init__(self, log: "Callable[[str], None]") -> None:
         self._log = log
         self.names: list[str] = []
         self._packed: frozenset[bytes] = frozenset()
+        self._kept: dict[bytes, int] = {}
 
     def set(self, names: list[str]) -> None:
         """Take the addresses, in place of those named before.
@@ -57,25 +61,50 @@ class Removals:
         self._packed = frozenset(map(packed, names))
         self.names = list(names)
 
+    def keep(self, name: str, until_ns: int) -> None:
+        """Remove one address from ``until_ns`` on, CLOCK_BOOTTIME; 0: leave it alone.
+
+        Raises:
+            ValueError: It is no address, or they are too many.
+        """
+        address = packed(name)
+        if not until_ns:
+            self._kept.pop(address, None)
+            return
+        if address not in self._kept and len(self._kept) >= ADDRESSES_MAX:
+            raise ValueError(f"more than {ADDRESSES_MAX} addresses")
+        self._kept[address] = until_ns
+
+    def next_end_ns(self, now_ns: int) -> "int | None":
+        """Return when the next address of its own end has to go."""
+        return min((end for end in self._kept.values() if end > now_ns), default=None)
+
     def remove(self) -> int:
-        """Remove them wherever they are set; return how many were there.
+        """Remove those that go with the lease; return how many were there.
 
         What fails is logged, and tried again at the next look.
         """
-        if not self._packed:
+        return self._try(self._packed)
+
+    def remove_kept(self, now_ns: int) -> int:
+        """Remove those whose own end has come; return how many were there."""
+        return self._try(frozenset(a for a, end in self._kept.items() if end <= now_ns))
+
+    def _try(self, wanted: "frozenset[bytes]") -> int:
+        if not wanted:
             return 0
         try:
-            return self._remove()
+            return self._remove(wanted)
         except OSError as exc:
             self._log(f"addresses not removed: {exc}")
             return 0
 
-    def _remove(self) -> int:
+    def _remove(self, wanted: "frozenset[bytes]") -> int:
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         try:
             sock.settimeout(ANSWER_S)
             sock.bind((0, 0))
-            found = [f for f in dump(sock) if f[0] in self._packed]
+            found = [f for f in dump(sock) if f[0] in wanted]
             for address, described in found:
                 _delete(sock, address, described)
                 self._log(f"removed address {printable(address)}")

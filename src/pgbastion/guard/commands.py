@@ -174,6 +174,10 @@ class Commands:
         self._removals.set(_texts(request, "addresses"))
         return {}
 
+    def _do_keep(self, request: "Message", _c: Connection, _n: int) -> "Message":
+        self._removals.keep(_text(request, "address"), _number(request, "until_ns"))
+        return {}
+
     def _do_quit(self, _r: "Message", _c: Connection, _n: int) -> "Message":
         if not self._supervisor.is_idle:
             raise Refused("running", "PostgreSQL runs or is not stopped")

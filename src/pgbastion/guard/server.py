@@ -111,6 +111,7 @@ class Guard:
         """
         if self._removals.names and self._latches.forbids_addresses(now_ns):
             self._removals.remove()
+        self._removals.remove_kept(now_ns)
 
     def _is_over(self) -> bool:
         now_ns = boottime_ns()
@@ -136,6 +137,9 @@ class Guard:
             left_ms = (self._latches.acts_at_ns() - now_ns) / NS_PER_MS
             if 0 < left_ms < pause_ms:
                 pause_ms = left_ms
+        end_ns = self._removals.next_end_ns(now_ns)
+        if end_ns is not None:
+            pause_ms = min(pause_ms, (end_ns - now_ns) / NS_PER_MS)
         return pause_ms / 1000
 
     def _serve(self, fd: int) -> None:

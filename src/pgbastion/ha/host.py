@@ -98,6 +98,7 @@ class Host:
         self._released_seen: tuple[Epoch, int] = (Epoch(0), 0)
         self._begun_seen: tuple[str, int] = ("", 0)
         self._opened_seen: tuple[Epoch, int] = (Epoch(0), 0)
+        self.placements_seen_ms: Mapping[int, int] = {}
         self._survey: _Survey | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.accepting_epoch = Epoch(0)
@@ -115,6 +116,7 @@ class Host:
             self.state = applied.state
         else:
             self.state = replace(self.state, index=max(index, self.state.index))
+        self._note_placements()
         self._tell_lease()
         # The engine answers a renewal only when its state is applied that far, so
         # the new holder has to be known to it first.
@@ -148,6 +150,7 @@ class Host:
             raise ConsensusError("the snapshot is no state that this release knows")
         self.state = state
         self._compacted = index
+        self._note_placements()
         self._tell_lease()
         self._engine.applied(index)
         self._on_change()
@@ -175,6 +178,14 @@ class Host:
         order = applied.state.order
         if order and order.begun and order.order_id != self._begun_seen[0]:
             self._begun_seen = (order.order_id, boottime_ms())
+
+    def _note_placements(self) -> None:
+        """Keep when this node first saw each placement of an address as it is."""
+        seen = self.placements_seen_ms
+        if seen or self.state.placements:
+            now_ms = boottime_ms()
+            serials = [p.serial for p in self.state.placements]
+            self.placements_seen_ms = {s: seen.get(s, now_ms) for s in serials}
 
     def _tell_lease(self) -> None:
         held = self.state.assignment

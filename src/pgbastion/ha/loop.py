@@ -15,6 +15,7 @@ from pgbastion.ha.executor import Executor
 from pgbastion.ha.host import Host
 from pgbastion.ha.observer import Observer
 from pgbastion.ha.outages import OutageMeter
+from pgbastion.ha.placing import Placer
 from pgbastion.ha.ports import Addresses, RaftEngine
 from pgbastion.ha.recorder import Recorder
 from pgbastion.ha.runner import Runner
@@ -23,7 +24,7 @@ from pgbastion.ha.split import SplitBrain
 from pgbastion.ha.telling import Teller
 from pgbastion.model.actions import Decision
 from pgbastion.model.cluster import Member
-from pgbastion.model.ids import NodeId
+from pgbastion.model.ids import MemberId, NodeId
 from pgbastion.model.reasons import Reason
 from pgbastion.model.views import ClusterView, NodeView
 from pgbastion.observe.logging import get_logger
@@ -80,6 +81,13 @@ class Loop:
         self._cluster_runner = Runner(
             executor.perform, on_done=self.wake, log=log.bind(of="cluster")
         )
+        self._placing_runner = Runner(
+            executor.perform, on_done=self.wake, log=log.bind(of="addresses")
+        )
+        self._placer = Placer(
+            host, addresses, self._placing_runner, margin_ms=sight.limits.margin_ms
+        )
+        self._routing: Routing | None = None
         self._confirmed_ns = 0
         self._halted = False
         self._passed_ms: int | None = None
@@ -129,7 +137,7 @@ class Loop:
         """Pass after pass, until told to halt."""
         while not self._halted:
             self._changed.clear()
-            for runner in (self._node_runner, self._cluster_runner):
+            for runner in self._runners():
                 if runner.broken is not None:
                     raise runner.broken
             wake_ms = self._pass()
@@ -139,6 +147,9 @@ class Loop:
                     await self._changed.wait()
             except TimeoutError:
                 pass
+
+    def _runners(self) -> tuple[Runner, ...]:
+        return self._node_runner, self._cluster_runner, self._placing_runner
 
     def silent_ms(self) -> int:
         """Return how long ago the last pass was begun; 0 while none is due."""
@@ -156,8 +167,13 @@ class Loop:
             sent_ns = await self._engine.read_index(self._pace.renew_ms / 1_000)
             if sent_ns is not None:
                 self._confirmed_ns = sent_ns
+                self._keep_replica_addresses()
                 self._route()
             await asyncio.sleep(self._pace.renew_ms / 1_000)
+
+    def _keep_replica_addresses(self) -> None:
+        member_id = MemberId(self._engine.status().member_id)
+        self._placer.keep(member_id, self._confirmed_ns)
 
     @property
     def view_fresh_until_ns(self) -> int:
@@ -172,6 +188,7 @@ class Loop:
         view = self.sight.look(now_ms, at)
         if self._addresses is not None:
             self._addresses.want(decide_holding(view))
+            self._keep_replica_addresses()
         decision = decide_node(view)
         self._log("node", view, self.node_decision, decision)
         self.node_decision = decision
@@ -202,6 +219,7 @@ class Loop:
         self.cluster_decision = decision
         self._executor.expect_answer(view.raft.last_answer_ms)
         self._cluster_runner.offer(decision.actions)
+        self._placer.lead(view, self._routing)
         wake_ms = decision.wake_at_ms
         return now_ms + self._pace.probe_ms if wake_ms is None else wake_ms
 
@@ -246,14 +264,15 @@ class Loop:
             stopping=self.node_decision.reason is Reason.HANDING_OVER,
         )
         self._reading = frozenset(m.name for m in routing.replicas)
+        self._routing = routing
         self._on_routing(routing, self.view_fresh_until_ns)
         self.teller.holding = routing.parking
 
     async def halt(self) -> None:
         """Decide nothing any more and interrupt what is being carried out."""
         self._halted = True
-        await self._node_runner.stop()
-        await self._cluster_runner.stop()
+        for runner in self._runners():
+            await runner.stop()
 
 
 _HURRIED = frozenset(

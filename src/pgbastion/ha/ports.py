@@ -297,9 +297,19 @@ class Addresses(Protocol):
             VipError: One could not be removed.
         """
 
+    def want_replicas(
+        self, holdings: Mapping[str, Holding], seen: Mapping[str, int]
+    ) -> None:
+        """Have these addresses for replicas here, and no others; without waiting.
+
+        Args:
+            holdings: Those that may be here, until when.
+            seen: The newest change of each address's placement that this rests on.
+        """
+
     @property
     def may_be_set(self) -> bool:
-        """Whether one is, or may be, on this node."""
+        """Whether one that follows the primary role is, or may be, on this node."""
 
     def report(self) -> AddressReport | None:
         """Return what the other nodes are told; None: none are configured."""

@@ -1,16 +1,25 @@
 """The virtual address: what it is, and what a node says of it. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
-from pgbastion.model.ids import Epoch, NodeId
+from pgbastion.model.ids import Epoch, MemberId, NodeId
+
+
+class AddressRole(StrEnum):
+    """Whom an address leads to."""
+
+    PRIMARY = "primary"
+    """It follows the primary role."""
+    REPLICA = "replica"
+    """It is at one healthy standby."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualAddress:
-    """An address that follows the primary role."""
+    """An address that clients use instead of a node's."""
 
     address: str
     """Without a prefix length, in the form that the kernel prints."""
@@ -18,6 +27,7 @@ class VirtualAddress:
     interface: str
     label: str = ""
     """IPv4 only: the name under which older tools show it."""
+    role: AddressRole = AddressRole.PRIMARY
 
     @property
     def value(self) -> IPv4Interface | IPv6Interface:
@@ -39,7 +49,8 @@ class Holding:
     """Whether the node may have its addresses now, and until when."""
 
     epoch: Epoch
-    """The epoch that they are held for; 0: they are not to be here."""
+    """The epoch that they are held for; of an address for replicas the serial of its
+    placement; 0: they are not to be here."""
     until_ns: int = 0
     """CLOCK_BOOTTIME; by then they have to be gone; 0: no end, under a pause."""
     scouting: bool = False
@@ -52,6 +63,23 @@ class Holding:
 
 
 NOT_HELD = Holding(epoch=Epoch(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where the log says that an address for replicas is."""
+
+    address: str
+    serial: int
+    """The log index of the newest change of it."""
+    member_id: MemberId
+    node: NodeId
+    lease_ms: int
+    """How long the node may have it after it last asked whether this still stands."""
+    ended: bool = False
+    """The node is to let go of it; nobody else has it before that is sure."""
+    cause: str = ""
+    """Why it was placed there, or why it is to leave."""
 
 
 class AddressState(StrEnum):
@@ -91,6 +119,32 @@ class AddressCounts:
     """Times that an address was gone without our doing and was put back."""
     hook_failures_total: int = 0
 
+    def __add__(self, other: "AddressCounts") -> "AddressCounts":
+        """Return what happened to both."""
+        sums = {
+            each.name: getattr(self, each.name) + getattr(other, each.name)
+            for each in fields(self)
+        }
+        return AddressCounts(**sums)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaReport:
+    """What a node tells the others about one address for replicas; volatile."""
+
+    address: str
+    seen: int
+    """The newest change of its placement that the node knows and heeds; 0: none."""
+    may_be_set: bool
+    """False: it is not there, and will not be before a newer placement."""
+    held: bool = False
+    problem: str = ""
+    """Why it is not, or could not be, there; empty: nothing is in the way."""
+    conflict: bool = False
+    """The problem is that somebody else answers for it."""
+    fallback: bool = False
+    """It may be at the primary while no standby can have it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressReport:
@@ -101,6 +155,12 @@ class AddressReport:
     """Why this node does not, or could not, have them; empty: nothing is in the way."""
     conflict: bool = False
     """The problem is that somebody else answers for one."""
+    replicas: tuple[ReplicaReport, ...] = ()
+    """The addresses for replicas that are configured there."""
+
+    def replica(self, address: str) -> ReplicaReport | None:
+        """Return what it says of an address for replicas; None: not configured."""
+        return next((r for r in self.replicas if r.address == address), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

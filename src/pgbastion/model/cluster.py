@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from pgbastion.model.addresses import Placement
 from pgbastion.model.ids import (
     DataId,
     Epoch,
@@ -298,6 +299,8 @@ class ClusterState:
     """The nodes that an operator fenced."""
     settings_versions: tuple[SettingsVersion, ...] = ()
     """The newest versions of the settings of PostgreSQL, oldest first."""
+    placements: tuple[Placement, ...] = ()
+    """Where the addresses for replicas are; one that is nowhere is not named."""
     recent: tuple[str, ...] = field(default=(), repr=False)
     """Ids of the newest proposals, so that a repeated one changes nothing."""
 
@@ -312,6 +315,10 @@ class ClusterState:
     def fence(self, node: NodeId) -> Fence | None:
         """Return the fence around a node, or None."""
         return next((f for f in self.fences if f.node == node), None)
+
+    def placement(self, address: str) -> Placement | None:
+        """Return where an address for replicas is, or None."""
+        return next((p for p in self.placements if p.address == address), None)
 
     @property
     def settings(self) -> SettingsVersion | None:

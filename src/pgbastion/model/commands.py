@@ -302,12 +302,39 @@ class NoteOutage:
     kind: Literal["note_outage"] = "note_outage"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceAddress:
+    """An address for replicas goes to a node; nobody else has it any more."""
+
+    address: str
+    serial: int
+    """Of its placement, ended, that this replaces; 0: it is nowhere."""
+    member_id: MemberId
+    node: NodeId
+    lease_ms: int
+    cause: str
+    kind: Literal["place_address"] = "place_address"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VacateAddress:
+    """The node that has an address for replicas is to let go of it."""
+
+    address: str
+    serial: int
+    """Of the placement that this ends."""
+    cause: str
+    forget: bool = False
+    """It was ended before, and surely is gone: nobody has it."""
+    kind: Literal["vacate_address"] = "vacate_address"
+
+
 Command = (
     Found | Join | Leave | Declare | Assign | Resume | Opened | SetSync | Release
     | Revoke | Pause | Running | GiveOrder | BeginOrder | SettleOrder
     | Vouched | ScheduleOrder | Unschedule | SetFence
     | SetParameters | NoteOutage
-    | SetReplication | BeginWork
+    | SetReplication | BeginWork | PlaceAddress | VacateAddress
 )  # fmt: skip
 
 

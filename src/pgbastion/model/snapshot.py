@@ -9,7 +9,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from pgbastion.model.addresses import AddressCounts, AddressState, AddressStatus
+from pgbastion.model.addresses import (
+    AddressCounts,
+    AddressRole,
+    AddressState,
+    AddressStatus,
+)
 from pgbastion.model.claims import Claim
 from pgbastion.model.cluster import ClusterState, Member, ReplicationMode
 from pgbastion.model.gossip import GossipView
@@ -301,8 +306,12 @@ class NodeSnapshot:
 
     @property
     def vip(self) -> bool:
-        """Whether every virtual address is on this node."""
-        held = [a.state is AddressState.HELD for a in self.addresses]
+        """Whether every address that follows the primary role is on this node."""
+        held = [
+            status.state is AddressState.HELD
+            for status in self.addresses
+            if status.address.role is AddressRole.PRIMARY
+        ]
         return bool(held) and all(held)
 
     @property

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 from pgbastion.api.ports import Refused
 from pgbastion.clock import boottime_ms
+from pgbastion.config.addresses import VipSection
 from pgbastion.config.model import Config
 from pgbastion.control.addresses import CAUSE, decide_hand_on
 from pgbastion.errors import PgBastionError, VipError
@@ -19,13 +21,15 @@ from pgbastion.model.addresses import (
     AddressStatus,
     AddressView,
     Holding,
+    VirtualAddress,
 )
 from pgbastion.model.ids import Epoch, NodeId
 from pgbastion.node.ordering import Ordering
+from pgbastion.node.replica_addresses import ReplicaAddresses
 from pgbastion.observe.logging import get_logger
 from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.vip.hooks import Hook
-from pgbastion.vip.manager import Leave, VipManager
+from pgbastion.vip.manager import Leave, TellGuard, VipManager
 from pgbastion.vip.netlink import Netlink
 
 LOOK_S: Final = 1.0
@@ -39,16 +43,24 @@ class NodeAddresses:
 
     Args:
         node: This node's name.
-        manager: Sets and watches them.
+        manager: Sets and watches those that follow the primary role.
+        replicas: Those for replicas.
         host: The replicated state and the reports.
         ordering: Hands the role on where that helps.
     """
 
     def __init__(
-        self, node: NodeId, manager: VipManager, *, host: Host, ordering: Ordering
+        self,
+        node: NodeId,
+        manager: VipManager,
+        replicas: ReplicaAddresses,
+        *,
+        host: Host,
+        ordering: Ordering,
     ) -> None:
         self._node = node
         self._manager = manager
+        self._replicas = replicas
         self._host = host
         self._ordering = ordering
         self._holding = Holding(epoch=Epoch(0))
@@ -58,10 +70,11 @@ class NodeAddresses:
     def end_sessions_by(self, leave: Leave) -> None:
         """Have ``leave`` end clients' sessions before their address goes."""
         self._manager.leave = leave
+        self._replicas.end_sessions_by(leave)
 
     @property
     def may_be_set(self) -> bool:
-        """Whether an address is, or may be, on this node."""
+        """Whether one that follows the primary role is, or may be, on this node."""
         return self._manager.may_be_set
 
     def want(self, holding: Holding) -> None:
@@ -71,27 +84,34 @@ class NodeAddresses:
         self._holding = holding
         self._manager.want(holding)
 
+    def want_replicas(
+        self, holdings: Mapping[str, Holding], seen: Mapping[str, int]
+    ) -> None:
+        """Have these addresses for replicas here, and no others."""
+        self._replicas.want(holdings, seen)
+
     async def drop(self) -> None:
-        """Remove them, for good in this epoch."""
+        """Remove those that follow the primary role, for good in this epoch."""
         await self._manager.drop()
 
     def report(self) -> AddressReport:
         """Return what the other nodes are told."""
-        return self._manager.report()
+        return replace(self._manager.report(), replicas=self._replicas.reports())
 
     def statuses(self) -> tuple[AddressStatus, ...]:
         """Return how each address stands here."""
-        return self._manager.statuses()
+        return (*self._manager.statuses(), *self._replicas.statuses())
 
     def counts(self) -> AddressCounts:
         """Return what has happened so far."""
-        return self._manager.counts()
+        return sum(self._replicas.counts(), self._manager.counts())
 
     async def start(self) -> None:
         """Remove what an earlier life left behind; what fails is tried again."""
         try:
             async with asyncio.timeout(START_DEADLINE_S):
                 await self._manager.start()
+                await self._replicas.start()
         except (VipError, TimeoutError) as exc:
             log.error("vip_of_an_earlier_life", error=str(exc) or "not found out")
 
@@ -99,12 +119,14 @@ class NodeAddresses:
         """Keep them, and hand the role on where another node could have them."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._manager.run(), name="addresses")
+            group.create_task(self._replicas.run(), name="addresses-for-replicas")
             group.create_task(self._hand_on(), name="addresses-hand-on")
 
     async def close(self) -> None:
         """Remove them and close everything."""
-        with contextlib.suppress(VipError):
-            await self._manager.close()
+        for part in (self._replicas, self._manager):
+            with contextlib.suppress(VipError):
+                await part.close()
 
     async def _hand_on(self) -> None:
         while True:
@@ -161,6 +183,11 @@ class NoAddresses:
     def want(self, holding: Holding) -> None:
         """Do nothing: there are none."""
 
+    def want_replicas(
+        self, holdings: Mapping[str, Holding], seen: Mapping[str, int]
+    ) -> None:
+        """Do nothing: there are none."""
+
     async def drop(self) -> None:
         """Do nothing: there are none."""
 
@@ -206,9 +233,78 @@ def build_addresses(
     if guard is None:
         # A witness never has the role.
         return NoAddresses()
-    hook = None
-    if section.hook is not None:
-        hook = Hook(
+    managers = _Managers(config, section, guard=guard, on_change=on_change)
+    replicas = ReplicaAddresses(
+        section.replicas,
+        make=lambda address: managers.of_replica(address, host),
+        fallback=section.replica_fallback,
+    )
+    name = NodeId(config.node.name)
+    manager = managers.of_primary(permit)
+    return NodeAddresses(name, manager, replicas, host=host, ordering=ordering)
+
+
+class _Managers:
+    """Makes the managers of a node's addresses."""
+
+    def __init__(
+        self,
+        config: Config,
+        section: VipSection,
+        *,
+        guard: GuardLink,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._section = section
+        self._guard = guard
+        self._on_change = on_change
+        self._told = Epoch(0)
+
+    def of_primary(self, permit: Callable[[Epoch], bool]) -> VipManager:
+        """Return the manager of those that follow the primary role."""
+        return self._make(self._section.primary, self._tell_once, permit)
+
+    def of_replica(self, address: VirtualAddress, host: Host) -> VipManager:
+        """Return the manager of one address for replicas."""
+
+        def stands(serial: Epoch) -> bool:
+            placed = host.state.placement(address.address)
+            return placed is not None and placed.serial == serial and not placed.ended
+
+        return self._make((address,), self._tell_end, stands)
+
+    async def _tell_once(self, names: tuple[str, ...], holding: Holding) -> None:
+        """Name them once an epoch: when its lease ends the guard knows itself."""
+        if holding.epoch != self._told:
+            await self._guard.remove_at_end(names)
+            self._told = holding.epoch
+
+    async def _tell_end(self, names: tuple[str, ...], holding: Holding) -> None:
+        for name in names:
+            await self._guard.keep_address(name, holding.until_ns)
+
+    def _make(
+        self,
+        addresses: tuple[VirtualAddress, ...],
+        tell_guard: TellGuard,
+        permit: Callable[[Epoch], bool],
+    ) -> VipManager:
+        return VipManager(
+            addresses,
+            netlink=Netlink(),
+            renew_ms=self._section.renew_interval,
+            hook=self._hook(),
+            tell_guard=tell_guard,
+            permit=permit,
+            on_change=self._on_change,
+        )
+
+    def _hook(self) -> Hook | None:
+        section, config = self._section, self._config
+        if section.hook is None:
+            return None
+        return Hook(
             section.hook,
             timeout_s=section.hook_timeout / 1_000,
             environment={
@@ -217,14 +313,3 @@ def build_addresses(
                 "PGBASTION_CLUSTER": config.cluster.name,
             },
         )
-    manager = VipManager(
-        section.all,
-        netlink=Netlink(),
-        renew_ms=section.renew_interval,
-        hook=hook,
-        tell_guard=guard.remove_at_end,
-        permit=permit,
-        on_change=on_change,
-    )
-    name = NodeId(config.node.name)
-    return NodeAddresses(name, manager, host=host, ordering=ordering)

@@ -313,6 +313,14 @@ class GuardClient:
         """
         await self._ask("removals", addresses=list(addresses))
 
+    async def keep(self, address: str, until_ns: int) -> None:
+        """Have this address removed from ``until_ns`` on, 0: never by itself.
+
+        Raises:
+            GuardRefused: It is no address, or this guard has too many of them.
+        """
+        await self._ask("keep", address=address, until_ns=until_ns)
+
     async def quit(self) -> None:
         """End the guard, which `Gone` confirms.
 

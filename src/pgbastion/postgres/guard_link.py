@@ -66,6 +66,7 @@ class GuardLink:
         self._renewing: asyncio.Task[None] | None = None
         self._is_ending = False
         self._removals: tuple[str, ...] = ()
+        self._kept: dict[str, int] = {}
         self.generation = 0
 
     async def start_afresh(self) -> None:
@@ -119,6 +120,8 @@ class GuardLink:
         if self._removals:
             # A new guard, in the middle of this daemon's life.
             await client.removals(self._removals)
+        for address, until_ns in self._kept.items():
+            await client.keep(address, until_ns)
         status = await client.status()
         for warning in status.warnings:
             log.warning("guard_warns", warning=warning)
@@ -245,6 +248,11 @@ class GuardLink:
         """Have these addresses removed when the lease ends, whoever lives then."""
         self._removals = addresses
         await self._connected().removals(addresses)
+
+    async def keep_address(self, address: str, until_ns: int) -> None:
+        """Have this address removed at an end of its own, whoever lives then."""
+        self._kept[address] = until_ns
+        await self._connected().keep(address, until_ns)
 
     async def quit(self) -> None:
         """End the guard, once nothing runs; no new one is started."""

@@ -45,7 +45,7 @@ CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 
 log = get_logger("vip")
 
-TellGuard = Callable[[tuple[str, ...]], Awaitable[None]]
+TellGuard = Callable[[tuple[str, ...], Holding], Awaitable[None]]
 Leave = Callable[[frozenset[str]], Awaitable[None]]
 """Ends clients' sessions on these addresses, before they go."""
 
@@ -54,11 +54,12 @@ class VipManager:
     """All addresses of this node.
 
     Args:
-        addresses: What follows the primary role.
+        addresses: What comes and goes together.
         netlink: The kernel.
         renew_ms: How often a held address is announced.
         hook: The operator's program, or None.
-        tell_guard: Has the guard remove these when the lease ends; before any is set.
+        tell_guard: Has the guard remove these when the lease ends; before any is set
+            or prolonged.
         permit: Whether the epoch's lease lasts long enough at this very moment.
         on_change: Called when something changed that others should know.
     """
@@ -84,8 +85,9 @@ class VipManager:
         self._on_change = on_change
         self._holding = NOT_HELD
         self._ended = Epoch(0)
-        self._told_for = Epoch(0)
-        self.may_be_set = False
+        self._told = NOT_HELD
+        # What an earlier life left behind may be there until it was looked for.
+        self.may_be_set = True
         self._lacking: tuple[str, ...] = ()
         self._changed = asyncio.Event()
         self._withdrawn = asyncio.Event()
@@ -118,7 +120,7 @@ class VipManager:
         Raises:
             VipError: One could not be removed.
         """
-        self._ended = max(self._ended, self._holding.epoch, self._told_for)
+        self._ended = max(self._ended, self._holding.epoch, self._told.epoch)
         self.want(NOT_HELD)
         if not self.may_be_set and not self._turn.locked():
             return
@@ -227,9 +229,11 @@ class VipManager:
         for slot in self._slots:
             if slot.address.interface in closed:
                 slot.link = NO_LINK
-        if self._may_hold() and self._told_for != self._holding.epoch:
-            await self._tell_guard(tuple(s.address.address for s in self._slots))
-            self._told_for = self._holding.epoch
+        if self._may_hold() and self._told != self._holding:
+            holding = self._holding
+            names = tuple(slot.address.address for slot in self._slots)
+            await self._tell_guard(names, holding)
+            self._told = holding
         await asyncio.gather(
             *(
                 self._tend(slot, links.get(slot.address.interface), found)

@@ -95,6 +95,7 @@ function position(lsn) {
 
 function show(now) {
   const { health, cluster, state, explain, replication, history, traffic, vip } = now;
+  const ours = vip.addresses.filter((a) => a.role === "primary");
   text($("scope"), `${cluster.scope} · seen by ${health.node}`);
   $("seen").className = "";
   text($("seen"), `as of ${new Date(seenAt).toLocaleTimeString()}`);
@@ -130,9 +131,12 @@ function show(now) {
     "Raft leader": `${health.leader ?? "none"}, term ${health.term}`,
     "Synchronous": `${state.synchronous.mode}: ${state.synchronous.num_sync} of `
       + `${state.synchronous.names.join(", ") || "nobody"}`,
-    "Virtual address": vip.addresses.length
-      ? vip.addresses.map((a) => `${a.address} (${a.state})`).join(", ") + ` at ${vip.holder ?? "nobody"}`
+    "Virtual address": ours.length
+      ? ours.map((a) => `${a.address} (${a.state})`).join(", ") + ` at ${vip.holder ?? "nobody"}`
       : "not configured",
+    "For replicas": vip.replicas.length
+      ? vip.replicas.map((r) => `${r.address} ${r.state} at ${r.node ?? "no node"}`).join(", ")
+      : "no address",
     "Sessions here": `${traffic.sessions} open, ${traffic.held} held`
       + (traffic.draining ? ", draining" : ""),
     "Paused": state.paused ? "yes: automatic actions are off" : "no",

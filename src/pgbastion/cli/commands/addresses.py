@@ -28,7 +28,7 @@ def status(
 ) -> None:
     """Show where the virtual addresses are, and what keeps a node from having them.
 
-    Exit codes: 0 when a node has them, 1 when none has.
+    Exit codes: 0 when a node has those of the primary, 1 when none has.
     """
     from pgbastion.cli.addresses import render_vip
     from pgbastion.cli.target import reader

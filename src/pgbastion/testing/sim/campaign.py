@@ -12,6 +12,7 @@ from pgbastion.testing.sim.runs import run_seed
 from pgbastion.testing.sim.world import Tally, Violation
 
 FAILOVERS_LEAST: Final = 500
+ADDRESSINGS_LEAST: Final = 1_000
 SEEDS_FOR_COUNTS: Final = 1_000
 """A shorter campaign need not reach everything."""
 CHUNK: Final = 5
@@ -101,7 +102,8 @@ class Campaign:
         tally = self.tally
         yield (
             f"{self.seeds} seeds, {tally.events} events, {tally.failovers} failovers, "
-            f"{tally.commits} acknowledged commits"
+            f"{tally.commits} acknowledged commits, "
+            f"{tally.addressings} times an address for replicas came to a node"
         )
         for title, counted in (
             ("faults", tally.faults),
@@ -122,6 +124,8 @@ class Campaign:
             return
         if self.tally.failovers < FAILOVERS_LEAST:
             yield f"only {self.tally.failovers} failovers, not {FAILOVERS_LEAST}"
+        if self.tally.addressings < ADDRESSINGS_LEAST:
+            yield f"addresses came to nodes {self.tally.addressings} times only"
         for reason in Reason:
             if reason not in UNREACHED_REASONS and not self.tally.reasons[reason]:
                 yield f"the reason {reason} was never reached"

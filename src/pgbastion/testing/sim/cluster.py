@@ -40,6 +40,10 @@ class Shape:
     """Share of the calls of a power switch that work; None: there is none."""
     write_ms: int = 400
     """Each sampler and each proxied client writes this often."""
+    addresses: tuple[str, ...] = ()
+    """Addresses for replicas."""
+    fallback: bool = False
+    """The primary may have them where no standby can."""
 
 
 class Cluster:
@@ -52,13 +56,19 @@ class Cluster:
         self.machines: dict[int, Machine] = {}
         self.timings = PROFILES[shape.profile]
         self.judge = Judge(
-            world, self.machines, shape.mode, lease_ms=self.timings.lease_ms
+            world,
+            self.machines,
+            shape.mode,
+            lease_ms=self.timings.lease_ms,
+            addresses=shape.addresses,
         )
         self.final_phase = False
         setting = Setting(
             timings=self.timings,
             late_promotions=shape.late_promotions,
             fence_works=shape.fence_works,
+            addresses=shape.addresses,
+            fallback=shape.fallback,
         )
         random = world.stream("machines")
         total = shape.servers + shape.witnesses

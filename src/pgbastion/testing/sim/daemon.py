@@ -26,6 +26,7 @@ from pgbastion.model.ids import (
 )
 from pgbastion.model.views import START_MAX_MS, Limits, SurveyAnswer
 from pgbastion.model.wal import WalEnd
+from pgbastion.testing.sim.addresses import SimAddresses
 from pgbastion.testing.sim.database import SimDatabase
 from pgbastion.testing.sim.engine import SimEngine
 from pgbastion.testing.sim.fencing import SimFencer
@@ -85,6 +86,14 @@ class Daemon:
         self.routing_expires_ns = 0
         self.guard: GuardPort | None = None
         self.observer: Observer | None = None
+        self.addresses: SimAddresses | None = None
+        if machine.setting.addresses and not machine.witness:
+            self.addresses = SimAddresses(
+                machine,
+                self.loop,
+                machine.setting.addresses,
+                fallback=machine.setting.fallback,
+            )
         self._answering: set[asyncio.Task[None]] = set()
         self._build(timings)
         for name, run in (
@@ -174,6 +183,7 @@ class Daemon:
             ),
             version="sim",
             on_routing=self._route,
+            addresses=self.addresses,
         )
 
     def _start(self, name: str, run: Callable[[], Any]) -> None:

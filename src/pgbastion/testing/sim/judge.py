@@ -7,8 +7,10 @@ docs/explanation/lease.md, with the exceptions that are stated there.
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from pgbastion.control.placing import LEASE_MIN_MS
 from pgbastion.guard.page import ENDED_EPOCH
 from pgbastion.model.cluster import Assignment, ClusterState, ReplicationMode
+from pgbastion.testing.sim.clocks import NodeClock
 from pgbastion.testing.sim.server import Waiter
 from pgbastion.testing.sim.wal import Branch, Ledger
 from pgbastion.testing.sim.world import NS_PER_MS, NS_PER_S, World
@@ -39,6 +41,7 @@ class Judge:
     machines: dict[int, "Machine"]
     mode: ReplicationMode
     lease_ms: int
+    addresses: tuple[str, ...] = ()
     state: ClusterState = field(default_factory=ClusterState)
     ledger: Ledger = field(default_factory=Ledger)
     grants: dict[int, Grant] = field(default_factory=dict)
@@ -116,11 +119,8 @@ class Judge:
 
         No wait bounds such a lease; revocation does.
         """
-        clock = grant.machine.clock
         sent_ns = grant.expiry_ns - self.lease_ms * NS_PER_MS
-        return clock.stands or (
-            clock.stood_until_ns > 0 and sent_ns <= clock.stood_at_ns
-        )
+        return _stood_since(grant.machine.clock, sent_ns)
 
     def surveyed(self, machine: "Machine", epoch: int) -> None:
         """Look at a node that has answered a survey of this epoch."""
@@ -231,6 +231,29 @@ class Judge:
                 "S5", f"{machine.name} sends writers to epoch {epoch} for too long"
             )
 
+    # E: an address for replicas is at one node
+
+    def addressed(self, machine: "Machine", name: str, *, fresh: bool) -> None:
+        """Look at a machine that sets an address, or prolongs it."""
+        self.world.tally.addressings += fresh
+        have = [
+            other
+            for other in self.machines.values()
+            if other.has_address(name) and not self._had_while_paused(other, name)
+        ]
+        if machine in have and len(have) > 1:
+            names = ", ".join(other.name for other in have)
+            raise self.world.broken("E", f"{name} is at {names}")
+
+    def _had_while_paused(self, machine: "Machine", name: str) -> bool:
+        """Whether the machine's clock has stood still since it asked for its lease.
+
+        Its kernel stood still as well, so that nothing there could end the address.
+        """
+        lease_ms = max(self.lease_ms, LEASE_MIN_MS)
+        asked_ns = machine.addresses[name] - lease_ms * NS_PER_MS
+        return _stood_since(machine.clock, asked_ns)
+
     # L1: in the end
 
     def unwell(self) -> str | None:
@@ -253,6 +276,9 @@ class Judge:
                 continue
             if machine.server is None or machine.server.link is None:
                 return f"{machine.name} does not stream: {self._reasons()}"
+        for name in self.addresses:
+            if not any(m.has_address(name) for m in self.machines.values()):
+                return f"{name} is at no node: {self.state.placement(name)}"
         return None
 
     def _reasons(self) -> str:
@@ -275,3 +301,8 @@ class Judge:
         missing = self.ledger.missing(directory.branch, directory.flushed)
         if missing is not None:
             raise self.world.broken("S2", f"in the end {missing}")
+
+
+def _stood_since(clock: NodeClock, local_ns: int) -> bool:
+    """Tell whether a clock stands still, or has since it showed ``local_ns``."""
+    return clock.stands or (clock.stood_until_ns > 0 and local_ns <= clock.stood_at_ns)

@@ -45,6 +45,10 @@ class Setting:
     """Share of promotions that take seconds."""
     fence_works: float | None = None
     """Share of the calls of the power switch that work; None: there is none."""
+    addresses: tuple[str, ...] = ()
+    """Addresses for replicas."""
+    fallback: bool = False
+    """The primary may have them where no standby can."""
 
 
 class Machine:
@@ -81,6 +85,9 @@ class Machine:
         self.peers = peers
         self.witness = witness
         self.random: Random = world.stream(f"node {number}")
+        self.address_random: Random = world.stream(f"addresses {number}")
+        self.addresses: dict[str, int] = {}
+        """Addresses for replicas that are set, and until when by the own clock."""
         self.directory = Directory()
         self.page = SharedWords([0] * PAGE_WORDS)
         self.guard: GuardProcess | None = None
@@ -106,6 +113,18 @@ class Machine:
         self.on_raft_disk_thaw: list[Callable[[], None]] = []
         self.pids = 0
         self.lives = 0
+
+    # Addresses
+
+    def set_address(self, name: str, until_ns: int) -> None:
+        """Set an address, or prolong it, up to an instant of the own clock."""
+        fresh = not self.has_address(name)
+        self.addresses[name] = until_ns
+        self.judge.addressed(self, name, fresh=fresh)
+
+    def has_address(self, name: str) -> bool:
+        """Tell whether an address is set and its lifetime not over."""
+        return self.clock.now_ns() < self.addresses.get(name, 0)
 
     # Names
 
@@ -292,6 +311,7 @@ class Machine:
         self.clock.on_run.clear()
         self.thaw_disks()
         self.page = SharedWords([0] * PAGE_WORDS)
+        self.addresses.clear()
 
     def power_on(self) -> None:
         """Boot; the daemon starts by itself."""

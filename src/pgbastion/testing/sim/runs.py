@@ -47,6 +47,9 @@ def shape_of(seed: int) -> Shape:
     strict = random.random() < 0.12
     # Strict with more standbys wanted than there are means no writes, as was wished.
     count = random.choice((None, None, None, 1, 1 if strict else 2))
+    # From a stream of its own, so that the shapes are what they would be without.
+    chance = Random(f"addresses {seed}")
+    names = chance.choice(((), (), ("10.0.0.101",), ("10.0.0.101", "10.0.0.102")))
     return Shape(
         servers=servers,
         witnesses=witnesses,
@@ -58,6 +61,8 @@ def shape_of(seed: int) -> Shape:
         late_promotions=random.choice((0.0, 0.0, 0.15)),
         fence_works=random.choice((None, None, WORKS)),
         write_ms={Profile.FAST: 300, Profile.NORMAL: 500, Profile.WIDE: 1_500}[profile],
+        addresses=names,
+        fallback=chance.random() < 0.5,
     )
 
 

@@ -11,6 +11,10 @@ from typing import Final
 from pgbastion.model.actions import Propose
 from pgbastion.model.commands import Assign
 from pgbastion.model.ids import MemberId
+from pgbastion.testing.sim.address_scripts import (
+    address_holder_hears_it_late,
+    address_holder_is_cut_off,
+)
 from pgbastion.testing.sim.cluster import Cluster, Shape
 from pgbastion.testing.sim.fence_scripts import fencing_fails, fencing_works
 from pgbastion.testing.sim.loop import node_time
@@ -22,6 +26,7 @@ from pgbastion.testing.sim.world import Tally, World
 
 THREE: Final = Shape(write_ms=200, sync_count=1)
 WITNESSED: Final = Shape(write_ms=200, servers=2, witnesses=1)
+ADDRESSED: Final = replace(THREE, addresses=("10.0.0.101",))
 FIVE_VOTERS: Final = Shape(write_ms=200, sync_count=1, witnesses=2)
 
 
@@ -395,6 +400,8 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
         furthest_is_barred,
         replace(THREE, write_ms=40, nofailover=(2,)),
     ),
+    "address_holder_is_cut_off": (address_holder_is_cut_off, ADDRESSED),
+    "address_holder_hears_it_late": (address_holder_hears_it_late, ADDRESSED),
     "strict_waits": (strict_waits, replace(THREE, strict=True)),
 }
 

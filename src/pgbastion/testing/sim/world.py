@@ -31,6 +31,8 @@ class Tally:
     events: int = 0
     failovers: int = 0
     commits: int = 0
+    addressings: int = 0
+    """Times that an address for replicas came to a node."""
     reasons: Counter[str] = field(default_factory=Counter)
     transitions: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
@@ -40,6 +42,7 @@ class Tally:
         self.events += other.events
         self.failovers += other.failovers
         self.commits += other.commits
+        self.addressings += other.addressings
         self.reasons += other.reasons
         self.transitions += other.transitions
         self.faults += other.faults
