@@ -52,7 +52,7 @@ if FULL:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     try:
-        with Lab(Plan(profile="fast", vip=SECTION), keep_logs_in=KEPT_LOGS) as made:
+        with Lab(Plan(profile="normal", vip=SECTION), keep_logs_in=KEPT_LOGS) as made:
             made.start()
             yield made
     except CannotRun as why:
@@ -134,13 +134,13 @@ def reads_through_the_address(lab: Lab) -> bool:
 
 
 def test_it_is_at_a_standby_and_leaves_one_that_is_promoted(lab: Lab) -> None:
+    lab.wait_steady()
     with sampled(lab) as samples:
         holder = at_a_standby(lab, samples)
         assert reads_through_the_address(lab)
         (told,) = lab.node(holder).get("/vip")["replicas"]
         assert (told["address"], told["node"]) == (ADDRESS, holder)
 
-        lab.wait_steady()
         moved = pgbastion(lab, holder, "vip", "move", "--to", holder)
         assert moved.returncode == 0, moved.stderr
         second = at_a_standby(lab, samples, other_than=holder)
