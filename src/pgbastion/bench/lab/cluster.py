@@ -316,7 +316,7 @@ class Lab:
 
     def _make_network(self) -> Network:
         if self.plan.namespaces:
-            return Namespaces(self.plan.names, self.tag)
+            return Namespaces(self.plan.names, self.tag, self.plan.families)
         return Loopback(self.plan.names, self.tag, free_subnet())
 
     def _place(self, host: str) -> Place:

@@ -33,7 +33,8 @@ NAME_PREFIX: Final = "pgb-"
 
 _NETNS_DIR: Final = Path("/run/netns")
 _CLONE_NEWNET: Final = 0x40000000
-_SUBNET: Final = "10.77.0."
+_SUBNETS: Final = {4: "10.77.0.", 6: "fd77::"}
+_PREFIXES: Final = {4: 24, 6: 64}
 # Rules are looked at in this order: cuts come before the table of own addresses.
 _CUT_PREFERENCE: Final = "10"
 _LOCAL_PREFERENCE: Final = "100"
@@ -78,8 +79,13 @@ class Network(Protocol):
 class Namespaces:
     """Hosts as network namespaces named ``pgb-RANDOM-HOST``."""
 
-    def __init__(self, nodes: Sequence[str], tag: str) -> None:
+    def __init__(
+        self, nodes: Sequence[str], tag: str, families: Sequence[int] = (4,)
+    ) -> None:
         """Build the hosts; ``tag`` goes into their namespaces' names.
+
+        Each host has an address of each of ``families``, 4 and 6; the first one's are
+        the `addresses`.
 
         Raises:
             CannotRun: This user may not make namespaces, or ``ip`` is missing.
@@ -88,9 +94,12 @@ class Namespaces:
         self._tag = tag
         numbers = {name: number for number, name in enumerate(nodes, start=1)}
         numbers |= {CLIENT: 200, WATCH: 250}
-        self.addresses = MappingProxyType(
-            {host: f"{_SUBNET}{number}" for host, number in numbers.items()}
-        )
+        self._families = tuple(families)
+        self._by_family = {
+            family: {host: f"{_SUBNETS[family]}{n}" for host, n in numbers.items()}
+            for family in families
+        }
+        self.addresses = MappingProxyType(self._by_family[families[0]])
         self._bridge = self._namespace("bridge")
         try:
             self._build()
@@ -165,24 +174,29 @@ class Namespaces:
         _ip("netns", "add", self._bridge)
         _ip("-n", self._bridge, "link", "add", "hub", "type", "bridge")
         _ip("-n", self._bridge, "link", "set", "hub", "up")
-        for host, address in self.addresses.items():
-            self._add_host(host, address)
+        for host in self.addresses:
+            self._add_host(host)
         for host in self.addresses:
             self._wait_forwarding(host)
 
-    def _add_host(self, host: str, address: str) -> None:
+    def _add_host(self, host: str) -> None:
         name = self._namespace(host)
         peer = ["type", "veth", "peer", "name", "eth0", "netns", name]
         _ip("netns", "add", name)
         _ip("-n", self._bridge, "link", "add", _port(host), *peer)
         _ip("-n", self._bridge, "link", "set", _port(host), "master", "hub", "up")
-        _ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
         _ip("-n", name, "link", "set", "lo", "up")
         _ip("-n", name, "link", "set", "eth0", "up")
-        # A rule has to be able to drop what is meant for this host itself, and for
-        # every packet: early demux would take those of a connection past the rules.
-        _ip("-n", name, "rule", "add", "pref", _LOCAL_PREFERENCE, "lookup", "local")
-        _ip("-n", name, "rule", "del", "pref", "0")
+        for family in self._families:
+            address = f"{self._by_family[family][host]}/{_PREFIXES[family]}"
+            # Nobody has to detect duplicates of what is numbered here.
+            extra = ["nodad"] if family == 6 else []
+            _ip("-n", name, "address", "add", address, "dev", "eth0", *extra)
+            # A rule has to be able to drop what is meant for this host itself, and for
+            # every packet: early demux would take those of a connection past the rules.
+            rule = ("-n", name, f"-{family}", "rule")
+            _ip(*rule, "add", "pref", _LOCAL_PREFERENCE, "lookup", "local")
+            _ip(*rule, "del", "pref", "0")
         with self.inside(host):
             Path("/proc/sys/net/ipv4/ip_early_demux").write_text("0")
 
@@ -197,9 +211,11 @@ class Namespaces:
         wait_for(f"the link of {host}", forwards, LINK_UP_S, every_s=0.02)
 
     def _rule(self, verb: str, sender: str, receiver: str) -> None:
-        come_from = ["from", self.addresses[sender], "iif", "eth0", "blackhole"]
         name = self._namespace(receiver)
-        _ip("-n", name, "rule", verb, "pref", _CUT_PREFERENCE, *come_from)
+        for family, addresses in self._by_family.items():
+            come_from = ["from", addresses[sender], "iif", "eth0", "blackhole"]
+            rule = ("-n", name, f"-{family}", "rule", verb)
+            _ip(*rule, "pref", _CUT_PREFERENCE, *come_from)
 
 
 class Loopback:

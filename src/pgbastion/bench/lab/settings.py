@@ -28,7 +28,8 @@ class Plan:
     ``bootstrap`` names the nodes whose file says so, default the first;
     ``environment`` is given to every daemon; ``vip`` is the section of that name, the
     same on every node, empty for none; ``proxy_bind`` where proxies listen;
-    ``sections`` are further keys by section, the same on every node.
+    ``families`` are the versions of IP that hosts speak, of which the nodes use the
+    first; ``sections`` are further keys by section, the same on every node.
     """
 
     postgres_nodes: int = 3
@@ -46,6 +47,7 @@ class Plan:
     vip: Mapping[str, Any] = field(default_factory=dict)
     proxy_bind: str = ""
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    families: tuple[int, ...] = (4,)
 
     @property
     def names(self) -> list[str]:
@@ -96,7 +98,7 @@ def render(
         "node": {"name": name, "address": address},
         "cluster": {
             "name": "lab",
-            "peers": [addresses[each] for each in plan.names],
+            "peers": [_host(addresses[each]) for each in plan.names],
             "secret_file": str(directory / "secret"),
         },
         "raft": {
@@ -116,6 +118,10 @@ def render(
         document["vip"] = dict(plan.vip)
     if plan.proxy_bind:
         document["proxy"] = {"bind_address": plan.proxy_bind}
+    if 4 not in plan.families:
+        document["proxy"] = {"bind_address": "::"}
+        document["metrics"] = {"bind_address": "::"}
+        document["api"]["bind_address"] = "::"
     if not plan.is_witness(name):
         document["postgresql"] = {
             "bin_dir": str(bin_dir),
@@ -136,6 +142,10 @@ def render(
     text = StringIO()
     YAML().dump(document, text)
     return text.getvalue()
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 def _write_private(path: Path, text: str) -> None:
