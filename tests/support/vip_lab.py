@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from pgbastion.bench.lab.network import Namespaces
+from pgbastion.bench.lab.network import Namespaces, Network
 from pgbastion.clock import boottime_ns
 from pgbastion.model.addresses import AddressState, Holding, VirtualAddress
 from pgbastion.model.ids import Epoch
@@ -21,14 +21,14 @@ SEC_NS: Final = 1_000_000_000
 MINUTE_NS: Final = 60 * SEC_NS
 
 
-def run(network: Namespaces, host: str, *command: str) -> str:
+def run(network: Network, host: str, *command: str) -> str:
     done = subprocess.run(
         [*network.command(host), *command], capture_output=True, text=True, check=True
     )
     return done.stdout
 
 
-def addresses(network: Namespaces, host: str) -> dict[str, dict[str, Any]]:
+def addresses(network: Network, host: str) -> dict[str, dict[str, Any]]:
     found = json.loads(run(network, host, "ip", "-j", "address", "show"))
     return {
         info["local"]: {**info, "link": link["ifname"]}
@@ -37,7 +37,7 @@ def addresses(network: Namespaces, host: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def hardware(network: Namespaces, host: str) -> bytes:
+def hardware(network: Network, host: str) -> bytes:
     (link,) = json.loads(run(network, host, "ip", "-j", "link", "show", "eth0"))
     return bytes.fromhex(link["address"].replace(":", ""))
 
