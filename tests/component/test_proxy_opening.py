@@ -345,8 +345,10 @@ async def test_clients_wait_in_the_kernel_while_descriptors_are_missing() -> Non
             await eventually(lambda: "proxy_accept_paused" in _names(lab))
             await asyncio.sleep(0.3)
             assert _names(lab).count("proxy_accept_paused") == 1
+            assert lab.proxy.fault == "the proxy cannot accept clients"
             assert await first.query("who") == [b"n1"]
         await eventually(lambda: lab.proxy.snapshot().accepted_total == 2)
+        assert lab.proxy.fault == ""
         client.close()
 
 

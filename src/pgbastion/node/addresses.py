@@ -63,6 +63,7 @@ class NodeAddresses:
         self._replicas = replicas
         self._host = host
         self._ordering = ordering
+        self._path_fault: Callable[[], str] = str
         self._holding = Holding(epoch=Epoch(0))
         self._held_since_ms = 0
         self._problem_since_ms = 0
@@ -71,6 +72,10 @@ class NodeAddresses:
         """Have ``leave`` end clients' sessions before their address goes."""
         self._manager.leave = leave
         self._replicas.end_sessions_by(leave)
+
+    def lead_to(self, fault: Callable[[], str]) -> None:
+        """Have ``fault`` say why clients who come by an address would get nowhere."""
+        self._path_fault = fault
 
     @property
     def may_be_set(self) -> bool:
@@ -96,7 +101,15 @@ class NodeAddresses:
 
     def report(self) -> AddressReport:
         """Return what the other nodes are told."""
-        return replace(self._manager.report(), replicas=self._replicas.reports())
+        own, fault = self._manager.report(), self._path_fault()
+        return replace(
+            own,
+            problem=own.problem or (fault if self._manager.statuses() else ""),
+            replicas=tuple(
+                replace(told, problem=told.problem or fault)
+                for told in self._replicas.reports()
+            ),
+        )
 
     def statuses(self) -> tuple[AddressStatus, ...]:
         """Return how each address stands here."""
@@ -178,6 +191,9 @@ class NoAddresses:
     may_be_set = False
 
     def end_sessions_by(self, leave: Leave) -> None:
+        """Do nothing: there are none."""
+
+    def lead_to(self, fault: Callable[[], str]) -> None:
         """Do nothing: there are none."""
 
     def want(self, holding: Holding) -> None:

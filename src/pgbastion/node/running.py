@@ -226,6 +226,7 @@ class Node:
         self.traces = Traces(
             self.own.name, host=self.host, loop=self.loop, proxy=self.front.proxy
         )
+        self.addresses.lead_to(lambda: self.front.proxy.fault)
 
     def _make_server(self) -> Server | None:
         self.observer: Observer | None = None

@@ -49,6 +49,13 @@ class Doors:
         """The listening sockets, for a successor."""
         return tuple(self._open.values())
 
+    @property
+    def fault(self) -> str:
+        """Say why no client gets in; empty: clients do."""
+        if not self._open:
+            return "the proxy listens nowhere"
+        return "the proxy cannot accept clients" if self._paused else ""
+
     def open(
         self, binding: Binding, inherited: Sequence[socket.socket] = ()
     ) -> tuple[Door, ...]:

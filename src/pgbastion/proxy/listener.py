@@ -138,6 +138,11 @@ class Proxy:
         """The listening sockets, for a successor."""
         return self._doors.sockets
 
+    @property
+    def fault(self) -> str:
+        """Say why no client gets in; empty: clients do."""
+        return self._doors.fault
+
     def drain(self, timeout_s: float, *, idle_first: bool = False) -> None:
         """Let nobody new in, and end the sessions after ``timeout_s``.
 
