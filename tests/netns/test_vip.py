@@ -274,6 +274,35 @@ async def test_a_renamed_interface_is_gone_and_found_again(
         await until(lambda: held.state is AddressState.HELD)
 
 
+async def test_an_interface_that_was_replaced_gets_the_address_again(
+    network: Namespaces,
+) -> None:
+    spare = VirtualAddress(address="10.78.0.50", prefix=24, interface="spare0")
+    other = ("type", "veth", "peer", "name", "spare1")
+
+    def plug() -> None:
+        run(network, "n1", "ip", "link", "add", "spare0", *other)
+        for end in ("spare0", "spare1"):
+            run(network, "n1", "ip", "link", "set", end, "up")
+
+    plug()
+    try:
+        async with node(network, spare) as held:
+            held.hold()
+            await until(lambda: held.state is AddressState.HELD)
+            run(network, "n1", "ip", "link", "del", "spare0")
+            await until(lambda: held.state is AddressState.FAILED)
+            assert held.manager.report().problem == "there is no interface spare0"
+            before = held.manager.counts().announcements_total
+            plug()
+            await until(lambda: held.state is AddressState.HELD)
+            assert addresses(network, "n1")[spare.address]["link"] == "spare0"
+            # As if it were new: whoever knows the old hardware address is told.
+            await until(lambda: held.manager.counts().announcements_total >= before + 5)
+    finally:
+        run(network, "n1", "ip", "link", "del", "spare0")
+
+
 async def test_a_wrong_interface_is_a_problem_with_its_name(
     network: Namespaces,
 ) -> None:
