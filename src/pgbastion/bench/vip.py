@@ -1,10 +1,10 @@
-"""Measure where the virtual address is under each fault, every 10 ms.
+"""Measure where the virtual addresses are under each fault, every 10 ms.
 
 The address table of every node's kernel is sampled through each fault, with writers at
-work; a client on the segment connects to the address at every turn. The table counts
-the samples with the address at two nodes, and says how long it was nowhere and when the
-client reached the new primary through it, counted from the first answer "not in
-recovery" of the new primary.
+work; a client on the segment connects to the IPv4 and to the IPv6 address at every
+turn. The table counts the samples with an address at two nodes, and says how long one
+was nowhere and when the client reached the new primary through each, counted from the
+first answer "not in recovery" of the new primary.
 
 A node that is frozen whole cannot remove anything by itself; its kernel goes on and
 does, by the lifetime that the address was given. So its samples count like all others:
@@ -18,8 +18,9 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from types import FrameType
@@ -31,14 +32,19 @@ from rich.table import Table
 from pgbastion.bench.lab.address_sampler import Record, read_addresses
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun, LabError
-from pgbastion.bench.lab.faults import FAULTS
+from pgbastion.bench.lab.faults import FAULTS, Outcome
 from pgbastion.bench.lab.network import CLIENT, NAME_PREFIX, WATCH
 from pgbastion.bench.lab.settings import POSTGRES_PORT, PRIMARY_PORT, Plan
 from pgbastion.bench.lab.trial import Trial, run_trial
 from pgbastion.bench.lab.workload import SAMPLER_USER, Client, Place
 
-ADDRESS: Final = "10.77.0.50"
-SECTION: Final = {"address": f"{ADDRESS}/24", "interface": "eth0"}
+ADDRESSES: Final = ("10.77.0.50", "fd77::50")
+SECTION: Final = {
+    "address": f"{ADDRESSES[0]}/24",
+    "interface": "eth0",
+    "addresses": [{"address": f"{ADDRESSES[1]}/64", "interface": "eth0"}],
+}
+DISK_FAULTS: Final = ("disk-frozen", "disk-full")
 FAULT_NAMES: Final = (
     "postmaster",
     "frozen",
@@ -54,11 +60,23 @@ FAULT_NAMES: Final = (
     "cut-nodes",
     "deaf",
     "mute",
+    "connections",
+    "postmaster-frozen",
+    "backends-frozen",
+    "backend-killed",
+    "link-flaps",
+    "majority",
+    "cold-start",
+    *DISK_FAULTS,
 )
 REACH_GOAL_MS: Final = 100
 _SIOCGIFHWADDR: Final = 0x8927
 _MS: Final = 1_000_000
 _WIDTH: Final = 160
+_HEADINGS: Final = (
+    *("samples", "every", "at two", "astray", "nowhere", "moved"),
+    *("reached IPv4", "reached IPv6", "lost"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,24 +85,30 @@ class Passage:
 
     trial: Trial
     samples: int
+    every_ms: float
+    """The median pause between two samples."""
+    longest_ms: float
+    """The longest pause between two samples."""
     at_two: int
     astray: int
-    """Samples with the address at a node that was neither old nor new primary."""
+    """Samples with an address at a node that was no primary in all that time."""
     moved: bool
-    """The address went to another node."""
+    """The role, and the addresses with it, went to another node."""
     overlap: bool
-    """The new node had it before the old one was rid of it."""
+    """The new node had one before the old one was rid of it."""
     nowhere_ms: float
-    reach_ms: float | None
-    """From the first claim of the new primary to the first client there; None: the
-    address stayed, or no client came."""
+    reach_ms: Mapping[str, float | None]
+    """For each address, from the first claim of the new primary to the first client
+    there; None: it stayed, or no client came."""
 
     @property
     def clean(self) -> bool:
         """Whether every promise was kept."""
-        late = self.reach_ms is not None and self.reach_ms > REACH_GOAL_MS
-        unreached = self.moved and self.reach_ms is None
-        return not (self.at_two or self.astray or self.overlap or late or unreached)
+        times = self.reach_ms.values()
+        late = any(ms is not None and ms > REACH_GOAL_MS for ms in times)
+        unreached = self.moved and any(ms is None for ms in times)
+        astray = self.at_two or self.astray or self.overlap
+        return not (astray or late or unreached or self.trial.lost)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -126,10 +150,20 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _measure(profile: str, options: argparse.Namespace) -> Iterator[Passage | str]:
     """Run the faults in turn; a cluster that missed a bound is replaced."""
-    waiting = [f for f in options.faults.split(",") for _ in range(options.runs)]
+    asked = [f for f in options.faults.split(",") for _ in range(options.runs)]
+    for own_disks in (False, True):
+        waiting = [f for f in asked if (f in DISK_FAULTS) == own_disks]
+        yield from _measure_on(profile, waiting, options.keep_logs, own_disks=own_disks)
+
+
+def _measure_on(
+    profile: str, waiting: list[str], keep_logs: Path, *, own_disks: bool
+) -> Iterator[Passage | str]:
     while waiting:
-        plan = Plan(profile=profile, vip=SECTION)
-        with Lab(plan, options.keep_logs) as lab:
+        plan = Plan(profile=profile, vip=SECTION, families=(4, 6), proxy_bind="::")
+        if own_disks:
+            plan = replace(plan, own_disk=frozenset(plan.names))
+        with Lab(plan, keep_logs) as lab:
             lab.start()
             while waiting:
                 fault = waiting.pop(0)
@@ -155,27 +189,47 @@ def measure(lab: Lab, fault: str) -> Passage:
 
 
 def judge(trial: Trial, record: Record, hardware: str) -> Passage:
-    """Say what became of the address."""
-    samples = [s for s in record.samples if s.from_ns >= trial.fault_ns]
-    ours = {trial.old_primary, trial.new_primary}
-    moved = trial.new_primary != trial.old_primary
-    lost_ns = max((s.from_ns for s in samples if trial.old_primary in s.at), default=0)
-    taken_ns = min((s.from_ns for s in samples if trial.new_primary in s.at), default=0)
+    """Say what became of the addresses."""
+    # After some faults the role may go to and fro: then only the end is told.
+    once = FAULTS[trial.fault].outcome is not Outcome.ANY_PRIMARY
+    moved = once and trial.new_primary != trial.old_primary
+    primaries = {trial.old_primary, trial.new_primary, *(n for _, n in record.claims)}
+    begun = sorted({sample.from_ns for sample in record.samples})
+    pauses = [(later - one) / _MS for one, later in pairwise(begun)]
     return Passage(
         trial=trial,
         samples=len(record.samples),
+        every_ms=median(pauses),
+        longest_ms=max(pauses),
         at_two=sum(len(s.at) > 1 for s in record.samples),
-        astray=sum(not ours.issuperset(s.at) for s in record.samples),
+        astray=sum(not primaries.issuperset(s.at) for s in record.samples),
         moved=moved,
-        overlap=moved and taken_ns < lost_ns,
-        nowhere_ms=_longest_nowhere_ms(record),
-        reach_ms=_reach_ms(trial, record, hardware) if moved else None,
+        overlap=moved and any(_overlaps(trial, record, each) for each in ADDRESSES),
+        nowhere_ms=max(_longest_nowhere_ms(record, each) for each in ADDRESSES),
+        reach_ms={
+            each: _reach_ms(trial, record, hardware, each) if moved else None
+            for each in ADDRESSES
+        },
     )
 
 
-def _longest_nowhere_ms(record: Record) -> float:
+def _overlaps(trial: Trial, record: Record, address: str) -> bool:
+    """Tell whether the new node had the address before the old one was rid of it."""
+    samples = [
+        sample
+        for sample in record.samples
+        if sample.from_ns >= trial.fault_ns and sample.address == address
+    ]
+    lost_ns = max((s.from_ns for s in samples if trial.old_primary in s.at), default=0)
+    taken_ns = min((s.from_ns for s in samples if trial.new_primary in s.at), default=0)
+    return taken_ns < lost_ns
+
+
+def _longest_nowhere_ms(record: Record, address: str) -> float:
     longest, since = 0, None
     for sample in record.samples:
+        if sample.address != address:
+            continue
         if sample.at:
             since = None
         else:
@@ -184,7 +238,9 @@ def _longest_nowhere_ms(record: Record) -> float:
     return longest / _MS
 
 
-def _reach_ms(trial: Trial, record: Record, hardware: str) -> float | None:
+def _reach_ms(
+    trial: Trial, record: Record, hardware: str, address: str
+) -> float | None:
     promoted = [
         at for at, node in record.claims
         if node == trial.new_primary and at > trial.fault_ns
@@ -192,7 +248,7 @@ def _reach_ms(trial: Trial, record: Record, hardware: str) -> float | None:
     reached = [
         r.at_ns
         for r in record.reached
-        if r.at_ns > trial.fault_ns and r.hardware == hardware
+        if r.at_ns > trial.fault_ns and (r.hardware, r.address) == (hardware, address)
     ]
     if not promoted or not reached:
         return None
@@ -209,7 +265,8 @@ def _sampler(lab: Lab) -> Client:
         directory=lab.directory,
     )
     arguments = ["--nodes", nodes, "--servers", servers]
-    arguments += ["--client", f"{NAME_PREFIX}{tag}-{CLIENT}", "--address", ADDRESS]
+    arguments += ["--client", f"{NAME_PREFIX}{tag}-{CLIENT}"]
+    arguments += ["--addresses", ",".join(ADDRESSES)]
     arguments += ["--port", str(PRIMARY_PORT), "--user", SAMPLER_USER]
     return Client(place, "address_sampler", arguments)
 
@@ -229,41 +286,49 @@ def _line(result: Passage | str) -> str:
     return (
         f"{trial.fault} ({trial.profile}): {result.samples} samples, at two nodes in "
         f"{result.at_two}, nowhere for {result.nowhere_ms:.0f} ms, reached after "
-        f"{_ms(result.reach_ms)}; {trial}"
+        f"{', '.join(map(_ms, result.reach_ms.values()))}; {trial}"
     )
 
 
 def _print_table(console: Console, passages: list[Passage]) -> None:
     table = Table(
-        title="The virtual address, sampled at all nodes every 10 ms",
+        title="The virtual addresses, IPv4 and IPv6, sampled at all nodes every 10 ms",
         caption="reached: from the new primary's first answer to a client's first "
         f"connection through the address, goal {REACH_GOAL_MS} ms; below 0: the proxy "
-        "took it while the promotion went on. Keepalived's own: 3 x 1 s + skew",
+        "took it while the promotion went on. Keepalived's own: 3 x 1 s + skew. every: "
+        "median and longest pause between two samples",
     )
     for heading in ("fault", "profile"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("samples", "at two", "astray", "nowhere", "moved", "reached"):
+    for heading in _HEADINGS:
         table.add_column(heading, justify="right")
     groups: dict[tuple[str, str], list[Passage]] = {}
     for passage in passages:
         key = passage.trial.fault, passage.trial.profile
         groups.setdefault(key, []).append(passage)
     for (fault, profile), group in groups.items():
-        reached = [p.reach_ms for p in group if p.reach_ms is not None]
+        every = max(p.every_ms for p in group), max(p.longest_ms for p in group)
         table.add_row(
             FAULTS[fault].title,
             profile,
             str(sum(p.samples for p in group)),
+            f"{every[0]:.0f}, {every[1]:.0f} ms",
             str(sum(p.at_two for p in group)),
             str(sum(p.astray for p in group)),
             f"{max(p.nowhere_ms for p in group):.0f} ms",
             f"{sum(p.moved for p in group)} of {len(group)}",
-            _ms(max(reached)) if reached else "-",
+            *(_worst(group, each) for each in ADDRESSES),
+            str(sum(p.trial.lost for p in group)),
         )
     console.print(table)
-    every = [p.reach_ms for p in passages if p.reach_ms is not None]
-    if every:
-        console.print(f"reached: median {median(every):.0f} ms, worst {max(every):.0f}")
+    times = [ms for p in passages for ms in p.reach_ms.values() if ms is not None]
+    if times:
+        console.print(f"reached: median {median(times):.0f} ms, worst {max(times):.0f}")
+
+
+def _worst(group: list[Passage], address: str) -> str:
+    times = [ms for p in group if (ms := p.reach_ms[address]) is not None]
+    return _ms(max(times)) if times else "-"
 
 
 def _ms(value: float | None) -> str:

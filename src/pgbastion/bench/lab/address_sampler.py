@@ -1,9 +1,9 @@
-"""Look every 10 ms where the virtual address is, and whether a client reaches it.
+"""Look every 10 ms where virtual addresses are, and whether a client reaches them.
 
 For every node the kernel's own table is read, over a netlink socket in the node's
 namespace; the node's processes have no part in it, frozen or not. On the client's host
-a new connection to the address is begun at every turn; the answer's hardware address is
-what the client's neighbour cache then has. A claim is a server that says, on a
+a new connection to each address is begun at every turn; the answer's hardware address
+is what the client's neighbour cache then has. A claim is a server that says, on a
 connection of its own, that it is not in recovery.
 
 Run as a program it records until its standard input ends.
@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from pgbastion.bench.lab.link import Target
+from pgbastion.bench.lab.neighbours import Neighbours
 from pgbastion.bench.lab.overlaps import Sample
 from pgbastion.bench.lab.sampler import Kind, Probe
 from pgbastion.bench.lab.writers import PASSWORD_VARIABLE
 from pgbastion.clock import NS_PER_MS, boottime_ns
-from pgbastion.guard.addresses import dump
+from pgbastion.guard.addresses import dump, packed
 
 EVERY_NS: Final = 10 * NS_PER_MS
 # A connection that a vanished host owes an answer is given up; new ones are begun.
@@ -38,8 +39,9 @@ _CLONE_NEWNET: Final = 0x40000000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressSample:
-    """One turn: on which nodes the address was, between two instants."""
+    """One turn: on which nodes an address was, between two instants."""
 
+    address: str
     from_ns: int
     to_ns: int
     at: tuple[str, ...]
@@ -47,8 +49,9 @@ class AddressSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reached:
-    """A client's connection to the address was taken by a node's proxy."""
+    """A client's connection to an address was taken by a node's proxy."""
 
+    address: str
     began_ns: int
     at_ns: int
     hardware: str
@@ -70,13 +73,16 @@ def _inside(namespace: str) -> Iterator[None]:
 
 
 class Client:
-    """Connects to the address, over and over."""
+    """Connects to an address, over and over."""
 
     def __init__(self, namespace: str, address: str, port: int) -> None:
         self._namespace = namespace
         self._address = address
         self._port = port
+        self._family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._open: dict[int, tuple[socket.socket, int]] = {}
+        with _inside(namespace):
+            self._neighbours = Neighbours()
 
     def turn(self) -> None:
         """Begin one more connection, and give up those that nobody answers."""
@@ -86,7 +92,7 @@ class Client:
                 begun.close()
                 del self._open[fd]
         with _inside(self._namespace):
-            begun = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            begun = socket.socket(self._family, socket.SOCK_STREAM)
         begun.setblocking(False)
         code = begun.connect_ex((self._address, self._port))
         if code not in (0, errno.EINPROGRESS):
@@ -105,25 +111,20 @@ class Client:
         begun.close()
         if failed:
             return None
-        return Reached(began_ns=at_ns, at_ns=boottime_ns(), hardware=self._cached())
-
-    def _cached(self) -> str:
-        """Return whose hardware address the client's neighbour cache has."""
-        with _inside(self._namespace):
-            lines = Path("/proc/thread-self/net/arp").read_text().splitlines()
-        for line in lines[1:]:
-            fields = line.split()
-            if fields[0] == self._address:
-                return fields[3]
-        return ""
+        return Reached(
+            address=self._address,
+            began_ns=at_ns,
+            at_ns=boottime_ns(),
+            hardware=self._neighbours.hardware(self._address),
+        )
 
 
 class Tables:
     """The nodes' address tables."""
 
-    def __init__(self, namespaces: dict[str, str], address: str) -> None:
+    def __init__(self, namespaces: dict[str, str], addresses: Sequence[str]) -> None:
         self._sockets: dict[str, socket.socket] = {}
-        self._wanted = socket.inet_aton(address)
+        self._wanted = {address: packed(address) for address in addresses}
         for node, namespace in namespaces.items():
             with _inside(namespace):
                 kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
@@ -132,25 +133,37 @@ class Tables:
                 asked.settimeout(1.0)
             self._sockets[node] = asked
 
-    def look(self) -> AddressSample:
-        """Return where the address is now."""
+    def look(self) -> tuple[AddressSample, ...]:
+        """Return where each address is now."""
         from_ns = boottime_ns()
-        at = tuple(
-            node
+        found = {
+            node: {address for address, _ in dump(asked)}
             for node, asked in self._sockets.items()
-            if any(address == self._wanted for address, _ in dump(asked))
+        }
+        to_ns = boottime_ns()
+        return tuple(
+            AddressSample(
+                address=address,
+                from_ns=from_ns,
+                to_ns=to_ns,
+                at=tuple(node for node, there in found.items() if wanted in there),
+            )
+            for address, wanted in self._wanted.items()
         )
-        return AddressSample(from_ns=from_ns, to_ns=boottime_ns(), at=at)
 
 
 class Recorder:
     """Takes every turn and writes down what was seen."""
 
     def __init__(
-        self, tables: Tables, client: Client, claims: Sequence[Probe], out: TextIO
+        self,
+        tables: Tables,
+        clients: Sequence[Client],
+        claims: Sequence[Probe],
+        out: TextIO,
     ) -> None:
         self._tables = tables
-        self._client = client
+        self._clients = clients
         self._claims = claims
         self._out = out
 
@@ -166,10 +179,11 @@ class Recorder:
                 return
 
     def _turn(self, now_ns: int) -> None:
-        seen = self._tables.look()
-        at = ",".join(seen.at) or "-"
-        self._out.write(f"at {seen.from_ns} {seen.to_ns} {at}\n")
-        self._client.turn()
+        for seen in self._tables.look():
+            at = ",".join(seen.at) or "-"
+            self._out.write(f"at {seen.address} {seen.from_ns} {seen.to_ns} {at}\n")
+        for client in self._clients:
+            client.turn()
         for probe in self._claims:
             probe.expire(now_ns)
             probe.turn(boottime_ns())
@@ -185,7 +199,8 @@ class Recorder:
         poll.register(stop, select.POLLIN)
         for fd, (_, link) in watched.items():
             poll.register(fd, link.events())
-        for fd in self._client.fds():
+        connecting = {fd: client for client in self._clients for fd in client.fds()}
+        for fd in connecting:
             poll.register(fd, select.POLLOUT)
         for fd, _ in poll.poll(min(max(wait_ns / NS_PER_MS, 0), 10)):
             if fd == stop:
@@ -193,7 +208,7 @@ class Recorder:
             if fd in watched:
                 self._note_claim(watched[fd][0].ready())
             else:
-                self._note_reached(self._client.ready(fd))
+                self._note_reached(connecting[fd].ready(fd))
         return True
 
     def _note_claim(self, sample: Sample | None) -> None:
@@ -205,7 +220,8 @@ class Recorder:
     def _note_reached(self, reached: Reached | None) -> None:
         if reached is not None:
             hardware = reached.hardware or "-"
-            self._out.write(f"reached {reached.began_ns} {reached.at_ns} {hardware}\n")
+            at = f"{reached.address} {reached.began_ns} {reached.at_ns}"
+            self._out.write(f"reached {at} {hardware}\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,17 +240,22 @@ def read_addresses(path: Path) -> Record:
     for line in path.read_text(encoding="ascii").splitlines():
         kind, *fields = line.split()
         if kind == "at":
-            begun, ended, at = fields
+            address, begun, ended, at = fields
             nodes = () if at == "-" else tuple(at.split(","))
             samples.append(
-                AddressSample(from_ns=int(begun), to_ns=int(ended), at=nodes)
+                AddressSample(
+                    address=address, from_ns=int(begun), to_ns=int(ended), at=nodes
+                )
             )
         elif kind == "claim":
             claims.append((int(fields[2]), fields[0]))
         else:
             reached.append(
                 Reached(
-                    began_ns=int(fields[0]), at_ns=int(fields[1]), hardware=fields[2]
+                    address=fields[0],
+                    began_ns=int(fields[1]),
+                    at_ns=int(fields[2]),
+                    hardware=fields[3],
                 )
             )
     return Record(samples=tuple(samples), claims=tuple(claims), reached=tuple(reached))
@@ -248,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--servers", required=True, help="NODE=ADDRESS:PORT")
     parser.add_argument("--client", required=True, help="the client's namespace")
-    parser.add_argument("--address", required=True)
+    parser.add_argument("--addresses", required=True, help="comma-separated")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--user", required=True)
     parser.add_argument("--record", type=Path, required=True)
@@ -263,10 +284,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             address=host, port=int(port), user=options.user, password=password
         )
         claims.append(Probe(node, target, Kind.CLAIM))
-    tables = Tables(nodes, options.address)
-    client = Client(options.client, options.address, options.port)
+    addresses = options.addresses.split(",")
+    tables = Tables(nodes, addresses)
+    clients = [Client(options.client, each, options.port) for each in addresses]
     with options.record.open("w", encoding="ascii") as out:
-        Recorder(tables, client, claims, out).run(sys.stdin.fileno())
+        Recorder(tables, clients, claims, out).run(sys.stdin.fileno())
     sys.stdout.write(json.dumps({"ended": True}) + "\n")
 
 
