@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pgbastion.postgres.guard_client import GuardClient
 from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.postgres.guard_messages import GuardStatus
 
@@ -47,3 +48,48 @@ def test_an_end_with_code_1_is_that_of_a_child(
     link._client = client
 
     assert link.facts().child_died is child_died
+
+
+@pytest.mark.anyio
+async def test_a_guard_that_takes_over_hears_of_every_address_with_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = GuardLink(
+        run_dir=tmp_path,
+        data_dir=tmp_path / "data",
+        user="postgres",
+        uid=0,
+        on_stopped=lambda: None,
+        on_event=lambda: None,
+    )
+    kept: list[tuple[str, int]] = []
+
+    async def keep(address: str, until_ns: int) -> None:
+        kept.append((address, until_ns))
+
+    async def status() -> GuardStatus:
+        return IDLE
+
+    async def take_office(_: float) -> int:
+        return 1
+
+    guard: Any = SimpleNamespace(
+        latest=IDLE,
+        exit_code=None,
+        keep=keep,
+        status=status,
+        take_office=take_office,
+    )
+
+    async def connect(*_: object, **__: object) -> Any:
+        return guard
+
+    monkeypatch.setattr(GuardClient, "connect_or_spawn", connect)
+    link._client = guard
+    await link.keep_address("10.0.0.9", 70)
+    await link.keep_address("10.0.0.9", 90)
+    assert kept.pop(0) == ("10.0.0.9", 70)
+
+    await link.connect()
+
+    assert kept == [("10.0.0.9", 90), ("10.0.0.9", 90)]
