@@ -30,7 +30,8 @@ def check_proxy(config: Config) -> Iterator[Problem]:
             key="proxy.tls.verify",
             problem="clients and servers have TLS with the proxy, not with each other: "
             "SCRAM with channel binding fails",
-            remedy="have clients connect with channel_binding=disable",
+            remedy="have clients connect with channel_binding=disable, or give the "
+            "proxies and servers of all nodes one certificate",
             severity=Severity.NOTE,
         )
 
