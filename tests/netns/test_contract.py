@@ -1,17 +1,23 @@
 """The configuration file of the contract works as it stands, and so do its answers."""
 
+import asyncio
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun
+from pgbastion.bench.lab.network import WATCH
 from pgbastion.bench.lab.node import Node
-from pgbastion.bench.lab.settings import Plan
+from pgbastion.bench.lab.servers import SUPERUSER
+from pgbastion.bench.lab.settings import PRIMARY_PORT, Plan
 from pgbastion.bench.lab.waits import STEADY_S, wait_for
 from pgbastion.node.slot_carrying import EVERY_S
+from pgbastion.proxy.wire import CANCEL_REQUEST_CODE
 from support.lab_faults import KEPT_LOGS
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -30,6 +36,8 @@ password_file: /srv/lab/passwords, parameters: {shared_buffers: 128MB}}
 api: {auth_token_file: /srv/lab/token}
 vip: {address: 10.77.0.50/24, interface: eth0}
 """
+ANSWER_S = 10.0
+SLEEP = "select pg_sleep(30)"
 HEALTH = {
     "node",
     "role",
@@ -159,3 +167,39 @@ def test_standbys_carry_the_slots_that_they_would_need(three: Lab) -> None:
         lambda: carried() == {"pgbastion_n1", "pgbastion_n3"},
         2 * EVERY_S,
     )
+
+
+def test_a_query_is_cancelled_through_another_nodes_proxy(three: Lab) -> None:
+    """A balancer may send the cancel request to any node."""
+    through, asked = three.node("n2").address, three.node("n3").address
+
+    async def cancelled() -> str:
+        session = await asyncpg.connect(
+            host=through,
+            port=PRIMARY_PORT,
+            user=SUPERUSER,
+            password=three.password,
+            database="postgres",
+            ssl=False,
+        )
+        protocol = session._protocol
+        key = struct.pack("!i", protocol.backend_pid) + struct.pack(
+            "!i", protocol.backend_secret
+        )
+        primary = three.node(three.primary())
+        running = f"select count(*) from pg_stat_activity where query = '{SLEEP}'"
+        query = asyncio.ensure_future(session.execute(SLEEP))
+        await asyncio.to_thread(
+            wait_for, "the query", lambda: primary.query(running) == [(1,)], ANSWER_S
+        )
+        _, writer = await asyncio.open_connection(asked, PRIMARY_PORT)
+        writer.write(struct.pack("!II", 8 + len(key), CANCEL_REQUEST_CODE) + key)
+        done, _ = await asyncio.wait({query}, timeout=ANSWER_S)
+        writer.close()
+        await writer.wait_closed()
+        assert done, "nobody cancelled the query"
+        await session.close(timeout=ANSWER_S)
+        return str(getattr(query.exception(), "sqlstate", "it ended by itself"))
+
+    with three.network.inside(WATCH):
+        assert asyncio.run(cancelled()) == "57014"
