@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from pgbastion.bench.lab import waits
+from pgbastion.api.checks import CHECKS
+from pgbastion.api.endpoints import READS
+from pgbastion.bench.lab import processes, waits
 from pgbastion.bench.lab.node import Node
 from pgbastion.bench.lab.settings import API_PORT
 from pgbastion.demo.stage import READY_S, Picture, Stage
@@ -92,6 +94,19 @@ def test_the_primary_restarts_in_its_place_and_a_standby_in_its_own(
     assert (after.primary, after.epoch) == (primary, before.epoch)
     for name, instant in then.items():
         assert started(stage, name) not in (None, instant)
+
+
+def test_a_server_that_hangs_keeps_no_answer_waiting(stage: Stage) -> None:
+    """Answers come from memory; a node's get gives up after two seconds."""
+    before = whole(stage)
+    node = stage.nodes[min(set(stage.nodes) - {str(before.primary)})]
+    frozen = processes.freeze(node.postgres)
+    try:
+        for path in (*READS, *CHECKS):
+            assert node.get(path) is not None, path
+    finally:
+        processes.resume(frozen)
+    assert whole(stage).epoch == before.epoch
 
 
 def test_a_standby_is_copied_anew(stage: Stage) -> None:

@@ -15,12 +15,14 @@ import httpx
 
 from pgbastion.api.checks import CHECKS
 from pgbastion.api.endpoints import READS
+from pgbastion.bench._steady import Steady
 
 REQUESTS_PER_S: Final = 50.0
 EVENT_EVERY_S: Final = 1.2
 SWITCH_EVERY_S: Final = 18.0
 SWITCHED_S: Final = 30.0
 FOLLOW_S: Final = 5.0
+ROUND_S: Final = 10.0
 ANSWER_S: Final = 10.0
 # Every endpoint that is read, those that give files or text, and what is refused.
 PATHS: Final = (
@@ -57,25 +59,32 @@ class Load:
             asyncio.TaskGroup() as group,
         ):
             for url in self._urls:
-                group.create_task(self._ask(client, url))
+                group.create_task(self._ask(url))
                 group.create_task(self._follow(url))
+                group.create_task(self._guess(client, url))
             group.create_task(self._change(client))
 
-    async def _ask(self, client: httpx.AsyncClient, url: str) -> None:
-        loop = asyncio.get_running_loop()
-        due_s = loop.time()
-        for path in itertools.cycle(PATHS):
-            due_s = max(due_s + 1 / REQUESTS_PER_S, loop.time() - 1)
-            await asyncio.sleep(max(due_s - loop.time(), 0))
-            wrong = {"Authorization": "Bearer wrong"}
+    async def _ask(self, url: str) -> None:
+        steady = Steady(url)
+        while True:
             try:
-                await client.get(url + path)
-                if path == "/nothing":
-                    await client.post(url + "/reload", headers=wrong)
-            except httpx.HTTPError:
-                self.done["unanswered"] += 1
-            else:
-                self.done["answered"] += 1
+                took = await steady.measure(PATHS, REQUESTS_PER_S, ROUND_S)
+            except OSError:
+                self.done["unreached"] += 1
+                await asyncio.sleep(ROUND_S)
+                continue
+            for each in took.values():
+                self.done["unanswered"] += each.unanswered
+                self.done["answered"] += len(each.ms) - each.unanswered
+
+    async def _guess(self, client: httpx.AsyncClient, url: str) -> None:
+        """Be refused, again and again."""
+        wrong = {"Authorization": "Bearer wrong"}
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                answer = await client.post(url + "/reload", headers=wrong)
+                self.done[f"a wrong token {answer.status_code}"] += 1
+            await asyncio.sleep(FOLLOW_S)
 
     async def _follow(self, url: str) -> None:
         """Follow what happens for a while, leave without a word, and come back."""
