@@ -23,6 +23,7 @@ SWITCH_EVERY_S: Final = 18.0
 SWITCHED_S: Final = 30.0
 FOLLOW_S: Final = 5.0
 ROUND_S: Final = 10.0
+REPLAY_EVERY: Final = 24
 ANSWER_S: Final = 10.0
 # Every endpoint that is read, those that give files or text, and what is refused.
 PATHS: Final = (
@@ -88,12 +89,14 @@ class Load:
 
     async def _follow(self, url: str) -> None:
         """Follow what happens for a while, leave without a word, and come back."""
-        while True:
+        for number in itertools.count():
+            # Now and then all that is kept is asked for again.
+            since = "" if number % REPLAY_EVERY else "?after=0"
             with contextlib.suppress(httpx.HTTPError, TimeoutError):
                 async with (
                     httpx.AsyncClient(timeout=ANSWER_S, trust_env=False) as client,
                     asyncio.timeout(FOLLOW_S),
-                    client.stream("GET", f"{url}/events?after=0") as stream,
+                    client.stream("GET", f"{url}/events{since}") as stream,
                 ):
                     async for line in stream.aiter_lines():
                         self.done["heard"] += line.startswith("data:")
