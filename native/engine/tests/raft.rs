@@ -4,9 +4,10 @@ mod common;
 
 use _engine::core::Change;
 use _engine::event::{Event, Payload, Status};
+use _engine::records::stands_alone;
 use _engine::wire::Packet;
 use common::{Cluster, MS};
-use raft::eraftpb::MessageType;
+use raft::eraftpb::{Message, MessageType};
 
 fn kinds(cluster: &mut Cluster, id: u64) -> Vec<MessageType> {
     let kind = |packet: &Packet| match packet {
@@ -578,6 +579,9 @@ fn an_idle_leader_notices_that_its_disk_does_not_answer() {
     let leader = cluster.elect();
     cluster.member(leader).disk_works = false;
 
+    // A stall while nothing is to be written costs nothing.
+    cluster.pass(700);
+    assert_eq!(cluster.leader(), Some(leader));
     cluster.pass(1_000);
 
     let next = cluster.leader().expect("another one leads");
@@ -694,4 +698,38 @@ fn a_long_log_asks_for_a_base_once() {
 
     let wanted = |event: &&Event| matches!(event, Event::BaseWanted);
     assert_eq!(cluster.member(leader).events.iter().filter(wanted).count(), 1);
+}
+
+#[test]
+fn a_member_that_is_putting_a_state_on_disk_does_not_campaign() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let behind = leader % 3 + 1;
+    cluster.isolate(behind);
+    cluster.propose(leader, 1, b"x");
+    let applied = cluster.member(leader).core.status().applied;
+    cluster.order(leader, 0, |core, _, now_ns| {
+        core.compact(applied, b"state".to_vec(), now_ns);
+    });
+    cluster.cut.clear();
+    cluster.member(behind).disk_works = false;
+    cluster.pass(60);
+    let snapshot = |(_, records): &(u64, Vec<u8>)| stands_alone(records);
+    assert!(cluster.member(behind).writing.iter().any(snapshot), "the state is here");
+
+    // The library would end the process.
+    let mut message = Message::default();
+    message.set_msg_type(MessageType::MsgTimeoutNow);
+    (message.from, message.to) = (leader, behind);
+    message.term = cluster.member(leader).core.status().term;
+    let now_ns = cluster.now_ns;
+    let packet = Packet::Raft(Box::new(message));
+    cluster.member(behind).core.receive(leader, packet, now_ns);
+    cluster.pass(300);
+
+    cluster.member(behind).disk_works = true;
+    cluster.settle();
+    cluster.pass(100);
+    assert_eq!(cluster.leader(), Some(leader));
+    assert_eq!(cluster.member(behind).core.status().applied, applied);
 }

@@ -198,8 +198,8 @@ impl Core {
     /// One tick of Raft's clock has passed.
     pub fn tick(&mut self, now_ns: i64) {
         self.heed_disk(now_ns);
-        // Nobody would hear its campaign.
-        if !self.disk_silent(now_ns) {
+        // Nobody would hear its campaign, or it may not begin one.
+        if !self.disk_silent(now_ns) && !self.restoring() {
             self.tick_raft();
         }
         self.turn(now_ns);
@@ -251,6 +251,7 @@ impl Core {
 
     /// What this `Persist` carried is on disk.
     pub fn persisted(&mut self, token: u64, now_ns: i64) {
+        self.pulse_answered(token, now_ns);
         self.flushed(token, now_ns);
         self.turn(now_ns);
     }
@@ -324,6 +325,7 @@ impl Core {
                             && entry.data.len() <= PROPOSAL_MAX
                     })
             }
+            MessageType::MsgTimeoutNow => !self.restoring(),
             MessageType::MsgReadIndex => message.entries.len() == 1,
             MessageType::MsgSnapshot => {
                 let snapshot = message.get_snapshot();

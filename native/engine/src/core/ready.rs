@@ -21,15 +21,23 @@ pub(super) struct Flush {
     held: Vec<Message>,
     /// Index of the last entry among it.
     pub(super) last_index: Option<u64>,
+    /// A snapshot is among it: the library has not heard yet that it is applied.
+    restores: bool,
     pub(super) since_ns: i64,
 }
 
 impl Flush {
     /// A write of our own, for which no message waits.
     pub(super) fn own(hard_state: HardState, now_ns: i64) -> Flush {
-        let (token, ready, held, last_index, since_ns) =
-            (0, None, Vec::new(), None, now_ns);
-        Flush { token, ready, hard_state, held, last_index, since_ns }
+        Flush {
+            token: 0,
+            ready: None,
+            hard_state,
+            held: Vec::new(),
+            last_index: None,
+            restores: false,
+            since_ns: now_ns,
+        }
     }
 }
 
@@ -66,7 +74,8 @@ impl Core {
             self.read_confirmed(&read.request_ctx, read.index);
         }
         let mut records = Vec::new();
-        if !ready.snapshot().is_empty() {
+        let restores = !ready.snapshot().is_empty();
+        if restores {
             self.restore(ready.snapshot().get_data(), &mut records);
         }
         for entry in ready.entries() {
@@ -83,7 +92,7 @@ impl Core {
             let own = Flush::own(hard_state, now_ns);
             self.start_flush(
                 records,
-                Flush { ready: Some(number), held, last_index, ..own },
+                Flush { ready: Some(number), held, last_index, restores, ..own },
             );
         } else {
             self.post(held);
@@ -92,10 +101,14 @@ impl Core {
     }
 
     pub(super) fn start_flush(&mut self, records: Vec<u8>, flush: Flush) {
-        self.tokens += 1;
-        let token = self.tokens;
+        let token = self.fresh_token();
         self.outputs.push(Output::Persist { token, records });
         self.flush = Some(Flush { token, ..flush });
+    }
+
+    pub(super) fn fresh_token(&mut self) -> u64 {
+        self.tokens += 1;
+        self.tokens
     }
 
     /// The disk has it: now may leave what depended on it.
@@ -113,6 +126,13 @@ impl Core {
             // A snapshot was restored: it counts as applied from now on.
             self.node.advance_apply_to(self.applied);
         }
+    }
+
+    /// Tell whether a snapshot is on its way to the disk. Until it is there this member
+    /// must not campaign: the library would look in the log for changes of members that
+    /// it has not applied, and they are gone.
+    pub(super) fn restoring(&self) -> bool {
+        self.flush.as_ref().is_some_and(|flush| flush.restores)
     }
 
     fn post(&mut self, messages: Vec<Message>) {

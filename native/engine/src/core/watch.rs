@@ -4,11 +4,11 @@ use pgbastion_lease::NS_PER_MS;
 use raft::StateRole;
 
 use super::ready::Flush;
-use super::Core;
+use super::{Core, Output};
 use crate::event::{Event, Level};
 
 /// A leader that has nothing to write has its disk answer this often, in election
-/// time-outs.
+/// time-outs, and gives it as long: nobody waits for what it writes then.
 const PULSE_ELECTIONS: usize = 4;
 /// So many writes in a row that were slower than those of the others, and leadership
 /// goes to one of them.
@@ -19,6 +19,8 @@ const SLOW_MAX: usize = 3;
 pub(super) struct Watch {
     /// When a write was on disk last.
     answered_ns: i64,
+    /// Token of a write of nothing that is under way, and since when.
+    pulse: Option<(u64, i64)>,
     slow: usize,
     silence_told: bool,
     /// The disk is full: the log has what is left of its segment.
@@ -30,13 +32,16 @@ pub(super) struct Watch {
 impl Core {
     /// Since when a write has been under way; `None`: the disk owes nothing.
     pub(super) fn writing_since(&self) -> Option<i64> {
-        self.flush.as_ref().map(|flush| flush.since_ns)
+        let pulse = self.watch.pulse.map(|(_, since_ns)| since_ns);
+        self.flush.as_ref().map(|flush| flush.since_ns).or(pulse)
     }
 
     /// Tell whether the disk has owed a write for an election time-out. Until it
     /// answers, nothing leaves that a write has to come before: others elect.
     pub(super) fn disk_silent(&self, now_ns: i64) -> bool {
-        self.log_is_silent_for(self.ticks_ns(self.settings.election_ticks), now_ns)
+        let elections = if self.flush.is_some() { 1 } else { PULSE_ELECTIONS };
+        let most_ns = self.ticks_ns(elections * self.settings.election_ticks);
+        self.log_is_silent_for(most_ns, now_ns)
     }
 
     pub(super) fn log_is_silent_for(&self, most_ns: i64, now_ns: i64) -> bool {
@@ -49,8 +54,10 @@ impl Core {
         if !self.disk_silent(now_ns) {
             return;
         }
+        let alone = self.members.voters == [self.settings.member];
         let raft = &mut self.node.raft;
-        if raft.state == StateRole::Leader {
+        // Nobody takes over from who is alone.
+        if raft.state == StateRole::Leader && !(alone && self.members.learners.is_empty()) {
             let term = raft.term;
             raft.become_follower(term, 0);
         }
@@ -67,9 +74,25 @@ impl Core {
     pub(super) fn pulse(&mut self, now_ns: i64) {
         let every_ns = self.ticks_ns(PULSE_ELECTIONS * self.settings.election_ticks);
         let leads = self.node.raft.state == StateRole::Leader;
-        if leads && self.flush.is_none() && now_ns - self.watch.answered_ns >= every_ns {
-            let hard_state = self.durable.clone();
-            self.start_flush(Vec::new(), Flush::own(hard_state, now_ns));
+        let idle = self.flush.is_none() && self.watch.pulse.is_none();
+        if leads && idle && now_ns - self.watch.answered_ns >= every_ns {
+            let token = self.fresh_token();
+            self.watch.pulse = Some((token, now_ns));
+            self.outputs.push(Output::Persist { token, records: Vec::new() });
+        }
+    }
+
+    /// The disk has answered a write of nothing.
+    pub(super) fn pulse_answered(&mut self, token: u64, now_ns: i64) {
+        if let Some((_, since_ns)) = self.watch.pulse.take_if(|pulse| pulse.0 == token) {
+            self.watch.answered_ns = now_ns;
+            self.tell_of_answer(now_ns - since_ns);
+        }
+    }
+
+    fn tell_of_answer(&mut self, took_ns: i64) {
+        if std::mem::take(&mut self.watch.silence_told) {
+            self.tell_of_disk(Level::Info, "log_disk_answers", took_ns);
         }
     }
 
@@ -77,9 +100,7 @@ impl Core {
     pub(super) fn disk_answered(&mut self, flush: &Flush, now_ns: i64) {
         self.watch.answered_ns = now_ns;
         let took_ns = now_ns - flush.since_ns;
-        if std::mem::take(&mut self.watch.silence_told) {
-            self.tell_of_disk(Level::Info, "log_disk_answers", took_ns);
-        }
+        self.tell_of_answer(took_ns);
         let Some(last) = flush.last_index else { return };
         let slow_ns = self.ticks_ns(self.settings.election_ticks) / 2;
         if took_ns < slow_ns || !self.others_have(last) {
