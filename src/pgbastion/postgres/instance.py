@@ -410,8 +410,7 @@ class Instance:
         # A standby must not have less than pg_control asks for; a primary may.
         await self.config.write_static({} if primary else control.settings)
         await self._write_access(servers)
-        await self._primary.reload()
-        self._standing.forget()
+        await self._standing.reload()
 
     def note_settings(self, settings: NodeSettings) -> None:
         """Note what the files have of what the cluster agreed on; reports carry it."""

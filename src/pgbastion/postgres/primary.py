@@ -28,6 +28,7 @@ SELECT r.application_name, r.state, r.sync_state, r.sync_priority, r.pid,
        pg_catalog.ceil(1000 * extract(epoch FROM r.replay_lag))::bigint
   FROM pg_catalog.pg_stat_replication AS r
 """
+_LOADED_AT: Final = "SELECT pg_catalog.pg_conf_load_time()::text"
 _PENDING: Final = (
     "SELECT s.name FROM pg_catalog.pg_settings AS s WHERE s.pending_restart ORDER BY 1"
 )
@@ -176,6 +177,12 @@ class Primary:
         await self.open()
         rows = await self._connection.rows(_PENDING, deadline_s=DEADLINE_S)
         return tuple(row[0] for row in rows)
+
+    async def loaded_at(self) -> str:
+        """Return when this session's server process last read the files."""
+        await self.open()
+        rows = await self._connection.rows(_LOADED_AT, deadline_s=DEADLINE_S)
+        return str(rows[0][0])
 
     async def limits(self) -> tuple[tuple[str, int], ...]:
         """Return what the server runs with of what a standby must not undercut."""

@@ -27,9 +27,19 @@ class Standing:
         self._primary = primary
         self._look_s = look_s
         self._known: Stand | None = None
+        self._outdated = ""
 
     def forget(self) -> None:
-        """Ask anew: it is another server, or has read its files again."""
+        """Ask anew: it is another server."""
+        self._known, self._outdated = None, ""
+
+    async def reload(self) -> None:
+        """Have the server read its files again; ask until it has.
+
+        It is told by a signal: the session that asks may take it up only later.
+        """
+        self._outdated = await self._primary.loaded_at()
+        await self._primary.reload()
         self._known = None
 
     async def ask(self) -> Stand:
@@ -37,10 +47,14 @@ class Standing:
         if self._known is None:
             try:
                 async with asyncio.timeout(self._look_s):
-                    self._known = Stand(
+                    loaded_at = await self._primary.loaded_at()
+                    found = Stand(
                         pending_restart=await self._primary.pending_restart(),
                         limits=await self._primary.limits(),
                     )
             except (PostgresError, TimeoutError):
                 return NOTHING
+            if loaded_at == self._outdated:
+                return found
+            self._known = found
         return self._known
