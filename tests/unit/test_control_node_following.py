@@ -21,7 +21,9 @@ from pgbastion.model.actions import (
 from pgbastion.model.cluster import ClusterState
 from pgbastion.model.ids import Epoch, Timeline
 from pgbastion.model.reasons import Reason
+from pgbastion.model.trouble import Trouble
 from pgbastion.model.views import (
+    NodeView,
     PostgresView,
     RejoinStep,
     RejoinView,
@@ -47,6 +49,51 @@ from support.standing_by import (
     kill,
     stopped,
 )
+
+# A server that hangs
+
+
+HANGS = standby_view(
+    trouble=Trouble.SERVER_SILENT,
+    postgres=standby_server(evidence_ms=NOW_MS - 8_000),
+)
+
+
+@pytest.mark.parametrize(
+    "view", [HANGS, replace(HANGS, state=WAITING)], ids=["following", "cut"]
+)
+def test_a_standby_that_answers_nobody_is_killed_to_be_started_again(
+    view: NodeView,
+) -> None:
+    assert decide_node(view) == kill(Reason.POSTGRES_HUNG)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"postgres": standby_server(evidence_ms=NOW_MS - 7_999)},
+        {
+            "postgres": standby_server(
+                evidence_ms=NOW_MS - 60_000, started_ms=NOW_MS - 7_999
+            )
+        },
+        {"trouble": None},
+        {"trouble": Trouble.DISK_SILENT},
+        {"state": cluster_state(paused=True)},
+    ],
+    ids=["not_long", "just_started", "well", "its_disk", "paused"],
+)
+def test_otherwise_a_silent_standby_is_left_alone(changes: dict[str, object]) -> None:
+    view = replace(HANGS, **changes)  # type: ignore[arg-type]
+
+    assert decide_node(view) == Decision(Reason.FOLLOWING, detail="n1")
+
+
+def test_a_slow_profile_waits_longer_for_a_standby() -> None:
+    limits = replace(HANGS.limits, evidence_max_ms=10_000)
+
+    assert decide_node(replace(HANGS, limits=limits)).reason is Reason.FOLLOWING
+
 
 # Following
 

@@ -9,6 +9,7 @@ from typing import Final, assert_never
 
 from pgbastion.control.history import diverged_from
 from pgbastion.control.node_primary import (
+    HUNG,
     after_crash,
     check_answers,
     check_promoted,
@@ -59,8 +60,15 @@ from pgbastion.model.actions import (
 from pgbastion.model.commands import Running
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport
+from pgbastion.model.trouble import Trouble
 from pgbastion.model.views import NodeView, RejoinStep
 
+HUNG_STANDBY_LEAST_MS: Final = 8_000
+HUNG_STANDBY_PROBES: Final = 4
+"""A standby's server may be silent for so many times as long as a primary's."""
+_SERVER_HANGS: Final = frozenset(
+    {Trouble.SERVER_SILENT, Trouble.BACKENDS_SILENT, Trouble.POSTMASTER_SILENT}
+)
 REJOIN_AFTER_MS: Final = 300
 """How long the clients of a new primary have machine and disks for themselves."""
 
@@ -377,6 +385,24 @@ def point_at_primary(view: NodeView) -> Decision | None:
     return Decision(Reason.REPOINTING, (action,), detail=primary.node)
 
 
+def end_hung_standby(view: NodeView) -> Decision | None:
+    """Kill a standby whose server answers nobody: it is started again.
+
+    Until then it could not be surveyed, and a failover may need its answer. A disk
+    that hangs or is full would do the same to the next server: there it is left alone.
+    """
+    hung = view.trouble in _SERVER_HANGS and not is_paused(view)
+    patience_ms = max(
+        HUNG_STANDBY_LEAST_MS, HUNG_STANDBY_PROBES * view.limits.evidence_max_ms
+    )
+    heard_ms = max(view.postgres.evidence_ms, view.postgres.started_ms)
+    if not hung or view.now_ms < heard_ms + patience_ms:
+        return None
+    reason = HUNG.get(view.trouble, Reason.POSTGRES_HUNG)
+    kill = StopPostgres(mode=StopMode.KILL, reason=reason)
+    return Decision(reason, (kill,))
+
+
 def stay_cut(view: NodeView) -> Decision | None:
     """A running standby goes on answering reads."""
     del view
@@ -433,6 +459,7 @@ STEPS: Final[Mapping[Step, Callable[[NodeView], Decision | None]]] = {
     Step.WORK_ON_STANDBY: work_on_standby,
     Step.WORK_ON_STOPPED: work_on_stopped,
     Step.WORK_ON_PRIMARY: work_on_primary,
+    Step.END_HUNG_STANDBY: end_hung_standby,
     Step.STAY_CUT: stay_cut,
     Step.STREAM: stream,
 }

@@ -94,6 +94,7 @@ class Step(StrEnum):
     WORK_ON_STANDBY = "work_on_standby"
     WORK_ON_STOPPED = "work_on_stopped"
     WORK_ON_PRIMARY = "work_on_primary"
+    END_HUNG_STANDBY = "end_hung_standby"
     STAY_CUT = "stay_cut"
     STREAM = "stream"
 
@@ -273,6 +274,7 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
     ),
     (Duty.FOLLOW, Found.STANDBY): Transition(
         (
+            Step.END_HUNG_STANDBY,
             Step.CHECK_HISTORY,
             Step.POINT_AT_PRIMARY,
             Step.READY_SLOTS,
@@ -297,7 +299,8 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
         (Step.AWAIT_START,), "the standby is starting"
     ),
     (Duty.WAIT, Found.STANDBY): Transition(
-        (Step.STAY_CUT,), "answer reads, wait for the next primary"
+        (Step.END_HUNG_STANDBY, Step.STAY_CUT),
+        "answer reads, wait for the next primary",
     ),
     (Duty.WAIT, Found.PROMOTING): _FENCE,
     (Duty.WAIT, Found.PRIMARY): _FENCE,

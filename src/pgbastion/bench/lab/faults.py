@@ -35,7 +35,8 @@ class Fault:
     """A fault by name, with what it has to lead to.
 
     ``hold_leases`` is how long it lasts at least, in leases of the profile;
-    ``hold_s`` the same in seconds.
+    ``hold_s`` the same in seconds. ``patience`` is how many times as long as usual
+    writes may take to go on.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Fault:
     cuts: bool = False
     hold_leases: float = 0.0
     hold_s: float = 1.0
+    patience: int = 1
 
     def lasts_s(self, profile: str) -> float:
         """Return how long the fault lasts at least, in seconds."""
@@ -227,10 +229,10 @@ FAULTS: Final[dict[str, Fault]] = {
             name="node-and-frozen",
             title="primary's node lost while a standby hangs",
             inject=injections.node_and_frozen,
-            # Without an answer of the one that hangs, commits may be missing.
-            outcome=Outcome.ANY_PRIMARY,
             cuts=True,
-            hold_leases=1,
+            # Without an answer of the one that hangs commits may be missing: its server
+            # is killed and started again first.
+            patience=3,
         ),
         Fault(
             name="majority",

@@ -124,7 +124,7 @@ def _wait_out(
 ) -> None:
     """Wait as long as the fault lasts, and until writes are accepted again."""
     began = time.monotonic()
-    bound_s = waits.WRITES_AGAIN_S[lab.plan.profile]
+    bound_s = waits.WRITES_AGAIN_S[lab.plan.profile] * fault.patience
     survivors = [node for node in lab.nodes.values() if node.name != victim]
 
     def succeeded() -> bool:
