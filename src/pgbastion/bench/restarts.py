@@ -23,7 +23,7 @@ from pgbastion.bench.lab.errors import CannotRun, LabError
 from pgbastion.bench.lab.settings import Plan
 from pgbastion.clock import boottime_ns
 
-WRITES_AGAIN_S: Final = 60.0
+WRITES_AGAIN_S: Final = 180.0
 CALM_S: Final = 1.0
 TOLD_EVERY: Final = 20
 
@@ -57,13 +57,14 @@ def kill_all(lab: Lab) -> None:
         node.kill()
 
 
-def run_restarts(lab: Lab, *, times: int, seed: int) -> Finding:
-    """Kill the cluster so often; look at every row at the end.
+def run_restarts(lab: Lab, *, times: int, minutes: float, seed: int) -> Finding:
+    """Kill the cluster so often, or for so long; look at every row at the end.
 
     Raises:
         LabError: It took no writes again in time.
     """
     random, again_s = Random(seed), []  # noqa: S311 - the seed repeats it
+    ends_s = time.monotonic() + minutes * 60
     lab.wait_steady()
     with lab.writers() as writers:
         writers.wait_for_write(boottime_ns(), waits.FIRST_ACKNOWLEDGED_S)
@@ -77,10 +78,12 @@ def run_restarts(lab: Lab, *, times: int, seed: int) -> Finding:
             again_s.append(time.monotonic() - began_s)
             if turn % TOLD_EVERY == 0:
                 print(f"{turn} of {times}", flush=True)
+            if time.monotonic() > ends_s:
+                break
         lab.wait_steady(waits.REJOINED_S + waits.STEADY_S)
     return Finding(
         seed=seed,
-        times=times,
+        times=len(again_s),
         acknowledged=len(writers.acknowledged()),
         lost=describe(lab.check(writers)),
         again_s=tuple(again_s),
@@ -91,14 +94,17 @@ def main(arguments: Sequence[str]) -> None:
     """Run as often as the arguments say; exit code 1 if a row is missing."""
     parser = argparse.ArgumentParser(prog="bench restarts", description=__doc__)
     parser.add_argument("--times", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=120.0, help="at most")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31))
-    parser.add_argument("--profile", default="fast")
+    parser.add_argument("--profile", default="normal")
     parser.add_argument("--keep-logs", type=Path, default=Path("test-results/restarts"))
     options = parser.parse_args(arguments)
     try:
         with Lab(Plan(profile=options.profile), keep_logs_in=options.keep_logs) as lab:
             lab.start()
-            finding = run_restarts(lab, times=options.times, seed=options.seed)
+            finding = run_restarts(
+                lab, times=options.times, minutes=options.minutes, seed=options.seed
+            )
             if finding.lost:
                 print(f"logs: {lab.keep_logs()}")
     except (CannotRun, LabError) as why:
