@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -14,17 +14,20 @@ import pytest
 from pgbastion.bench.lab import processes, waits
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import LabError
-from pgbastion.bench.lab.injections import cut_from_nodes
+from pgbastion.bench.lab.injections import node_lost
 from pgbastion.bench.lab.node import Node
 from pgbastion.bench.lab.settings import Plan
-from support.lab_clients import connect
+from support.lab_clients import connect, post
 from support.lab_faults import Clusters
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(240)]
 
 ATTEMPTS = 3
-WAITING_S = 5.0
-SHOWN_S = 4.0
+WAITING_S = 15.0
+STARTED_S = 10.0
+SUCCESSOR_S = 60.0
+# Time for readers to see what they must not see.
+LOOKED_FOR_S = 1.0
 READ_EVERY_S = 0.02
 END_S = 15.0
 
@@ -131,46 +134,68 @@ def waiting_commit(node: Node, row: int) -> Iterator[processes.Process]:
         thread.join(END_S)
 
 
+def receivers(standbys: Sequence[Node]) -> list[processes.Process]:
+    """Return the processes that receive WAL on these nodes."""
+    found = []
+    for node in standbys:
+        rows = node.query("SELECT pid FROM pg_stat_wal_receiver")
+        process = processes.find(int(rows[0][0])) if rows else None
+        assert process is not None, f"{node.name} does not stream"
+        found.append(process)
+    return found
+
+
+def demand_standbys(lab: Lab) -> None:
+    """Let no commit be confirmed without a standby, whoever is silent."""
+    said = post(lab, lab.node(lab.primary()), "/cluster/replication", {"strict": True})
+    assert said["changed"], said
+    lab.wait_steady()
+
+
 def shows_up(node: Node, row: int) -> bool:
-    """Tell whether the row shows on the server itself, which may end meanwhile."""
+    """Tell whether the row shows on the server itself, once it runs again."""
     with suppress(LabError):
         waits.wait_for(
-            "the commit to show",
+            "the commit to show on the server itself",
             lambda: node.query("SELECT 1 FROM lab_writes WHERE id = %s", row),
-            SHOWN_S,
-            0.02,
+            STARTED_S,
         )
         return True
     return False
 
 
-def cut_the_wait(lab: Lab, row: int) -> tuple[bool, Readers]:
-    """Cut a commit's wait by a crash on a primary that is cut off, and fail over.
+def cut_the_wait(lab: Lab, row: int) -> Readers | None:
+    """Cut a commit's wait by a crash, then lose the only node that has it.
 
-    Returns whether the row showed on that primary, and what readers saw.
+    Returns what readers saw of it; None: the server was not started again in place,
+    so that it showed nowhere.
     """
-    lab.wait_steady(waits.REJOINED_S + waits.STEADY_S)
     old = lab.node(lab.primary())
     others = [node for node in lab.nodes.values() if node is not old]
-    with Readers(lab, row) as readers:
-        with cut_from_nodes(lab, old.name):
-            with waiting_commit(old, row) as backend:
-                # One session dies, as for lack of memory: the server starts in place.
-                processes.kill([backend])
-            shown = shows_up(old, row)
+    silent = receivers(others)
+    with ExitStack() as stack:
+        # What they were sent meanwhile goes with them.
+        stack.callback(processes.kill, silent)
+        processes.freeze(lambda: silent)
+        readers = stack.enter_context(Readers(lab, row))
+        with waiting_commit(old, row) as backend:
+            # One session dies, as for lack of memory: the server starts in place.
+            processes.kill([backend])
+        if not shows_up(old, row):
+            return None
+        time.sleep(LOOKED_FOR_S)
+        with node_lost(lab, old.name):
+            processes.kill(silent)
             waits.wait_for(
                 "a successor",
                 lambda: lab.reported_primary(others) not in (None, old.name),
-                waits.WRITES_AGAIN_S["normal"],
+                SUCCESSOR_S,
             )
             now_s = time.monotonic()
             waits.wait_for(
-                "readers of the successor",
-                lambda: readers.since(now_s),
-                waits.WRITES_AGAIN_S["normal"],
+                "readers of the successor", lambda: readers.since(now_s), SUCCESSOR_S
             )
-        lab.wait_steady(waits.REJOINED_S + waits.STEADY_S)
-    return shown, readers
+    return readers
 
 
 def test_a_commit_whose_wait_was_cut_never_vanishes_before_readers(
@@ -178,9 +203,13 @@ def test_a_commit_whose_wait_was_cut_never_vanishes_before_readers(
 ) -> None:
     """It shows on a server that recovered, and nobody is let in to see it."""
     with three.running() as lab:
+        lab.wait_steady()
+        demand_standbys(lab)
         for row in range(-1, -1 - ATTEMPTS, -1):
-            shown, readers = cut_the_wait(lab, row)
-            assert readers.vanished() == []
-            if shown:
+            readers = cut_the_wait(lab, row)
+            lab.wait_steady(waits.REJOINED_S + waits.STEADY_S)
+            if readers is not None:
+                assert readers.vanished() == []
+                assert not any(read.seen for read in readers.reads)
                 return
         pytest.fail(f"the commit never showed in {ATTEMPTS} attempts")

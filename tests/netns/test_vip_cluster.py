@@ -90,7 +90,7 @@ def test_the_role_leaves_a_node_without_the_interface_and_does_not_come_back(
     lab.wait_steady()
     back = pgbastion(lab, "n1", "vip", "move", "--to", first)
     assert back.returncode == 0, back.stderr
-    waits.wait_for("the address there", lambda: holders(lab) == [first], 5)
+    waits.wait_for("the address there", lambda: holders(lab) == [first], waits.STEADY_S)
     status = pgbastion(lab, first, "vip", "status")
     assert status.returncode == 0
     assert f"held by {first}" in status.stdout

@@ -111,8 +111,15 @@ async def test_what_is_in_the_history_is_followed_without_a_rewind(
     await return_to(n1, n2)
 
 
-async def test_orphans_of_two_promotions_never_share_a_timeline(one_lab: Lab) -> None:
-    """Both were promoted from one position; neither knew of the other."""
+@pytest.mark.parametrize("forks", ["one_position", "two_positions"])
+async def test_orphans_of_two_promotions_never_share_a_timeline(
+    one_lab: Lab, forks: str
+) -> None:
+    """Two standbys were promoted, from one position or not; neither knew of the other.
+
+    By themselves both would take the same timeline id, and in the first case with the
+    same history: then nothing would tell the two apart.
+    """
     n1, n2 = await pair(one_lab)
     n3 = one_lab.server("n3")
     await n1.primary.slots.keep([n2.name, n3.name])
@@ -122,9 +129,12 @@ async def test_orphans_of_two_promotions_never_share_a_timeline(one_lab: Lab) ->
     written = await n1.primary.write_position()
     await until(lambda: n3.has_flushed(written))
     await until(lambda: n2.has_flushed(written))
+    if forks == "two_positions":
+        await n2.standby.cut(Epoch(1), deadline_s=5)
+        await n1.rows("INSERT INTO public.t VALUES ('n3 too')")
     await n1.stop()
     ends = [await s.standby.cut(Epoch(1), deadline_s=5) for s in (n2, n3)]
-    assert ends[0] == ends[1]
+    assert (ends[0] == ends[1]) == (forks == "one_position")
 
     # The first is promoted and dies before anybody hears of it; the second is assigned
     # an id above it.
