@@ -60,7 +60,8 @@ def server_stream(data: bytes) -> None:
         # A chunk that ends like an answer is taken for one once a session is ready, or
         # when it has more messages than are stepped through; a header has five bytes.
         many = len(chunk) > 5 * wire.ServerStream._STEPS_MAX
-        guesses = (by_chunk.ready or many) and wire.ends_cycle(chunk[-6:])
+        answered = by_chunk.ready and wire.ends_cycle(chunk[-6:])
+        guesses = answered or (many and wire.ends_cycle(chunk[-6:]))
         by_chunk.feed(memoryview(chunk))
         for at in range(len(chunk)):
             by_byte.feed(memoryview(chunk)[at : at + 1])
@@ -68,7 +69,7 @@ def server_stream(data: bytes) -> None:
         if exact:
             assert by_chunk.between_messages == by_byte.between_messages
             assert (by_chunk.key, by_chunk.ready) == (by_byte.key, by_byte.ready)
-        elif guesses:
+        elif answered:
             assert by_chunk.between_messages
     if by_chunk.key is not None:
         secret = len(by_chunk.key.secret)
