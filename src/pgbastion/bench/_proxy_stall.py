@@ -26,6 +26,8 @@ _BLOCK: Final = message(b"d", bytes(65_531))
 # Read before the stall, so that every path is at its full speed.
 _READ_BYTES: Final = 64 << 20
 _TIMEOUT_S: Final = 30.0
+# Of the reader and of the server, so that they keep the same on every way.
+_BUFFER_BYTES: Final = 1 << 20
 _GREETING: Final = message(b"R", struct.pack("!I", 0)) + READY
 
 
@@ -69,8 +71,11 @@ def _stall(way: Way, source: "_Source", seconds: float) -> Stall:
 
 @contextmanager
 def _reading(way: Way) -> Iterator[socket.socket]:
-    where = way.host, way.port
-    with socket.create_connection(where, timeout=_TIMEOUT_S) as reader:
+    with socket.socket() as reader:
+        # What the kernel allows it by itself depends on how fast it has read.
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        reader.settimeout(_TIMEOUT_S)
+        reader.connect((way.host, way.port))
         body = struct.pack("!I", 3 << 16) + b"user\0bench\0\0"
         reader.sendall(struct.pack("!I", len(body) + 4) + body)
         left = len(_GREETING)
@@ -85,6 +90,7 @@ class _Source:
     def __init__(self) -> None:
         self.sent = 0
         self._listener = socket.create_server((_SERVER, 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
         self.port: int = self._listener.getsockname()[1]
         self._ended = False
         self._idle = Event()

@@ -20,6 +20,11 @@ from pgbastion.proxy.routes import Backend, Limits
 # What the kernel keeps of connections that were not accepted yet; it lowers this to
 # net.core.somaxconn.
 _BACKLOG: Final = 4096
+# What one side of a session may have sent that the other one has not taken; the kernel
+# doubles it for its own needs. Left alone it allows up to tcp_rmem's maximum, 6 MiB or
+# what an administrator made of it, and a reader that stalls would cost all of that.
+RECEIVE_BYTES: Final = 3 << 19
+_SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 # What one look at a leaving client discards.
 _DISCARD_BYTES: Final = 16_384
@@ -134,6 +139,10 @@ def tune(connection: socket.socket, limits: Limits) -> None:
     connection.setsockopt(tcp, socket.TCP_KEEPINTVL, limits.keepalive_interval_s)
     connection.setsockopt(tcp, socket.TCP_KEEPCNT, limits.keepalive_probes)
     connection.setsockopt(tcp, socket.TCP_USER_TIMEOUT, limits.user_timeout_ms)
+    # Without CAP_NET_ADMIN only less than net.core.rmem_max could be had, which may
+    # be too little for a long distance: then the kernel's own bound stands.
+    with contextlib.suppress(PermissionError):
+        connection.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BYTES)
 
 
 def reset(connection: socket.socket) -> None:
