@@ -1,4 +1,4 @@
-"""The node's clock: CLOCK_BOOTTIME, which also counts while the machine is suspended.
+"""The node's clock, which also counts while the machine is suspended: CLOCK_BOOTTIME.
 
 Instants of this clock mean something on this node only, until it boots again.
 Wall-clock time is for logs and history and comes from elsewhere.
@@ -7,12 +7,14 @@ Wall-clock time is for logs and history and comes from elsewhere.
 import time
 from typing import Final
 
+from pgbastion.platform.clock import CLOCK
+
 NS_PER_MS: Final = 1_000_000
 
 
 def boottime_ns() -> int:
     """Return now, in nanoseconds."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return time.clock_gettime_ns(CLOCK)
 
 
 def boottime_ms() -> int:

@@ -21,13 +21,13 @@ from pgbastion.config.problems import Severity
 from pgbastion.config.rundir import make_run_directory
 from pgbastion.config.secrets import Secrets, load_secrets
 from pgbastion.errors import ConfigError, InvariantError, PgBastionError
-from pgbastion.guard import handles
 from pgbastion.node.build import build_node
 from pgbastion.node.ending import end_sessions
 from pgbastion.node.handing_over import kept_by_systemd
 from pgbastion.node.running import Node
 from pgbastion.observe.logging import configure_logging, get_logger
 from pgbastion.observe.service_manager import ServiceManager
+from pgbastion.platform.choice import current
 from pgbastion.postgres.layout import resolve_account
 
 STOP_DEADLINE_S: Final = 5.0
@@ -65,17 +65,22 @@ def run(path: Path, inherited: Sequence[socket.socket] = ()) -> int:
         # Errors were raised; with what is left the node starts.
         say = log.warning if problem.severity is Severity.WARNING else log.info
         say("configuration", key=problem.key, said=problem.problem, do=problem.remedy)
-    if handles.is_portable():
-        log.warning("portable_watch", said=handles.WEAKER)
+    if current().weaker:
+        log.warning("platform", name=current().name, said="; ".join(current().weaker))
     os.umask(0o077)
     # The directory that it was started in may be on a file system that is to go.
     os.chdir("/")
     secrets = load_secrets(config, os.environ)
     _prepare_directories(config)
     log.info("starting", node=config.node.name, run_dir=str(config.run_dir))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
         listeners = [*inherited, *kept_by_systemd(os.environ)]
         return runner.run(_main(config, secrets, listeners))
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    # uvloop forgets a reader whose socket has an error: see the proxy's pollers.
+    return uvloop.new_event_loop() if current().has_epoll else asyncio.new_event_loop()
 
 
 def _prepare_directories(config: Config) -> None:

@@ -12,9 +12,12 @@ import pytest
 
 from pgbastion.guard import kill as recipe
 from pgbastion.guard import page as words
-from pgbastion.guard import privileges, procfs
 from pgbastion.guard.kill import describe, kill_by_directory
-from pgbastion.guard.launch import Launch, User
+from pgbastion.guard.launch import Launch
+from pgbastion.platform import processes
+from pgbastion.platform.clock import boottime_ns
+from pgbastion.platform.interface import Account
+from pgbastion.platform.linux import Linux
 from pgbastion.postgres.guard_client import GuardClient
 from pgbastion.postgres.guard_client import kill_by_directory as kill_from_loop
 from pgbastion.postgres.guard_messages import Gone
@@ -22,9 +25,9 @@ from support.guard_lab import (
     MS,
     GuardLab,
     alive,
-    boottime_ns,
     guard_lab,
     lab_directories,
+    of_linux,
     refused,
     server_account,
     until,
@@ -59,7 +62,7 @@ async def test_orphans_of_guard_and_postmaster_are_killed_by_directory(
     lab: GuardLab,
 ) -> None:
     pid = await lab.start()
-    orphans = procfs.descendants(pid)
+    orphans = processes.descendants(pid)
     os.kill(lab.client.guard_pid, signal.SIGSTOP)  # it must not reap them first
     os.kill(pid, signal.SIGKILL)
     os.kill(lab.client.guard_pid, signal.SIGKILL)
@@ -99,7 +102,7 @@ def test_a_kill_by_directory_spares_the_caller_and_the_rest(pgdata: Path) -> Non
 def test_a_pid_that_is_another_process_by_now_is_not_killed(pgdata: Path) -> None:
     process = subprocess.Popen(["sleep", "600"], cwd=pgdata)
     try:
-        start = procfs.start_ticks(process.pid)
+        start = processes.start_of(process.pid)
         assert not recipe.send(
             process.pid, signal.SIGKILL, recipe._has_start(start + 1)
         )
@@ -151,7 +154,7 @@ def command_with_parent(
     guard: int, pgdata: Path, argv: tuple[str, ...] = ("/bin/echo", "runs")
 ) -> list[str]:
     account = server_account()
-    user = User(account.pw_name, uid=account.pw_uid, gid=account.pw_gid, home="/")
+    user = Account(account.pw_name, uid=account.pw_uid, gid=account.pw_gid, home="/")
     launch = Launch(
         list(argv),
         user=user,
@@ -180,9 +183,9 @@ async def test_a_start_that_loses_its_guard_at_any_moment_leaves_no_server() -> 
     for pause_ms in (0, 1, 2, 3, 5, 8):
         async with guard_lab() as lab:
             starting = asyncio.create_task(lab.start())
-            await until(lambda: procfs.descendants(lab.client.guard_pid))
+            await until(lambda: processes.descendants(lab.client.guard_pid))
             await asyncio.sleep(pause_ms / 1000)
-            pids = procfs.descendants(lab.client.guard_pid)
+            pids = processes.descendants(lab.client.guard_pid)
             os.kill(lab.client.guard_pid, signal.SIGKILL)
             await lab.event(Gone)
             starting.cancel()
@@ -191,6 +194,7 @@ async def test_a_start_that_loses_its_guard_at_any_moment_leaves_no_server() -> 
             await until(lambda pid=pids[0]: not alive(pid), 2)  # type: ignore[misc]
 
 
+@of_linux
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives capabilities to another user")
 def test_an_ordinary_user_s_capabilities_do_not_reach_its_server(
@@ -206,7 +210,7 @@ def test_an_ordinary_user_s_capabilities_do_not_reach_its_server(
     show = ("/bin/grep", "^Cap", "/proc/self/status")
     # A guard of that user decides by what it is and may.
     monkeypatch.setattr(os, "geteuid", lambda: account.pw_uid)
-    monkeypatch.setattr(privileges, "has_capability", lambda _: False)
+    monkeypatch.setattr(Linux, "has_capability", lambda *_: False)
     command = command_with_parent(os.getpid(), pgdata, show)
 
     before = capability_sets([*as_user, *show])

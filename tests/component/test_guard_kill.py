@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 
 from pgbastion.guard import kill as recipe
-from pgbastion.guard import procfs
 from pgbastion.guard.kill import Identity, Kill
+from pgbastion.platform import processes
+from pgbastion.platform.clock import boottime_ns
 from pgbastion.postgres.guard_messages import Exited, Killed, Stopped
 from support.guard_lab import (
     SERVER,
     STUBBORN,
     GuardLab,
     alive,
-    boottime_ns,
     guard_lab,
     is_settled,
     lab_directories,
+    of_linux,
     refused,
     server_account,
     until,
@@ -64,8 +65,8 @@ class Stranger:
     async def settle(self) -> int:
         """Wait until it has its child; return its start time."""
         await until(lambda: is_settled(self.pid))
-        self.below = procfs.descendants(self.pid)
-        return procfs.start_ticks(self.pid)
+        self.below = processes.descendants(self.pid)
+        return processes.start_of(self.pid)
 
     def end(self) -> None:
         """End what is left of it."""
@@ -95,7 +96,7 @@ async def test_nothing_is_killed_before_the_postmaster_is_stopped(
     real = recipe.send
 
     def send(pid: int, number: int, still: Callable[[int], bool]) -> bool:
-        found = procfs.stat(stranger.pid)
+        found = processes.stat(stranger.pid)
         sent.append((pid, number, found.state if found else ""))
         return real(pid, number, still)
 
@@ -158,23 +159,25 @@ async def test_a_postmaster_that_restarts_its_children_is_outrun(
         "-c",
         'cd "$PGDATA"; while :; do sleep 600 & echo started; wait $!; done',
     )
-    pid = await lab.client.start(
+    await lab.client.start(
         restless,
         user=lab.account.pw_name,
         pgdata=lab.pgdata,
         log=lab.run_dir / "server.log",
         primary_epoch=None,
     )
-    await until(lambda: procfs.descendants(pid))
+    # It writes after its child was made: a look at its children would come too early.
+    log = lab.run_dir / "server.log"
+    await until(lambda: log.exists() and log.read_bytes())
 
     assert (await lab.client.kill()).stopped
 
-    assert (lab.run_dir / "server.log").read_bytes() == b"started\n"
+    assert log.read_bytes() == b"started\n"
 
 
 async def test_what_is_frozen_is_killed_without_being_continued(lab: GuardLab) -> None:
     pid = await lab.start()
-    frozen = [pid, *procfs.descendants(pid)]
+    frozen = [pid, *processes.descendants(pid)]
     for one in frozen:
         os.kill(one, signal.SIGSTOP)
 
@@ -183,11 +186,12 @@ async def test_what_is_frozen_is_killed_without_being_continued(lab: GuardLab) -
     assert not any(map(alive, frozen))
 
 
+@of_linux
 async def test_a_postmaster_killed_by_others_takes_its_left_overs_along(
     lab: GuardLab,
 ) -> None:
     pid = await lab.start(STUBBORN)
-    left = procfs.descendants(pid)
+    left = processes.descendants(pid)
     os.kill(pid, signal.SIGKILL)
 
     exited = await lab.event(Exited)
@@ -196,7 +200,7 @@ async def test_a_postmaster_killed_by_others_takes_its_left_overs_along(
     assert exited.stopped
     assert left
     assert not any(map(alive, left))
-    assert procfs.stat(pid) is None, "reaped"
+    assert processes.stat(pid) is None, "reaped"
 
 
 async def test_an_orphan_that_ended_is_reaped_while_the_server_runs(
@@ -209,7 +213,7 @@ async def test_an_orphan_that_ended_is_reaped_while_the_server_runs(
     )
     pid = await lab.start(orphaning)
     orphan = int((lab.run_dir / "server.log").read_text())
-    await until(lambda: procfs.stat(orphan) is None)
+    await until(lambda: processes.stat(orphan) is None)
 
     assert alive(pid)
 
@@ -236,7 +240,7 @@ async def test_a_kill_that_cannot_look_is_no_stop_and_goes_on_when_it_can(
     lab: GuardLab,
 ) -> None:
     pid = await lab.start(STUBBORN)
-    below = procfs.descendants(pid)
+    below = processes.descendants(pid)
     guard = lab.client.guard_pid
     limit = resource.prlimit(guard, resource.RLIMIT_NOFILE)
     # No descriptor is free: neither a process can be looked at nor a pidfd opened.

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pgbastion.guard import page as words
-from pgbastion.guard import procfs
+from pgbastion.platform import processes
+from pgbastion.platform.clock import boottime_ns
 from pgbastion.postgres.guard_client import GuardClient
 from pgbastion.postgres.guard_messages import Exited, Gone, Killed, Stopped
 from support.guard_lab import (
@@ -16,8 +17,8 @@ from support.guard_lab import (
     STUBBORN,
     GuardLab,
     alive,
-    boottime_ns,
     guard_lab,
+    of_linux,
     refused,
     until,
 )
@@ -39,9 +40,10 @@ async def lab() -> AsyncIterator[GuardLab]:
         yield made
 
 
+@of_linux
 async def test_a_primary_is_killed_a_lead_before_its_lease_ends(lab: GuardLab) -> None:
     pid = await lab.start_primary(4)
-    below = procfs.descendants(pid)
+    below = processes.descendants(pid)
     acts_ns = lab.lease(4, left_ms=600, lead_ms=300)
     await asyncio.sleep(0.2)
     assert alive(pid)
@@ -124,8 +126,9 @@ async def test_a_standby_to_be_promoted_is_killed_at_the_end(lab: GuardLab) -> N
 
 
 async def test_under_pause_nothing_is_killed(lab: GuardLab) -> None:
-    pid = await lab.start_primary(4, left_ms=200)
+    pid = await lab.start_primary(4)
     lab.page[words.PAUSED] = 1
+    lab.lease(4, left_ms=200)
     await asyncio.sleep(0.4)
     assert alive(pid)
 
@@ -303,11 +306,12 @@ async def test_without_its_guard_a_server_gets_sigquit(lab: GuardLab) -> None:
     await until(lambda: not alive(pid), 2)
 
 
+@of_linux
 async def test_what_a_dead_guard_left_is_proven_dead_before_anything_starts(
     lab: GuardLab,
 ) -> None:
     pid = await lab.start_primary(4)
-    left = procfs.descendants(pid)
+    left = processes.descendants(pid)
     client = await successor(lab)
 
     assert (await client.status()).state == "unproven"
@@ -343,7 +347,7 @@ async def test_a_guard_that_ended_unarmed_leaves_nothing_to_prove(
 ) -> None:
     pid = await lab.start()
     await successor(lab)
-    await until(lambda: procfs.stat(pid) is None)
+    await until(lambda: processes.stat(pid) is None)
 
     await lab.start()
 
@@ -352,7 +356,7 @@ async def test_a_stubborn_program_does_not_outlive_the_lease(lab: GuardLab) -> N
     lab.lease(4)
     await lab.client.arm(4)
     pid = await lab.start(STUBBORN, epoch=4)
-    below = procfs.descendants(pid)
+    below = processes.descendants(pid)
     lab.page[words.EXPIRY_NS] = 0
 
     await lab.event(Stopped)

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from pgbastion.guard import page as words
-from pgbastion.guard import procfs
+from pgbastion.platform import processes
+from pgbastion.platform.choice import current
+from pgbastion.platform.clock import boottime_ns
 from pgbastion.postgres.guard_client import GuardClient
 from pgbastion.postgres.guard_messages import Exited, Gone, Stopped
 from support.guard_lab import (
@@ -19,9 +21,9 @@ from support.guard_lab import (
     STUBBORN,
     GuardLab,
     alive,
-    boottime_ns,
     guard_lab,
     lab_directories,
+    of_linux,
     python_beside,
     refused,
     until,
@@ -132,13 +134,14 @@ async def test_a_server_carries_its_bare_name(lab: GuardLab) -> None:
         log=lab.run_dir / "server.log",
         primary_epoch=None,
     )
-    await until(lambda: procfs.descendants(pid))
+    await until(lambda: processes.descendants(pid))
 
     assert content(f"/proc/{pid}/cmdline").split(b"\0") == [
         *(b"sh", b"-c", script.encode(), b"")
     ]
 
 
+@of_linux
 async def test_a_server_has_a_session_of_its_own_and_default_signals(
     lab: GuardLab,
 ) -> None:
@@ -180,7 +183,7 @@ async def test_a_log_that_cannot_be_opened_does_not_keep_a_server_from_starting(
         primary_epoch=None,
     )
 
-    await until(lambda: procfs.descendants(pid))
+    await until(lambda: processes.descendants(pid))
     assert Path(f"/proc/{pid}/fd/1").samefile(os.devnull)  # noqa: ASYNC240
 
 
@@ -195,7 +198,7 @@ async def test_nothing_starts_beside_a_server_that_sits_in_the_directory(
     lab: GuardLab,
 ) -> None:
     with sitting_in(lab.pgdata, "postgres") as beside:
-        await until(lambda: procfs.directory(beside) == str(lab.pgdata))
+        await until(lambda: current().directory(beside) == str(lab.pgdata))
         with refused("occupied"):
             await lab.start()
 
@@ -301,7 +304,7 @@ async def test_the_heartbeat_moves(lab: GuardLab) -> None:
 async def test_stopped_follows_a_kill(lab: GuardLab) -> None:
     await lab.start(STUBBORN)
     guard = lab.client.guard_pid
-    below = procfs.descendants(guard)
+    below = processes.descendants(guard)
     assert len(below) == 2
 
     outcome = await lab.client.kill()

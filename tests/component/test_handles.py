@@ -1,4 +1,4 @@
-"""Handles of processes, by pidfds and without them."""
+"""Handles of processes, by pidfds and by looking."""
 
 import os
 import select
@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from pgbastion.guard import handles
+from pgbastion.platform import handles
+from pgbastion.platform.choice import LINUX, NO_PIDFD, PORTABLE, VARIABLE
+from pgbastion.platform.looking import LOOK_S
 
 END_S = 5.0
 
 
-@pytest.fixture(params=["kernel", "portable"])
+@pytest.fixture(params=[LINUX, NO_PIDFD, PORTABLE])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv(handles.VARIABLE, "1" if request.param == "portable" else "0")
-    assert handles.is_portable() is (request.param == "portable")
+    monkeypatch.setenv(VARIABLE, request.param)
     return str(request.param)
 
 
@@ -39,7 +40,7 @@ def test_a_handle_becomes_readable_when_its_process_ends_and_not_before(
 ) -> None:
     handle = handles.open_handle(child.pid)
     try:
-        assert not readable(handle, 3 * handles.LOOK_S)
+        assert not readable(handle, 3 * LOOK_S)
         assert not handles.has_ended(handle)
         child.kill()
         assert readable(handle, END_S)
@@ -86,22 +87,11 @@ def test_nobody_goes_on_looking_for_a_handle_that_was_closed(
     monkeypatch: pytest.MonkeyPatch, child: "subprocess.Popen[bytes]"
 ) -> None:
     """Else each reconnection would leave a thread behind."""
-    monkeypatch.setenv(handles.VARIABLE, "1")
+    monkeypatch.setenv(VARIABLE, NO_PIDFD)
     before = len(list(Path("/proc/self/task").iterdir()))
     for _ in range(5):
         os.close(handles.open_handle(child.pid))
     until = time.monotonic() + END_S
     while len(list(Path("/proc/self/task").iterdir())) > before:
         assert time.monotonic() < until
-        time.sleep(handles.LOOK_S)
-
-
-def test_a_kernel_without_pidfds_is_watched_by_looking(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def unknown(pid: int) -> int:
-        raise OSError(38, "Function not implemented")
-
-    monkeypatch.delenv(handles.VARIABLE, raising=False)
-    monkeypatch.setattr(os, "pidfd_open", unknown)
-    assert handles.is_portable()
+        time.sleep(LOOK_S)

@@ -11,19 +11,36 @@ from functools import partial
 
 import pytest
 
-from pgbastion.proxy.poller import TURN_S, Poller
+from pgbastion.platform.choice import LINUX, PORTABLE, VARIABLE, current
+from pgbastion.proxy.epoll_poller import TURN_S, EpollPoller
+from pgbastion.proxy.poller import Poller, make_poller
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=[True, False], ids=["uvloop", "asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": request.param}
+# Which loop, and whether it watches the files by itself.
+WAYS = {"uvloop": (True, False), "asyncio": (False, False), "portable": (False, True)}
+
+
+@pytest.fixture(params=WAYS)
+def anyio_backend(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, dict[str, bool]]:
+    use_uvloop, portable = WAYS[request.param]
+    monkeypatch.setenv(VARIABLE, PORTABLE if portable else LINUX)
+    return "asyncio", {"use_uvloop": use_uvloop}
+
+
+@pytest.fixture
+def epoll(anyio_backend: tuple[str, dict[str, bool]]) -> None:
+    """For what a loop of asyncio's own cannot, and nobody asks it for."""
+    if not current().has_epoll:
+        pytest.skip("not run: there is no epoll")
 
 
 @contextmanager
 def watched() -> Iterator[tuple[Poller, socket.socket, socket.socket]]:
-    poller = Poller(asyncio.get_running_loop())
+    poller = make_poller(asyncio.get_running_loop())
     near, far = socket.socketpair()
     try:
         yield poller, near, far
@@ -81,7 +98,7 @@ async def test_an_error_behind_data_is_still_reported() -> None:
     with socket.create_server(("127.35.3.1", 0)) as listener:
         far = socket.create_connection(listener.getsockname())
         near, _ = listener.accept()
-    poller = Poller(asyncio.get_running_loop())
+    poller = make_poller(asyncio.get_running_loop())
     seen: list[object] = []
 
     def read() -> None:
@@ -156,11 +173,12 @@ async def test_a_handler_that_fails_does_not_keep_others_from_being_called() -> 
 
 
 async def test_closing_twice_is_allowed() -> None:
-    poller = Poller(asyncio.get_running_loop())
+    poller = make_poller(asyncio.get_running_loop())
     poller.close()
     poller.close()
 
 
+@pytest.mark.usefixtures("epoll")
 async def test_work_of_others_does_not_wait_for_every_file_that_is_ready() -> None:
     """When a server dies, a thousand sessions end at once; checks are answered."""
     loop = asyncio.get_running_loop()
@@ -182,6 +200,7 @@ async def test_work_of_others_does_not_wait_for_every_file_that_is_ready() -> No
     assert order == ["file", "other", "file", "other"]
 
 
+@pytest.mark.usefixtures("epoll")
 async def test_a_muted_reader_hears_of_the_end_but_not_of_input() -> None:
     with watched() as (poller, near, far):
         calls: list[bytes] = []
@@ -196,7 +215,8 @@ async def test_a_muted_reader_hears_of_the_end_but_not_of_input() -> None:
         assert calls[:2] == [b"abc", b""]
 
 
-@pytest.mark.parametrize("again", [Poller.unmute_reader, Poller.add_reader])
+@pytest.mark.usefixtures("epoll")
+@pytest.mark.parametrize("again", [EpollPoller.unmute_reader, EpollPoller.add_reader])
 async def test_a_muted_reader_can_be_called_again(again: Callable[..., None]) -> None:
     with watched() as (poller, near, far):
         calls: list[bytes] = []
@@ -207,12 +227,15 @@ async def test_a_muted_reader_can_be_called_again(again: Callable[..., None]) ->
         poller.add_reader(near.fileno(), read)
         poller.mute_reader(near.fileno())
         far.send(b"abc")
-        again(poller, near.fileno(), *([read] if again is Poller.add_reader else []))
+        again(
+            poller, near.fileno(), *([read] if again is EpollPoller.add_reader else [])
+        )
         await turns()
 
         assert calls == [b"abc"]
 
 
+@pytest.mark.usefixtures("epoll")
 async def test_muting_what_is_not_read_is_nothing() -> None:
     with watched() as (poller, near, _far):
         poller.mute_reader(near.fileno())
@@ -220,4 +243,5 @@ async def test_muting_what_is_not_read_is_nothing() -> None:
         poller.unmute_reader(near.fileno())
 
         poller.add_reader(near.fileno(), lambda: None)
+        assert isinstance(poller, EpollPoller)
         assert not poller._entries[near.fileno()].muted

@@ -8,9 +8,10 @@ import pytest
 
 from pgbastion.bench.lab.network import Namespaces
 from pgbastion.guard import page as words
+from pgbastion.platform.clock import boottime_ns
 from pgbastion.postgres.guard_client import GuardRefused
 from pgbastion.postgres.guard_messages import Stopped
-from support.guard_lab import MS, GuardLab, boottime_ns, guard_lab, until
+from support.guard_lab import MS, GuardLab, guard_lab, until
 from support.lab_namespaces import namespaces
 
 pytestmark = [

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pgbastion.guard import procfs
+from pgbastion.platform import processes
 from pgbastion.postgres.guard_client import GuardClient, kill_by_directory
 from pgbastion.postgres.guard_link import CHILD_DIED_CODE
 from pgbastion.postgres.guard_messages import Exited, Gone, Stopped
@@ -311,7 +311,7 @@ async def test_daemon_and_guard_killed_by_name_take_the_server_along(
         said = await asyncio.to_thread(daemon.stdout.readline)
         guard, postmaster = map(int, said.split())
         await lab.answers()
-        below = procfs.descendants(guard)
+        below = processes.descendants(guard)
         writers = Writers(lab, WRITERS)
         await writers.begin()
 

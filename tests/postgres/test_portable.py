@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pgbastion.guard import handles
+from pgbastion.platform.choice import PORTABLE, VARIABLE
 
 PROGRAM = str(Path(sys.executable).with_name("pgbastion"))
 ONCE_S = 150
@@ -30,7 +30,7 @@ def test_no_row_is_lost_where_processes_are_watched_by_looking(fault: str) -> No
         text=True,
         timeout=ONCE_S,
         check=False,
-        env={**os.environ, handles.VARIABLE: "1"},
+        env={**os.environ, VARIABLE: PORTABLE},
     )
 
     assert done.returncode == 0, done.stderr

@@ -31,7 +31,6 @@ GOOD_POSTGRESQL = PostgresqlFacts(
     closed_parent=None,
     closed_program_parent=None,
     passwords=None,
-    setpriv=True,
 )
 GOOD_FACTS = Facts(
     uid=0,

@@ -21,9 +21,11 @@ from typing import Final, TypeVar
 import pytest
 
 from pgbastion.guard import page as words
-from pgbastion.guard import procfs
 from pgbastion.guard.kill import kill_by_directory
 from pgbastion.guard.page import Page
+from pgbastion.platform import processes
+from pgbastion.platform.choice import current
+from pgbastion.platform.clock import boottime_ns
 from pgbastion.postgres.guard_client import GuardClient, GuardRefused
 from pgbastion.postgres.guard_messages import GuardEvent
 
@@ -47,9 +49,10 @@ STUBBORN: Final = (
 )
 
 
-def boottime_ns() -> int:
-    """Return now, CLOCK_BOOTTIME."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+of_linux = pytest.mark.skipif(
+    not current().ends_orphans, reason="not run: promised on Linux only"
+)
+"""For what ``weaker`` of the portable platform takes back."""
 
 
 def server_account() -> pwd.struct_passwd:
@@ -74,7 +77,7 @@ async def until(look: Callable[[], T], seconds: float = WAIT_S) -> T:
 
 def alive(pid: int) -> bool:
     """Tell whether ``pid`` runs: it is there and no zombie."""
-    return procfs.start_ticks(pid) != 0
+    return processes.start_of(pid) != 0
 
 
 @dataclass(kw_only=True)
@@ -143,9 +146,9 @@ class GuardLab:
 
 def is_settled(pid: int) -> bool:
     """Tell whether a stand-in has become its last program and has its child."""
-    found = procfs.stat(pid)
-    children = procfs.descendants(pid)
-    names = [procfs.stat(child) for child in children]
+    found = processes.stat(pid)
+    children = processes.descendants(pid)
+    names = [processes.stat(child) for child in children]
     return (
         found is not None
         and found.name == b"sleep"
@@ -191,7 +194,7 @@ async def guard_lab() -> AsyncIterator[GuardLab]:
 
 async def clear_away(lab: GuardLab) -> None:
     """End the guard and all that it started."""
-    found = [lab.client.guard_pid, *procfs.descendants(lab.client.guard_pid)]
+    found = [lab.client.guard_pid, *processes.descendants(lab.client.guard_pid)]
     for client in (lab.client, *lab.clients):
         await client.close()
     for page in lab.pages:
@@ -199,7 +202,7 @@ async def clear_away(lab: GuardLab) -> None:
     for pid in found:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    await until(lambda: procfs.stat(lab.client.guard_pid) is None or _reaped(lab))
+    await until(lambda: processes.stat(lab.client.guard_pid) is None or _reaped(lab))
     deadline_ns = boottime_ns() + 10_000 * MS
     uid = lab.account.pw_uid
     left = kill_by_directory(str(lab.pgdata), uid, deadline_ns=deadline_ns)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import psycopg
 
-from pgbastion.guard import procfs
+from pgbastion.platform import processes
 from pgbastion.postgres.guard_client import GuardClient, GuardRefused
 from pgbastion.postgres.guard_messages import GuardEvent
 from support.guard_lab import GuardLab, alive, guard_lab, server_account, until
@@ -171,11 +171,11 @@ class ServerLab:
 
     def below(self) -> list[int]:
         """Return every process under the guard."""
-        return procfs.descendants(self.client.guard_pid)
+        return processes.descendants(self.client.guard_pid)
 
     def program_runs(self, name: bytes) -> bool:
         """Tell whether some process of that name is under the guard."""
-        found = [procfs.stat(pid) for pid in self.below()]
+        found = [processes.stat(pid) for pid in self.below()]
         return any(one is not None and one.name == name for one in found)
 
     async def join(self) -> None:
@@ -187,7 +187,7 @@ class ServerLab:
 
     async def is_dead_for_good(self) -> None:
         """Check that nothing of the server is left and that nothing is written."""
-        assert procfs.occupants(*self.where) == []
+        assert processes.occupants(*self.where) == []
         before = fingerprint(self.pgdata)
         await asyncio.sleep(SETTLE_S)
         assert fingerprint(self.pgdata) == before

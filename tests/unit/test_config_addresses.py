@@ -150,7 +150,7 @@ def test_the_machine_says_what_it_lacks() -> None:
 
 
 def test_another_system_gets_one_clear_line() -> None:
-    facts = replace(GOOD_FACTS, linux=False, interfaces=("en0",))
+    facts = replace(GOOD_FACTS, has_addresses=False, interfaces=("en0",))
 
     found = [
         p for p in check_world(understood(vip=ONE), facts) if p.key.startswith("vip")

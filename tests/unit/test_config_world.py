@@ -145,7 +145,10 @@ def test_missing_programs_are_named() -> None:
 
 
 def test_a_missing_setpriv_is_refused() -> None:
-    assert "setpriv" in only(judged(postgresql_facts(setpriv=False))).problem
+    assert (
+        "setpriv"
+        in only(judged(postgresql_facts(missing_launchers=("setpriv",)))).problem
+    )
 
 
 def test_a_server_program_that_states_no_version_is_refused() -> None:

@@ -2,6 +2,7 @@
 //! threads of their own, which Python commands and listens to but never holds up.
 
 pub mod authority;
+pub mod bell;
 pub mod bytes;
 pub mod channel;
 pub mod clock;

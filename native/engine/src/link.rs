@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::bell::Bell;
 use crate::channel::{Channel, Tls};
 use crate::handshake::SPOKEN;
 use crate::loud;
-use crate::net::{readable, write_frame, Bell, Call, CallError, Keys, SILENCE_MAX};
+use crate::net::{readable, write_frame, Call, CallError, Keys, SILENCE_MAX};
 use crate::wire::Class;
 
 /// Frames that wait to be written, and their bytes.

@@ -12,13 +12,14 @@ use std::time::Instant;
 
 use socket2::{SockRef, Socket};
 
+use crate::bell::Bell;
 use crate::channel::{places, tls_reason, Channel, Incoming, Tls};
 use crate::handshake::{
     fresh_nonce, Direction, Guestbook, Hello, Refusal, Session, Spoken, HELLO_BYTES,
     NONCE_BYTES, PROOF_BYTES,
 };
 use crate::loud;
-use crate::net::{listen, prepare, readable, Bell, Keys, OPEN_MAX};
+use crate::net::{listen, prepare, readable, Keys, OPEN_MAX};
 use crate::wire::Class;
 
 /// Handshakes under way at once. A new one takes the place of the oldest, so that

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
@@ -22,48 +22,17 @@ pub const OPEN_MAX: Duration = Duration::from_millis(1_000);
 /// How long sent bytes may stay unacknowledged, or a write blocked.
 pub const SILENCE_MAX: Duration = Duration::from_millis(2_000);
 
-/// Something that a poll can wait on and another thread can set off.
-pub struct Bell {
-    fd: OwnedFd,
-}
-
-impl Bell {
-    pub fn new() -> io::Result<Bell> {
-        // SAFETY: the call takes no pointers; its descriptor is owned by the result.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a descriptor that nobody else has.
-        Ok(Bell { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
-    }
-
-    pub fn ring(&self) {
-        let one = 1u64.to_ne_bytes();
-        // SAFETY: eight bytes of ours. It fails only when it is rung already.
-        let _ = unsafe { libc::write(self.fd.as_raw_fd(), one.as_ptr().cast(), 8) };
-    }
-
-    pub fn hush(&self) {
-        let mut count = [0u8; 8];
-        // SAFETY: eight bytes of ours. It fails only when it was not rung.
-        let _ = unsafe { libc::read(self.fd.as_raw_fd(), count.as_mut_ptr().cast(), 8) };
-    }
-
-    pub fn fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
-    }
-}
+/// That the peer has closed its end, where the system tells it apart from input.
+#[cfg(target_os = "linux")]
+const HANG_UP: libc::c_short = libc::POLLRDHUP;
+#[cfg(not(target_os = "linux"))]
+const HANG_UP: libc::c_short = 0;
 
 /// Wait until one of the descriptors can be read or is gone; tell which.
 pub fn readable(fds: &[RawFd], wait: Option<Duration>) -> io::Result<Vec<bool>> {
     let mut polled: Vec<libc::pollfd> = fds
         .iter()
-        .map(|fd| libc::pollfd {
-            fd: *fd,
-            events: libc::POLLIN | libc::POLLRDHUP,
-            revents: 0,
-        })
+        .map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN | HANG_UP, revents: 0 })
         .collect();
     let millis = wait.map_or(-1, |wait| wait.as_millis().clamp(1, 60_000) as i32);
     // SAFETY: the array lives across the call and its length is its own.

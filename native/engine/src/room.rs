@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+#[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -45,6 +46,14 @@ pub fn open_pulse(dir: &Path, name: &str) -> io::Result<File> {
 }
 
 /// Have the disk give a file this much room.
+#[cfg(not(target_os = "linux"))]
+pub fn reserve_space(file: &File, bytes: u64) -> io::Result<()> {
+    // Elsewhere a full disk is met when it is written to.
+    file.set_len(bytes)
+}
+
+/// Have the disk give a file this much room.
+#[cfg(target_os = "linux")]
 pub fn reserve_space(file: &File, bytes: u64) -> io::Result<()> {
     // SAFETY: the descriptor is open for as long as `file` lives.
     match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) } {

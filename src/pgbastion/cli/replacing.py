@@ -6,12 +6,12 @@ PostgreSQL goes on meanwhile: what is left of the lease is the successor's.
 import os
 import select
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import PgBastionError
-from pgbastion.guard import handles
+from pgbastion.platform import handles
+from pgbastion.platform.choice import current
 
 # The engine's lock on its directory: whoever holds it is the node's daemon.
 LOCK_NAME: Final = "lock"
@@ -40,7 +40,7 @@ def end_running_daemon(raft_dir: Path) -> int | None:
         return None
     try:
         # Looked at again with the pidfd open: from here on it is this process.
-        if not _holds(pid, lock):
+        if current().lock_holder(lock) != pid:
             return None
         _end(pid, pidfd)
     finally:
@@ -50,33 +50,11 @@ def end_running_daemon(raft_dir: Path) -> int | None:
 
 def find_daemon(raft_dir: Path) -> int | None:
     """Return the pid of the daemon of ``raft_dir``; None: none that this user sees."""
-    lock = _lock_of(raft_dir)
-    return next((pid for pid in _pids() if _holds(pid, lock)), None)
+    return current().lock_holder(_lock_of(raft_dir))
 
 
 def _lock_of(raft_dir: Path) -> str:
     return str((raft_dir / LOCK_NAME).resolve())
-
-
-def _pids() -> Iterator[int]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            yield int(entry.name)
-
-
-def _holds(pid: int, lock: str) -> bool:
-    """Tell whether ``pid`` has a lock on the file ``lock``."""
-    try:
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            if str(entry.readlink()) == lock:
-                info = Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text(
-                    encoding="ascii"
-                )
-                return "FLOCK" in info
-    except OSError:
-        # It is gone, or another user's.
-        return False
-    return False
 
 
 def _end(pid: int, pidfd: int) -> None:

@@ -124,7 +124,7 @@ def check_address_world(config: Config, facts: Facts) -> Iterator[Problem]:
     section = config.vip
     if section is None:
         return
-    if not facts.linux:
+    if not facts.has_addresses:
         yield Problem(
             key="vip",
             problem="addresses are set on Linux only: this node never holds them",

@@ -10,7 +10,6 @@ import shutil
 import socket
 import ssl
 import stat
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -39,11 +38,12 @@ from pgbastion.config.secrets import (
     parse_passwords,
     strip_line_end,
 )
-from pgbastion.guard import privileges
+from pgbastion.platform.choice import current
+from pgbastion.platform.interface import Stat
 
 # Native, and not there in a tree that was never built.
 ADDRESS_CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
-GUARD_WORDS: Final = b"pgbastion.guard"
+GUARD_WORDS: Final = "pgbastion.guard"
 ENGINE: Final = "pgbastion.consensus._engine"
 DAY_S: Final = 86_400
 
@@ -67,7 +67,7 @@ def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
         postgresql=None if section is None else _postgresql_facts(section),
         tls=_tls_facts(config),
         api_tls=_api_tls_facts(config.api),
-        linux=sys.platform == "linux",
+        has_addresses=current().has_addresses,
         interfaces=tuple(name for _, name in socket.if_nameindex()) if vip else (),
         missing_capabilities=_missing_capabilities() if vip else (),
         hook_runs=vip is None or vip.hook is None or os.access(vip.hook, os.X_OK),
@@ -87,7 +87,7 @@ def _missing_capabilities() -> tuple[str, ...]:
     return tuple(
         name
         for name, number in ADDRESS_CAPABILITIES.items()
-        if not privileges.has_capability(number)
+        if not current().has_capability(number)
     )
 
 
@@ -226,7 +226,9 @@ def _postgresql_facts(section: PostgresqlSection) -> PostgresqlFacts:
             else closed_parent(section.bin_dir / "postgres", account)
         ),
         passwords=_password_facts(section.password_file),
-        setpriv=shutil.which("setpriv") is not None,
+        missing_launchers=tuple(
+            name for name in current().programs if shutil.which(name) is None
+        ),
         adopted=_runs_without_guard(section.data_dir),
     )
 
@@ -236,30 +238,25 @@ def runs_server(data_dir: Path) -> bool:
     return _postmaster(data_dir) is not None
 
 
-def _postmaster(data_dir: Path) -> Path | None:
-    """Return the directory below /proc of the server of ``data_dir``; None: none."""
+def _postmaster(data_dir: Path) -> Stat | None:
+    """Return the server of ``data_dir``; None: there is none."""
     try:
-        pid = (data_dir / "postmaster.pid").read_text(encoding="ascii").split("\n")[0]
-        process = Path("/proc") / str(int(pid))
-        same = (process / "cwd").readlink() == data_dir.resolve()
+        text = (data_dir / "postmaster.pid").read_text(encoding="ascii")
+        pid = int(text.split("\n")[0])
+        same = current().directory(pid) == str(data_dir.resolve())
+        return current().stat(pid) if same else None
     except (OSError, ValueError):
         # Nothing runs there, or nobody may know.
         return None
-    return process if same else None
 
 
 def _runs_without_guard(data_dir: Path) -> bool:
     """Tell whether a server runs on ``data_dir`` whose parent is no guard."""
-    process = _postmaster(data_dir)
-    if process is None:
+    postmaster = _postmaster(data_dir)
+    if postmaster is None:
         return False
-    try:
-        status = (process / "stat").read_text(encoding="utf-8", errors="replace")
-        parent = status.rpartition(")")[2].split()[1]
-        words = (Path("/proc") / parent / "cmdline").read_bytes()
-    except OSError:
-        return False
-    return GUARD_WORDS not in words
+    words = current().command_line(postmaster.parent)
+    return bool(words) and GUARD_WORDS not in words
 
 
 def closed_parent(path: Path, account: pwd.struct_passwd) -> Path | None:

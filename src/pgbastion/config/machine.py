@@ -88,8 +88,8 @@ class PostgresqlFacts:
     """The same above the programs."""
     passwords: FileFacts | None
     """None: no file is configured."""
-    setpriv: bool
-    """The program that drops capabilities is there."""
+    missing_launchers: tuple[str, ...] = ()
+    """Programs without which no server can be started as another user."""
     adopted: bool = False
     """A server runs on our data directory that no guard started."""
 
@@ -135,7 +135,8 @@ class Facts:
     """None: no certificates are configured."""
     api_tls: ApiTlsFacts | None = None
     """None: none are configured for the API."""
-    linux: bool = True
+    has_addresses: bool = True
+    """This platform can have virtual addresses."""
     interfaces: tuple[str, ...] = ()
     """The network interfaces by name; read where a virtual address is configured."""
     missing_capabilities: tuple[str, ...] = ()

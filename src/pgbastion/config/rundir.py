@@ -4,7 +4,6 @@ A write to a mapped page of a frozen file system would block, so the directory h
 be in memory: the kernel is asked what kind of file system it is.
 """
 
-import ctypes
 import hashlib
 import os
 import stat
@@ -13,12 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import ConfigError
-
-# From linux/magic.h.
-TMPFS_MAGIC: Final = 0x01021994
-RAMFS_MAGIC: Final = 0x858458F6
-# More than struct statfs takes on any Linux; f_type is its first word.
-_STATFS_BYTES: Final = 512
+from pgbastion.platform.choice import current
 
 # Others may enter; PostgreSQL's user, the group, may add its socket; the sticky bit
 # keeps it from replacing what the daemon and the guard made.
@@ -36,6 +30,8 @@ def run_directory(
     ``/dev/shm``. HASH is of the Raft directory's path, so that two nodes of one name
     on one machine do not meet.
 
+    A platform without such file systems names a directory of its own.
+
     Raises:
         ConfigError: None of the three is on tmpfs and writable.
     """
@@ -47,6 +43,9 @@ def run_directory(
     for base in bases:
         if _usable(base):
             return base / name
+    elsewhere = current().run_base
+    if elsewhere is not None:
+        return Path(elsewhere) / name
     raise ConfigError(
         "no directory in memory for the node's run files: none of "
         f"{', '.join(str(base) for base in bases)} is on tmpfs and writable; mount a "
@@ -84,12 +83,7 @@ def make_run_directory(path: Path, postgres_gid: int | None) -> None:
 
 def on_memory(path: Path) -> bool:
     """Tell whether the existing ``path`` lies on tmpfs (or ramfs)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
-    if libc.statfs(os.fsencode(path), buffer) != 0:
-        return False
-    kind = ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF
-    return kind in (TMPFS_MAGIC, RAMFS_MAGIC)
+    return current().in_memory(str(path))
 
 
 def _usable(base: Path) -> bool:

@@ -180,10 +180,11 @@ def _users(
             remedy=f"run the daemon as root or as {section.os_user}, or write os_user: "
             f"{facts.user}",
         )
-    if not found.setpriv:
+    for program in found.missing_launchers:
         yield Problem(
             key=key,
-            problem="the program setpriv is missing; it takes PostgreSQL's rights away",
+            problem=f"the program {program} is missing; it takes PostgreSQL's rights "
+            "away",
             remedy="install util-linux",
         )
 

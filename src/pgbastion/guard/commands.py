@@ -5,10 +5,11 @@ import signal
 from pgbastion.guard.addresses import Removals
 from pgbastion.guard.kill import Identity
 from pgbastion.guard.latches import Latches, Refused
-from pgbastion.guard.launch import Launch, User
+from pgbastion.guard.launch import Launch
 from pgbastion.guard.office import Office
 from pgbastion.guard.supervisor import KILL_DEADLINE_MS, Supervisor
 from pgbastion.guard.wire import VERSION, Connection
+from pgbastion.platform.interface import Account
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Commands:
     def _do_start(self, request: "Message", _: Connection, now_ns: int) -> "Message":
         launch = Launch(
             _texts(request, "argv"),
-            user=User(
+            user=Account(
                 _text(request, "user"),
                 uid=_number(request, "uid"),
                 gid=_number(request, "gid"),

@@ -12,8 +12,11 @@ import signal
 import time
 from collections.abc import Callable
 
-from pgbastion.guard import procfs
-from pgbastion.guard.handles import send
+from pgbastion.platform import processes
+from pgbastion.platform.choice import current
+from pgbastion.platform.clock import boottime_ns
+from pgbastion.platform.handles import send
+from pgbastion.platform.interface import Stat
 
 __all__ = (
     "Identity",
@@ -45,9 +48,9 @@ class Identity:
         self.pid = pid
         self.start = start
 
-    def stat(self) -> procfs.Stat | None:
+    def stat(self) -> Stat | None:
         """Return what the kernel says about it, or None if it is gone or reaped."""
-        found = procfs.stat(self.pid)
+        found = processes.stat(self.pid)
         return None if found is None or found.start != self.start else found
 
 
@@ -111,13 +114,13 @@ class Kill:
 
     def left(self) -> list[str]:
         """Describe every process that is not dead yet: pid, state and wait channel."""
-        own = {*procfs.descendants(os.getpid()), *self._seen_alive()}
+        own = {*processes.descendants(os.getpid()), *self._seen_alive()}
         doubtful = set()
         for occupant in self._occupants():
             own.add(occupant.pid)
             if not occupant.is_certain:
                 doubtful.add(occupant.pid)
-        alive = [pid for pid in sorted(own) if procfs.start_ticks(pid)]
+        alive = [pid for pid in sorted(own) if processes.start_of(pid)]
         return [describe(pid, is_certain=pid not in doubtful) for pid in alive]
 
     def _freeze(self, postmaster: Identity, now_ns: int) -> bool:
@@ -143,14 +146,14 @@ class Kill:
         for _ in range(PASSES_PER_STEP):
             if postmaster.stat() is None:
                 return True
-            tree = procfs.descendants(postmaster.pid)
+            tree = processes.descendants(postmaster.pid)
             new = [pid for pid in tree if pid not in self._seen]
             if not new:
                 send(postmaster.pid, signal.SIGKILL, _has_start(postmaster.start))
                 return True
             for pid in new:
-                start = procfs.start_ticks(pid)
-                is_ours = procfs.is_descendant(pid, postmaster.pid)
+                start = processes.start_of(pid)
+                is_ours = processes.is_descendant(pid, postmaster.pid)
                 self._seen[pid] = start if is_ours else 0
             self._kill_seen()
         return False
@@ -159,7 +162,7 @@ class Kill:
         return [
             pid
             for pid, start in self._seen.items()
-            if start and procfs.start_ticks(pid) == start
+            if start and processes.start_of(pid) == start
         ]
 
     def _kill_seen(self) -> bool:
@@ -172,7 +175,7 @@ class Kill:
     def _kill_children(self) -> None:
         # Orphans of PostgreSQL are children of this process, their subreaper.
         own = os.getpid()
-        for pid in reversed(procfs.descendants(own)):
+        for pid in reversed(processes.descendants(own)):
             send(pid, signal.SIGKILL, _is_below(own))
 
     def _kill_occupants(self) -> bool:
@@ -184,8 +187,8 @@ class Kill:
             self._occupants() for _ in range(LOOKS_THAT_PROVE - 1)
         )
 
-    def _occupants(self) -> list[procfs.Occupant]:
-        found = procfs.occupants(self.pgdata, self.uid)
+    def _occupants(self) -> list[processes.Occupant]:
+        found = processes.occupants(self.pgdata, self.uid)
         return [occupant for occupant in found if occupant.pid not in self._spare]
 
 
@@ -210,12 +213,12 @@ def kill_by_directory(
     pause_s = 0.001
     empty_looks = 0
     while True:
-        found = procfs.occupants(pgdata, uid)
+        found = processes.occupants(pgdata, uid)
         here = [occupant for occupant in found if occupant.pid not in spared]
         empty_looks = 0 if here else empty_looks + 1
         if empty_looks == LOOKS_THAT_PROVE:
             return []
-        if time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= deadline_ns:
+        if boottime_ns() >= deadline_ns:
             return [describe(one.pid, is_certain=one.is_certain) for one in here]
         inside = {occupant.pid for occupant in here}
         here.sort(key=lambda occupant: occupant.parent in inside)
@@ -228,23 +231,23 @@ def kill_by_directory(
 
 def describe(pid: int, *, is_certain: bool = True) -> str:
     """Return ``not stopped: PID state wchan`` for a process that should be dead."""
-    found = procfs.stat(pid)
+    found = processes.stat(pid)
     state = "gone" if found is None else found.state
-    line = f"not stopped: {pid} {state} {procfs.wchan(pid)}"
+    line = f"not stopped: {pid} {state} {current().waits_in(pid)}"
     return line if is_certain else f"{line} (its working directory may not be read)"
 
 
-def _kill_occupant(occupant: procfs.Occupant, pgdata: str, uid: int) -> None:
+def _kill_occupant(occupant: processes.Occupant, pgdata: str, uid: int) -> None:
     def still(pid: int) -> bool:
-        now = procfs.occupant_at(pid, pgdata, uid)
+        now = processes.occupant_at(pid, pgdata, uid)
         return now is not None and now.is_certain and now.start == occupant.start
 
     send(occupant.pid, signal.SIGKILL, still)
 
 
 def _has_start(start: int) -> Callable[[int], bool]:
-    return lambda pid: procfs.start_ticks(pid) == start
+    return lambda pid: processes.start_of(pid) == start
 
 
 def _is_below(ancestor: int) -> Callable[[int], bool]:
-    return lambda pid: procfs.is_descendant(pid, ancestor)
+    return lambda pid: processes.is_descendant(pid, ancestor)

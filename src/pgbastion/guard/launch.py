@@ -1,7 +1,8 @@
 """Starting PostgreSQL as a child of the guard.
 
-fork; setsid; setpriv, which changes the user, drops every capability and arms the
-parent-death signal SIGQUIT (after the change of user, which clears it); then a shell
+fork; setsid; then what the platform does about user and rights: on Linux setpriv,
+which changes the user, drops every capability and arms the parent-death signal SIGQUIT
+(after the change of user, which clears it); then a shell
 that compares its parent's pid with the guard's, since a guard that died before the
 signal was armed leaves nobody else to check; then the server.
 """
@@ -9,11 +10,13 @@ signal was armed leaves nobody else to check; then the server.
 import os
 import signal
 
-from pgbastion.guard import privileges
+from pgbastion.platform.choice import current
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
+
+    from pgbastion.platform.interface import Account
 
 PARENT_CHECK = '[ "$PPID" = "$0" ] || exit 75; exec "$@"'
 # What a server may inherit. The daemon's environment may hold secrets.
@@ -32,21 +35,6 @@ RESET_SIGNALS = (
     signal.SIGUSR2,
     signal.SIGXFSZ,
 )
-
-
-class User:
-    """As whom a server runs.
-
-    The daemon looks it up: a directory service that hangs must not hold the guard.
-    """
-
-    __slots__ = ("gid", "home", "name", "uid")
-
-    def __init__(self, name: str, *, uid: int, gid: int, home: str) -> None:
-        self.name = name
-        self.uid = uid
-        self.gid = gid
-        self.home = home
 
 
 class Launch:
@@ -70,7 +58,7 @@ class Launch:
         self,
         argv: list[str],
         *,
-        user: User,
+        user: "Account",
         pgdata: str,
         log: str,
         environment: dict[str, str],
@@ -111,14 +99,7 @@ class Launch:
         return pid
 
     def _command(self, guard: int) -> list[str]:
-        command = [_find("setpriv")]
-        if self._user.uid != os.geteuid():
-            command += ["--reuid", str(self._user.uid)]
-            command += ["--regid", str(self._user.gid), "--init-groups"]
-        if privileges.has_capability(privileges.CAP_SETPCAP):
-            command += ["--bounding-set=-all"]
-        command += ["--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs"]
-        command += ["--pdeathsig", "QUIT"]
+        command = current().launch(self._user)
         return [*command, "/bin/sh", "-c", PARENT_CHECK, str(guard), *self._words]
 
     def _become(self, command: list[str]) -> "NoReturn":
@@ -135,6 +116,7 @@ class Launch:
             out = _open_log(self._log)
             os.dup2(out, 1)
             os.dup2(out, 2)
+            current().become(self._user)
             os.execve(command[0], command, self.environment)  # noqa: S606
         except OSError as exc:
             os.write(2, f"{command[0]}: {exc}\n".encode())
@@ -142,31 +124,17 @@ class Launch:
             os._exit(EXIT_NOT_EXECUTED)
 
 
-def _find(program: str) -> str:
-    # Only where the system's own programs are: it is run with the guard's rights.
-    for folder in SYSTEM_PATH.split(":"):
-        path = f"{folder}/{program}"
-        if os.access(path, os.X_OK):
-            return path
-    raise ValueError(f"{program}: not found in {SYSTEM_PATH}")
-
-
 def _environment(
-    program: str, user: User, pgdata: str, extra: dict[str, str]
+    program: str, user: "Account", pgdata: str, extra: dict[str, str]
 ) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
         if name in ENVIRONMENT_KEPT or name.startswith("LC_")
     }
-    # The backends, unlike the postmaster, are fair game when memory runs out.
-    spared = {
-        "PG_OOM_ADJUST_FILE": "/proc/self/oom_score_adj",
-        "PG_OOM_ADJUST_VALUE": "0",
-    }
     return {
         **kept,
-        **spared,
+        **current().server_environment(),
         "HOME": user.home,
         "USER": user.name,
         "LOGNAME": user.name,

@@ -9,8 +9,9 @@ import fcntl
 import os
 import time
 
-from pgbastion.guard import page, privileges, wire
+from pgbastion.guard import page, wire
 from pgbastion.guard.server import Guard
+from pgbastion.platform.choice import current
 
 LOCK_NAME = "guard.lock"
 SOCKET_NAME = "guard.sock"
@@ -85,10 +86,11 @@ def _prepared(run_dir: str) -> tuple[Guard, Log]:
     lock = os.open(f"{run_dir}/{LOCK_NAME}", flags, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     log = Log(f"{run_dir}/{LOG_NAME}")
-    privileges.become_subreaper()
+    platform = current()
+    platform.adopt_orphans()
     shared = page.obtain(f"{run_dir}/{PAGE_NAME}")
     listener = wire.listen(f"{run_dir}/{SOCKET_NAME}")
-    refused = [privileges.spare_from_oom(), privileges.lock_memory()]
+    refused = [platform.spare_from_oom(), platform.lock_memory()]
     warnings = [line for line in refused if line is not None]
     for line in warnings:
         log(line)

@@ -6,9 +6,9 @@ gets the next one only when the former has ended, which a pidfd proves.
 
 import os
 
-from pgbastion.guard import handles, procfs
 from pgbastion.guard import page as words
 from pgbastion.guard.page import Page
+from pgbastion.platform import handles, processes
 
 
 class Office:
@@ -27,7 +27,7 @@ class Office:
         except OSError:
             self._vacate()
             return
-        if procfs.start_ticks(pid) != start:
+        if processes.start_of(pid) != start:
             self.leave()
 
     @property
@@ -49,7 +49,7 @@ class Office:
         """
         if self.holder and self.has_ended():
             self.leave()
-        start = procfs.start_ticks(pid)
+        start = processes.start_of(pid)
         is_same = self.holder == pid and self._page[words.WRITER_START] == start
         if start == 0 or is_same or self.holder:
             os.close(pidfd)

@@ -7,7 +7,6 @@ primary before it answers anybody.
 import os
 import select
 import signal
-import time
 
 from pgbastion.guard import page as words
 from pgbastion.guard import wire
@@ -18,6 +17,8 @@ from pgbastion.guard.office import Office
 from pgbastion.guard.page import Page
 from pgbastion.guard.supervisor import Supervisor
 from pgbastion.guard.wire import Closed, Connection
+from pgbastion.platform.choice import current
+from pgbastion.platform.clock import boottime_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,11 +33,6 @@ ARMED_LOOK_MS = 50
 IDLE_LOOK_MS = 1000
 # Nothing runs and nobody is connected for this long: the guard ends.
 LONELY_NS = 10_000 * NS_PER_MS
-
-
-def boottime_ns() -> int:
-    """Return now, in nanoseconds of CLOCK_BOOTTIME."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class Guard:
@@ -62,13 +58,13 @@ class Guard:
         self._log = log
         self._warnings = warnings
         self._clients: dict[int, Connection] = {}
-        self._epoll = select.epoll()
+        self._poll = current().poll()
         self._latches = Latches(page)
         self._office = Office(page)
         self._supervisor = Supervisor(
             page,
             self._latches,
-            self._epoll,
+            self._poll,
             spare=self._spare,
             tell=self._tell,
             log=log,
@@ -85,15 +81,15 @@ class Guard:
         self._is_asked_to_end = False
         self._lonely_since_ns = boottime_ns()
         signal.signal(signal.SIGTERM, self._note_term)
-        self._epoll.register(listener.fileno(), select.EPOLLIN)
-        self._epoll.register(self._wake, select.EPOLLIN)
+        self._poll.register(listener.fileno(), select.POLLIN)
+        self._poll.register(self._wake, select.POLLIN)
         if self._office.pidfd >= 0:
             self._watch(self._office.pidfd)
 
     def run(self) -> None:
         """Guard until there is nothing left to guard."""
         while not self._is_over():
-            ready = self._epoll.poll(self._pause_s())
+            ready = self._poll.poll(self._pause_s())
             now_ns = boottime_ns()
             self._page[words.GUARD_BEAT_NS] = now_ns
             self._supervisor.look_at_lease(now_ns)
@@ -148,7 +144,7 @@ class Guard:
         elif fd == self._wake:
             _drain(self._wake)
         elif fd == self._office.pidfd:
-            self._epoll.unregister(fd)
+            self._poll.unregister(fd)
             self._office.leave()
             self._tell({"event": "vacant"})
         elif fd in self._clients:
@@ -170,7 +166,7 @@ class Guard:
             self._log(f"refused: {exc}")
             return
         self._clients[client.fd] = client
-        self._epoll.register(client.fd, select.EPOLLIN)
+        self._poll.register(client.fd, select.POLLIN)
 
     def _talk(self, client: Connection) -> None:
         try:
@@ -180,12 +176,12 @@ class Guard:
                 self._record(request, answer)
                 status = self._status()
                 client.send({"id": request.get("id"), **answer, "status": status})
-            self._epoll.modify(client.fd, client.interest())
+            self._poll.modify(client.fd, client.interest())
         except Closed:
             self._drop(client)
 
     def _drop(self, client: Connection) -> None:
-        self._epoll.unregister(client.fd)
+        self._poll.unregister(client.fd)
         del self._clients[client.fd]
         client.close()
 
@@ -197,7 +193,7 @@ class Guard:
                 continue
             try:
                 client.send(message)
-                self._epoll.modify(client.fd, client.interest())
+                self._poll.modify(client.fd, client.interest())
             except Closed:
                 self._drop(client)
 
@@ -226,7 +222,7 @@ class Guard:
         return frozenset(client.pid for client in self._clients.values())
 
     def _watch(self, pidfd: int) -> None:
-        self._epoll.register(pidfd, select.EPOLLIN)
+        self._poll.register(pidfd, select.POLLIN)
 
     def _note_term(self, *_: object) -> None:
         # While PostgreSQL runs the guard outlives everybody: then this is ignored.
@@ -235,7 +231,9 @@ class Guard:
 
 def _signal_pipe() -> int:
     """Return a descriptor that becomes readable when a child ends or SIGTERM comes."""
-    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)

@@ -3,12 +3,14 @@
 import os
 import select
 
-from pgbastion.guard import handles, procfs
 from pgbastion.guard import page as words
-from pgbastion.guard.handles import send
+from pgbastion.guard.keeper import Keeper
 from pgbastion.guard.kill import Identity, Kill
 from pgbastion.guard.latches import Latches, Refused
 from pgbastion.guard.page import Page
+from pgbastion.platform import handles, processes
+from pgbastion.platform.choice import current
+from pgbastion.platform.handles import send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from pgbastion.guard.launch import Launch
     from pgbastion.guard.wire import Message
+    from pgbastion.platform.interface import Poll
 
 NS_PER_MS = 1_000_000
 KILL_STEP_MS = 1
@@ -82,7 +85,7 @@ class Supervisor:
     Args:
         page: The shared page.
         latches: What was promised about epochs.
-        epoll: Wakes the loop when an adopted postmaster ends.
+        poll: Wakes the loop when an adopted postmaster ends.
         spare: Answers with processes that are never killed for sitting in PGDATA.
         tell: Sends an event to the clients and writes it to the log.
         log: Writes a line.
@@ -90,16 +93,17 @@ class Supervisor:
 
     __slots__ = (
         "_deadline_ns",
-        "_epoll",
         "_former",
         "_haste_until_ns",
         "_is_reported",
         "_is_unproven",
+        "_keeper",
         "_kill",
         "_latches",
         "_left",
         "_log",
         "_page",
+        "_poll",
         "_postmaster",
         "_spare",
         "_tell",
@@ -109,7 +113,7 @@ class Supervisor:
         self,
         page: Page,
         latches: Latches,
-        epoll: select.epoll,
+        poll: "Poll",
         *,
         spare: "Callable[[], frozenset[int]]",
         tell: "Callable[[Message], None]",
@@ -117,10 +121,11 @@ class Supervisor:
     ) -> None:
         self._page = page
         self._latches = latches
-        self._epoll = epoll
+        self._poll = poll
         self._spare = spare
         self._tell = tell
         self._log = log
+        self._keeper = Keeper()
         self._postmaster: Postmaster | None = None
         self._kill: Kill | None = None
         self._deadline_ns = 0
@@ -188,11 +193,14 @@ class Supervisor:
             self._latches.check_primary(epoch, now_ns)
         self._latches.ask(now_ns)
         try:
+            self._keeper.begin(launch.pgdata, launch.uid)
             pid = launch.start()
         except OSError:
+            self._keeper.name(0)
             self._latches.answer()
             raise
-        found = procfs.stat(pid)
+        self._keeper.name(pid)
+        found = processes.stat(pid)
         self._settle(
             Postmaster(
                 Identity(pid, found.start if found else 0),
@@ -221,18 +229,18 @@ class Supervisor:
         except OSError as exc:
             raise Refused("unknown", f"process {pid}: {exc.strerror}") from exc
         try:
-            is_it = identity.stat() is not None and procfs.directory(pid) == pgdata
+            is_it = identity.stat() is not None and current().directory(pid) == pgdata
         except OSError:
             is_it = False
         if not is_it:
             os.close(pidfd)
             raise Refused("unknown", f"process {pid} is not that one in {pgdata}")
-        self._epoll.register(pidfd, select.EPOLLIN)
+        self._poll.register(pidfd, select.POLLIN)
         self._settle(
             Postmaster(
                 identity,
                 pgdata=pgdata,
-                uid=procfs.owner(pid) or 0,
+                uid=current().owner(pid) or 0,
                 is_tainted=primary or self._is_unproven,
                 pidfd=pidfd,
             )
@@ -407,7 +415,7 @@ class Supervisor:
     def _check_former(self) -> None:
         # A server does not start while the pid in its lock file exists, also as a
         # zombie.
-        found = procfs.stat(self._former) if self._former else None
+        found = processes.stat(self._former) if self._former else None
         if found is not None and found.is_dead:
             raise Refused(
                 "unreaped",
@@ -415,8 +423,8 @@ class Supervisor:
             )
 
     def _check_directory(self, pgdata: str, uid: int) -> None:
-        for occupant in procfs.occupants(pgdata, uid):
-            if occupant.name in procfs.NAMES_OF_POSTGRES:
+        for occupant in processes.occupants(pgdata, uid):
+            if occupant.name in processes.NAMES_OF_POSTGRES:
                 raise Refused("occupied", f"process {occupant.pid} is in {pgdata}")
 
     def _taint(self) -> None:
@@ -428,7 +436,7 @@ class Supervisor:
             return False
         if not handles.has_ended(postmaster.pidfd):
             return False
-        self._epoll.unregister(postmaster.pidfd)
+        self._poll.unregister(postmaster.pidfd)
         return True
 
     def _begin_kill(self, now_ns: int, deadline_ms: int) -> Kill:
@@ -464,6 +472,7 @@ class Supervisor:
             self._tell_exited(is_stopped=True)
         self._kill = None
         self._postmaster = None
+        self._keeper.name(0)
         self._is_unproven = False
         self._page[words.POSTMASTER_PID] = 0
         self._latches.answer()

@@ -5,21 +5,18 @@ A request is ``{"v": 1, "id": N, "do": NAME, ...}``, its answer ``{"v": 1, "id":
 TEXT}``; an event has ``"event": NAME`` and no id. Answers and events carry the status.
 """
 
-import errno
 import json
 import os
 import select
 import socket
-import sys
 
-from pgbastion.guard import handles
+from pgbastion.platform import handles
+from pgbastion.platform.choice import current
 
 VERSION = 1
 LINE_BYTES_MAX = 64 << 10
 UNSENT_BYTES_MAX = 256 << 10
 CONNECTIONS_MAX = 32
-# Linux 6.5; Python has no name for it yet.
-SO_PEERPIDFD = 77
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,13 +61,12 @@ class Connection:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        uid = int.from_bytes(credentials[4:8], sys.byteorder)
+        pid, uid = current().peer(sock)
         if uid not in (0, os.geteuid()):
             raise Closed(f"user {uid} is not allowed here")
         self._sock = sock
         self.fd = sock.fileno()
-        self.pid = int.from_bytes(credentials[:4], sys.byteorder)
+        self.pid = pid
         self.wants_events = False
         self._incoming = b""
         self._outgoing = b""
@@ -81,16 +77,7 @@ class Connection:
         Raises:
             OSError: The peer has ended, or is in a PID namespace of its own.
         """
-        if handles.is_portable():
-            return handles.open_handle(self.pid)
-        try:
-            return self._sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
-        except OSError as exc:
-            if exc.errno != errno.ENOPROTOOPT:
-                raise
-        # Older kernels: the peer lives as long as its end is open, unless it handed
-        # that on, which no client of ours does.
-        return handles.open_handle(self.pid)
+        return handles.open_peer(self._sock, self.pid)
 
     def receive(self) -> "list[Message]":
         """Return the requests that have arrived whole.
@@ -138,8 +125,8 @@ class Connection:
             raise Closed(str(exc)) from exc
 
     def interest(self) -> int:
-        """Return the epoll events that this connection waits for."""
-        return select.EPOLLIN | (select.EPOLLOUT if self._outgoing else 0)
+        """Return the events that this connection waits for."""
+        return select.POLLIN | (select.POLLOUT if self._outgoing else 0)
 
     def close(self) -> None:
         """Close the connection."""

@@ -148,7 +148,7 @@ class RunningServer:
     """A postmaster that somebody else started, and its identity."""
 
     pid: int
-    start_ticks: int
+    start: int
     """When it was started, in clock ticks since boot."""
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from pgbastion.model.ids import Epoch, NodeId
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.replica_addresses import ReplicaAddresses
 from pgbastion.observe.logging import get_logger
+from pgbastion.platform.choice import current
 from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.vip.hooks import Hook
 from pgbastion.vip.manager import Leave, TellGuard, VipManager
@@ -243,8 +243,8 @@ def build_addresses(
     section = config.vip
     if section is None or not section.all:
         return NoAddresses()
-    if sys.platform != "linux":
-        log.warning("vip_unsupported", platform=sys.platform)
+    if not current().has_addresses:
+        log.warning("vip_unsupported", platform=current().name)
         return NoAddresses()
     if guard is None:
         # A witness never has the role.

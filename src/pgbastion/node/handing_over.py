@@ -11,19 +11,18 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from pgbastion.observe.logging import get_logger
+from pgbastion.platform.choice import current
 
 NAME: Final = "listeners.sock"
 SOCKETS_MAX: Final = 64
 ASK_S: Final = 1.0
 _FIRST_FD: Final = 3  # sd_listen_fds(3)
-_CREDENTIALS: Final = struct.Struct("3i")
 
 log = get_logger("handover")
 
@@ -76,10 +75,7 @@ class HandOver:
         with contextlib.suppress(OSError):
             successor, _ = self._asked.accept()
             with successor:
-                raw = successor.getsockopt(
-                    socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
-                )
-                if _CREDENTIALS.unpack(raw)[1] not in (0, os.geteuid()):
+                if current().peer(successor)[1] not in (0, os.geteuid()):
                     return
                 listeners = self._listeners()[:SOCKETS_MAX]
                 socket.send_fds(successor, [b"1"], [s.fileno() for s in listeners])

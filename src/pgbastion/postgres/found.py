@@ -4,12 +4,12 @@ A postmaster is its process id, start time and working directory together: an id
 is given to somebody else after a restart of the machine (safety rule 40).
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import PostgresError
+from pgbastion.platform.choice import current
 from pgbastion.postgres.files import Files
 from pgbastion.postgres.layout import PgPaths
 from pgbastion.postgres.mark import MARK_NAME
@@ -19,8 +19,6 @@ from pgbastion.postgres.staging import is_empty
 
 # postmaster.pid: one item a line (miscadmin.h, LOCK_FILE_LINE_*).
 _PID, _DATA_DIR, _START, _PORT, _SOCKET_DIR = range(5)
-# /proc/PID/stat: field 22, counted from after the parenthesis that ends the name.
-_STAT_START: Final = 19
 # The postmaster notes the second in which it wrote its file, a moment after its start.
 START_TOLERANCE_S: Final = 60.0
 
@@ -42,8 +40,8 @@ class Postmaster:
     """A running postmaster whose identity was checked."""
 
     pid: int
-    start_ticks: int
-    """When it was started, in clock ticks since boot: with the pid its identity."""
+    start: int
+    """When it was started, in the platform's unit: with the pid its identity."""
     port: int | None
     socket_dir: str | None
 
@@ -116,33 +114,24 @@ def identify(lock: PostmasterFile | None, data_dir: Path) -> Postmaster | None:
     """
     if lock is None:
         return None
-    process = Path(f"/proc/{lock.pid}")
+    platform = current()
     try:
-        status = (process / "stat").read_text(encoding="utf-8", errors="replace")
-        working = (process / "cwd").readlink()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+        process = platform.stat(lock.pid)
+        working = platform.directory(lock.pid)
+        if process is None or working is None:
+            return None
+        started_s = platform.started_s(process.start, lock.pid)
     except OSError as exc:
         raise PostgresError(f"cannot tell who process {lock.pid} is: {exc}") from exc
-    ticks = int(status.rpartition(")")[2].split()[_STAT_START])
-    started_s = _boot_time_s() + ticks / os.sysconf("SC_CLK_TCK")
     same_start = abs(started_s - lock.started_s) <= START_TOLERANCE_S
-    if not same_start or working != data_dir.resolve():
+    if not same_start or working != str(data_dir.resolve()):
         return None
     return Postmaster(
         pid=lock.pid,
-        start_ticks=ticks,
+        start=process.start,
         port=lock.port,
         socket_dir=lock.socket_dir,
     )
-
-
-def _boot_time_s() -> int:
-    """Return the wall-clock time of the machine's start, as the kernel has it now."""
-    for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines():
-        if line.startswith("btime "):
-            return int(line.split()[1])
-    raise PostgresError("/proc/stat does not tell when the machine was started")
 
 
 def _number(text: str) -> int | None:

@@ -9,11 +9,11 @@ import json
 import os
 import pwd
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
+from pgbastion.clock import boottime_ns
 from pgbastion.errors import GuardError
 from pgbastion.guard import kill
 from pgbastion.guard.main import SOCKET_NAME
@@ -214,14 +214,12 @@ class GuardClient:
         pid: int = answer["pid"]
         return pid
 
-    async def adopt(
-        self, pid: int, start_ticks: int, *, pgdata: Path, primary: bool
-    ) -> None:
+    async def adopt(self, pid: int, start: int, *, pgdata: Path, primary: bool) -> None:
         """Have a postmaster watched that was found running.
 
         Args:
             pid: The postmaster.
-            start_ticks: When it was started, in clock ticks since boot.
+            start: When it was started, in the platform's unit.
             pgdata: Its working directory.
             primary: It may be a primary, now or later.
 
@@ -229,9 +227,7 @@ class GuardClient:
             GuardRefused: Something runs, or it is not that process.
         """
         resolved = await asyncio.to_thread(os.path.realpath, pgdata)
-        await self._ask(
-            "adopt", pid=pid, start=start_ticks, pgdata=resolved, primary=primary
-        )
+        await self._ask("adopt", pid=pid, start=start, pgdata=resolved, primary=primary)
 
     async def signal(self, name: PostmasterSignal) -> None:
         """Send the postmaster a signal: INT stops fast, QUIT at once, HUP reloads."""
@@ -452,7 +448,7 @@ async def kill_by_directory(
     Returns:
         What is left, one line a process; empty: PostgreSQL is stopped.
     """
-    deadline_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(deadline_s * 1e9)
+    deadline_ns = boottime_ns() + int(deadline_s * 1e9)
     left = await asyncio.to_thread(
         kill.kill_by_directory, pgdata, uid, deadline_ns=deadline_ns
     )

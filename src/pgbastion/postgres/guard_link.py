@@ -176,7 +176,7 @@ class GuardLink:
         """Watch a postmaster that somebody else started as a primary."""
         self._idle.clear()
         await self._connected().adopt(
-            server.pid, server.start_ticks, pgdata=self._data_dir, primary=True
+            server.pid, server.start, pgdata=self._data_dir, primary=True
         )
         log.info("postgres_adopted", pid=server.pid)
         self._on_event()

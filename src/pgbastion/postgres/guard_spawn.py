@@ -4,12 +4,12 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import GuardError
-from pgbastion.guard import handles
+from pgbastion.platform import handles
+from pgbastion.platform.choice import VARIABLE, current
 
 # The guard is not to keep the daemon's secrets in its environment.
 ENVIRONMENT_KEPT: Final = (
@@ -19,12 +19,12 @@ ENVIRONMENT_KEPT: Final = (
     "LC_ALL",
     "TZ",
     "LD_LIBRARY_PATH",
-    handles.VARIABLE,
+    VARIABLE,
 )
 # Without site (-S) an installed package is not on the path: it is put there, at the
 # end, so that nothing installed beside it stands in for the standard library.
 GUARD_CODE: Final = (
-    "import sys; sys.path.append(sys.argv[1]); "
+    "import os, sys; sys.path += sys.argv[1].split(os.pathsep); "
     "from pgbastion.guard.main import main; sys.exit(main(sys.argv[2]))"
 )
 
@@ -35,7 +35,8 @@ async def spawn(run_dir: Path, python: str) -> None:
     Raises:
         GuardError: It failed; the message is its own.
     """
-    package_parent = str(Path(__file__).parents[2])
+    libraries = [str(Path(__file__).parents[2]), *current().libraries()]
+    code = (GUARD_CODE, os.pathsep.join(libraries), str(run_dir))
     environment = {
         name: os.environ[name] for name in ENVIRONMENT_KEPT if name in os.environ
     }
@@ -43,7 +44,7 @@ async def spawn(run_dir: Path, python: str) -> None:
     try:
         pid = os.posix_spawn(  # noqa: ASYNC221 - returns at the child's exec
             python,
-            [python, "-I", "-S", "-c", GUARD_CODE, package_parent, str(run_dir)],
+            [python, "-I", "-S", "-c", *code],
             environment,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -111,10 +112,7 @@ def guard_behind(writer: asyncio.StreamWriter) -> tuple[int, int]:
             to the run directory, could listen in the guard's place.
     """
     sock: socket.socket = writer.get_extra_info("socket")
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid, uid = (
-        int.from_bytes(credentials[at : at + 4], sys.byteorder) for at in (0, 4)
-    )
+    pid, uid = current().peer(sock)
     if uid != os.geteuid():
         raise PermissionError(f"process {pid} of user {uid} listens there")
     pidfd = handles.open_handle(pid)

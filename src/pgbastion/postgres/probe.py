@@ -2,12 +2,12 @@
 
 import asyncio
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from pgbastion.clock import boottime_ns
 from pgbastion.model.ids import Timeline
 from pgbastion.model.wal import Lsn, parse_lsn
+from pgbastion.platform.choice import current
 from pgbastion.postgres.connection import (
     Address,
     Connection,
@@ -222,11 +222,11 @@ def _lsn(text: str | None) -> Lsn | None:
 
 
 def _parent(backend_pid: int | None) -> int | None:
-    """Return the parent of a backend, which is the postmaster. /proc never blocks."""
+    """Return the parent of a backend, which is the postmaster. It never blocks."""
     if backend_pid is None:
         return None
     try:
-        status = Path(f"/proc/{backend_pid}/stat").read_text(encoding="utf-8")
+        found = current().stat(backend_pid)
     except OSError:
         return None
-    return int(status.rpartition(")")[2].split()[1])
+    return None if found is None else found.parent

@@ -7,7 +7,6 @@ ours), the new one is built in a directory inside and its entries are moved up,
 durable before the first move, lets `repair` finish what was cut short.
 """
 
-import ctypes
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import PostgresError
+from pgbastion.platform.choice import current
 from pgbastion.postgres.files import Files, make_dir, sync_dir, write_durably
 from pgbastion.postgres.layout import PgPaths
 
@@ -153,13 +153,7 @@ def exchange(one: Path, other: Path) -> None:
     Raises:
         OSError: The file system cannot, or refused.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    result = libc.renameat2(
-        _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE
-    )
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(one), None, str(other))
+    current().exchange(str(one), str(other))
 
 
 def can_rename(data_dir: Path) -> bool:

@@ -87,7 +87,7 @@ class Stranger:
             raise PostgresError(self._refusal(problems))
         if running is None:
             return None
-        return RunningServer(pid=running.pid, start_ticks=running.start_ticks)
+        return RunningServer(pid=running.pid, start=running.start)
 
     async def take_over(self, cluster_id: str, members: Sequence[str]) -> None:
         """Add to it what the cluster needs; the mark comes last.

@@ -17,7 +17,7 @@ from pgbastion.proxy.draining import Draining
 from pgbastion.proxy.kernel.choice import DataPathChoice
 from pgbastion.proxy.opening import Opening
 from pgbastion.proxy.patience import Patience
-from pgbastion.proxy.poller import Poller
+from pgbastion.proxy.poller import make_poller
 from pgbastion.proxy.refusals import Refusal, render_refusal
 from pgbastion.proxy.relay import Relay, RelayHost
 from pgbastion.proxy.routes import (
@@ -65,7 +65,7 @@ class Proxy:
         self._limits = limits
         self._on_event = on_event
         self._loop: AbstractEventLoop = asyncio.get_running_loop()
-        self._poller = Poller(self._loop)
+        self._poller = make_poller(self._loop)
         self._host = RelayHost(self._loop, self._poller, limits)
         self._host.on_event = on_event
         self._host.on_key = self._on_key

@@ -17,6 +17,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from pgbastion.platform.choice import current
 from pgbastion.proxy.tcp_info import read_tcp_info
 
 _LOOKS_PER_TIMEOUT: Final = 3
@@ -38,7 +39,8 @@ class Patience:
 
     async def watch(self) -> None:
         """Look again and again, until cancelled."""
-        while self._timeout_ms:
+        # Where the kernel tells nothing, no such time-out was set either.
+        while self._timeout_ms and current().has_tcp_info:
             await asyncio.sleep(self._timeout_ms / 1000 / _LOOKS_PER_TIMEOUT)
             await self._look()
 

@@ -6,9 +6,10 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from time import CLOCK_BOOTTIME, clock_gettime_ns
+from time import clock_gettime_ns
 from typing import Final
 
+from pgbastion.platform.clock import CLOCK
 from pgbastion.proxy.poller import Poller
 from pgbastion.proxy.routes import Backend, Limits, Service
 from pgbastion.proxy.sessions import About
@@ -44,7 +45,7 @@ class Lease:
 
     def is_over(self) -> bool:
         """Tell whether the instant has come."""
-        return clock_gettime_ns(CLOCK_BOOTTIME) >= self.expires_ns
+        return clock_gettime_ns(CLOCK) >= self.expires_ns
 
 
 class Mode(Enum):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import ProxyError
+from pgbastion.platform.choice import current
 from pgbastion.proxy.poller import Poller
 from pgbastion.proxy.routes import Backend, Limits
 
@@ -135,13 +136,15 @@ def tune(connection: socket.socket, limits: Limits) -> None:
     tcp = socket.IPPROTO_TCP
     connection.setsockopt(tcp, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(tcp, socket.TCP_KEEPIDLE, limits.keepalive_idle_s)
     connection.setsockopt(tcp, socket.TCP_KEEPINTVL, limits.keepalive_interval_s)
     connection.setsockopt(tcp, socket.TCP_KEEPCNT, limits.keepalive_probes)
-    connection.setsockopt(tcp, socket.TCP_USER_TIMEOUT, limits.user_timeout_ms)
+    current().limit_silence(
+        connection, idle_s=limits.keepalive_idle_s, unheard_ms=limits.user_timeout_ms
+    )
     # Without CAP_NET_ADMIN only less than net.core.rmem_max could be had, which may
-    # be too little for a long distance: then the kernel's own bound stands.
-    with contextlib.suppress(PermissionError):
+    # be too little for a long distance: then the kernel's own bound stands, as it
+    # does where there is no such option.
+    with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BYTES)
 
 

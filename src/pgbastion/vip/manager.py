@@ -16,7 +16,6 @@ from typing import Final
 
 from pgbastion.clock import NS_PER_MS, boottime_ms, boottime_ns
 from pgbastion.errors import PgBastionError, VipError
-from pgbastion.guard.privileges import has_capability
 from pgbastion.model.addresses import (
     NOT_HELD,
     AddressCounts,
@@ -28,6 +27,7 @@ from pgbastion.model.addresses import (
 )
 from pgbastion.model.ids import Epoch
 from pgbastion.observe.logging import get_logger
+from pgbastion.platform.choice import current
 from pgbastion.vip.hooks import Hook
 from pgbastion.vip.netlink import FoundAddress, LinkFacts, Netlink
 from pgbastion.vip.packets import hardware_text
@@ -164,7 +164,9 @@ class VipManager:
             VipError: The kernel does not let us.
         """
         self._lacking = tuple(
-            name for name, number in CAPABILITIES.items() if not has_capability(number)
+            name
+            for name, number in CAPABILITIES.items()
+            if not current().has_capability(number)
         )
         if self._lacking:
             log.error("vip_capability_missing", missing=", ".join(self._lacking))

@@ -5,17 +5,20 @@ So its socket lives in a thread with a loop of its own, and only there.
 """
 
 import asyncio
+import sys
 import threading
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final, TypeVar
 
-from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from pgbastion.errors import VipError
 from pgbastion.model.addresses import VirtualAddress
+
+if sys.platform == "linux":
+    # Elsewhere there is none, and nobody makes a `Netlink` (`has_addresses`).
+    from pyroute2 import AsyncIPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
 
 FOREVER: Final = 0xFFFFFFFF
 DEADLINE_S: Final = 2.0
@@ -151,7 +154,7 @@ class Netlink:
         except (OSError, ValueError) as exc:
             raise VipError(f"cannot {what}: {exc}") from exc
 
-    async def _opened(self) -> AsyncIPRoute:
+    async def _opened(self) -> "AsyncIPRoute":
         if self._route is None:
             self._route = AsyncIPRoute()
             await self._route.setup_endpoint()

@@ -22,7 +22,8 @@ use foca::{
 use rand::rngs::SmallRng;
 use rand::SeedableRng;
 
-use crate::net::{readable, Bell};
+use crate::bell::Bell;
+use crate::net::readable;
 use identity::{Facts, Gossiper};
 use seal::{Seals, Unsealed, SEAL_BYTES};
 

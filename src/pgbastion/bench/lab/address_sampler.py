@@ -29,7 +29,8 @@ from pgbastion.bench.lab.overlaps import Sample
 from pgbastion.bench.lab.sampler import Kind, Probe
 from pgbastion.bench.lab.writers import PASSWORD_VARIABLE
 from pgbastion.clock import NS_PER_MS, boottime_ns
-from pgbastion.guard.addresses import dump, packed
+from pgbastion.guard.addresses import packed
+from pgbastion.platform.netlink import dump
 
 EVERY_NS: Final = 10 * NS_PER_MS
 # A connection that a vanished host owes an answer is given up; new ones are begun.

@@ -4,6 +4,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping
 
 from pgbastion.errors import ProxyError
+from pgbastion.platform.choice import current
 from pgbastion.proxy.kernel.path import KernelPath
 from pgbastion.proxy.kernel.self_test import prove
 from pgbastion.proxy.poller import Poller
@@ -32,7 +33,9 @@ class DataPathChoice:
 
     async def settle(self) -> None:
         """Set the kernel path up and prove it, unless user space is configured."""
-        if self._wanted is not DataPath.USERSPACE:
+        if not current().has_kernel_path:
+            self.reason = f"the platform {current().name} has no kernel path"
+        elif self._wanted is not DataPath.USERSPACE:
             self.reason = "the kernel path is being tried out"
             await self._try_kernel()
         self._on_event(
