@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pgbastion.proxy.poller import Poller
+from pgbastion.proxy.poller import make_poller
 from pgbastion.proxy.sockets import TOLD_AT_ONCE, Farewells
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +21,7 @@ PATIENCE_S = 30.0
 def clients(number: int) -> Iterator[tuple[Farewells, list[socket.socket]]]:
     """Give a proxy's sockets, all of whose clients have been told to go."""
     loop = asyncio.get_running_loop()
-    poller = Poller(loop)
+    poller = make_poller(loop)
     farewells = Farewells(loop, poller, PATIENCE_S)
     pairs = [socket.socketpair() for _ in range(number)]
     for near, _ in pairs:
