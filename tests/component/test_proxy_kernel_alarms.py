@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from pgbastion.proxy.epoll_poller import EpollPoller
 from pgbastion.proxy.kernel import path
 from pgbastion.proxy.kernel.bpf import Ring
 from pgbastion.proxy.kernel.flow import WINDOW_BYTES, KernelFlow
@@ -139,6 +140,7 @@ async def test_a_piece_that_crosses_the_grant_is_heard_of(
         monkeypatch.setattr(poller, "mute_reader", meanwhile)
         await _stream(pair, _PIECE)
 
+        assert isinstance(poller, EpollPoller)
         entry = poller._entries[flow.source.fileno()]
         assert not entry.muted
 
