@@ -108,6 +108,15 @@ async def test_reload_needs_no_body(api: Api) -> None:
     assert api.commands.reloads == 1
 
 
+async def test_a_reload_can_be_tried(api: Api) -> None:
+    response = await api.client.post(
+        "/reload", headers=AUTHORISED, json={"dry_run": True}
+    )
+
+    assert response.status_code == 200
+    assert api.commands.reloads == 0
+
+
 # Errors
 
 

@@ -63,6 +63,37 @@ def test_an_order_goes_to_the_next_node_while_it_has_reached_nobody(api: str) ->
 
     assert done.returncode == Exit.OK, done.stderr
     assert Api.asked == [("/cluster/pause", {})]
+
+
+@pytest.mark.parametrize(
+    ("command", "paused", "words"),
+    [
+        ("pause", False, "would be switched off"),
+        ("pause", True, "are off already"),
+        ("resume", True, "would be switched on; what failed meanwhile"),
+        ("resume", False, "are on already"),
+    ],
+)
+def test_a_pause_that_is_only_tried_changes_nothing(
+    api: str, command: str, paused: bool, words: str
+) -> None:
+    Api.answers = {"/health": {"paused": paused}}
+
+    done = run(command, "--dry-run", "--url", api, PGBASTION_TOKEN="t")
+
+    assert done.returncode == Exit.OK, done.stderr
+    assert words in done.stdout
+    assert Api.asked == []
+
+
+def test_a_reload_that_is_only_tried_says_so_to_the_node(api: str) -> None:
+    Api.answers = {"/reload": {"applied": "nothing was changed; would be applied: x"}}
+
+    done = run("reload", "--dry-run", "--url", api, PGBASTION_TOKEN="t")
+
+    assert done.returncode == Exit.OK, done.stderr
+    assert Api.asked == [("/reload", {"dry_run": True})]
+    assert "would be applied: x" in done.stdout
     assert Api.tokens == ["Bearer t"]
 
 

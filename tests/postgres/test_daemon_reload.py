@@ -99,6 +99,11 @@ def test_the_proxy_takes_another_bound_for_new_sessions(lab: Lab) -> None:
     text = node.config.read_text()
     node.config.write_text(text.replace("proxy:\n", "proxy:\n  max_connections: 1\n"))
 
+    said = tried(node, (lab.directory / "token").read_text().strip())
+    assert "nothing was changed; would be applied: proxy.max_connections" in said
+    assert "applied: proxy.max_connections" not in node.log.read_text()
+
+    # Had the trial changed anything, there would be nothing left to apply.
     reload(node)
 
     assert "applied: proxy.max_connections" in node.log.read_text()
@@ -118,6 +123,18 @@ def test_a_changed_token_counts_after_a_reload(lab: Lab) -> None:
     assert (resume(node, old), resume(node, "another-token")) == (401, 200)
     file.write_text(old + "\n")
     reload(node)
+
+
+def tried(node: Node, token: str) -> str:
+    """Return what a reload would change."""
+    answer = httpx.post(
+        f"http://{node.address}:{API_PORT}/reload",
+        headers={"Authorization": f"Bearer {token}"},
+        json={"dry_run": True},
+        timeout=10,
+        trust_env=False,
+    )
+    return str(answer.json().get("applied"))
 
 
 def resume(node: Node, token: str) -> int:

@@ -150,8 +150,8 @@ class FakeCommands:
         self.drains.append("undrain")
         return self.outcome
 
-    async def reload(self) -> Outcome:
-        self.reloads += 1
+    async def reload(self, *, dry_run: bool) -> Outcome:
+        self.reloads += not dry_run
         return self.outcome
 
 

@@ -38,11 +38,11 @@ class FakeHost:
         return self.outcome
 
 
-async def _reload() -> str:
-    return "applied: log.level"
+async def _reload(dry_run: bool) -> str:
+    return "would be applied: log.level" if dry_run else "applied: log.level"
 
 
-async def _refuse() -> str:
+async def _refuse(dry_run: bool) -> str:
     raise ConfigError("n1.yaml:3: error: node.name: is missing")
 
 
@@ -76,7 +76,7 @@ class FakeLoop:
 
 def commands(
     host: FakeHost,
-    reload: Callable[[], Awaitable[str]] = _reload,
+    reload: Callable[[bool], Awaitable[str]] = _reload,
     maintenance: Maintenance | None = None,
 ) -> NodeCommands:
     return NodeCommands(
@@ -112,6 +112,13 @@ async def test_a_reload_tells_what_became_of_it() -> None:
 
     assert isinstance(outcome, Done)
     assert outcome.facts["applied"] == "applied: log.level"
+
+
+async def test_a_reload_that_is_only_tried_tells_what_would_become_of_it() -> None:
+    outcome = await commands(FakeHost()).reload(dry_run=True)
+
+    assert isinstance(outcome, Done)
+    assert outcome.facts["applied"] == "would be applied: log.level"
 
 
 async def test_a_configuration_that_cannot_be_used_is_refused_with_its_problem() -> (

@@ -196,7 +196,7 @@ class FakeEngine:
 
 
 def witness(host: FakeHost, engine: FakeEngine | None) -> NodeCommands:
-    async def reload() -> str:
+    async def reload(dry_run: bool) -> str:
         return ""
 
     return NodeCommands(

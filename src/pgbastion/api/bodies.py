@@ -76,6 +76,12 @@ class Nothing(Body):
     """Nothing is needed; an empty object will do."""
 
 
+class Reload(Body):
+    """Whether to change anything."""
+
+    dry_run: bool = Field(default=False, description="Judge it, and change nothing.")
+
+
 class Drain(Body):
     """How long sessions may go on."""
 

@@ -9,7 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pgbastion.api import answers, connections, past, patroni, settings
-from pgbastion.api.bodies import AddPeer, Nothing, RemovePeer, Settings, Transfer
+from pgbastion.api.bodies import (
+    AddPeer,
+    Nothing,
+    Reload,
+    RemovePeer,
+    Settings,
+    Transfer,
+)
 from pgbastion.api.dashboard import dashboard_data
 from pgbastion.api.debugging import decisions
 from pgbastion.api.explaining import explain_as_text, explain_cluster
@@ -81,10 +88,9 @@ async def take_snapshot(commands: Commands, body: Nothing) -> Outcome:
     return await commands.take_snapshot()
 
 
-async def reload(commands: Commands, body: Nothing) -> Outcome:
+async def reload(commands: Commands, body: Reload) -> Outcome:
     """Read the configuration again and look at everything anew."""
-    del body
-    return await commands.reload()
+    return await commands.reload(dry_run=body.dry_run)
 
 
 async def pause(commands: Commands, body: Nothing) -> Outcome:

@@ -131,7 +131,7 @@ class Commands(Protocol):
     def undrain(self) -> Outcome:
         """Let clients in again."""
 
-    async def reload(self) -> Outcome:
+    async def reload(self, *, dry_run: bool) -> Outcome:
         """Read the configuration again and look at everything anew."""
 
 

@@ -208,7 +208,7 @@ class NodeCommands:
         ordering: Ordering,
         agreeing: Agreeing,
         maintenance: Maintenance,
-        reload: Callable[[], Awaitable[str]],
+        reload: Callable[[bool], Awaitable[str]],
     ) -> None:
         self._host = host
         self._members = members
@@ -361,10 +361,10 @@ class NodeCommands:
         """Let clients in again."""
         return self._maintenance.undrain()
 
-    async def reload(self) -> Outcome:
+    async def reload(self, *, dry_run: bool = False) -> Outcome:
         """Read the configuration again and look at everything anew."""
         try:
-            told = await self._reload()
+            told = await self._reload(dry_run)
         except ConfigError as exc:
             return Refused(
                 code="configuration_refused",

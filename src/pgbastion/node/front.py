@@ -75,7 +75,7 @@ class Front:
         members: MemberOrders,
         ordering: Ordering,
         agreeing: Agreeing,
-        reload: Callable[[], Awaitable[str]],
+        reload: Callable[[bool], Awaitable[str]],
         on_ready: Callable[[], None],
         certificate: Callable[[], CertificateSnapshot | None],
         addresses: AnyAddresses,

@@ -23,8 +23,15 @@ AGAIN: Final = "reload again once it answers"
 log = get_logger("node")
 
 
-async def reload_node(node: "Node", holds_lease: Callable[[Epoch], bool]) -> str:
+async def reload_node(
+    node: "Node", holds_lease: Callable[[Epoch], bool], *, dry_run: bool = False
+) -> str:
     """Read the configuration again; return what came of it, in words.
+
+    Args:
+        node: The node that runs.
+        holds_lease: Whether it may write now, for passwords.
+        dry_run: Say what would come of it, and change nothing.
 
     Raises:
         ConfigError: It cannot be used; nothing has changed.
@@ -33,6 +40,8 @@ async def reload_node(node: "Node", holds_lease: Callable[[Epoch], bool]) -> str
     # What cannot be read is told before anything has changed.
     read = load_secrets(new, os.environ)
     changes = what_changes(node.config, new)
+    if dry_run:
+        return f"nothing was changed; {_in_words(changes, would='would be ')}"
     node.config = new
     node.secrets = replace(
         node.secrets, write_token=read.write_token, read_token=read.read_token
@@ -78,9 +87,9 @@ async def reload_server(
     return ""
 
 
-def _in_words(changes: Changes) -> str:
+def _in_words(changes: Changes, *, would: str = "") -> str:
     return (
-        f"applied: {', '.join(changes.applied) or 'nothing'}; needs a restart: "
+        f"{would}applied: {', '.join(changes.applied) or 'nothing'}; needs a restart: "
         f"{', '.join(changes.needs_restart) or 'nothing'}; the cluster's own "
         f"values count for: {', '.join(changes.held_by_cluster) or 'nothing'}"
     )

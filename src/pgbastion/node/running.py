@@ -412,13 +412,13 @@ class Node:
 
     # A changed configuration
 
-    async def reload(self) -> str:
+    async def reload(self, dry_run: bool = False) -> str:  # noqa: FBT001, FBT002
         """Read the configuration again; return what came of it, in words.
 
         Raises:
             ConfigError: It cannot be used; nothing has changed.
         """
-        return await reload_node(self, self._holds_lease)
+        return await reload_node(self, self._holds_lease, dry_run=dry_run)
 
     async def reload_server(self) -> None:
         """Have the server read its files, written anew, if it runs."""

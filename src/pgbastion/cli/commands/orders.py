@@ -21,22 +21,36 @@ commands = typer.Typer()
 
 
 @commands.command()
-def pause(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None:
+def pause(
+    config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
+    url: UrlOption = None,
+) -> None:
     """Switch automatic actions off: whatever runs goes on, whatever fails stays so.
 
     A daemon that is stopped meanwhile leaves its PostgreSQL running.
     """
     from pgbastion.cli.target import writer
 
+    if dry_run:
+        _foretell(config, url, off=True)
+        return
     writer(config, url).order("/cluster/pause", {})
     print("paused")
 
 
 @commands.command()
-def resume(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None:
+def resume(
+    config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
+    url: UrlOption = None,
+) -> None:
     """Switch automatic actions on again."""
     from pgbastion.cli.target import writer
 
+    if dry_run:
+        _foretell(config, url, off=False)
+        return
     writer(config, url).order("/cluster/resume", {})
     print("resumed")
 
@@ -164,6 +178,19 @@ def failover(
         lost = loss or "nothing is known to be lost"
         confirm(f"The old primary has to be off, and {lost}: go on?", yes=yes)
     _tell(carry_out(client, "/cluster/failover", body, what=what, wait_s=wait_s))
+
+
+def _foretell(config: Path, url: str | None, *, off: bool) -> None:
+    """Say what a pause or its end would change now."""
+    from pgbastion.cli.target import writer
+
+    switched = "off" if off else "on"
+    paused = bool(writer(config, url).get("/health")["paused"])
+    if paused == off:
+        print(f"automatic actions are {switched} already: nothing would change")
+        return
+    first = "" if off else "; what failed meanwhile is dealt with at once"
+    print(f"automatic actions would be switched {switched}{first}")
 
 
 def _rehearse(config: Path, url: str | None, to: str | None) -> None:

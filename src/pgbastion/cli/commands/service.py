@@ -164,7 +164,11 @@ def initialise(
 
 
 @commands.command()
-def reload(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None:
+def reload(
+    config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
+    url: UrlOption = None,
+) -> None:
     """Have this node's daemon read its configuration again, and say what came of it.
 
     The file is judged first: one that cannot be used is told with all its errors, and
@@ -175,7 +179,8 @@ def reload(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None
 
     if url is None:
         load_config(config)
-    print(writer_here(config, url).order("/reload", {}).get("applied", "reloaded"))
+    body = {"dry_run": True} if dry_run else {}
+    print(writer_here(config, url).order("/reload", body).get("applied", "reloaded"))
 
 
 @commands.command()
