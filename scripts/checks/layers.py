@@ -80,6 +80,7 @@ PLANS: Final = {
         "scenarios",
         "sim",
         "component",
+        "portable",
         "postgres",
         "netns",
         "chaos",
@@ -116,6 +117,8 @@ def layers_of(plan: str) -> Iterator[Layer]:
             yield from _native(full=plan == "full")
         elif name in _FUZZERS:
             yield _fuzz(name)
+        elif name == "portable":
+            yield _portable()
         else:
             yield _tests(name, full=plan == "full")
 
@@ -161,6 +164,21 @@ def _fuzz(name: str) -> Layer:
         deadline_s=FUZZ_ALL_S,
         environment={"CARGO_TERM_COLOR": "never"},
         needs=_FUZZERS[name],
+    )
+
+
+def _portable() -> Layer:
+    """Return the guard's tests once more, on the platform that Linux is not."""
+    usual = _tests("component", full=True)
+    old, new = "component.xml", "portable.xml"
+    guards = sorted(str(path) for path in Path("tests/component").glob("test_guard_*"))
+    at = usual.command.index("tests/component")
+    command = (*usual.command[:at], *guards, *usual.command[at + 1 :])
+    return replace(
+        usual,
+        name="portable",
+        command=tuple(word.replace(old, new) for word in command),
+        environment={**usual.environment, "PGBASTION_PLATFORM": "portable"},
     )
 
 

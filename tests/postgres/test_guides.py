@@ -63,6 +63,18 @@ def test_the_switchover_guide_works_as_written(stage: Stage, tmp_path: Path) -> 
     assert "done: " in said
 
 
+def test_the_quick_checks_of_the_readme_work_as_written(
+    stage: Stage, tmp_path: Path
+) -> None:
+    stage.wait_complete(READY_S)
+
+    said = run_blocks(blocks("README.md", "run"), operator(stage, tmp_path))
+
+    assert '"role":' in said
+    assert " is ready" in said
+    assert said.splitlines()[-2:] == ["t", "t"]
+
+
 def test_the_operations_guide_works_as_written(stage: Stage, tmp_path: Path) -> None:
     stage.wait_complete(READY_S)
     shell = operator(stage, tmp_path)
