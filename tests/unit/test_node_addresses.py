@@ -1,6 +1,5 @@
 """The node's addresses, joined with its proxy, the state and the platform."""
 
-import sys
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from pgbastion.model.ids import Epoch, NodeId
 from pgbastion.node import addresses as node_addresses
 from pgbastion.node.addresses import NoAddresses, NodeAddresses, build_addresses
 from pgbastion.node.replica_addresses import ReplicaAddresses
+from pgbastion.platform.choice import PORTABLE, VARIABLE
 from support.configs import understood
 
 PRIMARY = VirtualAddress(address="10.0.0.5", prefix=24, interface="eth0")
@@ -117,7 +117,7 @@ def test_on_another_system_one_line_says_that_there_are_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said: list[tuple[str, dict[str, object]]] = []
-    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setenv(VARIABLE, PORTABLE)
     monkeypatch.setattr(
         node_addresses.log, "warning", lambda event, **told: said.append((event, told))
     )
@@ -134,4 +134,4 @@ def test_on_another_system_one_line_says_that_there_are_none(
     )
 
     assert isinstance(found, NoAddresses)
-    assert said == [("vip_unsupported", {"platform": "darwin"})]
+    assert said == [("vip_unsupported", {"platform": PORTABLE})]
