@@ -65,6 +65,7 @@ class Samples(threading.Thread):
     def end(self) -> None:
         self._over.set()
         self.join()
+        self._tables.close()
 
     @property
     def newest(self) -> tuple[str, ...]:

@@ -134,6 +134,11 @@ class Tables:
                 asked.settimeout(1.0)
             self._sockets[node] = asked
 
+    def close(self) -> None:
+        """Ask no more."""
+        for asked in self._sockets.values():
+            asked.close()
+
     def look(self) -> tuple[AddressSample, ...]:
         """Return where each address is now."""
         from_ns = boottime_ns()
