@@ -1,10 +1,11 @@
 """The node's clock, which also counts while the machine is suspended: CLOCK_BOOTTIME.
 
 Instants of this clock mean something on this node only, until it boots again.
-Wall-clock time is for logs and history and comes from elsewhere.
+Wall-clock time is for people: for the history, and for what they want done at a time.
 """
 
 import time
+from datetime import UTC, datetime
 from typing import Final
 
 from pgbastion.platform.clock import CLOCK
@@ -20,3 +21,13 @@ def boottime_ns() -> int:
 def boottime_ms() -> int:
     """Return now, in whole milliseconds, rounded down."""
     return boottime_ns() // NS_PER_MS
+
+
+def wall_time() -> datetime:
+    """Return the wall-clock time."""
+    return datetime.fromtimestamp(time.time(), UTC)
+
+
+def wall_text() -> str:
+    """Return the wall-clock time in the form that the log of the cluster has."""
+    return wall_time().isoformat(timespec="milliseconds")

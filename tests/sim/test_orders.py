@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pgbastion.model.cluster import ClusterState, Order, OrderKind, OrderOutcome
-from pgbastion.model.commands import Command, GiveOrder, SetFence
+from pgbastion.model.commands import Command, GiveOrder, Pause, SetFence
 from pgbastion.model.ids import NodeId
 from pgbastion.testing.sim.scripts import THREE
 from pgbastion.testing.sim.stage import Stage
@@ -208,6 +208,28 @@ def test_a_daemon_that_dies_after_the_word_does_it_once(stage: Stage) -> None:
     stage.n[number].start_daemon()
 
     assert until_settled(stage).outcome is OrderOutcome.DONE
+    stage.mend()
+
+
+def pause(*, paused: bool) -> Callable[[ClusterState], Command]:
+    def wish(state: ClusterState) -> Pause:
+        return Pause(pause_revision=state.pause_revision + 1, paused=paused, at="")
+
+    return wish
+
+
+def test_a_primary_that_is_fenced_by_force_under_pause_is_followed(
+    stage: Stage,
+) -> None:
+    epoch, before = stage.epoch, holder(stage)
+    propose(stage.n[1], pause(paused=True))
+    stage.until(lambda: stage.cluster.judge.state.paused, limit_ms=LIMIT_MS)
+    propose(stage.n[1], fence(int(before[1:]), fenced=True, force=True))
+
+    stage.until(lambda: stage.opened(epoch + 1), limit_ms=LIMIT_MS)
+
+    assert holder(stage) != before
+    assert stage.cluster.judge.state.paused
     stage.mend()
 
 

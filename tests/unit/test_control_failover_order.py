@@ -171,7 +171,9 @@ def test_force_takes_the_named_node_where_commits_may_be_missing() -> None:
         force=True, assignment=VOUCHED, opened=opened(1, 3, any_of(1, 2, 3))
     )
 
-    assert chosen(surveyed(state, answer(2, 150))) == N2
+    view = surveyed(state, answer(2, 150))
+    assert chosen(view) == N2
+    assert decide_cluster(view).reason is Reason.FORCED
 
 
 def test_without_force_nobody_is_taken_who_may_lack_commits() -> None:

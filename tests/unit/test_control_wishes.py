@@ -403,6 +403,19 @@ def test_by_force_a_primary_stops_at_once_and_gives_its_epoch_back() -> None:
     assert isinstance(released.actions[-1].command, Release)
 
 
+def test_who_follows_a_primary_that_was_fenced_by_force_is_found_under_pause() -> None:
+    """A fence by force is an operator's word; a primary that ended by itself is not."""
+    gone = cluster_state(assignment=assignment(released=True), paused=True)
+    for fences, expected in (
+        ((fence(force=True),), Reason.HOLDER_RELEASED),
+        ((fence(force=False),), Reason.PAUSED),
+        ((replace(fence(force=True), node=N2),), Reason.PAUSED),
+        ((), Reason.PAUSED),
+    ):
+        state = replace(gone, fences=fences)
+        assert decide_cluster(view(state)).reason is expected
+
+
 def test_the_leader_orders_nothing_for_a_primary_that_stops_by_force() -> None:
     state = cluster_state(fences=(fence(force=True),))
 

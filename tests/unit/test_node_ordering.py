@@ -3,13 +3,10 @@
 import pytest
 
 from pgbastion.api.ports import Done, Refused, Unknown
-from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome
-from pgbastion.model.cluster import ClusterState, Order, OrderKind
-from pgbastion.model.commands import Command, GiveOrder
+from pgbastion.model.cluster import OrderKind
 from pgbastion.model.ids import NodeId
 from pgbastion.model.report import NodeReport
-from pgbastion.model.views import Received
 from pgbastion.model.wal import Lsn
 from pgbastion.node.ordering import Ordering
 from pgbastion.testing.views import (
@@ -17,34 +14,13 @@ from pgbastion.testing.views import (
     cluster_state,
     end,
     primary_report,
-    received,
     report,
 )
+from support.proposing import FakeHost
 
 pytestmark = pytest.mark.anyio
 
 N1, N2, N3, N9 = NodeId("n1"), NodeId("n2"), NodeId("n3"), NodeId("n9")
-
-
-class FakeHost:
-    """Notes what is proposed, and answers what a test wants."""
-
-    def __init__(self, *reports: NodeReport) -> None:
-        self.state: ClusterState = cluster_state()
-        self.reports: dict[NodeId, Received] = received(*reports, at_ms=boottime_ms())
-        self.outcome: Outcome | None = Outcome.OK
-        self.proposed: list[Command] = []
-
-    async def propose(self, command: Command, *, timeout_s: float) -> Outcome | None:
-        del timeout_s
-        self.proposed.append(command)
-        return self.outcome
-
-    @property
-    def order(self) -> Order:
-        [command] = self.proposed
-        assert isinstance(command, GiveOrder)
-        return command.order
 
 
 def whole() -> FakeHost:

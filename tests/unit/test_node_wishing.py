@@ -5,45 +5,25 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pgbastion.api.ports import Done, Outcome, Refused, Unknown, When
-from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome as Applied
-from pgbastion.model.cluster import ClusterState, OrderOutcome
+from pgbastion.model.cluster import OrderOutcome
 from pgbastion.model.commands import (
-    Command,
     ScheduleOrder,
     SetFence,
     SettleOrder,
     Unschedule,
 )
-from pgbastion.model.ids import NodeId
-from pgbastion.model.report import NodeReport
-from pgbastion.model.views import Received
 from pgbastion.model.wal import Lsn
 from pgbastion.node.wishing import Wishing
 from pgbastion.testing.views import (
     cluster_state,
     primary_report,
-    received,
     report,
 )
 from support.ordering import N1, N2, order
+from support.proposing import FakeHost
 
 pytestmark = pytest.mark.anyio
-
-
-class FakeHost:
-    """Notes what is proposed, and answers what a test wants."""
-
-    def __init__(self, *reports: NodeReport) -> None:
-        self.state: ClusterState = cluster_state()
-        self.reports: dict[NodeId, Received] = received(*reports, at_ms=boottime_ms())
-        self.outcome: Applied | None = Applied.OK
-        self.proposed: list[Command] = []
-
-    async def propose(self, command: Command, *, timeout_s: float) -> Applied | None:
-        del timeout_s
-        self.proposed.append(command)
-        return self.outcome
 
 
 def wishing(host: FakeHost) -> Wishing:

@@ -3,39 +3,22 @@
 import pytest
 
 from pgbastion.api.ports import Done, Outcome, Refused, Unknown
-from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome as Applied
-from pgbastion.model.cluster import ClusterState, OrderKind
-from pgbastion.model.commands import Command, GiveOrder
+from pgbastion.model.cluster import OrderKind
+from pgbastion.model.commands import GiveOrder
 from pgbastion.model.ids import NodeId
-from pgbastion.model.report import NodeReport, PostgresState
-from pgbastion.model.views import Received
+from pgbastion.model.report import PostgresState
 from pgbastion.node.working import Working
 from pgbastion.testing.views import (
     assignment,
     cluster_state,
     primary_report,
-    received,
     report,
 )
 from support.ordering import N1, N2, N3
+from support.proposing import FakeHost
 
 pytestmark = pytest.mark.anyio
-
-
-class FakeHost:
-    """Notes what is proposed, and answers what a test wants."""
-
-    def __init__(self, *reports: NodeReport) -> None:
-        self.state: ClusterState = cluster_state()
-        self.reports: dict[NodeId, Received] = received(*reports, at_ms=boottime_ms())
-        self.outcome: Applied | None = Applied.OK
-        self.proposed: list[Command] = []
-
-    async def propose(self, command: Command, *, timeout_s: float) -> Applied | None:
-        del timeout_s
-        self.proposed.append(command)
-        return self.outcome
 
 
 def whole() -> FakeHost:

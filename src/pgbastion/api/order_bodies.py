@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from pgbastion.api.bodies import Body, DurationMs, Name
 from pgbastion.api.ports import When
+from pgbastion.clock import wall_time
 from pgbastion.config.units import parse_duration_ms
 from pgbastion.model.ids import NodeId
 
@@ -19,7 +20,7 @@ def _instant(value: object) -> datetime:
         raise ValueError("is no time")  # noqa: TRY004 - pydantic wants this one
     if value.startswith("+"):
         wait_ms = parse_duration_ms(value[1:])
-        return datetime.now(UTC) + timedelta(milliseconds=wait_ms)
+        return wall_time() + timedelta(milliseconds=wait_ms)
     instant = datetime.fromisoformat(value)
     if instant.tzinfo is None:
         raise ValueError("lacks its time zone, for instance Z or +01:00")

@@ -23,9 +23,15 @@ from pgbastion.control.succession import (
     next_timeline,
 )
 from pgbastion.control.survey import surveys
-from pgbastion.control.wishes import decide_wish
+from pgbastion.control.wishes import decide_wish, ended_by_fence
 from pgbastion.model.actions import AskAges, CloseLease, Decision, Propose
-from pgbastion.model.cluster import Assignment, Member, OrderOutcome, Policy
+from pgbastion.model.cluster import (
+    Assignment,
+    ClusterState,
+    Member,
+    OrderOutcome,
+    Policy,
+)
 from pgbastion.model.commands import Assign, Revoke, SettleOrder
 from pgbastion.model.ids import DataId, Epoch
 from pgbastion.model.reasons import Reason
@@ -57,8 +63,7 @@ def decide_cluster(view: ClusterView) -> Decision:
     wanted = _expire(view) or decide_wish(view)
     if wanted is not None:
         return wanted
-    ordered = is_ordered(view.state) or failover_order(view.state) is not None
-    if view.state.paused and not ordered:
+    if view.state.paused and not _somebody_wants_it(view.state):
         return or_membership(view, Decision(Reason.PAUSED))
     held = view.state.assignment
     if held is None:
@@ -70,6 +75,12 @@ def decide_cluster(view: ClusterView) -> Decision:
         # Who is to join may have what is missing, or the vote that is.
         return and_membership(view, decision)
     return decision
+
+
+def _somebody_wants_it(state: ClusterState) -> bool:
+    """Tell whether an operator's word asks for another primary, pause or not."""
+    ordered = is_ordered(state) or failover_order(state) is not None
+    return ordered or ended_by_fence(state)
 
 
 def _expire(view: ClusterView) -> Decision | None:

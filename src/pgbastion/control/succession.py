@@ -8,6 +8,7 @@ Source: docs/explanation/lease.md, "Assigning another node".
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from pgbastion.control.candidates import preferred
@@ -52,7 +53,8 @@ def choose_by_survey(view: ClusterView, held: Assignment) -> Decision:
         waiting = view.now_ms < started_ms
         forced = None if waiting else _forced(view, answers)
         if forced is not None:
-            return _assign(view, held, forced, answers)
+            chosen = _assign(view, held, forced, answers)
+            return replace(chosen, reason=Reason.FORCED)
         reason = Reason.SURVEYING if waiting else Reason.COMMITS_MAY_BE_MISSING
         return Decision(reason, asking, wake_ms, detail=_told(answers))
     stopped = is_free(view, held) or heeds_lease(view.state)

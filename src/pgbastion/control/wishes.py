@@ -154,6 +154,18 @@ def unfenceable(
     return None
 
 
+def ended_by_fence(state: ClusterState) -> bool:
+    """Tell whether the primary gave its epoch back because of a fence by force.
+
+    That is an operator's word too: also under pause another node gets the role.
+    """
+    held = state.assignment
+    if held is None or not held.released:
+        return False
+    fence = state.fence(held.node)
+    return fence is not None and fence.force
+
+
 def must_stop(view: NodeView) -> bool:
     """Tell whether this node holds an epoch and an operator fenced it by force."""
     fence = view.state.fence(view.node)

@@ -3,9 +3,8 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
-from pgbastion.clock import NS_PER_MS, boottime_ms
+from pgbastion.clock import NS_PER_MS, boottime_ms, wall_text
 from pgbastion.control.addresses import decide_holding
 from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.node import decide_node
@@ -181,7 +180,7 @@ class Loop:
         return self._confirmed_ns + self._pace.lease_ms * NS_PER_MS
 
     def _pass(self) -> int:
-        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        at = wall_text()
         now_ms = boottime_ms()
         self._passed_ms = now_ms
         wakes = [self.teller.due_ms]

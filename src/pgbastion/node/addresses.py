@@ -4,11 +4,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Final
 
 from pgbastion.api.ports import Refused
-from pgbastion.clock import boottime_ms
+from pgbastion.clock import boottime_ms, wall_text
 from pgbastion.config.addresses import VipSection
 from pgbastion.config.model import Config
 from pgbastion.control.addresses import CAUSE, decide_hand_on
@@ -180,7 +179,7 @@ class NodeAddresses:
             reports=reports,
             problem_since_ms=self._problem_since_ms,
             handed_on_at=tuple(o.at for o in state.orders if o.cause == CAUSE),
-            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            at=wall_text(),
             fit=self._ordering.fit(),
         )
 

@@ -4,15 +4,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from pgbastion.api.ports import Done, Outcome, Refused, Unknown
-from pgbastion.control.apply import Outcome as Applied
+from pgbastion.api.ports import Outcome, Refused
 from pgbastion.errors import PostgresError
 from pgbastion.ha.host import Host
 from pgbastion.model.commands import SetParameters
 from pgbastion.model.settings import SettingsVersion
+from pgbastion.node.proposing import CAUSE, Wish, grant
 from pgbastion.postgres.settings import Problem
-
-PROPOSE_TIMEOUT_S: Final = 2.0
 
 Judge = Callable[[Mapping[str, str]], Awaitable[tuple[Problem, ...]]]
 
@@ -99,24 +97,17 @@ class Agreeing:
         command = SetParameters(
             base=base,
             parameters=tuple(sorted(parameters.items())),
-            by="an operator",
+            by=CAUSE,
             at=self._now(),
         )
-        outcome = await self._host.propose(command, timeout_s=PROPOSE_TIMEOUT_S)
-        if outcome is None:
-            return Unknown(
-                message="nobody can tell yet whether the settings were agreed on",
-                remedy="look at /config, then repeat",
-            )
-        if outcome is Applied.NO_CHANGE:
-            return Done(facts={"version": base, "changed": False})
-        if outcome is not Applied.OK:
-            return _refused(
-                str(outcome),
-                f"the settings were not taken: {outcome}",
-                "look at /config, then repeat",
-            )
-        return Done(facts={"version": base + 1, "changed": True})
+        wish = Wish(
+            command=command,
+            granted="the settings were agreed on",
+            refused="the settings were not taken",
+            look="look at /config, then repeat",
+            facts=lambda changed: {"version": base + changed, "changed": changed},
+        )
+        return await grant(self._host, wish)
 
 
 NO_SERVER: Final = "no_server"

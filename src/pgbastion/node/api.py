@@ -3,15 +3,13 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Literal
 
 from pgbastion._build import COMMIT, VERSION
 from pgbastion.api.bodies import Settings
-from pgbastion.api.ports import Done, Outcome, Refused, Unknown, When
-from pgbastion.clock import NS_PER_MS, boottime_ms
-from pgbastion.control.apply import Outcome as Applied
+from pgbastion.api.ports import Done, Outcome, Refused, When
+from pgbastion.clock import NS_PER_MS, boottime_ms, wall_text
 from pgbastion.control.routing import Routing
 from pgbastion.errors import ConfigError
 from pgbastion.ha.host import Host
@@ -39,15 +37,14 @@ from pgbastion.node.agreeing import NO_SERVER, Agreeing
 from pgbastion.node.forwarding import forward
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.ordering import Ordering
+from pgbastion.node.proposing import CAUSE, Wish, grant
 from pgbastion.node.proxying import Maintenance, counts_of, sessions_of
 from pgbastion.node.replication import change_replication
-from pgbastion.node.wishing import CAUSE
 from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
 from pgbastion.proxy.listener import Proxy
 
 LAG_EVERY_S: Final = 0.5
-PROPOSE_TIMEOUT_S: Final = 2.0
 
 log = get_logger("api")
 
@@ -179,11 +176,6 @@ def _decision(decision: Decision) -> DecisionSnapshot:
     return DecisionSnapshot(reason=decision.reason, detail=decision.detail)
 
 
-def _now() -> str:
-    """Return the wall-clock time, for people."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
 class NodeCommands:
     """What the API may change on this node; fulfils ``api.ports.Commands``.
 
@@ -243,22 +235,19 @@ class NodeCommands:
         if state.paused == paused:
             return Done(facts={"paused": paused, "changed": False})
         command = Pause(
-            pause_revision=state.pause_revision + 1, paused=paused, at=_now()
+            pause_revision=state.pause_revision + 1, paused=paused, at=wall_text()
         )
-        outcome = await self._host.propose(command, timeout_s=PROPOSE_TIMEOUT_S)
-        if outcome is None:
-            return Unknown(
-                message=f"nobody can tell yet whether the cluster is {word}",
-                remedy="look at /health, then repeat",
-            )
-        if outcome not in (Applied.OK, Applied.NO_CHANGE):
-            return Refused(
-                code=str(outcome),
-                message=f"the cluster was not {word}: {outcome}",
-                remedy="look at /health, then repeat",
-            )
-        log.info("pause_set", paused=paused)
-        return Done(facts={"paused": paused, "changed": outcome is Applied.OK})
+        wish = Wish(
+            command=command,
+            granted=f"the cluster is {word}",
+            refused=f"the cluster was not {word}",
+            look="look at /health, then repeat",
+            facts=lambda changed: {"paused": paused, "changed": changed},
+        )
+        answer = await grant(self._host, wish)
+        if isinstance(answer, Done):
+            log.info("pause_set", paused=paused)
+        return answer
 
     async def set_replication(
         self,
@@ -269,7 +258,7 @@ class NodeCommands:
     ) -> Outcome:
         """Change who confirms commits."""
         return await change_replication(
-            self._host, mode=mode, sync_count=sync_count, strict=strict, at=_now()
+            self._host, mode=mode, sync_count=sync_count, strict=strict, at=wall_text()
         )
 
     async def switch_over(

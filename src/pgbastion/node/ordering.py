@@ -3,12 +3,11 @@
 import secrets as random
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
-from pgbastion.api.ports import Done, Outcome, Refused, Unknown
-from pgbastion.clock import boottime_ms
-from pgbastion.control.apply import Outcome as Applied
+from pgbastion.api.ports import Done, Outcome, Refused
+from pgbastion.clock import boottime_ms, wall_time
 from pgbastion.control.loss import absent, possible_loss, primary_lives
 from pgbastion.control.orders import best_target, fit_targets, unfit
 from pgbastion.control.wishes import ORDER_VALID_MS
@@ -16,11 +15,11 @@ from pgbastion.ha.host import Host
 from pgbastion.model.cluster import Order, OrderKind
 from pgbastion.model.commands import GiveOrder
 from pgbastion.model.ids import NodeId
+from pgbastion.node.proposing import Wish, grant
 from pgbastion.node.wishing import Wishing
 from pgbastion.node.working import Working
 from pgbastion.observe.logging import get_logger
 
-PROPOSE_TIMEOUT_S: Final = 2.0
 LOOK: Final = "look at /cluster and /cluster/replication, then repeat"
 
 log = get_logger("orders")
@@ -143,7 +142,7 @@ class Ordering:
     def _order(
         self, kind: OrderKind, target: NodeId, *, drain_ms: int, cause: str
     ) -> Order:
-        now = datetime.now(UTC)
+        now = wall_time()
         expires = now + timedelta(milliseconds=ORDER_VALID_MS + drain_ms)
         return Order(
             order_id=random.token_hex(8),
@@ -158,21 +157,16 @@ class Ordering:
         )
 
     async def _give(self, order: Order) -> Outcome:
-        outcome = await self._host.propose(
-            GiveOrder(order=order), timeout_s=PROPOSE_TIMEOUT_S
+        said = f"the {order.order} to {order.target}"
+        wish = Wish(
+            command=GiveOrder(order=order),
+            granted=f"{said} was ordered",
+            refused=f"{said} was not taken",
+            look="look at /raft/directives and /cluster, then repeat",
+            follow=order.order_id,
+            facts=lambda _: {"id": order.order_id, "to": order.target},
         )
-        if outcome is None:
-            return Unknown(
-                message=f"nobody can tell yet whether the {order.order} was ordered",
-                remedy=f"look at /operations/{order.order_id}",
-            )
-        if outcome is not Applied.OK:
-            return Refused(
-                code=str(outcome),
-                message=f"the {order.order} to {order.target} was not taken: {outcome}",
-                remedy="look at /raft/directives and /cluster, then repeat",
-            )
-        log.info("ordered", order=order.order_id, kind=order.order, to=order.target)
-        return Done(
-            facts={"id": order.order_id, "to": order.target}, follow=order.order_id
-        )
+        answer = await grant(self._host, wish)
+        if isinstance(answer, Done):
+            log.info("ordered", order=order.order_id, kind=order.order, to=order.target)
+        return answer

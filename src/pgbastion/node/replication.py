@@ -2,15 +2,14 @@
 
 from typing import Final, Literal
 
-from pgbastion.api.ports import Done, Outcome, Refused, Unknown
-from pgbastion.control.outcomes import Outcome as Applied
+from pgbastion.api.ports import Done, Outcome, Refused
 from pgbastion.control.sync_standbys import automatic_count
 from pgbastion.ha.host import Host
 from pgbastion.model.cluster import ClusterState, ReplicationMode
 from pgbastion.model.commands import SetReplication
+from pgbastion.node.proposing import Wish, grant
 from pgbastion.observe.logging import get_logger
 
-PROPOSE_TIMEOUT_S: Final = 2.0
 LOOK: Final = "look at /cluster/state, then repeat"
 
 log = get_logger("api")
@@ -41,29 +40,22 @@ async def change_replication(
             message=f"commits would wait for ever: {never}",
             remedy="lower sync_count, or add nodes with a PostgreSQL first",
         )
-    outcome = await host.propose(command, timeout_s=PROPOSE_TIMEOUT_S)
-    if outcome is None:
-        return Unknown(message="nobody can tell yet whether it counts", remedy=LOOK)
-    if outcome not in (Applied.OK, Applied.NO_CHANGE):
-        return Refused(
-            code=str(outcome), message=f"nothing was changed: {outcome}", remedy=LOOK
-        )
-    changed = outcome is Applied.OK
-    if changed:
-        log.info(
-            "replication_set",
-            mode=command.mode,
-            sync_count=command.sync_count,
-            strict=command.strict,
-        )
-    return Done(
-        facts={
-            "mode": command.mode,
-            "sync_count": "auto" if command.sync_count is None else command.sync_count,
-            "strict": command.strict,
-            "changed": changed,
-        }
+    facts = {
+        "mode": command.mode,
+        "sync_count": "auto" if command.sync_count is None else command.sync_count,
+        "strict": command.strict,
+    }
+    wish = Wish(
+        command=command,
+        granted="it counts",
+        refused="nothing was changed",
+        look=LOOK,
+        facts=lambda changed: {**facts, "changed": changed},
     )
+    answer = await grant(host, wish)
+    if isinstance(answer, Done) and answer.facts["changed"]:
+        log.info("replication_set", **facts)
+    return answer
 
 
 def waits_for_ever(state: ClusterState, command: SetReplication) -> str | None:

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 from pgbastion.api.ports import Done
+from pgbastion.clock import wall_text
 from pgbastion.config.model import Config
 from pgbastion.ha.host import Host
 from pgbastion.model.cluster import Assignment
@@ -113,7 +113,7 @@ class Retiring:
             incarnation=self._incarnation,
             lsn=None,
             cause=Reason.STOPPED_BY_OPERATOR,
-            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            at=wall_text(),
         )
         outcome = await self._host.propose(command, timeout_s=RELEASE_DEADLINE_S)
         log.info("epoch_released", epoch=held.epoch, outcome=outcome)

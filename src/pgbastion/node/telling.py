@@ -4,10 +4,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from pgbastion.clock import wall_text
 from pgbastion.config.model import Config
 from pgbastion.config.secrets import strip_line_end
 from pgbastion.model.cluster import ClusterState
@@ -43,7 +43,9 @@ class Telling:
         self._config = config
         self._state = state
         self._caught_up = caught_up
-        self.events = Events(config.node.name, now=_now, first=int(time.time()) * 1_000)
+        self.events = Events(
+            config.node.name, now=wall_text, first=int(time.time()) * 1_000
+        )
         self._told: ClusterState | None = None
         self._role: str | None = None
         self._rivals: tuple[str, ...] = ()
@@ -150,7 +152,3 @@ def _hook(url: str, secret_file: Path | None) -> Hook:
         except OSError as exc:
             log.warning("webhook_secret_not_read", url=url, error=str(exc))
     return Hook(url=url, secret=secret)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

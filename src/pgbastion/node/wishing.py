@@ -6,9 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from pgbastion.api.ports import Done, Outcome, Refused, Unknown, When
-from pgbastion.clock import boottime_ms
-from pgbastion.control.apply import Outcome as Applied
+from pgbastion.api.ports import Done, Outcome, Refused, When
+from pgbastion.clock import boottime_ms, wall_text, wall_time
 from pgbastion.control.wishes import unfenceable
 from pgbastion.ha.host import Host
 from pgbastion.model.cluster import OrderOutcome, Schedule
@@ -20,10 +19,9 @@ from pgbastion.model.commands import (
     Unschedule,
 )
 from pgbastion.model.ids import NodeId
+from pgbastion.node.proposing import CAUSE, Wish, grant
 from pgbastion.observe.logging import get_logger
 
-PROPOSE_TIMEOUT_S: Final = 2.0
-CAUSE: Final = "an operator"
 LOOK: Final = "look at /raft/directives and /cluster, then repeat"
 
 log = get_logger("orders")
@@ -49,7 +47,7 @@ class Wishing:
         self, to: NodeId | None, drain_ms: int | None, when: When
     ) -> Outcome:
         """Have a switchover ordered later, within a window of time."""
-        now = datetime.now(UTC)
+        now = wall_time()
         if when.due <= now:
             return Refused(
                 code="in_the_past",
@@ -71,7 +69,7 @@ class Wishing:
             "due_at": wish.due_at,
             "expires_at": wish.expires_at,
         }
-        outcome = await self._propose(
+        outcome = await self._grant(
             ScheduleOrder(schedule=wish), "the switchover was scheduled", facts
         )
         if isinstance(outcome, Done):
@@ -109,9 +107,9 @@ class Wishing:
             order_id=order_id,
             outcome=OrderOutcome.FAILED if begun else OrderOutcome.CANCELLED,
             detail=f"cancelled by {CAUSE}",
-            at=_text(datetime.now(UTC)),
+            at=wall_text(),
         )
-        return await self._propose(command, f"{order_id} was cancelled", {})
+        return await self._grant(command, f"{order_id} was cancelled", {})
 
     async def fence(
         self, node: NodeId, *, force: bool, drain_ms: int | None
@@ -145,24 +143,26 @@ class Wishing:
             force=force,
             drain_ms=drain_ms,
             cause=CAUSE,
-            at=_text(datetime.now(UTC)),
+            at=wall_text(),
         )
         word = "fenced" if fenced else "unfenced"
         facts: dict[str, object] = {"node": node, "fenced": fenced}
-        return await self._propose(command, f"{node} was {word}", facts)
+        return await self._grant(command, f"{node} was {word}", facts)
 
-    async def _propose(
-        self, command: Command, what: str, facts: dict[str, object]
+    async def _grant(
+        self, command: Command, granted: str, facts: dict[str, object]
     ) -> Outcome:
-        outcome = await self._host.propose(command, timeout_s=PROPOSE_TIMEOUT_S)
-        if outcome is None:
-            return Unknown(message=f"nobody can tell yet whether {what}", remedy=LOOK)
-        if outcome not in (Applied.OK, Applied.NO_CHANGE):
-            return Refused(
-                code=str(outcome), message=f"not done: {outcome}", remedy=LOOK
-            )
-        log.info("wished", command=command.kind, what=what)
-        return Done(facts={**facts, "changed": outcome is Applied.OK})
+        wish = Wish(
+            command=command,
+            granted=granted,
+            refused="not done",
+            look=LOOK,
+            facts=lambda changed: {**facts, "changed": changed},
+        )
+        answer = await grant(self._host, wish)
+        if isinstance(answer, Done):
+            log.info("wished", command=command.kind, what=granted)
+        return answer
 
 
 def _text(instant: datetime) -> str:

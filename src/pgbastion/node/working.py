@@ -2,22 +2,19 @@
 
 import secrets as random
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
-from pgbastion.api.ports import Done, Outcome, Refused, Unknown
-from pgbastion.clock import boottime_ms
-from pgbastion.control.apply import Outcome as Applied
+from pgbastion.api.ports import Done, Outcome, Refused
+from pgbastion.clock import boottime_ms, wall_text
 from pgbastion.control.wall_time import later
 from pgbastion.ha.host import Host
 from pgbastion.model.cluster import Order, OrderKind
 from pgbastion.model.commands import GiveOrder
 from pgbastion.model.ids import NodeId
 from pgbastion.model.report import NodeReport, PostgresState
+from pgbastion.node.proposing import CAUSE, Wish, grant
 from pgbastion.observe.logging import get_logger
 
-PROPOSE_TIMEOUT_S: Final = 2.0
-CAUSE: Final = "an operator"
 VALID_MS: Final = {OrderKind.RESTART: 600_000, OrderKind.REINIT: 86_400_000}
 """How long it may take, beyond the drain; then other orders need not wait for it."""
 _SERVING: Final = (PostgresState.STANDBY, PostgresState.PRIMARY)
@@ -90,7 +87,7 @@ class Working:
     ) -> Outcome:
         if dry_run:
             return Done(facts={"to": node, "dry_run": True})
-        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        at = wall_text()
         order = Order(
             order_id=random.token_hex(8),
             order=kind,
@@ -102,22 +99,18 @@ class Working:
             at=at,
             expires_at=later(at, VALID_MS[kind] + drain_ms),
         )
-        outcome = await self._host.propose(
-            GiveOrder(order=order), timeout_s=PROPOSE_TIMEOUT_S
+        wish = Wish(
+            command=GiveOrder(order=order),
+            granted=f"the {kind} of {node} was ordered",
+            refused=f"the {kind} of {node} was not taken",
+            look="look at /raft/directives, then repeat",
+            follow=order.order_id,
+            facts=lambda _: {"id": order.order_id, "to": node},
         )
-        if outcome is None:
-            return Unknown(
-                message=f"nobody can tell yet whether the {kind} was ordered",
-                remedy=f"look at /operations/{order.order_id}",
-            )
-        if outcome is not Applied.OK:
-            return Refused(
-                code=str(outcome),
-                message=f"the {kind} of {node} was not taken: {outcome}",
-                remedy="look at /raft/directives, then repeat",
-            )
-        log.info("ordered", order=order.order_id, kind=kind, to=node)
-        return Done(facts={"id": order.order_id, "to": node}, follow=order.order_id)
+        answer = await grant(self._host, wish)
+        if isinstance(answer, Done):
+            log.info("ordered", order=order.order_id, kind=kind, to=node)
+        return answer
 
 
 def _unfit(message: str) -> Refused:

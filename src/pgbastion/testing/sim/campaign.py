@@ -17,39 +17,22 @@ SEEDS_FOR_COUNTS: Final = 1_000
 """A shorter campaign need not reach everything."""
 CHUNK: Final = 5
 
-NO_ORDERS: Final = "nobody orders a change of the primary yet"
-BY_PEOPLE: Final = "people order it; the runs have none who do"
 TAKE_OVER: Final = "every modelled cluster begins with an empty directory"
 DEFENCE: Final = "a second line: the first one has to fail for it"
 BEFORE: Final = "nothing runs before the first epoch unless somebody else started it"
 KEPT: Final = "modelled directories are the cluster's own and do not vanish"
+MEMBERS: Final = "nobody leaves a modelled cluster"
+RARE_FENCE: Final = "rare: a holder is fenced by force while it is no primary"
 
 UNREACHED_REASONS: Final[dict[Reason, str]] = {
-    Reason.PAUSED: BY_PEOPLE,
-    Reason.PAUSE_MAY_LAST_THERE: BY_PEOPLE,
-    Reason.SAYING_RUNNING: BY_PEOPLE,
-    Reason.ORDER_EXPIRED: BY_PEOPLE,
-    Reason.SCHEDULE_DUE: BY_PEOPLE,
-    Reason.SCHEDULE_MISSED: BY_PEOPLE,
-    Reason.FENCED_HANDS_OVER: BY_PEOPLE,
-    Reason.FENCED_WAITS: BY_PEOPLE,
-    Reason.LEAVING_SYNC_SET: BY_PEOPLE,
-    Reason.RESTART_ORDERED: BY_PEOPLE,
-    Reason.REINIT_ORDERED: BY_PEOPLE,
-    Reason.WORK_DONE: BY_PEOPLE,
-    Reason.FENCED_BY_OPERATOR: BY_PEOPLE,
-    Reason.FORCED: BY_PEOPLE,
-    Reason.TARGET_NOT_AS_FAR: BY_PEOPLE,
-    Reason.HANDOVER_WAITS: BY_PEOPLE,
-    Reason.PREPARING_HANDOVER: BY_PEOPLE,
-    Reason.HOLDING_CLIENTS: BY_PEOPLE,
-    Reason.HANDING_OVER: BY_PEOPLE,
-    Reason.HANDOVER_FAILED: BY_PEOPLE,
-    Reason.HANDED_OVER: BY_PEOPLE,
-    Reason.STOPPED_BY_OPERATOR: BY_PEOPLE,
-    Reason.REMOVING_MEMBER: BY_PEOPLE,
-    Reason.LEAVING_LEADERSHIP: BY_PEOPLE,
-    Reason.REMOVAL_WAITS: BY_PEOPLE,
+    Reason.PAUSE_MAY_LAST_THERE: "rare: a holder is cut off just when a pause ends",
+    Reason.ORDER_EXPIRED: "an order may begin for longer than a run lasts",
+    Reason.FORCED: "rare: who is forced lacks commits, and answers",
+    Reason.CATCHING_UP: "rare: the script furthest_is_barred has it",
+    Reason.STOPPED_BY_OPERATOR: "a modelled daemon is killed, not told to stop",
+    Reason.REMOVING_MEMBER: MEMBERS,
+    Reason.LEAVING_LEADERSHIP: MEMBERS,
+    Reason.REMOVAL_WAITS: MEMBERS,
     Reason.TAKING_OVER: TAKE_OVER,
     Reason.TAKING_UP: TAKE_OVER,
     Reason.DATA_DIRECTORY_MISSING: KEPT,
@@ -80,7 +63,11 @@ UNREACHED_TRANSITIONS: Final[dict[str, str]] = {
         for found in Found
         if found is not Found.EMPTY
     },
-    **{f"{Duty.FENCED} <- {found}": BY_PEOPLE for found in Found},
+    **{
+        f"{Duty.FENCED} <- {found}": RARE_FENCE
+        for found in Found
+        if found not in (Found.PRIMARY, Found.STOPPED)
+    },
     "hold <- empty": KEPT,
     "give_up <- empty": KEPT,
     "follow <- unusable": KEPT,

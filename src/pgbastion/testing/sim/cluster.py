@@ -12,6 +12,7 @@ from pgbastion.testing.sim.clocks import NodeClock
 from pgbastion.testing.sim.judge import Judge
 from pgbastion.testing.sim.links import Links
 from pgbastion.testing.sim.machine import Machine, Setting
+from pgbastion.testing.sim.people import People
 from pgbastion.testing.sim.server import Waiter
 from pgbastion.testing.sim.world import NS_PER_S, World, ms
 
@@ -58,11 +59,11 @@ class Cluster:
         self.judge = Judge(
             world,
             self.machines,
-            shape.mode,
             lease_ms=self.timings.lease_ms,
             addresses=shape.addresses,
         )
         self.final_phase = False
+        self.people = People(self)
         setting = Setting(
             timings=self.timings,
             late_promotions=shape.late_promotions,
@@ -217,6 +218,7 @@ class Cluster:
                 machine.daemon.guard_died()
             if machine.server is not None:
                 machine.server.thaw()
+        self.people.tidy()
 
     def close(self) -> None:
         """End every process, so that nothing of the run is left."""

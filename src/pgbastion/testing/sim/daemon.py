@@ -4,10 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pgbastion.clock import boottime_ns
 from pgbastion.config.timings import Timings
 from pgbastion.control.routing import Routing
-from pgbastion.guard import page as words
 from pgbastion.ha.cutter import NodeCutter, WitnessCutter
 from pgbastion.ha.executor import Executor, Job
 from pgbastion.ha.executor import Server as Parts
@@ -15,7 +13,7 @@ from pgbastion.ha.host import Host
 from pgbastion.ha.loop import Loop, Pace
 from pgbastion.ha.observer import Observer
 from pgbastion.ha.ports import Cutter, GuardFacts, Upstream
-from pgbastion.ha.sight import LeaseWords, Sight
+from pgbastion.ha.sight import Sight
 from pgbastion.ha.talk import Kind
 from pgbastion.model.cluster import Member
 from pgbastion.model.ids import (
@@ -26,13 +24,14 @@ from pgbastion.model.ids import (
 )
 from pgbastion.model.views import START_MAX_MS, Limits, SurveyAnswer
 from pgbastion.model.wal import WalEnd
+from pgbastion.node.page import SharedPage
 from pgbastion.testing.sim.addresses import SimAddresses
-from pgbastion.testing.sim.database import SimDatabase
+from pgbastion.testing.sim.database import SimDatabase, SimHandOver
 from pgbastion.testing.sim.engine import SimEngine
 from pgbastion.testing.sim.fencing import SimFencer
 from pgbastion.testing.sim.guard import GuardPort
 from pgbastion.testing.sim.loop import SimLoop
-from pgbastion.testing.sim.world import NS_PER_MS, ms
+from pgbastion.testing.sim.world import ms
 
 if TYPE_CHECKING:
     from pgbastion.testing.sim.machine import Machine
@@ -70,6 +69,7 @@ class Daemon:
             machine.world, machine.clock, machine.name
         )
         self.loop.stopped = machine.stalled
+        self.page = SharedPage(machine.page, 0)  # type: ignore[arg-type]
         self.incarnation = Incarnation(machine.random.getrandbits(40) + 1)
         self.own = Member(
             member_id=MemberId(0),
@@ -101,7 +101,7 @@ class Daemon:
             ("confirm", self.main.confirm),
             ("observer", self._observe),
         ):
-            self.loop.call_soon(self._start, name, run)
+            self.loop.call_soon(self.start, name, run)
 
     def _build(self, timings: Timings) -> None:
         machine = self.machine
@@ -123,11 +123,16 @@ class Daemon:
                 database,
                 self.guard,
                 probe_ms=timings.probe_ms,
-                on_evidence=self._note_evidence,
+                on_evidence=self.page.note_evidence,
                 on_change=self._wake,
             )
             self.guard.on_event = self._wake
-            parts = Parts(database=database, guard=self.guard, observer=self.observer)
+            parts = Parts(
+                database=database,
+                guard=self.guard,
+                observer=self.observer,
+                hand_over=SimHandOver(machine),
+            )
             cutter = NodeCutter(node=self.own.name, server=parts, job=job)
         self.host = Host(
             self.engine,
@@ -144,7 +149,7 @@ class Daemon:
             server=parts,
             job=job,
             stop_ms=timings.stop_ms,
-            latch_release=self._latch_release,
+            latch_release=self.page.latch_release,
             lease_held=self._holds_lease,
             hold=self._hold,
         )
@@ -166,7 +171,7 @@ class Daemon:
                 evidence_max_ms=timings.evidence_max_ms,
                 sync_silent_ms=timings.sync_silent_ms,
             ),
-            words=self._read_page,
+            words=self.page.read,
         )
         return Loop(
             host=self.host,
@@ -186,7 +191,8 @@ class Daemon:
             addresses=self.addresses,
         )
 
-    def _start(self, name: str, run: Callable[[], Any]) -> None:
+    def start(self, name: str, run: Callable[[], Any]) -> None:
+        """Start a part of the daemon, or what people want of it."""
         task = self.loop.create_task(run(), name=name)
         task.add_done_callback(self._part_ended)
 
@@ -238,39 +244,19 @@ class Daemon:
 
     # The page
 
-    def _note_evidence(self, at_ns: int) -> None:
-        page = self.machine.page
-        page[words.EVIDENCE_NS] = max(page[words.EVIDENCE_NS], at_ns)
-
-    def _latch_release(self, epoch: Epoch) -> None:
-        page = self.machine.page
-        page[words.RELEASED_EPOCH] = max(page[words.RELEASED_EPOCH], epoch)
-
-    def _read_page(self) -> LeaseWords:
-        page = self.machine.page
-        return LeaseWords(
-            epoch=page[words.EPOCH],
-            expiry_ns=page[words.EXPIRY_NS],
-            released_epoch=page[words.RELEASED_EPOCH],
-            evidence_ns=page[words.EVIDENCE_NS],
-        )
-
     def _holds_lease(self, epoch: Epoch) -> bool:
-        page = self._read_page()
-        held = self.host.state.assignment
-        margin_ns = self.machine.setting.timings.margin_ms * NS_PER_MS
-        return (
-            held is not None
-            and held.epoch == epoch
-            and held.live
-            and page.epoch == epoch
-            and page.released_epoch < epoch
-            and boottime_ns() < page.expiry_ns - margin_ns
-        )
+        margin_ms = self.machine.setting.timings.margin_ms
+        return self.page.grants(epoch, self.host.state, margin_ms)
+
+    def _note_state(self) -> None:
+        state = self.host.state
+        self.machine.judge.applied(self.machine, state)
+        self.page.note_pause(state.pause_revision, paused=state.paused)
+        self.machine.note_pause()
 
     def _hold(self, epoch: Epoch) -> None:
         timings = self.machine.setting.timings
-        self.machine.page[words.LEAD_NS] = timings.margin_ms * NS_PER_MS
+        self.page.set_lead(timings.margin_ms)
         self.engine.hold(
             epoch,
             self.incarnation,
@@ -287,9 +273,10 @@ class Daemon:
         match event:
             case ("committed", index, _, proposal_id, data):
                 self.host.on_committed(index, proposal_id, data)
-                self.machine.judge.applied(self.machine, self.host.state)
+                self._note_state()
             case ("snapshot", index, data):
                 self.host.on_snapshot(index, data)
+                self._note_state()
             case _:
                 self.main.wake()
 

@@ -422,3 +422,24 @@ class SimDatabase:
 
     async def close(self) -> None:
         """Nothing to close."""
+
+
+class SimHandOver:
+    """Fulfils ``ha.ports.HandOver``."""
+
+    def __init__(self, machine: "Machine") -> None:
+        self._machine = machine
+
+    async def drain(self, limit_ms: int) -> None:
+        """Wait until the open transactions have ended."""
+        await asyncio.sleep(self._machine.random.uniform(0, limit_ms) / 1_000)
+
+    async def ended_at(self) -> WalEnd | None:
+        """Return where the stopped server's WAL ends."""
+        await asyncio.sleep(self._machine.random.uniform(1, 10) / 1_000)
+        directory = self._machine.directory
+        if not directory.clean or self._machine.server is not None:
+            return None
+        return WalEnd(
+            timeline=Timeline(directory.branch.timeline), lsn=Lsn(directory.flushed)
+        )

@@ -86,7 +86,7 @@ class GuardProcess:
         if number != self._looks or self.stopped or not self.alive:
             return
         armed, clock = self.latches.armed, self.machine.clock
-        if not armed:
+        if not armed or self.latches.is_paused:
             return
         if self.latches.has_expired(clock.now_ns()):
             self._expire(armed)

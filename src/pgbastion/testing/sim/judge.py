@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from pgbastion.control.placing import LEASE_MIN_MS
+from pgbastion.control.survey import surveys
 from pgbastion.guard.page import ENDED_EPOCH
-from pgbastion.model.cluster import Assignment, ClusterState, ReplicationMode
+from pgbastion.model.cluster import Assignment, ClusterState, OrderKind
 from pgbastion.testing.sim.clocks import NodeClock
 from pgbastion.testing.sim.server import Waiter
 from pgbastion.testing.sim.wal import Branch, Ledger
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 MILLION: Final = 1_000_000
 WRITES_WITHIN_NS: Final = 4 * NS_PER_S
+RESUMED_NS: Final = NS_PER_S
+"""So long after a pause a guard may take to end what its lease does not cover."""
 
 
 @dataclass(slots=True)
@@ -39,7 +42,6 @@ class Judge:
 
     world: World
     machines: dict[int, "Machine"]
-    mode: ReplicationMode
     lease_ms: int
     addresses: tuple[str, ...] = ()
     state: ClusterState = field(default_factory=ClusterState)
@@ -50,16 +52,13 @@ class Judge:
     holders: set[int] = field(default_factory=set)
     """Members that were ever assigned an epoch."""
     assigned_ns: dict[int, int] = field(default_factory=dict)
+    may_lose: set[int] = field(default_factory=set)
+    """Epochs that were assigned in ``async``, or by force: no survey is promised."""
     entries: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     leaders: dict[int, int] = field(default_factory=dict)
     last_ack_ns: int = 0
     proxied_ns: dict[int, int] = field(default_factory=dict)
     """When a write through each node's proxy was last acknowledged."""
-
-    @property
-    def in_async(self) -> bool:
-        """Whether commits are acknowledged without any standby."""
-        return self.mode is ReplicationMode.ASYNC
 
     # S6: what is visible of Raft's own properties
 
@@ -94,6 +93,8 @@ class Judge:
         )
         if held is None:
             return
+        if not surveys(before) or _is_forced(before):
+            self.may_lose.add(new.epoch)
         self.world.tally.failovers += 1
         if held.released or held.node == new.node:
             return
@@ -174,7 +175,8 @@ class Judge:
             # Confirmed before the cut, reported by a frozen node when it wakes.
             if branch.holds(waiter.branch, waiter.lsn, waiter.lsn):
                 return
-        if self.in_async and (slept or self._impaired(machine, epoch)):
+        lax = any(epoch < e <= newer for e in self.may_lose)
+        if lax and (slept or self._impaired(machine, epoch)):
             return
         raise self.world.broken(
             "S1",
@@ -194,6 +196,8 @@ class Judge:
             raise self.world.broken(
                 "S3", f"{machine.name} acknowledges in {epoch} without a lease"
             )
+        if machine.paused or self.world.now_ns - machine.resumed_ns < RESUMED_NS:
+            return
         over_ns = machine.clock.now_ns() - grant.expiry_ns
         if over_ns > 0 and not self._impaired(machine, epoch):
             raise self.world.broken(
@@ -211,7 +215,8 @@ class Judge:
         if directory.promoted_epoch < self.state.epoch:
             return
         missing = self.ledger.missing(directory.branch, directory.flushed)
-        if missing is not None and not self.in_async:
+        lax = directory.promoted_epoch in self.may_lose
+        if missing is not None and not lax:
             raise self.world.broken("S2", f"{machine.name} is promoted: {missing}")
         if missing is not None:
             self.ledger.newest.clear()
@@ -295,7 +300,7 @@ class Judge:
     def ended(self) -> None:
         """Look at what the primary has in the end."""
         held = self.state.assignment
-        if held is None or self.in_async:
+        if held is None or self.may_lose:
             return
         directory = self.machines[held.member_id].directory
         missing = self.ledger.missing(directory.branch, directory.flushed)
@@ -306,3 +311,9 @@ class Judge:
 def _stood_since(clock: NodeClock, local_ns: int) -> bool:
     """Tell whether a clock stands still, or has since it showed ``local_ns``."""
     return clock.stands or (clock.stood_until_ns > 0 and local_ns <= clock.stood_at_ns)
+
+
+def _is_forced(state: ClusterState) -> bool:
+    """Whether an operator accepts that the next primary lacks commits."""
+    order = state.order
+    return order is not None and order.force and order.order is OrderKind.FAILOVER

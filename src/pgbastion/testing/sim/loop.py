@@ -15,6 +15,8 @@ from pgbastion.testing.sim.world import NS_PER_S, Violation, World
 
 STEPS_MAX: Final = 20_000
 """Steps at one instant before a loop counts as spinning."""
+WALL_BEGIN_S: Final = 1_767_225_600
+"""Each run begins with the year 2026."""
 
 
 class Handle:
@@ -239,6 +241,10 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Return the node's clock."""
         return self._clock.now_ns()
 
+    def time_passed_s(self) -> float:
+        """Return how much true time has passed since the run began."""
+        return self._world.now_ns / NS_PER_S
+
 
 class _Current:
     """Whose step runs now."""
@@ -262,6 +268,12 @@ class _NodeTime:
         """Return the clock of the node whose step runs now."""
         loop = _Current.loop
         return loop.now_ns() if loop is not None else real_time.clock_gettime_ns(clock)
+
+    @staticmethod
+    def time() -> float:
+        """Return the wall-clock time: all machines agree on it."""
+        loop = _Current.loop
+        return real_time.time() if loop is None else WALL_BEGIN_S + loop.time_passed_s()
 
 
 @contextmanager

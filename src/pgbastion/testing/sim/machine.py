@@ -101,6 +101,10 @@ class Machine:
         """True time at which the machine last went on after a stall."""
         self.guard_lame_ns = -NS_PER_S
         """True time up to which the guard did not run."""
+        self.paused = False
+        """Its guard reads that a pause is on: no lease bounds what runs here."""
+        self.resumed_ns = -NS_PER_S
+        """True time at which its guard last read of a pause's end."""
         self.nofailover = False
         """Its tag: it is not to become the primary."""
         self.disk_frozen = False
@@ -312,6 +316,7 @@ class Machine:
         self.thaw_disks()
         self.page = SharedWords([0] * PAGE_WORDS)
         self.addresses.clear()
+        self.paused = False
 
     def power_on(self) -> None:
         """Boot; the daemon starts by itself."""
@@ -366,6 +371,15 @@ class Machine:
         daemon = self.peers[target].daemon
         if daemon is not None:
             daemon.loop.call_soon(daemon.engine.answered, number, payload)
+
+    def note_pause(self) -> None:
+        """Have the guard look: a pause has begun or ended."""
+        paused = self.page[words.PAUSED] != 0
+        if self.paused and not paused:
+            self.resumed_ns = self.world.now_ns
+        if self.paused != paused and self.guard is not None:
+            self.guard.look_soon()
+        self.paused = paused
 
     def write_expiry(self, epoch: int, expiry_ns: int) -> None:
         """Write the engine's words of the page."""

@@ -79,6 +79,7 @@ def run_seed(seed: int, trace: Callable[[str], None] | None = None) -> Tally:
             calm_ms = CALM_LEASES * cluster.timings.lease_ms
             faults_ms = RUN_MS - min(calm_ms, RUN_MS // 4)
             plan_faults(cluster, least=FAULTS_LEAST, until_ms=faults_ms)
+            cluster.people.plan(until_ms=faults_ms)
             world.run(ms(faults_ms))
             end(cluster)
         finally:

@@ -296,7 +296,7 @@ def release_in_flight(stage: Stage) -> None:
 
 def _released_here(machine: Machine) -> int:
     daemon = machine.daemon
-    return int(daemon._read_page().released_epoch) if daemon is not None else 0
+    return int(daemon.page.read().released_epoch) if daemon is not None else 0
 
 
 def dies_between_promotion_and_opening(stage: Stage) -> None:
