@@ -227,9 +227,9 @@ class Machine:
         if self.server is not server or not server.alive:
             return
         if clean and not server.recovering:
-            # The shutdown checkpoint is the last record.
-            server.directory.flushed = server.inserted = server.inserted + 64
-        self.end_server(server, clean=clean)
+            server.shut_down(lambda: self.end_server(server, clean=True))
+        else:
+            self.end_server(server, clean=clean)
 
     def stop_guard(self) -> None:
         """Stop the guard alone."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 RECORD_BYTES: Final = 64
 RETRY_MS: Final = 60
+SHUT_DOWN_LOOK_MS: Final = 3
 SILENCE_MS: Final = 2_000
 """After this long without a word a connection counts as broken."""
 
@@ -113,6 +114,7 @@ class Server:
         """Its processes are stopped, or the whole machine is."""
         self.doomed = False
         """It was killed; what waits in the kernel ends without another step."""
+        self.closing = False
         self.answers = False
         """Recovery has reached a consistent state."""
         self.recovering = True
@@ -197,6 +199,26 @@ class Server:
         for sender in (*self.senders, *((self.link,) if self.link else ())):
             self._break(sender)
         self.waiters.clear()
+
+    def shut_down(self, done: Callable[[], None]) -> None:
+        """End in order: the last record is the shutdown checkpoint.
+
+        As PostgreSQL's, walsenders go when their receivers have all of it.
+        """
+        if self.closing:
+            return
+        self.closing, self.answers = True, False
+        self.directory.flushed = self.inserted = self.inserted + RECORD_BYTES
+        for sender in tuple(self.senders):
+            self._send(sender)
+        self._await_receivers(done)
+
+    def _await_receivers(self, done: Callable[[], None]) -> None:
+        upto = self.directory.flushed
+        if all(sender.flush >= upto for sender in self.senders):
+            done()
+        else:
+            self.after(SHUT_DOWN_LOOK_MS, self._await_receivers, done)
 
     def _break(self, sender: Sender) -> None:
         """Have the other end notice: at once if it can be told, else later."""
