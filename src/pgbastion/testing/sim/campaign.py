@@ -28,6 +28,8 @@ UNREACHED_REASONS: Final[dict[Reason, str]] = {
     Reason.PAUSE_MAY_LAST_THERE: "rare: a holder is cut off just when a pause ends",
     Reason.ORDER_EXPIRED: "an order may begin for longer than a run lasts",
     Reason.FORCED: "rare: who is forced lacks commits, and answers",
+    Reason.HANDOVER_FAILED: "rare: a target is lost between the word and the stop",
+    Reason.TARGET_NOT_AS_FAR: "rare: in async, a target is lost after the stop",
     Reason.CATCHING_UP: "rare: the script furthest_is_barred has it",
     Reason.STOPPED_BY_OPERATOR: "a modelled daemon is killed, not told to stop",
     Reason.REMOVING_MEMBER: MEMBERS,
