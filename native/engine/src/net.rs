@@ -89,6 +89,8 @@ pub fn connect(address: &str, source: Option<SocketAddr>) -> io::Result<TcpStrea
 pub fn prepare(socket: &Socket) -> io::Result<()> {
     socket.set_nonblocking(false)?;
     socket.set_tcp_nodelay(true)?;
+    // Elsewhere keepalive alone finds a peer that is gone.
+    #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(SILENCE_MAX))?;
     socket.set_write_timeout(Some(SILENCE_MAX))?;
     socket.set_tcp_keepalive(
