@@ -30,7 +30,14 @@ TOO_MANY: Final = b"C53300"
 NOT_ALLOWED: Final = b"C28000"
 STARTUP: Final = struct.pack("!II", 21, 3 << 16) + b"user\0someone\0"[:13]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+    # Each key waits for what it does to a daemon: too long for every run.
+    pytest.mark.skipif(
+        not os.environ.get("PGBASTION_TEST_FULL"), reason="of the whole matrix"
+    ),
+]
 
 
 class Daemon:
