@@ -36,7 +36,7 @@ def runs() -> Iterator[Any]:
             yield pytest.param(platform, fault.value, marks=marks)
 
 
-@pytest.mark.parametrize(("platform", "fault"), runs())
+@pytest.mark.parametrize(("platform", "fault"), list(runs()))
 def test_no_row_is_lost_without_what_linux_has(platform: str, fault: str) -> None:
     done = subprocess.run(
         [PROGRAM, "demo", "--once", "--fault", fault, "--profile", "normal"],
