@@ -159,9 +159,15 @@ def _events(events: Followed) -> Route:
 
 
 def _description() -> Route:
+    # It never changes, and takes a tenth of a second to make: once, when it is wanted.
+    made: list[bytes] = []
+
     async def answer(request: Request) -> Response:
         del request
-        return _json(describe(VERSION))
+        if not made:
+            made.append(bytes(_json(describe(VERSION)).body))
+        headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+        return Response(made[0], headers=headers)
 
     return Route("/openapi.json", answer, methods=["GET", "OPTIONS"])
 
