@@ -127,22 +127,6 @@ def test_an_unknown_section_is_refused() -> None:
     assert refused(prxy={"a": 1})["prxy"].problem == "unknown key"
 
 
-@pytest.mark.parametrize(
-    ("section", "given", "key"),
-    [
-        ("watchdog", {"mode": "automatic"}, "watchdog.mode"),
-        ("watchdog", {"device": "/dev/watchdog"}, "watchdog.device"),
-    ],
-)
-def test_a_choice_that_is_not_built_is_refused_by_its_name(
-    section: str, given: dict[str, Any], key: str
-) -> None:
-    problems = refused(**{section: given})
-
-    assert list(problems) == [key]
-    assert "not in this version" in problems[key].problem
-
-
 def test_traffic_between_nodes_is_encrypted_unless_the_file_says_no() -> None:
     raw = values()
     del raw["raft"]["tls_enabled"]

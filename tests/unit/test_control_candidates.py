@@ -4,19 +4,27 @@ import pytest
 
 from pgbastion.control.candidates import handicaps
 from pgbastion.control.cluster import decide_cluster
+from pgbastion.control.loss import absent
 from pgbastion.control.orders import best_target
 from pgbastion.model.actions import Propose
 from pgbastion.model.commands import Assign
+from pgbastion.model.ids import Epoch
+from pgbastion.model.reasons import Reason
 from pgbastion.model.report import Disk, NodeReport, Vitals
 from pgbastion.model.trouble import Trouble
+from pgbastion.model.views import SurveyView
 from pgbastion.model.wal import Lsn
 from pgbastion.testing.views import (
     NOW_MS,
+    answer,
+    any_of,
     assignment,
     cluster_state,
     cluster_view,
     in_async,
     member,
+    node_name,
+    opened,
     primary_report,
     received,
     report,
@@ -29,6 +37,8 @@ FULL = {
     )
 }
 HURT = {"trouble": Trouble.DISK_SILENT}
+FLAWED = {"flaws": ("it lacks the library x",)}
+UNABLE = {"unable": "its watchdog is required: gone"}
 
 
 @pytest.mark.parametrize(
@@ -38,6 +48,8 @@ HURT = {"trouble": Trouble.DISK_SILENT}
         (PAUSED, ("its replay is paused",)),
         (HURT, ("an fsync of a small file does not return",)),
         (FULL, ("4% of its data disk is free",)),
+        (FLAWED, ("it lacks the library x",)),
+        (UNABLE, ("its watchdog is required: gone",)),
     ],
 )
 def test_each_handicap_is_told(
@@ -62,7 +74,7 @@ def chosen(*reports: NodeReport, priority: int = 1) -> str:
     return command.node
 
 
-@pytest.mark.parametrize("changes", [PAUSED, FULL, HURT])
+@pytest.mark.parametrize("changes", [PAUSED, FULL, HURT, FLAWED])
 def test_among_equals_the_sound_one_is_chosen(changes: dict[str, object]) -> None:
     assert chosen(report(2), report(3, **changes), priority=9) == "n2"
 
@@ -87,3 +99,34 @@ def test_nobody_is_ordered_to_take_the_role_with_a_handicap() -> None:
     assert best_target(cluster_state(), reports, fresh_since_ms=0) == "n3"
     alone = {n: r for n, r in reports.items() if n != "n3"}
     assert best_target(cluster_state(), alone, fresh_since_ms=0) is None
+
+
+def test_one_that_lacks_what_it_requires_is_never_chosen() -> None:
+    """It would only give the role back, again and again."""
+    assert chosen(report(2), report(3, **UNABLE), priority=9) == "n2"
+    state = in_async(cluster_state(assignment=assignment(revoked=True, released=True)))
+    reports = received(report(2, **UNABLE), report(3, **UNABLE))
+    decision = decide_cluster(cluster_view(state=state, reports=reports))
+    assert decision.reason is Reason.NO_CANDIDATE
+
+
+def test_surveyed_or_ordered_it_is_not_chosen_either() -> None:
+    told = opened(1, 3, any_of(1, 2, 3))
+    state = cluster_state(
+        opened=told, assignment=assignment(revoked=True, released=True)
+    )
+    survey = SurveyView(
+        epoch=Epoch(3),
+        started_ms=NOW_MS - 5_000,
+        answers=(answer(2, 200), answer(3, 200)),
+        asked_ms=NOW_MS,
+    )
+    reports = received(report(2, **UNABLE), report(3))
+    view = cluster_view(state=state, reports=reports, survey=survey)
+
+    [_, propose] = decide_cluster(view).actions
+    assert isinstance(propose, Propose)
+    assert isinstance(propose.command, Assign)
+    assert propose.command.node == "n3"
+    why = absent(state, reports, node_name(2), fresh_since_ms=0)
+    assert why == "n2: its watchdog is required: gone"

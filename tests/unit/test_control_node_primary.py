@@ -155,6 +155,32 @@ def test_only_what_was_surveyed_is_promoted(
     assert decision == Decision(cause, (*GIVING_BACK, release(cause, lsn)))
 
 
+@pytest.mark.parametrize("server", [standby_server(), STOPPED], ids=["up", "down"])
+def test_without_what_is_required_nobody_becomes_a_primary(
+    server: PostgresView,
+) -> None:
+    cause, why = Reason.WATCHDOG_UNUSABLE, "its watchdog is required: gone"
+    view = candidate(postgres=server)
+    lacking = replace(view, lease=replace(view.lease, unable=why))
+
+    lsn = 100 if server.wal_end else None
+    steps = (*GIVING_BACK, release(cause, lsn))
+    assert decide_node(lacking) == Decision(cause, steps, detail=why)
+
+
+def test_a_crashed_primary_is_not_started_without_what_is_required() -> None:
+    lease = replace(lease_view(), unable="its watchdog is required: gone")
+    view = holder_view(postgres=STOPPED, lease=lease)
+
+    assert decide_node(view).reason is Reason.WATCHDOG_UNUSABLE
+
+
+def test_a_primary_that_serves_goes_on_without_what_is_required() -> None:
+    lease = replace(lease_view(), unable="its watchdog is required: gone")
+
+    assert decide_node(holder_view(lease=lease)).reason is Reason.PRIMARY_RUNNING
+
+
 def test_a_stopped_candidate_starts_as_a_standby() -> None:
     start = StartStandby(primary=None, epoch=E3, for_promotion=True)
     assert decide_node(candidate(postgres=STOPPED)) == Decision(

@@ -1,14 +1,19 @@
 """What the guard's word about an end is to the daemon."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pgbastion.postgres.guard_client import GuardClient
+from pgbastion.postgres.guard_client import GuardClient, GuardRefused
 from pgbastion.postgres.guard_link import GuardLink
-from pgbastion.postgres.guard_messages import GuardStatus
+from pgbastion.postgres.guard_messages import (
+    GuardStatus,
+    WatchdogSetting,
+    parse_status,
+)
 
 IDLE = GuardStatus(
     guard=1,
@@ -28,6 +33,66 @@ IDLE = GuardStatus(
 )
 
 
+WATCHDOG = WatchdogSetting(
+    device="/dev/watchdog", timeout_s=4, least_s=3, required=True
+)
+
+
+def link_with(
+    folder: Path, watchdog: WatchdogSetting | None, answer: GuardStatus = IDLE
+) -> GuardLink:
+    link = GuardLink(
+        run_dir=folder,
+        data_dir=folder / "data",
+        user="postgres",
+        uid=0,
+        on_stopped=lambda: None,
+        on_event=lambda: None,
+        watchdog=watchdog,
+    )
+    client: Any = SimpleNamespace(latest=answer, exit_code=None)
+    link._client = client
+    return link
+
+
+def test_only_a_required_watchdog_keeps_a_node_from_the_role(tmp_path: Path) -> None:
+    gone = replace(IDLE, watchdog="unusable", watchdog_problem="no such device")
+
+    required = link_with(tmp_path, WATCHDOG, gone).facts()
+    assert required.unable == "its watchdog is required: no such device"
+    assert required.watchdog == "unusable"
+    assert link_with(tmp_path, WATCHDOG).facts().unable == ""
+    automatic = replace(WATCHDOG, required=False)
+    assert link_with(tmp_path, automatic, gone).facts().unable == ""
+    assert link_with(tmp_path, None, gone).facts().unable == ""
+
+
+@pytest.mark.anyio
+async def test_a_guard_of_an_earlier_release_has_no_watchdog(tmp_path: Path) -> None:
+    class Earlier:
+        latest = IDLE
+        exit_code = None
+
+        async def watch(self, _: WatchdogSetting) -> None:
+            raise GuardRefused("unknown", "watchdog: no such command")
+
+    link = link_with(tmp_path, WATCHDOG)
+    client: Any = Earlier()
+    await link._set_watchdog(client)
+
+    assert "no such command" in link.facts().unable
+
+
+def test_the_status_of_an_earlier_guard_is_read() -> None:
+    told = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(IDLE).items()
+        if not name.startswith("watchdog")
+    }
+
+    assert parse_status(told) == IDLE
+
+
 @pytest.mark.parametrize(
     ("code", "child_died"),
     [(1, True), (0, False), (None, False)],
@@ -36,14 +101,7 @@ IDLE = GuardStatus(
 def test_an_end_with_code_1_is_that_of_a_child(
     tmp_path: Path, code: int | None, child_died: bool
 ) -> None:
-    link = GuardLink(
-        run_dir=tmp_path,
-        data_dir=tmp_path / "data",
-        user="postgres",
-        uid=0,
-        on_stopped=lambda: None,
-        on_event=lambda: None,
-    )
+    link = link_with(tmp_path, None)
     client: Any = SimpleNamespace(latest=IDLE, exit_code=code)
     link._client = client
 

@@ -16,6 +16,7 @@ from pgbastion.config.proxy_checks import check_proxy
 from pgbastion.config.section import Section
 from pgbastion.config.timings import PROFILES, smallest_lease_ms, timing_faults
 from pgbastion.config.types import RAFT_PORT, parts_of_conninfo
+from pgbastion.config.watchdog_checks import check_watchdog
 from pgbastion.postgres.settings import check_parameters
 
 # sun_path holds 108 bytes with its end; the rest is for "/.s.PGSQL.PORT.lock".
@@ -343,6 +344,7 @@ _CHECKS: Final = (
     _transport,
     _api_tls,
     check_addresses,
+    check_watchdog,
     _exposure,
     _without_effect,
 )

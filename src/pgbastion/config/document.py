@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, get_args
 
 from pydantic.fields import FieldInfo
 
-from pgbastion.config.model import DERIVED, NOT_IN_THIS_VERSION, File
+from pgbastion.config.model import DERIVED, File
 from pgbastion.config.parse import section_at
 from pgbastion.config.section import Section
 from pgbastion.config.timings import PROFILES, smallest_lease_ms
@@ -79,8 +79,7 @@ def render_reference() -> str:
         lines.append("")
     lines += ["## Profiles", ""]
     lines += _profiles()
-    refused = ", ".join(f"`{key}`" for key in sorted(NOT_IN_THIS_VERSION))
-    lines += ["", "## Not in this version", "", f"Refused by name: {refused}.", ""]
+    lines.append("")
     return "\n".join(lines)
 
 

@@ -73,7 +73,15 @@ def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
         hook_runs=vip is None or vip.hook is None or os.access(vip.hook, os.X_OK),
         fence_runs=fence is None or (fence.is_file() and os.access(fence, os.X_OK)),
         fence_mode=_mode_of(fence),
+        watchdog_fault=_watchdog_fault(config.watchdog.device),
     )
+
+
+def _watchdog_fault(device: Path) -> str | None:
+    """Return what is in the way; the device is not opened, which would arm it."""
+    if not device.is_char_device():
+        return "is no device"
+    return None if os.access(device, os.W_OK) else "cannot be written"
 
 
 def _mode_of(path: Path | None) -> int:

@@ -147,3 +147,5 @@ class Facts:
     """The program of ``failover.fence_command`` can be run."""
     fence_mode: int = 0o700
     """Its mode; 0 where it cannot be told."""
+    watchdog_fault: str | None = None
+    """Why ``watchdog.device`` cannot be used, as a verb; None: it can."""

@@ -40,17 +40,12 @@ from pgbastion.config.types import (
     Text,
     is_address,
 )
+from pgbastion.config.watchdog import WatchdogSection
 from pgbastion.model.cluster import ReplicationMode
 
 POSTGRES_PORT: Final = 5_442
 HBA_DEFAULT: Final = "host all all all scram-sha-256"
 
-# Keys of parts that this version does not have: refused by name, never as unknown.
-NOT_IN_THIS_VERSION: Final = frozenset(
-    {
-        "watchdog.device",
-    }
-)
 # Keys whose default follows from others or from the machine; see `with_defaults`.
 DERIVED: Final = frozenset(
     {
@@ -328,12 +323,6 @@ class CallbacksSection(Section):
     timeout: PositiveMs = Field(30_000, description="How long it may run.")
 
 
-class WatchdogSection(Section):
-    """The hardware watchdog; not in this version."""
-
-    mode: Literal["off"] = Field("off", description="Only off in this version.")
-
-
 class File(Section):
     """The whole file, with defaults that depend on other keys filled in."""
 
@@ -391,6 +380,7 @@ class Config:
     metrics: MetricsSection
     events: EventsSection
     callbacks: CallbacksSection
+    watchdog: WatchdogSection
     log: LogSection
     tracing: TracingSection
 
@@ -452,6 +442,7 @@ def resolve(file: File, *, source: Path, found: Found) -> Config:
         metrics=file.metrics,
         events=file.events,
         callbacks=file.callbacks,
+        watchdog=file.watchdog,
         log=file.log,
         tracing=file.tracing,
     )

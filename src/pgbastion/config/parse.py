@@ -1,7 +1,7 @@
 """The file's text to plain values with their lines, and values to the model. Pure."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,12 +11,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from pgbastion.config.model import NOT_IN_THIS_VERSION, File
+from pgbastion.config.model import File
 from pgbastion.config.problems import Problem
 from pgbastion.config.section import Section
 
 FILE_BYTES_MAX: Final = 1 << 20
-LATER_REMEDY: Final = "remove the key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +67,10 @@ def parse_document(text: str) -> Document | Problem:
 
 def parse_file(values: Mapping[str, Any]) -> File | list[Problem]:
     """Return the typed file, or every problem of its keys, types and values."""
-    later = list(_not_in_this_version(values))
     try:
-        file = File.model_validate(_without(values, {p.key for p in later}))
+        return File.model_validate(values)
     except ValidationError as exc:
-        return later + [_as_problem(error) for error in exc.errors()]
-    return later or file
+        return [_as_problem(error) for error in exc.errors()]
 
 
 def _plain(node: Any, path: str, lines: dict[str, int]) -> Any:
@@ -93,44 +90,6 @@ def _plain(node: Any, path: str, lines: dict[str, int]) -> Any:
         if isinstance(node, kind):
             return kind(node)
     return node
-
-
-def _not_in_this_version(values: Mapping[str, Any]) -> Iterator[Problem]:
-    for key in sorted(NOT_IN_THIS_VERSION):
-        if _lookup(values, key) is not _ABSENT:
-            yield Problem(key=key, problem="not in this version", remedy=LATER_REMEDY)
-    watchdog = _lookup(values, "watchdog.mode")
-    if watchdog in ("automatic", "required"):
-        yield Problem(
-            key="watchdog.mode",
-            problem=f"{watchdog}: not in this version",
-            remedy="write off, or remove the section",
-        )
-
-
-_ABSENT: Final = object()
-
-
-def _lookup(values: object, key: str) -> object:
-    for part in key.split("."):
-        if not isinstance(values, Mapping) or part not in values:
-            return _ABSENT
-        values = values[part]
-    return values
-
-
-def _without(
-    values: Mapping[str, Any], keys: set[str], path: str = ""
-) -> dict[str, Any]:
-    kept = {}
-    for name, value in values.items():
-        full = f"{path}.{name}" if path else name
-        if full in keys:
-            continue
-        kept[name] = (
-            _without(value, keys, full) if isinstance(value, Mapping) else value
-        )
-    return kept
 
 
 def _as_problem(error: ErrorDetails) -> Problem:

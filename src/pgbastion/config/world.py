@@ -19,6 +19,7 @@ from pgbastion.config.machine import (
 from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.problems import Problem, Severity
 from pgbastion.config.tls import check_api_tls, check_tls
+from pgbastion.config.watchdog_checks import check_watchdog_world
 
 GROUP_OR_OTHERS: Final = 0o077
 OTHERS: Final = 0o007
@@ -36,6 +37,7 @@ def check_world(config: Config, facts: Facts) -> list[Problem]:
     problems += check_api_tls(config, facts.api_tls)
     problems += check_address_world(config, facts)
     problems += check_fencing(config, facts)
+    problems += check_watchdog_world(config, facts)
     section, found = config.postgresql, facts.postgresql
     if section is not None and found is not None:
         problems += _users(section, facts, found)

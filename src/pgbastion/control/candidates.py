@@ -1,11 +1,11 @@
 """What would make a node a poor primary, known before it is needed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from pgbastion.model.ids import NodeId
 from pgbastion.model.report import NodeReport
-from pgbastion.model.views import ClusterView, SurveyAnswer
+from pgbastion.model.views import ClusterView, Received, SurveyAnswer
 
 DISK_LEAST_PERCENT: Final = 5
 """With less free than this, a new primary would soon be the next that dies."""
@@ -16,7 +16,8 @@ def handicaps(report: NodeReport) -> tuple[str, ...]:
 
     Among nodes that have everything these come last; alone, one is still chosen.
     """
-    found = []
+    found = [report.unable] if report.unable else []
+    found += report.flaws
     if report.replay_paused:
         found.append("its replay is paused")
     if report.trouble is not None:
@@ -28,6 +29,15 @@ def handicaps(report: NodeReport) -> tuple[str, ...]:
         if disk.free_bytes * 100 < disk.size_bytes * DISK_LEAST_PERCENT
     ]
     return tuple(found)
+
+
+def is_able(reports: Mapping[NodeId, Received], node: NodeId) -> bool:
+    """Tell whether a node may become a primary, as far as it has said.
+
+    One that lacks what it requires for that would only give the role back.
+    """
+    known = reports.get(node)
+    return known is None or not known.report.unable
 
 
 def preferred(view: ClusterView, equals: Iterable[SurveyAnswer]) -> SurveyAnswer | None:

@@ -206,6 +206,8 @@ def _on_nodes(snapshot: NodeSnapshot) -> Iterator[str]:
             continue
         if needs_a_hand(report):
             yield f"{name} needs a hand: {doing(report)}"
+        if report.watchdog == "unusable":
+            yield f"{name} has no hardware watchdog that it can use"
         if report.adopted:
             yield (
                 f"{name} was found running: until its next restart it outlives a "

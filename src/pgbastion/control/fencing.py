@@ -11,7 +11,7 @@ Source: docs/explanation/lease.md, "Assigning another node".
 from typing import Final
 
 from pgbastion.control.loss import living_answers
-from pgbastion.control.orders import barred_from_role, failover_order
+from pgbastion.control.orders import failover_order, may_hold
 from pgbastion.control.pause import heeds_lease
 from pgbastion.control.survey import complete, hold_every_commit, surveys
 from pgbastion.model.actions import CallFence, CloseLease, Decision, Propose
@@ -143,7 +143,7 @@ def _is_replaceable(view: ClusterView, held: Assignment) -> bool:
         for node, received in view.reports.items()
         if node != held.node and view.now_ms - received.at_ms <= view.report_ms
     }
-    able = {m.name for m in state.servers if not barred_from_role(state, m)}
+    able = may_hold(state, view.reports)
     answers = living_answers(state, living)
     if not surveys(state):
         return any(a.node in able for a in answers)

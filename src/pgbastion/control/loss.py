@@ -43,6 +43,8 @@ def absent(
     received = reports.get(target)
     if received is None or received.at_ms < fresh_since_ms:
         return f"{target} is silent"
+    if received.report.unable:
+        return f"{target}: {received.report.unable}"
     if received.report.state not in _SURVEYABLE:
         return f"the PostgreSQL of {target} is {received.report.state}"
     return None

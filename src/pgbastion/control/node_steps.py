@@ -5,6 +5,7 @@ or with the decision that brings it about (or waits for it).
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final, assert_never
 
 from pgbastion.control.history import diverged_from
@@ -162,6 +163,14 @@ def keep_lease(view: NodeView) -> Decision | None:
         return fence(view)
     stop = StopPostgres(mode=StopMode.FAST, reason=Reason.LEASE_EXPIRING)
     return Decision(Reason.LEASE_EXPIRING, (stop,))
+
+
+def check_able(view: NodeView) -> Decision | None:
+    """Become no primary without what is required for it: give the role back."""
+    if not view.lease.unable or is_paused(view):
+        return None
+    told = give_back(view, Reason.WATCHDOG_UNUSABLE)
+    return replace(told, detail=view.lease.unable)
 
 
 def check_surveyed(view: NodeView) -> Decision | None:
@@ -426,6 +435,7 @@ STEPS: Final[Mapping[Step, Callable[[NodeView], Decision | None]]] = {
     Step.SAY_RUNNING: say_running,
     Step.AWAIT_LEASE: await_lease,
     Step.KEEP_LEASE: keep_lease,
+    Step.CHECK_ABLE: check_able,
     Step.CHECK_SURVEYED: check_surveyed,
     Step.START_FOR_PROMOTION: start_for_promotion,
     Step.AWAIT_START: await_start,

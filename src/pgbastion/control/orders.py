@@ -10,7 +10,7 @@ Source: docs/explanation/orders.md.
 from collections.abc import Mapping
 from typing import Final
 
-from pgbastion.control.candidates import handicaps
+from pgbastion.control.candidates import handicaps, is_able
 from pgbastion.control.node_rules import give_back, held_by_this, lease_deadline_ms
 from pgbastion.model.actions import (
     Decision,
@@ -89,6 +89,17 @@ def barred_from_role(state: ClusterState, member: Member) -> str | None:
     if member.nofailover:
         return f"{member.name} is tagged nofailover"
     return f"{member.name} is fenced" if state.fence(member.name) else None
+
+
+def may_hold(
+    state: ClusterState, reports: Mapping[NodeId, Received]
+) -> frozenset[NodeId]:
+    """Return the nodes that nobody keeps from the primary role, themselves neither."""
+    return frozenset(
+        member.name
+        for member in state.servers
+        if not barred_from_role(state, member) and is_able(reports, member.name)
+    )
 
 
 def _hindered(primary: Received | None, report: NodeReport) -> str | None:

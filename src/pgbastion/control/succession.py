@@ -13,7 +13,7 @@ from typing import Final
 
 from pgbastion.control.candidates import preferred
 from pgbastion.control.fencing import is_free
-from pgbastion.control.orders import barred_from_role, failover_order, is_ordered
+from pgbastion.control.orders import failover_order, is_ordered, may_hold
 from pgbastion.control.pause import cannot_acknowledge, heeds_lease
 from pgbastion.control.survey import (
     complete,
@@ -69,19 +69,12 @@ def choose_by_survey(view: ClusterView, held: Assignment) -> Decision:
         waits = _some_living_are_silent(view, answers)
     if view.now_ms < patient_ms and waits:
         return Decision(Reason.SURVEYING, asking, patient_ms, detail=_told(answers))
-    able = _able(view)
+    able = may_hold(view.state, view.reports)
     best = preferred(view, complete(view.state, answers, able))
     if best is not None:
         return _assign(view, held, best, answers)
     return _catch_up(view, able) or Decision(
         Reason.NO_CANDIDATE, asking, wake_ms, detail=_told(answers)
-    )
-
-
-def _able(view: ClusterView) -> frozenset[NodeId]:
-    """Return the nodes that nobody keeps from the primary role."""
-    return frozenset(
-        m.name for m in view.state.servers if not barred_from_role(view.state, m)
     )
 
 
@@ -202,13 +195,13 @@ def _target_reached(view: ClusterView, found: Iterable[SurveyAnswer]) -> bool:
 
 
 def _candidates_by_report(view: ClusterView) -> Iterator[SurveyAnswer]:
+    able = may_hold(view.state, view.reports)
     for member in view.state.servers:
         received = view.reports.get(member.name)
         if received is None or view.now_ms - received.at_ms > view.report_ms:
             continue
         report = received.report
-        barred = barred_from_role(view.state, member)
-        if barred or not _may_be_promoted(report):
+        if member.name not in able or not _may_be_promoted(report):
             continue
         if report.wal_end is not None and report.data_id is not None:
             yield SurveyAnswer(

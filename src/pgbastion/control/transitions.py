@@ -61,6 +61,7 @@ class Step(StrEnum):
     SAY_RUNNING = "say_running"
     AWAIT_LEASE = "await_lease"
     KEEP_LEASE = "keep_lease"
+    CHECK_ABLE = "check_able"
     CHECK_SURVEYED = "check_surveyed"
     START_FOR_PROMOTION = "start_for_promotion"
     AWAIT_START = "await_start"
@@ -164,6 +165,7 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
         (
             Step.RESUME,
             Step.GIVE_ROLE_ON,
+            Step.CHECK_ABLE,
             Step.CHECK_SURVEYED,
             Step.START_FOR_PROMOTION,
             Step.AFTER_CRASH,
@@ -180,6 +182,7 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
             Step.RESUME,
             Step.HOLD_LEASE,
             Step.AWAIT_LEASE,
+            Step.CHECK_ABLE,
             Step.CHECK_SURVEYED,
             Step.PROMOTE,
         ),

@@ -8,6 +8,7 @@ from pgbastion.guard.latches import Latches, Refused
 from pgbastion.guard.launch import Launch
 from pgbastion.guard.office import Office
 from pgbastion.guard.supervisor import KILL_DEADLINE_MS, Supervisor
+from pgbastion.guard.watchdog import Watchdog
 from pgbastion.guard.wire import VERSION, Connection
 from pgbastion.platform.interface import Account
 
@@ -35,6 +36,7 @@ class Commands:
         latches: Does what concerns epochs.
         office: Knows the writer.
         removals: The addresses that go when the lease ends.
+        watchdog: Is armed before anything becomes a primary.
         watch: Called with the writer's new pidfd.
     """
 
@@ -44,6 +46,7 @@ class Commands:
         "_removals",
         "_supervisor",
         "_watch",
+        "_watchdog",
         "wants_quit",
     )
 
@@ -53,11 +56,13 @@ class Commands:
         latches: Latches,
         office: Office,
         removals: Removals,
+        watchdog: Watchdog,
         *,
         watch: "Callable[[int], None]",
     ) -> None:
         self._supervisor = supervisor
         self._removals = removals
+        self._watchdog = watchdog
         self._latches = latches
         self._office = office
         self._watch = watch
@@ -117,6 +122,9 @@ class Commands:
         )
         is_primary = _flag(request, "primary")
         epoch = _number(request, "epoch") if is_primary else 0
+        if is_primary:
+            # It was disarmed when nothing ran.
+            self._watchdog.start(now_ns)
         pid = self._supervisor.start(
             launch, primary=is_primary, epoch=epoch, now_ns=now_ns
         )
@@ -153,7 +161,19 @@ class Commands:
         return {}
 
     def _do_arm(self, request: "Message", _: Connection, now_ns: int) -> "Message":
-        self._supervisor.arm(_number(request, "epoch"), now_ns)
+        epoch = _number(request, "epoch")
+        self._watchdog.start(now_ns)
+        self._supervisor.arm(epoch, now_ns)
+        return {}
+
+    def _do_watchdog(self, request: "Message", _c: Connection, _n: int) -> "Message":
+        device = request.get("device")
+        self._watchdog.configure(
+            _text(request, "device") if device else "",
+            timeout_s=_number(request, "timeout_s"),
+            least_s=_number(request, "least_s"),
+            required=_flag(request, "required"),
+        )
         return {}
 
     def _do_disarm(self, _r: "Message", _c: Connection, _n: int) -> "Message":

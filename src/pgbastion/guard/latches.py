@@ -56,10 +56,13 @@ class Latches:
         It is the past when the page's lease is another epoch's: a newer one means
         that ours has ended, and an older one proves nothing.
         """
-        page = self._page
-        if page[words.EPOCH] != self.armed:
+        if self._page[words.EPOCH] != self.armed:
             return 0
-        return page[words.EXPIRY_NS] - max(page[words.LEAD_NS], 0)
+        return self.lease_acts_at_ns()
+
+    def lease_acts_at_ns(self) -> int:
+        """Return the same of the page's lease, whatever is armed."""
+        return self._page[words.EXPIRY_NS] - max(self._page[words.LEAD_NS], 0)
 
     def has_expired(self, now_ns: int) -> bool:
         """Tell whether the guard is armed for a lease that has run out."""

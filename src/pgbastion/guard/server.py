@@ -16,6 +16,7 @@ from pgbastion.guard.latches import Latches
 from pgbastion.guard.office import Office
 from pgbastion.guard.page import Page
 from pgbastion.guard.supervisor import Supervisor
+from pgbastion.guard.watchdog import Watchdog
 from pgbastion.guard.wire import Closed, Connection
 from pgbastion.platform.choice import current
 from pgbastion.platform.clock import boottime_ns
@@ -70,11 +71,13 @@ class Guard:
             log=log,
         )
         self._removals = Removals(log)
+        self._watchdog = Watchdog(self._latches, log)
         self._commands = Commands(
             self._supervisor,
             self._latches,
             self._office,
             self._removals,
+            self._watchdog,
             watch=self._watch,
         )
         self._wake = _signal_pipe()
@@ -98,6 +101,16 @@ class Guard:
             for fd, _ in ready:
                 self._serve(fd)
             self._supervisor.advance(boottime_ns())
+            self._look_at_watchdog()
+        # Nothing runs any more: whoever ends in order leaves nothing that fires.
+        self._watchdog.close()
+
+    def _look_at_watchdog(self) -> None:
+        before = self._watchdog.problem
+        holds = self._supervisor.may_hold_primary
+        self._watchdog.look(boottime_ns(), holds_primary=holds)
+        if self._watchdog.problem != before:
+            self._tell({"event": "watchdog", "problem": self._watchdog.problem})
 
     def _look_at_addresses(self, now_ns: int) -> None:
         """Remove the addresses while no lease of this node's stands behind them.
@@ -214,6 +227,8 @@ class Guard:
             "generation": self._office.generation,
             "writer": self._office.holder,
             "removals": self._removals.names,
+            "watchdog": self._watchdog.state,
+            "watchdog_problem": self._watchdog.problem,
             "warnings": self._warnings,
             **self._supervisor.describe(),
         }

@@ -358,6 +358,10 @@ class GuardFacts:
     asked_ns: int = 0
     child_died: bool = False
     """The postmaster that ended last did so because a process of its own had died."""
+    watchdog: str = "off"
+    """``off``, ``idle``, ``armed`` or ``unusable``."""
+    unable: str = ""
+    """Why nothing may become a primary here; empty: nothing is in the way."""
 
 
 class Guard(Protocol):

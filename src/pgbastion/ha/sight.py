@@ -142,6 +142,8 @@ class Sight:
             renewing=self.renewing,
             pause_revision=words.pause_revision,
             paused=words.paused,
+            watchdog=facts.watchdog if facts else "off",
+            unable=facts.unable if facts else "",
         )
 
     def _declaration(self, raft_id: MemberId) -> Declare | None:

@@ -106,6 +106,8 @@ class Teller:
             replication=postgres.replication if primary else (),
             progress=view.job,
             replay_paused=bool(server and postgres.running and server.replay_paused),
+            unable=view.lease.unable,
+            watchdog=view.lease.watchdog,
             answers=observer.answers,
             trouble=observer.trouble,
             unwatched_primaries=self.unwatched(),

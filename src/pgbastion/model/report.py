@@ -143,6 +143,12 @@ class NodeReport:
     """Somebody has its standby wait with what it has received."""
     trouble: Trouble | None = None
     """What did not answer or write when its server was last asked."""
+    unable: str = ""
+    """Why it must not become a primary, whatever it has; empty: it may."""
+    flaws: tuple[str, ...] = ()
+    """What would make it a poor primary, as it found on itself."""
+    watchdog: str = "off"
+    """Its hardware watchdog: ``off``, ``idle``, ``armed`` or ``unusable``."""
     answers: bool = False
     """Whether its server answered when it was last asked: one that is frozen, or waits
     for its disk after a kill, claims nothing."""

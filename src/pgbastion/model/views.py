@@ -160,6 +160,10 @@ class LeaseView:
     pause_revision: int = 0
     """The pause revision that the guard reads."""
     paused: bool = False
+    watchdog: str = "off"
+    """What the guard says of its hardware watchdog."""
+    unable: str = ""
+    """Why nothing may become a primary here; empty: nothing is in the way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

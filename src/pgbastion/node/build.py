@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from pgbastion.config.model import Config
+from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.secrets import Secrets
 from pgbastion.consensus.engine import Engine, is_member
 from pgbastion.errors import PgBastionError
@@ -11,7 +11,7 @@ from pgbastion.guard.page import Page
 from pgbastion.model.cluster import join_host_port
 from pgbastion.node.certificates import Certificates
 from pgbastion.node.page import SharedPage
-from pgbastion.node.parts import build_instance
+from pgbastion.node.parts import build_instance, watchdog_of
 from pgbastion.node.running import Node
 from pgbastion.postgres.guard_link import PAGE_NAME, GuardLink
 from pgbastion.postgres.layout import resolve_account
@@ -44,14 +44,8 @@ async def build_node(
 
     if config.postgresql is not None:
         instance = build_instance(config, config.postgresql, secrets)
-        account = resolve_account(config.postgresql.os_user)
-        guard = GuardLink(
-            run_dir=config.run_dir,
-            data_dir=config.postgresql.data_dir,
-            user=account.name,
-            uid=account.uid,
-            on_stopped=on_stopped,
-            on_event=on_event,
+        guard = _make_guard(
+            config, config.postgresql, on_stopped=on_stopped, on_event=on_event
         )
         if not is_member(config.raft.data_dir):
             await guard.start_afresh()
@@ -77,6 +71,25 @@ async def build_node(
         on_removed=on_removed,
     )
     return node
+
+
+def _make_guard(
+    config: Config,
+    section: PostgresqlSection,
+    *,
+    on_stopped: Callable[[], None],
+    on_event: Callable[[], None],
+) -> GuardLink:
+    account = resolve_account(section.os_user)
+    return GuardLink(
+        run_dir=config.run_dir,
+        data_dir=section.data_dir,
+        user=account.name,
+        uid=account.uid,
+        on_stopped=on_stopped,
+        on_event=on_event,
+        watchdog=watchdog_of(config),
+    )
 
 
 def _page_of_witness(path: str) -> Page:

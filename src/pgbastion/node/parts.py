@@ -3,11 +3,13 @@
 from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.secrets import Secrets
 from pgbastion.config.types import parts_of_conninfo
+from pgbastion.config.watchdog import WatchdogMode, fits, least_unfed_s, unfed_s
 from pgbastion.ha.loop import Pace
 from pgbastion.model.cluster import Member
 from pgbastion.model.ids import MemberId, NodeId
 from pgbastion.model.views import Limits
 from pgbastion.postgres.config_files import Secrets as Passwords
+from pgbastion.postgres.guard_messages import WatchdogSetting
 from pgbastion.postgres.instance import Bounds, Instance
 from pgbastion.postgres.layout import PgIdentity, PgPaths, PgRoles, resolve_account
 
@@ -44,6 +46,19 @@ def limits_of(config: Config) -> Limits:
         sync_silent_ms=timings.sync_silent_ms,
         restart_ms=config.failover.primary_restart_timeout,
         slots_ttl_ms=config.postgresql.member_slots_ttl if config.postgresql else 0,
+    )
+
+
+def watchdog_of(config: Config) -> WatchdogSetting | None:
+    """Return the hardware watchdog that the guard is to use; None: none."""
+    wanted, timings = config.watchdog, config.timings
+    if wanted.mode is WatchdogMode.OFF or not fits(timings):
+        return None
+    return WatchdogSetting(
+        device=str(wanted.device),
+        timeout_s=unfed_s(timings),
+        least_s=least_unfed_s(timings),
+        required=wanted.mode is WatchdogMode.REQUIRED,
     )
 
 

@@ -27,6 +27,7 @@ from pgbastion.postgres.guard_messages import (
     PostmasterSignal,
     Stopped,
     Vacant,
+    WatchdogSetting,
     parse_event,
     parse_status,
 )
@@ -316,6 +317,20 @@ class GuardClient:
             GuardRefused: It is no address, or this guard has too many of them.
         """
         await self._ask("keep", address=address, until_ns=until_ns)
+
+    async def watch(self, setting: WatchdogSetting) -> None:
+        """Have this watchdog armed before anything becomes a primary.
+
+        Raises:
+            GuardRefused: ``unknown``: the guard is of an earlier release.
+        """
+        await self._ask(
+            "watchdog",
+            device=setting.device,
+            timeout_s=setting.timeout_s,
+            least_s=setting.least_s,
+            required=setting.required,
+        )
 
     async def quit(self) -> None:
         """End the guard, which `Gone` confirms.

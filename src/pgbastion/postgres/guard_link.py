@@ -17,7 +17,14 @@ from pgbastion.ha.ports import GuardFacts, RunningServer
 from pgbastion.model.ids import Epoch
 from pgbastion.observe.logging import get_logger
 from pgbastion.postgres.guard_client import GuardClient, GuardRefused, kill_by_directory
-from pgbastion.postgres.guard_messages import Exited, Gone, GuardEvent, Killed
+from pgbastion.postgres.guard_messages import (
+    Exited,
+    Gone,
+    GuardEvent,
+    Killed,
+    WatchdogSeen,
+    WatchdogSetting,
+)
 
 KILL_DEADLINE_S: Final = 2.0
 OFFICE_DEADLINE_S: Final = 10.0
@@ -41,6 +48,7 @@ class GuardLink:
         user: As whom PostgreSQL runs.
         uid: The same user's number.
         on_event: Called after anything changed.
+        watchdog: The hardware watchdog; None: none is used.
     """
 
     def __init__(
@@ -52,7 +60,10 @@ class GuardLink:
         uid: int,
         on_stopped: Callable[[], None],
         on_event: Callable[[], None],
+        watchdog: WatchdogSetting | None = None,
     ) -> None:
+        self._watchdog = watchdog
+        self._watchdog_refused = ""
         self._run_dir = run_dir
         self._data_dir = data_dir
         # Read while nothing runs yet: on a disk that hangs it would block the loop.
@@ -122,10 +133,32 @@ class GuardLink:
             await client.removals(self._removals)
         for address, until_ns in self._kept.items():
             await client.keep(address, until_ns)
+        await self._set_watchdog(client)
         status = await client.status()
         for warning in status.warnings:
             log.warning("guard_warns", warning=warning)
         self._note()
+
+    async def _set_watchdog(self, client: GuardClient) -> None:
+        """Have the guard use the watchdog, also none where one was used before."""
+        unused = WatchdogSetting(device="", timeout_s=0, least_s=0, required=False)
+        try:
+            await client.watch(self._watchdog or unused)
+            self._watchdog_refused = ""
+            told = client.latest.watchdog_problem if client.latest else ""
+            if told:
+                log.warning("watchdog_unusable", error=told)
+        except GuardRefused as exc:
+            if self._watchdog is not None:
+                self._watchdog_refused = f"the guard cannot use a watchdog: {exc}"
+                log.warning("watchdog_unusable", error=self._watchdog_refused)
+
+    def _unable(self, problem: str) -> str:
+        """Return why nothing may become a primary here; empty: nothing is."""
+        if self._watchdog is None or not self._watchdog.required:
+            return ""
+        problem = problem or self._watchdog_refused
+        return f"its watchdog is required: {problem}" if problem else ""
 
     def facts(self) -> GuardFacts:
         """Return what the guard last said; without a guard, the worst."""
@@ -142,6 +175,8 @@ class GuardLink:
             ended_epoch=Epoch(status.ended),
             asked_ns=status.asked_ns,
             child_died=self._client.exit_code == CHILD_DIED_CODE,
+            watchdog=status.watchdog,
+            unable=self._unable(status.watchdog_problem),
         )
 
     async def start(
@@ -294,6 +329,8 @@ class GuardLink:
         if isinstance(event, Exited) and event.code:
             place = str(self._run_dir / SERVER_LOG)
             log.error("postgres_failed", exit_code=event.code, see=place)
+        if isinstance(event, WatchdogSeen) and event.problem:
+            log.warning("watchdog_unusable", error=event.problem)
         if isinstance(event, Killed):
             log.warning("lease_ran_out", epoch=event.epoch)
         if isinstance(event, Gone):

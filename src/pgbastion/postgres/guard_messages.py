@@ -34,6 +34,21 @@ class GuardStatus:
     writer: int
     left: tuple[str, ...]
     warnings: tuple[str, ...]
+    watchdog: str = "off"
+    watchdog_problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchdogSetting:
+    """The hardware watchdog that the guard is to use."""
+
+    device: str
+    timeout_s: int
+    """How long it may stay unfed."""
+    least_s: int
+    """A shorter time-out of the device would reset a healthy node."""
+    required: bool
+    """Without it nothing becomes a primary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +93,14 @@ class Gone:
     is_dead: bool
 
 
-GuardEvent = Exited | Killed | Stopped | Vacant | Gone
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchdogSeen:
+    """Whether the hardware watchdog can be used has changed; empty: it can."""
+
+    problem: str
+
+
+GuardEvent = Exited | Killed | Stopped | Vacant | WatchdogSeen | Gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +114,8 @@ class KillOutcome:
 def parse_status(fields: Mapping[str, Any]) -> GuardStatus:
     """Return the part ``status`` of a message; fields of a newer guard are left out."""
     names = GuardStatus.__dataclass_fields__
-    known = {name: fields[name] for name in names}
+    # A guard of an earlier release, which outlived its daemon, knows fewer.
+    known = {name: fields[name] for name in names if name in fields}
     known["left"] = tuple(known["left"])
     known["warnings"] = tuple(known["warnings"])
     return GuardStatus(**known)
@@ -115,5 +138,7 @@ def parse_event(message: Mapping[str, Any]) -> GuardEvent | None:
             return Stopped(pgdata=message["pgdata"])
         case "vacant":
             return Vacant()
+        case "watchdog":
+            return WatchdogSeen(problem=message["problem"])
         case _:
             return None
