@@ -109,6 +109,36 @@ def test_a_server_that_hangs_keeps_no_answer_waiting(stage: Stage) -> None:
     assert whole(stage).epoch == before.epoch
 
 
+def sync_names(primary: Node) -> str:
+    """Return for whom commits wait, as the server has it."""
+    rows = primary.query("SHOW synchronous_standby_names")
+    assert rows
+    return str(rows[0][0])
+
+
+def test_a_standby_that_is_told_to_stop_is_waited_for_by_no_commit(
+    stage: Stage,
+) -> None:
+    """The primary's setting names it no more when its server ends."""
+    before = whole(stage)
+    primary = stage.nodes[str(before.primary)]
+    standby = stage.nodes[min(set(stage.nodes) - {primary.name})]
+    name = f"{standby.name}_{system_of(stage, standby.name)}"
+    assert name in sync_names(primary)
+    said = standby.log.stat().st_size
+
+    assert standby.stop() == 0
+
+    assert name not in sync_names(primary)
+    with standby.log.open() as log:
+        log.seek(said)
+        events = [json.loads(line) for line in log if line.startswith("{")]
+    [left] = [e for e in events if e["event"] == "sync_set_left"]
+    assert left["left"]
+    standby.start()
+    assert whole(stage).epoch == before.epoch
+
+
 def test_a_standby_is_copied_anew(stage: Stage) -> None:
     before = whole(stage)
     standby = max(set(stage.nodes) - {str(before.primary)})

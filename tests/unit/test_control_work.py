@@ -9,6 +9,7 @@ from pgbastion.control.apply import Outcome
 from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.node import decide_node
 from pgbastion.control.routing import RoutingView, decide_routing
+from pgbastion.control.sync_standbys import commits_wait_for
 from pgbastion.control.wall_time import later
 from pgbastion.control.work import RELEASE_WAIT_MS, may_work_under_pause
 from pgbastion.model.actions import (
@@ -48,6 +49,8 @@ from pgbastion.testing.views import (
     data_id,
     end,
     holder_view,
+    member,
+    node_name,
     opened,
     primary_report,
     primary_server,
@@ -202,6 +205,42 @@ def test_it_begins_once_no_commit_waits_for_it(kind: OrderKind, reason: Reason) 
     decision = decide_node(standby_view(state=released(work(kind, 2)), at=AT))
 
     assert decision == Decision(reason, (Propose(command=begins()),))
+
+
+def test_who_says_that_it_is_leaving_is_let_out_of_the_set_as_well() -> None:
+    """Its daemon was told to stop: no commit may wait for the silence to be noticed."""
+    view = holder_view()
+    rest = received(report(2), report(3))
+    stays = decide_node(replace(view, reports=rest))
+    leaves = decide_node(
+        replace(view, reports=received(report(2, leaving=True), report(3)))
+    )
+
+    assert stays.reason is Reason.PRIMARY_RUNNING
+    assert leaves.reason is Reason.CHANGING_SYNC_SET
+    assert leaves.detail == "any 1 of n3_a3"
+
+
+@pytest.mark.parametrize(
+    ("changes", "waits"),
+    [
+        ({}, True),
+        ({"opened": opened(1, 3, NOBODY)}, False),
+        ({"opened": opened(1, 2, any_of(1, 2, 3))}, False),
+        ({"opened": opened(1, 3, any_of(1, 3))}, False),
+        ({"assignment": assignment(revoked=True)}, False),
+        ({"opened": None}, False),
+        ({"members": (member(1), member(2, data_id=None), member(3))}, False),
+    ],
+)
+def test_commits_wait_for_a_member_of_the_set_alone(
+    changes: dict[str, object], waits: bool
+) -> None:
+    given = cluster_state(opened=opened(1, 3, any_of(1, 2, 3)))
+    given = replace(given, **changes)  # type: ignore[arg-type]
+
+    assert commits_wait_for(given, node_name(2)) is waits
+    assert not commits_wait_for(given, node_name(1))
 
 
 def test_it_does_not_wait_for_ever() -> None:

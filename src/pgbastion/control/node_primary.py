@@ -32,7 +32,7 @@ from pgbastion.model.actions import (
 )
 from pgbastion.model.cluster import NOBODY, SyncSet
 from pgbastion.model.commands import Opened, SetSync
-from pgbastion.model.ids import standby_name
+from pgbastion.model.ids import NodeId, standby_name
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import PostgresState, ReplicationRow
 from pgbastion.model.trouble import Trouble
@@ -154,7 +154,14 @@ def _eligible(view: NodeView) -> frozenset[str]:
         and m.member_id != view.member_id
         and view.state.fence(m.name) is None
         and m.name != works_on(view.state)
+        and not _is_leaving(view, m.name)
     )
+
+
+def _is_leaving(view: NodeView, node: NodeId) -> bool:
+    """Tell whether a node has said that its server is about to end in order."""
+    received = view.reports.get(node)
+    return received is not None and received.report.leaving
 
 
 def keep_sync(view: NodeView) -> Decision | None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pgbastion.model.cluster import NOBODY, ClusterState, ReplicationMode, SyncSet
-from pgbastion.model.ids import standby_name
+from pgbastion.model.ids import NodeId, standby_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,16 @@ def wanted_count(state: ClusterState) -> int:
     if state.sync_count is not None:
         return state.sync_count
     return automatic_count(len(state.servers))
+
+
+def commits_wait_for(state: ClusterState, node: NodeId) -> bool:
+    """Tell whether commits may wait for this node's server, as a standby."""
+    held, opened, member = state.assignment, state.opened, state.named(node)
+    if held is None or opened is None or opened.epoch != held.epoch or not held.live:
+        return False
+    if member is None or member.data_id is None or opened.sync.num_sync == 0:
+        return False
+    return standby_name(node, member.data_id) in opened.sync.names
 
 
 def desired_set(

@@ -123,6 +123,11 @@ class Loop:
         self._pace = replace(self._pace, lag_max_bytes=lag_max_bytes)
         self.sight.limits = replace(self.sight.limits, **limits)
 
+    def leave(self) -> None:
+        """Have everybody know that this node's server is about to end in order."""
+        self.teller.leaving = True
+        self.wake()
+
     def set_draining(self, draining: bool) -> None:  # noqa: FBT001 - the whole of it
         """Have the others know whether this node takes new sessions."""
         self.teller.draining = draining

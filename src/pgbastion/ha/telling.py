@@ -42,6 +42,7 @@ class Teller:
         self.holding = ""
         """The order for which this node's proxy lets new clients wait."""
         self.draining = False
+        self.leaving = False
         """It is being taken out for maintenance."""
         self.unwatched: Callable[[], tuple[NodeId, ...]] = tuple
         """Returns whose server answers as a primary without a daemon."""
@@ -115,6 +116,7 @@ class Teller:
             outage=self._outages.newest,
             holding=self.holding,
             draining=self.draining,
+            leaving=self.leaving,
             vitals=server.vitals if server and postgres.running else None,
             settings=server.settings if server and postgres.running else None,
         )

@@ -159,6 +159,8 @@ class NodeReport:
     """The order for which this node's proxy lets new clients wait."""
     draining: bool = False
     """It is being taken out for maintenance: no new sessions."""
+    leaving: bool = False
+    """Its server is about to end in order: no commit should wait for it any more."""
     addresses: AddressReport | None = None
     """Its virtual addresses; None: it has none configured."""
     outage: Outage | None = None

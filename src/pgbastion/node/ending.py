@@ -12,4 +12,5 @@ async def end_sessions(node: Node) -> None:
     drain_ms = min(node.config.proxy.drain_timeout, limit_ms // 2)
     node.front.maintenance.leave(drain_ms)
     await node.retiring.hand_role_on()
+    await node.retiring.leave_sync_set()
     await node.front.proxy.until_empty()

@@ -8,10 +8,12 @@ from typing import Final
 from pgbastion.api.ports import Done
 from pgbastion.clock import wall_text
 from pgbastion.config.model import Config
+from pgbastion.control.sync_standbys import commits_wait_for
+from pgbastion.control.work import RELEASE_WAIT_MS
 from pgbastion.ha.host import Host
 from pgbastion.model.cluster import Assignment
 from pgbastion.model.commands import Release
-from pgbastion.model.ids import Epoch, Incarnation
+from pgbastion.model.ids import Epoch, Incarnation, NodeId
 from pgbastion.model.reasons import Reason
 from pgbastion.node.addresses import AnyAddresses
 from pgbastion.node.ordering import Ordering
@@ -31,6 +33,7 @@ class Retiring:
         config: Returns the configuration; a reload may have changed it.
         holds_lease: Whether an epoch's lease is held here, with time left.
         hold: Has the engine renew an epoch's lease; 0: none.
+        say_leaving: Tells everybody that this node's server is about to end.
         guard: The postmaster's parent; None: a witness.
     """
 
@@ -46,6 +49,7 @@ class Retiring:
         incarnation: Incarnation,
         holds_lease: Callable[[Epoch], bool],
         hold: Callable[[Epoch], None],
+        say_leaving: Callable[[], None],
     ) -> None:
         self._config = config
         self._host = host
@@ -56,6 +60,7 @@ class Retiring:
         self._incarnation = incarnation
         self._holds_lease = holds_lease
         self._hold = hold
+        self._say_leaving = say_leaving
         self._moved = asyncio.Event()
 
     def note(self) -> None:
@@ -77,9 +82,30 @@ class Retiring:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_ms / 1_000):
-                while not self._role_moved(epoch):
-                    self._moved.clear()
-                    await self._moved.wait()
+                await self._until(lambda: self._role_moved(epoch))
+
+    async def leave_sync_set(self) -> None:
+        """Wait until no commit waits for this node's server, which is about to end.
+
+        The primary hears of it by this node's report, and makes the set smaller. In
+        strict mode a set that would become too small stays as it is: there they wait.
+        """
+        own = NodeId(self._config().node.name)
+        if not commits_wait_for(self._host.state, own):
+            return
+        self._say_leaving()
+        left = True
+        try:
+            async with asyncio.timeout(RELEASE_WAIT_MS / 1_000):
+                await self._until(lambda: not commits_wait_for(self._host.state, own))
+        except TimeoutError:
+            left = False
+        log.info("sync_set_left", left=left)
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            self._moved.clear()
+            await self._moved.wait()
 
     def _role_moved(self, epoch: Epoch) -> bool:
         state = self._host.state

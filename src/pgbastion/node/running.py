@@ -144,6 +144,7 @@ class Node:
             incarnation=self.incarnation,
             holds_lease=self._holds_lease,
             hold=self._hold,
+            say_leaving=self.loop.leave,
         )
 
     def _make_loop(self) -> Loop:
