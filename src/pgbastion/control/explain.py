@@ -206,6 +206,7 @@ def _on_nodes(snapshot: NodeSnapshot) -> Iterator[str]:
             continue
         if needs_a_hand(report):
             yield f"{name} needs a hand: {doing(report)}"
+        yield from (f"{name}: {flaw}" for flaw in report.flaws)
         if report.watchdog == "unusable":
             yield f"{name} has no hardware watchdog that it can use"
         if report.adopted:

@@ -182,6 +182,8 @@ class ServerFacts:
     """The mode has changed since it was written: other words for the same set."""
     pending_restart: tuple[str, ...] = ()
     """Settings that wait for a restart, as far as they were asked for."""
+    flaws: tuple[str, ...] = ()
+    """What would make it a poor primary, found at a look a while ago."""
     vitals: Vitals | None = None
     settings: NodeSettings | None = None
 

@@ -109,6 +109,7 @@ class Teller:
             replay_paused=bool(server and postgres.running and server.replay_paused),
             unable=view.lease.unable,
             watchdog=view.lease.watchdog,
+            flaws=server.flaws if server and postgres.running else (),
             answers=observer.answers,
             trouble=observer.trouble,
             unwatched_primaries=self.unwatched(),

@@ -25,6 +25,7 @@ from pgbastion.postgres.connection import Address
 from pgbastion.postgres.directory import DataDirectory
 from pgbastion.postgres.disk import DiskWorker
 from pgbastion.postgres.files import Files
+from pgbastion.postgres.fitness import Fitness
 from pgbastion.postgres.guc import judge_settings
 from pgbastion.postgres.hand_over import PlannedEnd
 from pgbastion.postgres.ladder import Ladder
@@ -118,14 +119,14 @@ class Instance:
         self._slots_ns = 0
         self._timeline: Timeline | None = None
         self._standing = Standing(self._primary, look_s=bounds.look_s)
+        self._fitness = Fitness(address, deadline_s=bounds.look_s)
         self._settings = NodeSettings(version=0)
         source = FromPrimary(paths, identity, self.files, self.programs, self.config)
         ladder = Ladder(paths, self.files, self.programs, self.offline, source)
         self._rejoining = Rejoining(ladder, identity.node)
         self.address = address
         self._stranger = self._make_stranger()
-        # Whom to follow and what to promise stand in one file: a cut that was
-        # answered to a survey must not be overwritten by what was begun before it.
+        # One file: a cut that was answered must not be overwritten by earlier work.
         self._writing = asyncio.Lock()
         self.mode = ReplicationMode.QUORUM
         self.cluster_id = ""
@@ -225,6 +226,7 @@ class Instance:
         """Close what belongs to an earlier server: it must not tell old truth."""
         await self._probe.close()
         await self._doctor.forget()
+        await self._fitness.close()
         await self._standby.close()
         await self._primary.close()
         self._sync.forget()
@@ -258,6 +260,7 @@ class Instance:
             lsn = facts.flush_lsn or Lsn(0)
             rows = await self._replication()
         stand = await self._standing.ask()
+        self._fitness.look_soon()
         return ServerFacts(
             sent_ns=result.sent_ns,
             answered=True,
@@ -273,6 +276,7 @@ class Instance:
             replication=rows,
             slots=self._slots,
             pending_restart=stand.pending_restart,
+            flaws=self._fitness.flaws,
             settings=replace(self._settings, limits=stand.limits),
             vitals=vitals(result, self._all_slots),
             **self._sync.facts(self.mode, facts.sync_names, result.sent_ns),

@@ -1,0 +1,159 @@
+"""What would make this server a poor primary: looked for now and then, beside all else.
+
+A server runs with libraries and collations of its own machine on data that another one
+wrote. What it lacks shows only when a client asks for it, so it is looked for before
+(safety rule 77). Nothing waits for this.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from pgbastion.clock import boottime_ns
+from pgbastion.errors import PostgresError
+from pgbastion.observe.logging import get_logger
+from pgbastion.postgres.connection import Address, Connection
+
+EVERY_NS: Final = 300 * 1_000_000_000
+DATABASES_MAX: Final = 20
+SHOWN_MAX: Final = 3
+SINCE_VERSION: Final = 150_000
+"""The first major version that notes a database's collation version."""
+
+_DATABASES: Final = """
+SELECT d.datname FROM pg_catalog.pg_database AS d
+ WHERE d.datallowconn ORDER BY d.datname LIMIT %s
+"""
+_COLLATIONS: Final = """
+SELECT d.datname, d.datcollversion,
+       pg_catalog.pg_database_collation_actual_version(d.oid)
+  FROM pg_catalog.pg_database AS d
+ WHERE d.datallowconn AND d.datcollversion IS DISTINCT FROM
+       pg_catalog.pg_database_collation_actual_version(d.oid)
+ ORDER BY d.datname
+"""
+_EXTENSIONS: Final = """
+SELECT e.extname FROM pg_catalog.pg_extension AS e
+ WHERE e.extname NOT IN (SELECT a.name FROM pg_catalog.pg_available_extensions() AS a)
+ ORDER BY e.extname
+"""
+_LIBRARIES: Final = """
+SELECT DISTINCT p.probin, c.setting FROM pg_catalog.pg_proc AS p,
+       pg_catalog.pg_config() AS c
+ WHERE p.probin LIKE '$libdir/%%' AND c.name = 'PKGLIBDIR' ORDER BY p.probin LIMIT %s
+"""
+_VERSION: Final = "SELECT pg_catalog.current_setting('server_version_num')::integer"
+_LIBRARIES_MAX: Final = 200
+
+log = get_logger("fitness")
+
+
+class Fitness:
+    """Looks at one server, and keeps what it found.
+
+    Args:
+        address: How to log in to it.
+        deadline_s: How long one question may take.
+    """
+
+    def __init__(self, address: Address, *, deadline_s: float) -> None:
+        self._address = replace(address, application_name="pgbastion fitness")
+        self._deadline_s = deadline_s
+        self._looked_ns: int | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.flaws: tuple[str, ...] = ()
+        """What was found at the last look."""
+
+    def look_soon(self) -> None:
+        """Begin to look, if the last look is long ago and none is under way."""
+        now_ns = boottime_ns()
+        recent = self._looked_ns is not None and now_ns - self._looked_ns < EVERY_NS
+        if not recent and self._task is None:
+            self._looked_ns = now_ns
+            self._task = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        try:
+            found = await self.find()
+            if found != self.flaws:
+                log.info("fitness", flaws="; ".join(found) or "none")
+            self.flaws = found
+        except (PostgresError, TimeoutError) as exc:
+            log.debug("fitness_unknown", error=str(exc))
+        finally:
+            self._task = None
+
+    async def find(self) -> tuple[str, ...]:
+        """Return what is wrong, in words.
+
+        Raises:
+            PostgresError: The server does not answer.
+        """
+        found: list[str] = []
+        async with self._session(self._address) as session:
+            [[version]] = await session.rows(_VERSION, deadline_s=self._deadline_s)
+            if int(str(version)) >= SINCE_VERSION:
+                found += await self._collations(session)
+            rows = await session.rows(
+                _DATABASES, (DATABASES_MAX,), deadline_s=self._deadline_s
+            )
+        for (name,) in rows:
+            address = replace(self._address, dbname=str(name))
+            async with self._session(address) as session:
+                found += await self._lacking(session, str(name))
+        return tuple(found)
+
+    def _session(
+        self, address: Address
+    ) -> contextlib.AbstractAsyncContextManager[Connection]:
+        return _opened(Connection(address), self._deadline_s)
+
+    async def _collations(self, session: Connection) -> list[str]:
+        rows = await session.rows(_COLLATIONS, deadline_s=self._deadline_s)
+        return [
+            f"the collation of database {name} is of version {noted or 'unknown'}, "
+            f"here it is {actual or 'unknown'}: its indexes may be wrong"
+            for name, noted, actual in rows[:SHOWN_MAX]
+        ]
+
+    async def _lacking(self, session: Connection, database: str) -> list[str]:
+        rows = await session.rows(_EXTENSIONS, deadline_s=self._deadline_s)
+        lacking = [f"the extension {name}" for (name,) in rows]
+        libraries = await session.rows(
+            _LIBRARIES, (_LIBRARIES_MAX,), deadline_s=self._deadline_s
+        )
+        missing = await asyncio.to_thread(_missing, libraries)
+        lacking += [f"the library {name}" for name in missing]
+        return [f"database {database} needs {what}" for what in lacking[:SHOWN_MAX]]
+
+    async def close(self) -> None:
+        """End a look that is under way; the next one begins anew."""
+        task, self._looked_ns = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+@contextlib.asynccontextmanager
+async def _opened(
+    connection: Connection, deadline_s: float
+) -> AsyncIterator[Connection]:
+    await connection.open(deadline_s=deadline_s)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def _missing(rows: list[tuple[object, ...]]) -> list[str]:
+    """Return the libraries of ``$libdir`` whose file is not on this machine."""
+    missing = []
+    for named, folder in rows:
+        name = str(named).removeprefix("$libdir/")
+        base = Path(str(folder)) / name
+        if not (base.is_file() or base.with_name(f"{base.name}.so").is_file()):
+            missing.append(name)
+    return missing

@@ -1,0 +1,74 @@
+"""What a server lacks for the data that it has is found before it is needed."""
+
+import pytest
+
+from pgbastion.postgres import fitness
+from pgbastion.postgres.connection import Connection, ServerSilentError
+from pgbastion.postgres.fitness import SINCE_VERSION, Fitness
+from support.postgres import Lab, Server, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(60)]
+
+DEADLINE_S = 10.0
+
+
+async def change(server: Server, *statements: str) -> int:
+    """Change the catalogs as no other machine would leave them; return the version."""
+    session = Connection(server.address())
+    await session.open(deadline_s=DEADLINE_S)
+    try:
+        for statement in statements:
+            await session.command(statement, deadline_s=DEADLINE_S)
+        query = "SELECT pg_catalog.current_setting('server_version_num')::integer"
+        [[version]] = await session.rows(query, deadline_s=DEADLINE_S)
+        return int(str(version))
+    finally:
+        await session.close()
+
+
+async def test_what_a_server_lacks_is_named(
+    any_lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n1 = await any_lab.primary("n1")
+    looking = Fitness(n1.address(), deadline_s=DEADLINE_S)
+    assert await looking.find() == ()
+
+    version = await change(
+        n1,
+        "UPDATE pg_proc SET probin = '$libdir/nowhere'"
+        " WHERE proname = 'plpgsql_inline_handler'",
+        "UPDATE pg_extension SET extname = 'gone' WHERE extname = 'plpgsql'",
+    )
+    lacking = {
+        "database postgres needs the extension gone",
+        "database postgres needs the library nowhere",
+    }
+    assert set(await looking.find()) == lacking
+
+    if version >= SINCE_VERSION:
+        await change(n1, "UPDATE pg_database SET datcollversion = '1.0'")
+        told = [flaw for flaw in await looking.find() if flaw not in lacking]
+        assert len(told) == 2
+        assert "collation of database postgres is of version 1.0" in told[0]
+
+    # In its own time, beside everything else.
+    monkeypatch.setattr(fitness, "EVERY_NS", 0)
+    looking.look_soon()
+
+    async def found() -> bool:
+        return lacking <= set(looking.flaws)
+
+    await until(found)
+    await looking.close()
+
+
+async def test_a_server_that_is_gone_tells_nothing(one_lab: Lab) -> None:
+    n1 = one_lab.server("n1")
+    looking = Fitness(n1.address(), deadline_s=DEADLINE_S)
+
+    with pytest.raises(ServerSilentError):
+        await looking.find()
+
+    looking.look_soon()
+    await looking.close()
+    assert looking.flaws == ()
