@@ -133,14 +133,16 @@ class GuardLink:
             await client.removals(self._removals)
         for address, until_ns in self._kept.items():
             await client.keep(address, until_ns)
-        await self._set_watchdog(client)
         status = await client.status()
+        if self._watchdog is not None or status.watchdog != "off":
+            # Also none, in place of one that an earlier daemon had named.
+            await self._set_watchdog(client)
         for warning in status.warnings:
             log.warning("guard_warns", warning=warning)
         self._note()
 
     async def _set_watchdog(self, client: GuardClient) -> None:
-        """Have the guard use the watchdog, also none where one was used before."""
+        """Have the guard use the watchdog; None: no longer any."""
         unused = WatchdogSetting(device="", timeout_s=0, least_s=0, required=False)
         try:
             await client.watch(self._watchdog or unused)
