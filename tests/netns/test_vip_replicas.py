@@ -87,9 +87,11 @@ def sampled(lab: Lab) -> Iterator[Samples]:
 
 def at_a_standby(lab: Lab, samples: Samples, *, other_than: str = "") -> str:
     """Wait until the address is at a standby; return which."""
+    # The node that is hit may know of no primary, and say so to whoever reaches it.
+    asked = [node for node in lab.nodes.values() if node.name != other_than]
 
     def found() -> str | None:
-        primary = lab.reported_primary()
+        primary = lab.reported_primary(asked)
         at = [n for n in samples.newest if n not in (primary, other_than)]
         return at[0] if at and primary is not None else None
 
