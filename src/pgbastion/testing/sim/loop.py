@@ -178,6 +178,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.alive = False
         self._ready.clear()
         self._timers.clear()
+        # Another node's step may be what ends this process: it goes on afterwards.
+        killer = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
         try:
             for task in tuple(self._tasks):
@@ -186,7 +188,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 with suppress(Exception, asyncio.CancelledError):
                     task.get_coro().close()
         finally:
-            asyncio._set_running_loop(None)
+            asyncio._set_running_loop(killer)
         self._tasks.clear()
 
     def _arm(self, delay_ns: int) -> None:
