@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -44,12 +45,20 @@ def place() -> Iterator[Path]:
 def shell(place: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A shell in a directory of its own, with a child in a session of its own."""
     with subprocess.Popen(
-        ["/bin/sh", "-c", "setsid sleep 600 & read line"], cwd=place, stdin=-1
+        ["/bin/sh", "-c", "setsid sleep 600 & echo $!; read line"],
+        cwd=place,
+        stdin=-1,
+        stdout=-1,
     ) as made:
-        yield made
-        for pid in processes.descendants(made.pid):
-            os.kill(pid, signal.SIGKILL)
-        made.kill()
+        assert made.stdout is not None
+        # It is known from the start: a shell that has died tells nobody of its child.
+        child = int(made.stdout.readline())
+        try:
+            yield made
+        finally:
+            made.kill()
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
 
 
 async def has_child(shell: "subprocess.Popen[bytes]") -> int:
