@@ -90,14 +90,14 @@ PLANS: Final = {
 # room for a busy machine; a quiet one needs about half of them, which is the promise
 # of 30 minutes together.
 LINT_S: Final = 90
-NATIVE_S: Final = 240
+NATIVE_S: Final = 210
 _DEADLINES_S: Final = {
     "unit": 120,
     "scenarios": 30,
-    "sim": 360,
+    "sim": 480,
     "component": 300,
     "postgres": 660,
-    "netns": 990,
+    "netns": 900,
     "chaos": 600,
 }
 FUZZ_S: Final = 600
