@@ -1,6 +1,6 @@
 """How the state takes where the addresses for replicas are.
 
-Source: docs/adr/0013-replica-addresses.md.
+Source: docs/adr/0014-replica-addresses.md.
 """
 
 from dataclasses import replace

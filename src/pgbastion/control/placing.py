@@ -5,7 +5,7 @@ that this still stands: from when it *asked*, for the placement's lease. To move
 address the leader first ends the placement, then waits: for the node's word that it is
 rid of it, or for the lease, counted from when the leader itself saw the end in the log.
 
-Source: docs/adr/0013-replica-addresses.md.
+Source: docs/adr/0014-replica-addresses.md.
 """
 
 from collections import Counter
