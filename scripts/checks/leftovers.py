@@ -16,6 +16,7 @@ RUN_VARIABLE: Final = "PGBASTION_TEST_RUN"
 # Processes that are just ending get this long before they count.
 SETTLE_S: Final = 3.0
 GONE_S: Final = 10.0
+LOOK_S: Final = 0.1
 
 
 class Process(NamedTuple):
@@ -34,10 +35,21 @@ class Leftovers:
     def remove(self) -> list[str]:
         """End what was left behind; return what it was, one line each."""
         deadline = time.monotonic() + SETTLE_S
-        while (found := list(self._processes())) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        while (found := self._look()) and time.monotonic() < deadline:
+            time.sleep(LOOK_S)
         self._kill()
         return [f"process {process.pid}: {process.command}" for process in found]
+
+    def _look(self) -> list[Process]:
+        """Return who is there; who sees nobody looks once more.
+
+        A process that is just being replaced by another program shows no environment.
+        """
+        found = list(self._processes())
+        if not found:
+            time.sleep(LOOK_S)
+            found = list(self._processes())
+        return found
 
     def _kill(self) -> None:
         deadline = time.monotonic() + GONE_S

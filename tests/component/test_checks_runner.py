@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from checks.layers import PLANS, Kind, Layer, layers_of
-from checks.leftovers import RUN_VARIABLE, Leftovers
+from checks.leftovers import RUN_VARIABLE, Leftovers, Process
 from checks.outcome import Outcome, Totals
 from checks.processes import run_layer
 
@@ -65,6 +65,18 @@ def test_a_process_left_behind_is_named_and_ended(scratch: Path, script: str) ->
 
     assert [line.partition(": ")[2] for line in first] == ["sleep 60"]
     assert second == []
+
+
+def test_a_process_that_becomes_another_program_is_not_overlooked(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For an instant it shows neither its environment nor its words."""
+    there = Process(1, "sleep 60")
+    looks = iter([[], [there]])
+    seen = Leftovers(scratch)
+    monkeypatch.setattr(seen, "_processes", lambda: next(looks))
+
+    assert seen._look() == [there]
 
 
 def test_other_peoples_processes_are_left_alone(scratch: Path) -> None:
