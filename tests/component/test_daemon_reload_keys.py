@@ -25,6 +25,7 @@ SOON_S: Final = 30.0
 STOP_S: Final = 10.0
 ANSWER_S: Final = 5.0
 QUIET_S: Final = 0.2
+MANY: Final = 100_000
 NEW_TOKEN: Final = "another-token-than-before"
 TOO_MANY: Final = b"C53300"
 NOT_ALLOWED: Final = b"C28000"
@@ -41,10 +42,16 @@ pytestmark = [
 
 
 class Daemon:
-    """A witness that founds a cluster of its own."""
+    """A witness that founds a cluster of its own.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: For its files.
+        hook: Where a webhook's receiver listens.
+    """
+
+    def __init__(self, folder: Path, hook: socket.socket) -> None:
         self.folder = folder
+        self.hook = hook
         self.config = folder / "pgbastion.yaml"
         self.log = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -54,7 +61,8 @@ class Daemon:
             "cluster": {"secret_file": str(folder / "secret")},
             "raft": {"data_dir": str(folder / "raft"), "bootstrap": True},
             "proxy": dict(bound),
-            "api": dict(bound),
+            # Cases guess at the token again and again, which costs much of it.
+            "api": {**bound, "requests_per_second": MANY},
             "metrics": dict(bound),
             "log": {"format": "json"},
         }
@@ -124,12 +132,9 @@ def hears(daemon: Daemon) -> bool:
     daemon.order("/cluster/pause")
     daemon.order("/cluster/resume")
     with suppress(OSError):
-        HOOK.accept()[0].close()
+        daemon.hook.accept()[0].close()
         return True
     return False
-
-
-HOOK: Final = socket.socket()
 
 
 @dataclass(frozen=True)
@@ -156,11 +161,7 @@ def drained_ms(daemon: Daemon) -> int:
 CASES: Final = (
     Case("log.level", "error", lambda d: not says_more(d)),
     Case("log.format", "text", lambda d: any(x[:1] != "{" for x in says_more(d))),
-    Case(
-        "api.requests_per_second",
-        1,
-        too_often,
-    ),
+    Case("api.requests_per_second", 1, too_often),
     Case(
         "api.auth_token_file",
         "FOLDER/token",
@@ -194,8 +195,17 @@ CASES: Final = (
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    made = Daemon(tmp_path_factory.mktemp("reloaded"))
+def hook() -> Iterator[socket.socket]:
+    with socket.create_server((HOST, 0)) as listener:
+        listener.settimeout(QUIET_S)
+        yield listener
+
+
+@pytest.fixture(scope="module")
+def daemon(
+    tmp_path_factory: pytest.TempPathFactory, hook: socket.socket
+) -> Iterator[Daemon]:
+    made = Daemon(tmp_path_factory.mktemp("reloaded"), hook)
     (made.folder / "token").write_text(NEW_TOKEN)
     (made.folder / "token").chmod(0o600)
     program = Path(sys.executable).with_name("pgbastion")
@@ -220,20 +230,11 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
             process.wait()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def hook() -> Iterator[None]:
-    HOOK.settimeout(QUIET_S)
-    HOOK.bind((HOST, 0))
-    HOOK.listen()
-    yield
-    HOOK.close()
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.key)
 def test_a_key_takes_effect_without_a_restart(daemon: Daemon, case: Case) -> None:
     section, _, key = case.key.partition(".")
     text = json.dumps(case.value).replace("FOLDER", str(daemon.folder))
-    text = text.replace("HOOK", f"http://{HOST}:{HOOK.getsockname()[1]}/x")
+    text = text.replace("HOOK", f"http://{HOST}:{daemon.hook.getsockname()[1]}/x")
     assert not case.shows(daemon), "it shows before the change"
 
     daemon.write({section: {key: json.loads(text)}})
