@@ -35,11 +35,10 @@ async def test_a_dry_run_orders_nothing(api: Api) -> None:
     await post(api, "/cluster/switchover", {"dry_run": True, "drain": "1s"})
     await post(api, "/cluster/failover", {"to": "n2", "force": True, "dry_run": True})
 
-    assert api.commands.switchovers == []
-    assert api.commands.wishes == [
-        ("dry run", None, 1_000),
-        ("failover", "n2", True, None, True),
-    ]
+    assert api.commands.switchovers == api.commands.failovers == []
+    assert api.commands.rehearsed is not None
+    assert api.commands.rehearsed.switchovers == [(None, 1_000)]
+    assert api.commands.rehearsed.failovers == [("n2", True)]
 
 
 @pytest.mark.parametrize("word", ["at", "scheduled_at"])
@@ -85,13 +84,11 @@ async def test_a_node_is_fenced_and_freed(api: Api) -> None:
 
 async def test_a_node_is_restarted_and_copied_anew(api: Api) -> None:
     await post(api, "/cluster/restart", {"node": "n1", "pending": True, "drain": "1s"})
-    await post(api, "/cluster/restart", {"node": "n1", "dry_run": True})
     await post(api, "/cluster/reinit", {"node": "n2"})
 
     assert api.commands.wishes == [
-        ("restart", "n1", True, 1_000, False),
-        ("restart", "n1", False, None, True),
-        ("reinit", "n2", False),
+        ("restart", "n1", True, 1_000),
+        ("reinit", "n2"),
     ]
 
 

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from ruamel.yaml import YAML
 
 from pgbastion.model.ids import NodeId
 from pgbastion.model.report import Disk, SlotRow, Vitals
@@ -19,10 +18,11 @@ from pgbastion.model.snapshot import ApiCertificateSnapshot
 from pgbastion.model.wal import Lsn
 from pgbastion.observe.metrics import Metrics
 from pgbastion.testing.views import end, primary_report, received, report
+from support.alert_faults import FAULTS as REAL_FAULTS
+from support.prometheus import ALERTS, shipped
 from support.snapshots import primary_snapshot
 
 DEPLOY: Final = Path(__file__).parent.parent.parent / "deploy"
-ALERTS: Final = DEPLOY / "prometheus" / "alerts.yml"
 DASHBOARD: Final = DEPLOY / "grafana" / "pgbastion.json"
 NAME: Final = re.compile(r"\bpgbastion_[a-z0-9_]+")
 PROMTOOL: Final = shutil.which("promtool")
@@ -156,12 +156,6 @@ FAULTS: Final[Mapping[str, Fault]] = {
 }
 
 
-def rules() -> dict[str, Any]:
-    """Return the rules by the name of their alert."""
-    groups = YAML(typ="safe").load(ALERTS)["groups"]
-    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
-
-
 def samples() -> set[str]:
     """Return the name of every sample that a scrape can have."""
     text = Metrics().render(EVERYTHING).decode()
@@ -191,7 +185,7 @@ def promtool(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess
 
 
 def test_every_name_in_an_alert_is_one_of_ours() -> None:
-    used = {name for rule in rules().values() for name in NAME.findall(rule["expr"])}
+    used = {name for rule in shipped().values() for name in NAME.findall(rule["expr"])}
 
     assert used
     assert used <= samples()
@@ -205,13 +199,14 @@ def test_every_name_in_the_dashboard_is_one_of_ours() -> None:
 
 
 def test_every_alert_says_what_to_do() -> None:
-    for rule in rules().values():
+    for rule in shipped().values():
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
         assert set(rule["annotations"]) == {"summary", "remedy"}
 
 
-def test_every_alert_has_a_fault_that_it_is_tried_with() -> None:
-    assert set(FAULTS) == set(rules())
+def test_every_alert_has_series_and_a_real_fault_that_it_is_tried_with() -> None:
+    assert set(FAULTS) == set(shipped())
+    assert {name for names in REAL_FAULTS.values() for name in names} == set(shipped())
 
 
 @pytest.mark.parametrize("patroni_names", [False, True])
@@ -237,7 +232,7 @@ def test_promtool_accepts_the_expressions_of_the_dashboard(tmp_path: Path) -> No
 def test_each_alert_fires_in_its_fault_and_clears_after_it(tmp_path: Path) -> None:
     cases = []
     for name, case in FAULTS.items():
-        about = {"severity": rules()[name]["labels"]["severity"], **case.labels}
+        about = {"severity": shipped()[name]["labels"]["severity"], **case.labels}
         cases.append(
             {
                 "name": name,
@@ -257,7 +252,7 @@ def test_each_alert_fires_in_its_fault_and_clears_after_it(tmp_path: Path) -> No
             }
         )
     # What the annotations say is for people: their templates are not compared.
-    plain = rules()
+    plain = shipped()
     for rule in plain.values():
         del rule["annotations"]
     (tmp_path / "alerts.yml").write_text(

@@ -3,8 +3,6 @@
 Each kind is resolved by the steps of docs/howto/split-brain.md.
 """
 
-import contextlib
-import signal
 import time
 from collections.abc import Iterator
 
@@ -15,10 +13,9 @@ from pgbastion.bench.lab import waits
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.injections import cut_from_nodes
 from pgbastion.bench.lab.node import Node
-from pgbastion.bench.lab.servers import as_os_user
 from pgbastion.bench.lab.settings import Plan
 from support.lab_clients import ended, post, refusal, sessions, text_of
-from support.lab_faults import Clusters
+from support.lab_faults import Clusters, a_standby, started_by_hand
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -33,11 +30,6 @@ def three() -> Iterator[Clusters]:
     clusters = Clusters(Plan())
     yield clusters
     clusters.close()
-
-
-def a_standby(lab: Lab) -> Node:
-    primary = lab.primary()
-    return next(node for node in lab.servers() if node.name != primary)
 
 
 def closed_for_split(lab: Lab, node: Node) -> bool:
@@ -89,26 +81,6 @@ def test_a_promotion_out_of_band_closes_the_port_and_is_undone(
             wait_closed(lab, held, rogue)
         wait_open(lab)
         assert (lab.primary(), lab.epoch()) == (primary, epoch)
-
-
-@contextlib.contextmanager
-def started_by_hand(lab: Lab, node: Node) -> Iterator[None]:
-    """Start the node's PostgreSQL as a primary, as a human would, without a daemon."""
-    assert node.stop() == 0
-    (node.data_dir / "standby.signal").unlink()
-    command = [*as_os_user(), str(lab.bin_dir / "postgres"), "-D", str(node.data_dir)]
-    program = node.run([*command, "-c", "unix_socket_directories="])
-    try:
-        waits.wait_for(
-            "a primary beside the cluster",
-            lambda: node.query("SELECT 1 WHERE NOT pg_is_in_recovery()"),
-            OPEN_S,
-            0.02,
-        )
-        yield
-    finally:
-        program.send_signal(signal.SIGINT)
-        program.wait(OPEN_S)
 
 
 def test_a_server_started_by_hand_closes_the_port_until_it_ends(

@@ -123,6 +123,8 @@ def lose_the_majority(lab: Lab, survivor: Node, first: Node, other: Node) -> Non
     unasked = command(survivor, "raft", "recover")
     assert unasked.returncode == Exit.USAGE
     assert "put out of the cluster for ever" in unasked.stdout
+    assert "nothing was changed" in done(survivor, "raft", "recover", "--dry-run")
+    assert not list((survivor.directory / "raft").glob("before-recovery-*"))
     said = done(survivor, "raft", "recover", "--yes")
     assert "the only one of cluster lab" in said
     assert list((survivor.directory / "raft").glob("before-recovery-*/*.log"))

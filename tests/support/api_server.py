@@ -59,6 +59,13 @@ class FakeCommands:
         self.failovers: list[tuple[str, bool]] = []
         self.switchovers: list[tuple[str | None, int | None]] = []
         self.wishes: list[tuple[object, ...]] = []
+        self.rehearsed: FakeCommands | None = None
+        """What dry runs were asked for."""
+
+    def rehearsal(self) -> "FakeCommands":
+        self.rehearsed = self.rehearsed or FakeCommands()
+        self.rehearsed.outcome = self.outcome
+        return self.rehearsed
 
     async def set_pause(self, *, paused: bool) -> Outcome:
         self.pauses.append(paused)
@@ -68,20 +75,15 @@ class FakeCommands:
         self.replications.append(changes)
         return self.outcome
 
-    async def switch_over(
-        self, to: NodeId | None, drain_ms: int | None, *, dry_run: bool
-    ) -> Outcome:
-        if dry_run:
-            self.wishes.append(("dry run", to, drain_ms))
-        else:
-            self.switchovers.append((to, drain_ms))
+    async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
+        self.switchovers.append((to, drain_ms))
         return self.outcome
 
     async def fail_over(
-        self, to: NodeId, *, force: bool, drain_ms: int | None, dry_run: bool
+        self, to: NodeId, *, force: bool, drain_ms: int | None
     ) -> Outcome:
-        if dry_run or drain_ms is not None:
-            self.wishes.append(("failover", to, force, drain_ms, dry_run))
+        if drain_ms is not None:
+            self.wishes.append(("failover", to, force, drain_ms))
         else:
             self.failovers.append((to, force))
         return self.outcome
@@ -103,13 +105,13 @@ class FakeCommands:
         return self.outcome
 
     async def restart(
-        self, node: NodeId, *, pending: bool, drain_ms: int | None, dry_run: bool
+        self, node: NodeId, *, pending: bool, drain_ms: int | None
     ) -> Outcome:
-        self.wishes.append(("restart", node, pending, drain_ms, dry_run))
+        self.wishes.append(("restart", node, pending, drain_ms))
         return self.outcome
 
-    async def reinit(self, node: NodeId, *, dry_run: bool) -> Outcome:
-        self.wishes.append(("reinit", node, dry_run))
+    async def reinit(self, node: NodeId) -> Outcome:
+        self.wishes.append(("reinit", node))
         return self.outcome
 
     async def unfence(self, node: NodeId) -> Outcome:
@@ -150,8 +152,8 @@ class FakeCommands:
         self.drains.append("undrain")
         return self.outcome
 
-    async def reload(self, *, dry_run: bool) -> Outcome:
-        self.reloads += not dry_run
+    async def reload(self) -> Outcome:
+        self.reloads += 1
         return self.outcome
 
 

@@ -70,6 +70,8 @@ class Api(BaseHTTPRequestHandler):
         self.asked.append((self.path, json.loads(self.rfile.read(length) or b"{}")))
         self._answer({})
 
+    do_PATCH = do_PUT = do_DELETE = do_POST  # noqa: N815 - as http.server wants it
+
     def _answer(self, usual: dict[str, Any]) -> None:
         found = {**usual, **self.answers}.get(self.path)
         status, content = found if isinstance(found, tuple) else (200, found)

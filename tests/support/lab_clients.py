@@ -20,13 +20,20 @@ ANSWER_S = 10.0
 
 def post(lab: Lab, node: Node, path: str, body: dict[str, Any] | None = None) -> Any:
     """Order something; return the parsed answer, also that of a refusal."""
+    return order(lab, node, "POST", path, body)
+
+
+def order(
+    lab: Lab, node: Node, method: str, path: str, body: dict[str, Any] | None = None
+) -> Any:
+    """Order something by another method; return the parsed answer."""
     token = (lab.directory / "token").read_text(encoding="utf-8").strip()
     connection = http.client.HTTPConnection(node.address, API_PORT, timeout=ANSWER_S)
     with contextlib.closing(connection):
         with lab.network.inside(WATCH):
             connection.connect()
         connection.request(
-            "POST",
+            method,
             path,
             body=json.dumps(body or {}),
             headers={"Authorization": f"Bearer {token}"},

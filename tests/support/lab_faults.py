@@ -1,5 +1,6 @@
 """Clusters for tests of faults: one serves many, until one of them breaks it."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from pgbastion.bench.lab import waits
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun
 from pgbastion.bench.lab.faults import FAULTS, Outcome
+from pgbastion.bench.lab.node import Node
+from pgbastion.bench.lab.servers import as_os_user
 from pgbastion.bench.lab.settings import Plan
 from pgbastion.bench.lab.trial import Trial, run_trial
 from support.promises import nothing_lost, one_writer
@@ -22,6 +26,7 @@ DOUBLE_CLAIM_MS_MAX = 200
 # One whose clocks stood as well believes in its lease until it is told otherwise: one
 # renewal of the profile, its deadline, an orderly stop.
 PAUSED_CLAIM_MS_MAX = 5_000
+STARTED_S = 30.0
 
 
 class Clusters:
@@ -96,3 +101,29 @@ def assert_outcome(trial: Trial, outcome: Outcome) -> None:
             assert trial.new_primary == trial.old_primary
             assert not trial.role_changed
             assert trial.same_server
+
+
+def a_standby(lab: Lab) -> Node:
+    """Return a server that is not the primary."""
+    primary = lab.primary()
+    return next(node for node in lab.servers() if node.name != primary)
+
+
+@contextmanager
+def started_by_hand(lab: Lab, node: Node) -> Iterator[None]:
+    """Start the node's PostgreSQL as a primary, as a human would, without a daemon."""
+    assert node.stop() == 0
+    (node.data_dir / "standby.signal").unlink()
+    command = [*as_os_user(), str(lab.bin_dir / "postgres"), "-D", str(node.data_dir)]
+    program = node.run([*command, "-c", "unix_socket_directories="])
+    try:
+        waits.wait_for(
+            "a primary beside the cluster",
+            lambda: node.query("SELECT 1 WHERE NOT pg_is_in_recovery()"),
+            STARTED_S,
+            0.02,
+        )
+        yield
+    finally:
+        program.send_signal(signal.SIGINT)
+        program.wait(STARTED_S)

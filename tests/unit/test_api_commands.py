@@ -114,13 +114,6 @@ async def test_a_reload_tells_what_became_of_it() -> None:
     assert outcome.facts["applied"] == "applied: log.level"
 
 
-async def test_a_reload_that_is_only_tried_tells_what_would_become_of_it() -> None:
-    outcome = await commands(FakeHost()).reload(dry_run=True)
-
-    assert isinstance(outcome, Done)
-    assert outcome.facts["applied"] == "would be applied: log.level"
-
-
 async def test_a_configuration_that_cannot_be_used_is_refused_with_its_problem() -> (
     None
 ):

@@ -107,7 +107,7 @@ def test_exactly_one_role_is_one() -> None:
             {"port": "primary", "node": "n1", "direction": "to_client"},
             2_000,
         ),
-        ("pgbastion_failovers_total", {"cause": "lease_ran_out"}, 2),
+        ("pgbastion_failovers_total", {"cause": "lease_ran_out"}, 0),
         ("pgbastion_fence_calls_total", {"outcome": "confirmed"}, 1),
         ("pgbastion_fence_calls_total", {"outcome": "failed"}, 3),
     ],
@@ -162,19 +162,41 @@ def test_a_failover_counts_once_also_after_the_history_has_dropped_it() -> None:
     counts = FailoverCounts()
     state = cluster_state()
 
-    counts.take(replace(state, history=(change(1, "n1"), change(2, "n2"))))
-    counts.take(replace(state, history=(change(2, "n2"), change(3, "n1"))))
-    counts.take(replace(state, history=(change(3, "n1"),)))
+    for history in ([1], [1, 2], [2, 3], [3]):
+        changes = tuple(change(epoch, f"n{epoch}") for epoch in history)
+        counts.take(replace(state, history=changes), fresh=True)
 
-    assert counts.by_cause == {"lease_ran_out": 2}
+    assert counts.by_cause["lease_ran_out"] == 2
+
+
+def test_what_the_log_held_before_the_start_is_no_failover() -> None:
+    """An alert on the increase would fire at every restart of a daemon."""
+    counts = FailoverCounts()
+    state = cluster_state()
+
+    for history in ([1], [1, 2], [1, 2, 3]):
+        changes = tuple(change(epoch, f"n{epoch}") for epoch in history)
+        counts.take(replace(state, history=changes), fresh=False)
+
+    assert not any(counts.by_cause.values())
+
+
+def test_every_cause_of_a_failover_is_counted_from_nothing() -> None:
+    """Prometheus sees an increase only of a series that was there before."""
+    assert FailoverCounts().by_cause == {
+        "lease_ran_out": 0,
+        "holder_released": 0,
+        "vouched_for": 0,
+    }
 
 
 def test_the_first_primary_of_a_cluster_is_no_failover() -> None:
     counts = FailoverCounts()
 
-    counts.take(cluster_state(history=(change(1, "n1", "first_primary"),)))
+    counts.take(cluster_state(history=()), fresh=True)
+    counts.take(cluster_state(history=(change(1, "n1", "first_primary"),)), fresh=True)
 
-    assert not counts.by_cause
+    assert not any(counts.by_cause.values())
 
 
 def test_a_node_that_claims_the_role_wrongly_counts_once() -> None:

@@ -90,7 +90,7 @@ class FakeEngine:
 
 def orders(host: FakeHost, engine: FakeEngine | None = None) -> MemberOrders:
     return MemberOrders(
-        host,  # type: ignore[arg-type]
+        host,
         engine or FakeEngine(host),  # type: ignore[arg-type]
         own=lambda: member(1),
         fresh_ms=60_000,

@@ -34,12 +34,12 @@ def working(host: FakeHost) -> Working:
 
 
 async def restart(host: FakeHost, node: NodeId, **changes: bool) -> Outcome:
-    asked = {"pending": False, "dry_run": False, **changes}
+    asked = {"pending": False, **changes}
     return await working(host).restart(node, drain_ms=None, **asked)
 
 
-async def reinit(host: FakeHost, node: NodeId, *, dry_run: bool = False) -> Outcome:
-    return await working(host).reinit(node, dry_run=dry_run)
+async def reinit(host: FakeHost, node: NodeId) -> Outcome:
+    return await working(host).reinit(node)
 
 
 @pytest.mark.parametrize("node", [N1, N2])
@@ -79,13 +79,6 @@ async def test_only_what_waits_for_a_restart_gets_one_if_that_is_asked_for() -> 
     assert isinstance(refused, Refused)
     assert refused.code == "nothing_pending"
     assert isinstance(done, Done)
-
-
-async def test_a_dry_run_orders_nothing() -> None:
-    host = whole()
-
-    assert await restart(host, N2, dry_run=True) == await reinit(host, N2, dry_run=True)
-    assert host.proposed == []
 
 
 async def test_what_cannot_be_done_is_refused_with_the_reason() -> None:

@@ -18,7 +18,14 @@ from pgbastion.api.access import Access
 from pgbastion.api.bodies import read_body
 from pgbastion.api.checks import CHECKS, REPLICATION_STATES, Asked, Check
 from pgbastion.api.dashboard import dashboard_files
-from pgbastion.api.endpoints import CHANGES, READS, TEXTS, Answer, Change
+from pgbastion.api.endpoints import (
+    CHANGES,
+    READS,
+    TEXTS,
+    Answer,
+    Change,
+    carry_out,
+)
 from pgbastion.api.openapi import body_of, describe
 from pgbastion.api.operations import ONE, operation, place_of
 from pgbastion.api.ports import (
@@ -204,7 +211,8 @@ def _changing(path: str, method: str, change: Change, commands: Commands) -> Rou
     model = body_of(change)
 
     async def handle(request: Request) -> Response:
-        return _outcome(await change(commands, await read_body(request, model)))
+        body = await read_body(request, model)
+        return _outcome(await carry_out(change, commands, body))
 
     return Route(path, handle, methods=[method])
 

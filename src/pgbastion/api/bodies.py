@@ -64,6 +64,7 @@ class Body(BaseModel):
     """A JSON object; names that it does not know are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    dry_run: bool = Field(default=False, description="Check, and change nothing.")
 
     @classmethod
     def usage(cls) -> str:
@@ -74,12 +75,6 @@ class Body(BaseModel):
 
 class Nothing(Body):
     """Nothing is needed; an empty object will do."""
-
-
-class Reload(Body):
-    """Whether to change anything."""
-
-    dry_run: bool = Field(default=False, description="Judge it, and change nothing.")
 
 
 class Drain(Body):

@@ -11,8 +11,8 @@ from typing import Any, Final
 from pgbastion.api import answers, connections, past, patroni, settings
 from pgbastion.api.bodies import (
     AddPeer,
+    Body,
     Nothing,
-    Reload,
     RemovePeer,
     Settings,
     Transfer,
@@ -23,7 +23,7 @@ from pgbastion.api.explaining import explain_as_text, explain_cluster
 from pgbastion.api.gossip import gossip
 from pgbastion.api.operations import operations
 from pgbastion.api.ordering import ORDERS
-from pgbastion.api.ports import Commands, Outcome
+from pgbastion.api.ports import Commands, Done, Outcome
 from pgbastion.api.problems import bad_request
 from pgbastion.api.replicating import set_replication
 from pgbastion.api.vip import vip
@@ -88,9 +88,10 @@ async def take_snapshot(commands: Commands, body: Nothing) -> Outcome:
     return await commands.take_snapshot()
 
 
-async def reload(commands: Commands, body: Reload) -> Outcome:
+async def reload(commands: Commands, body: Nothing) -> Outcome:
     """Read the configuration again and look at everything anew."""
-    return await commands.reload(dry_run=body.dry_run)
+    del body
+    return await commands.reload()
 
 
 async def pause(commands: Commands, body: Nothing) -> Outcome:
@@ -138,3 +139,15 @@ CHANGES: Final[Mapping[tuple[str, str], Change]] = {
     ("POST", "/connections/undrain"): connections.undrain,
     ("POST", "/cluster/replication"): set_replication,
 }
+
+
+async def carry_out(change: Change, commands: Commands, body: Body) -> Outcome:
+    """Do what a request wants; a dry run says what would come of it."""
+    if not body.dry_run:
+        return await change(commands, body)
+    outcome = await change(commands.rehearsal(), body)
+    if not isinstance(outcome, Done):
+        return outcome
+    # There is nothing to follow.
+    facts = {k: v for k, v in outcome.facts.items() if v != outcome.follow}
+    return Done(facts={**facts, "dry_run": True})

@@ -59,7 +59,6 @@ class OfPrimary(OfNode):
     drain: DurationMs | None = Field(
         None, description="How long open transactions may go on."
     )
-    dry_run: bool = Field(default=False, description="Check, and change nothing.")
 
 
 class SwitchOver(OfPrimary):
@@ -123,14 +122,12 @@ class Restart(OfNode):
     drain: DurationMs | None = Field(
         None, description="How long a primary's open transactions may go on."
     )
-    dry_run: bool = Field(default=False, description="Check, and change nothing.")
 
 
 class Reinit(OfNode):
     """Whose data directory is to be replaced by a copy of the primary's."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"node": "node2"}]})
-    dry_run: bool = Field(default=False, description="Check, and change nothing.")
 
 
 class Unfence(OfNode):

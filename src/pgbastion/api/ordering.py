@@ -23,8 +23,8 @@ async def switch_over(commands: Commands, body: SwitchOver) -> Outcome:
     if body.cancel:
         return await commands.cancel(body.id)
     when = body.when
-    if when is None or body.dry_run:
-        return await commands.switch_over(body.named, body.drain, dry_run=body.dry_run)
+    if when is None:
+        return await commands.switch_over(body.named, body.drain)
     return await commands.schedule(body.named, body.drain, when)
 
 
@@ -35,9 +35,7 @@ async def cancel(commands: Commands, body: Cancel) -> Outcome:
 
 async def fail_over(commands: Commands, body: FailOver) -> Outcome:
     """Order a change of the primary that needs no living one; answers with an id."""
-    return await commands.fail_over(
-        _named(body), force=body.force, drain_ms=body.drain, dry_run=body.dry_run
-    )
+    return await commands.fail_over(_named(body), force=body.force, drain_ms=body.drain)
 
 
 async def fence(commands: Commands, body: Fence) -> Outcome:
@@ -53,13 +51,13 @@ async def unfence(commands: Commands, body: Unfence) -> Outcome:
 async def restart(commands: Commands, body: Restart) -> Outcome:
     """Restart PostgreSQL of a node in the role that it has; answers with an id."""
     return await commands.restart(
-        _named(body), pending=body.pending, drain_ms=body.drain, dry_run=body.dry_run
+        _named(body), pending=body.pending, drain_ms=body.drain
     )
 
 
 async def reinit(commands: Commands, body: Reinit) -> Outcome:
     """Replace a standby's data by a copy of the primary's; answers with an id."""
-    return await commands.reinit(_named(body), dry_run=body.dry_run)
+    return await commands.reinit(_named(body))
 
 
 def _named(body: OfNode) -> NodeId:

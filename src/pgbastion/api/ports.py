@@ -53,6 +53,9 @@ class When:
 class Commands(Protocol):
     """What clients may ask a node to change. Each ends within its own deadline."""
 
+    def rehearsal(self) -> "Commands":
+        """Return commands that check all that these do, and change nothing."""
+
     async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:
         """Announce a node, so that it is let in when it comes."""
 
@@ -77,9 +80,7 @@ class Commands(Protocol):
     ) -> Outcome:
         """Change who confirms commits; None leaves a part as it is."""
 
-    async def switch_over(
-        self, to: NodeId | None, drain_ms: int | None, *, dry_run: bool
-    ) -> Outcome:
+    async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
         """Order a planned change of the primary; None: to the best, by the default."""
 
     async def schedule(
@@ -91,7 +92,7 @@ class Commands(Protocol):
         """Drop what is scheduled, or an order that was not begun; None: all of it."""
 
     async def fail_over(
-        self, to: NodeId, *, force: bool, drain_ms: int | None, dry_run: bool
+        self, to: NodeId, *, force: bool, drain_ms: int | None
     ) -> Outcome:
         """Order a change of the primary that needs no living one."""
 
@@ -101,11 +102,11 @@ class Commands(Protocol):
         """Keep a node from the primary role; a primary hands it over, or stops."""
 
     async def restart(
-        self, node: NodeId, *, pending: bool, drain_ms: int | None, dry_run: bool
+        self, node: NodeId, *, pending: bool, drain_ms: int | None
     ) -> Outcome:
         """Have PostgreSQL of a node restarted in the role that it has."""
 
-    async def reinit(self, node: NodeId, *, dry_run: bool) -> Outcome:
+    async def reinit(self, node: NodeId) -> Outcome:
         """Have a standby's data directory replaced by a copy of the primary's."""
 
     async def unfence(self, node: NodeId) -> Outcome:
@@ -131,7 +132,7 @@ class Commands(Protocol):
     def undrain(self) -> Outcome:
         """Let clients in again."""
 
-    async def reload(self, *, dry_run: bool) -> Outcome:
+    async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""
 
 

@@ -17,7 +17,7 @@ from pgbastion.errors import ConsensusError
 AUTHORITY: Final = "ca"
 
 
-def init(directory: Path, cluster: str, days: int) -> None:
+def init(directory: Path, cluster: str, days: int, *, dry_run: bool = False) -> None:
     """Make an authority in a directory that has none.
 
     Raises:
@@ -28,6 +28,9 @@ def init(directory: Path, cluster: str, days: int) -> None:
         raise RefusedError(
             f"{certificate}: there is an authority; remove it to make another"
         )
+    if dry_run:
+        print(f"{certificate} and {key} would be made")
+        return
     authority = Authority.generate(f"{cluster} pgbastion authority", days)
     made = Issued(certificate=authority.certificate, key=authority.key)
     _write(directory, AUTHORITY, made)
@@ -35,7 +38,14 @@ def init(directory: Path, cluster: str, days: int) -> None:
     print(f"{key}: its key; keep it off the nodes")
 
 
-def issue(directory: Path, name: str, places: Sequence[str], days: int) -> None:
+def issue(
+    directory: Path,
+    name: str,
+    places: Sequence[str],
+    days: int,
+    *,
+    dry_run: bool = False,
+) -> None:
     """Sign a certificate for a node.
 
     Raises:
@@ -47,18 +57,22 @@ def issue(directory: Path, name: str, places: Sequence[str], days: int) -> None:
         made = _authority(directory).issue(name, places, days)
     except ConsensusError as exc:
         raise RefusedError(str(exc)) from exc
+    if dry_run:
+        certificate, key = _pair(directory, name)
+        print(f"{certificate} and {key} would be made, for {', '.join(places)}")
+        return
     _write(directory, name, made)
     _show(directory, name)
 
 
-def renew(directory: Path, name: str, days: int) -> None:
+def renew(directory: Path, name: str, days: int, *, dry_run: bool = False) -> None:
     """Sign a certificate anew, with another key, for the same addresses and names.
 
     Raises:
         RefusedError: There is none.
     """
     facts = _facts(directory, name)
-    issue(directory, name, facts.places, days)
+    issue(directory, name, facts.places, days, dry_run=dry_run)
 
 
 def _show(directory: Path, name: str) -> None:

@@ -83,16 +83,24 @@ class Client:
         return _value_of(self.ask("GET", path))
 
     def order(
-        self, path: str, body: Mapping[str, Any], *, method: str = "POST"
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        method: str = "POST",
+        dry_run: bool = False,
     ) -> dict[str, Any]:
         """Have something changed, and return what the node says of it.
+
+        A dry run changes nothing: the node says what it would do.
 
         Raises:
             UnreachableError: No node answers.
             RefusedError: It was not done.
             UnfinishedError: Nobody can tell whether it was.
         """
-        found = _value_of(self.ask(method, path, body))
+        asked = {**body, "dry_run": True} if dry_run else body
+        found = _value_of(self.ask(method, path, asked))
         if not isinstance(found, dict):
             raise CommandError(f"{self.url} does not answer as pgbastion does")
         return found

@@ -9,6 +9,21 @@ from pgbastion.cli.problems import CommandError
 from pgbastion.cli.progress import Progress, wait_for
 
 
+def foretell(client: Client, what: str) -> str:
+    """Return what a rehearsal would do now.
+
+    Raises:
+        CommandError: It would be refused.
+    """
+    if what == "switchover":
+        told = client.order("/cluster/switchover", {}, dry_run=True)
+        return f"the role would go to {told['to']}"
+    primary = _primary_that_may_fail(client)
+    body = {"node": primary, "force": True}
+    client.order("/cluster/fence", body, dry_run=True)
+    return f"{primary} would stop, and a standby take its role over"
+
+
 def rehearse_switchover(client: Client, *, wait_s: float) -> Mapping[str, Any]:
     """Move the role to the best standby, and return the history's record of it.
 
@@ -32,16 +47,22 @@ def rehearse_failover(client: Client, *, wait_s: float) -> Mapping[str, Any]:
         CommandError: It was refused, or was not finished in time.
     """
     before = client.get("/cluster")
-    primary = before["primary"]
-    if primary is None:
-        raise CommandError("there is no primary that could fail")
-    if not any(_could_follow(m) for m in before["members"]):
-        raise CommandError("no standby could take the role over: nothing was done")
+    primary = _primary_that_may_fail(client)
     client.order("/cluster/fence", {"node": primary, "force": True})
     try:
         return _measured(client, int(before["epoch"]), wait_s)
     finally:
         client.order("/cluster/unfence", {"node": primary})
+
+
+def _primary_that_may_fail(client: Client) -> str:
+    cluster = client.get("/cluster")
+    primary = cluster["primary"]
+    if primary is None:
+        raise CommandError("there is no primary that could fail")
+    if not any(_could_follow(m) for m in cluster["members"]):
+        raise CommandError("no standby could take the role over: nothing was done")
+    return str(primary)
 
 
 def _could_follow(member: Mapping[str, Any]) -> bool:

@@ -10,13 +10,31 @@ from pgbastion.cli.progress import Progress, wait_for
 HAND_OVER: Final = "/cluster/switchover"
 
 
-def add_node(client: Client, name: str, address: str) -> str:
+def add_node(client: Client, name: str, address: str, *, dry_run: bool = False) -> str:
     """Announce a node; return what to do next."""
-    added = client.order("/raft/add-peer", {"id": name, "address": address})
+    body = {"id": name, "address": address}
+    added = client.order("/raft/add-peer", body, dry_run=dry_run)
+    if dry_run:
+        member_id = added.get("member_id")
+        return f"{name} at {address} would be expected as member {member_id}"
     return (
         f"{name} at {address} is expected as member {added.get('member_id')}: start "
         "its daemon, it joins as a learner and votes once it has caught up"
     )
+
+
+def foretell_removal(client: Client, name: str) -> str:
+    """Return what taking a node out would do.
+
+    Raises:
+        CommandError: It would be refused.
+    """
+    if client.get("/cluster").get("primary") == name:
+        # As the primary it cannot be removed: what follows is known only then.
+        told = client.order(HAND_OVER, {}, dry_run=True)
+        return f"{told['to']} would be the primary, then {name} would leave"
+    told = client.order("/raft/remove-peer", {"id": name}, dry_run=True)
+    return f"{name} (member {told.get('member_id')}) would leave the cluster"
 
 
 def remove_node(client: Client, name: str, wait_s: float) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,7 +85,15 @@ def _torn(directory: RaftDirectory) -> str | None:
 # Beginning again
 
 
-def recover(config: Config, *, yes: bool) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """Whether to ask before it is done, or to stop there."""
+
+    yes: bool
+    dry_run: bool
+
+
+def recover(config: Config, asking: Asking) -> str:
     """Begin this node's cluster again, alone; return what was done."""
     plan = plan_recovery(config)
     answering = _who_answers(config, plan.former)
@@ -95,10 +104,10 @@ def recover(config: Config, *, yes: bool) -> str:
             "nothing has to be recovered. Start this node's daemon"
         )
     more = [f"{name} answers: stop its daemon first." for name in answering]
-    return _begin(config, plan, yes=yes, more=more)
+    return _begin(config, plan, asking, more=more)
 
 
-def restore(config: Config, backup: Path, *, yes: bool) -> str:
+def restore(config: Config, backup: Path, asking: Asking) -> str:
     """Begin this node's cluster again from a backup of state; return what was done."""
     plan = plan_restore(config, backup)
     answering = _who_answers(config, plan.former)
@@ -107,12 +116,14 @@ def restore(config: Config, backup: Path, *, yes: bool) -> str:
             f"{', '.join(answering)} answer: the cluster lives. A node joins it with "
             "an empty Raft directory, without any backup"
         )
-    return _begin(config, plan, yes=yes, more=[])
+    return _begin(config, plan, asking, more=[])
 
 
-def _begin(config: Config, plan: Plan, *, yes: bool, more: list[str]) -> str:
+def _begin(config: Config, plan: Plan, asking: Asking, *, more: list[str]) -> str:
     print("\n".join(f"- {line}" for line in (*more, *plan.warnings)))
-    confirm("Begin the cluster again on this node alone?", yes=yes)
+    if asking.dry_run:
+        return f"{config.node.name} would be the only member; nothing was changed"
+    confirm("Begin the cluster again on this node alone?", yes=asking.yes)
     kept = carry_out(config, plan)
     where = f"; its former files are in {kept}" if kept else ""
     return (

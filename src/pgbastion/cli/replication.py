@@ -12,8 +12,10 @@ def tell(config: Path, url: str | None) -> str:
     return _line(reader(config, url).get("/cluster/state")["synchronous"])
 
 
-def change(config: Path, url: str | None, body: dict[str, Any]) -> str:
-    """Order a change and return what is wanted from now on.
+def change(
+    config: Path, url: str | None, body: dict[str, Any], *, dry_run: bool = False
+) -> str:
+    """Order a change and return what is wanted from now on, or would be.
 
     Raises:
         CommandError: It was refused, or nobody can tell.
@@ -21,9 +23,10 @@ def change(config: Path, url: str | None, body: dict[str, Any]) -> str:
     count = body.get("sync_count")
     if isinstance(count, str) and count.isdecimal():
         body = {**body, "sync_count": int(count)}
-    said = writer(config, url).order("/cluster/replication", body)
+    said = writer(config, url).order("/cluster/replication", body, dry_run=dry_run)
+    would = "it would be " if dry_run else ""
     return (
-        f"{said['mode']}, {said['sync_count']} to confirm, "
+        f"{would}{said['mode']}, {said['sync_count']} to confirm, "
         f"{'strict' if said['strict'] else 'may degrade'}"
     )
 

@@ -32,6 +32,8 @@ def tell_version(answer: Mapping[str, Any]) -> str:
     """Return what came of a change, in words."""
     if not answer.get("changed"):
         return f"nothing has changed, it is version {answer.get('version')}"
+    if answer.get("dry_run"):
+        return f"it would be version {answer.get('version')}: every check is passed"
     return (
         f"version {answer.get('version')} is agreed on; pgbastion config show tells "
         "what waits for a restart"

@@ -6,10 +6,9 @@ from typing import Final
 
 from pgbastion.api.ports import Outcome, Refused
 from pgbastion.errors import PostgresError
-from pgbastion.ha.host import Host
 from pgbastion.model.commands import SetParameters
 from pgbastion.model.settings import SettingsVersion
-from pgbastion.node.proposing import CAUSE, Wish, grant
+from pgbastion.node.proposing import CAUSE, Log, Wish, grant
 from pgbastion.postgres.settings import Problem
 
 Judge = Callable[[Mapping[str, str]], Awaitable[tuple[Problem, ...]]]
@@ -26,7 +25,7 @@ class Agreeing:
 
     def __init__(
         self,
-        host: Host,
+        host: Log,
         *,
         judge: Judge | None,
         now: Callable[[], str] = lambda: datetime.now(UTC).isoformat("T", "seconds"),
@@ -34,6 +33,10 @@ class Agreeing:
         self._host = host
         self._judge = judge
         self._now = now
+
+    def on(self, host: Log) -> "Agreeing":
+        """Return the same on another log."""
+        return Agreeing(host, judge=self._judge, now=self._now)
 
     async def set_parameters(
         self, changes: Mapping[str, str | None], *, whole: bool, base: int | None

@@ -37,7 +37,7 @@ from pgbastion.node.agreeing import NO_SERVER, Agreeing
 from pgbastion.node.forwarding import forward
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.ordering import Ordering
-from pgbastion.node.proposing import CAUSE, Wish, grant
+from pgbastion.node.proposing import CAUSE, Log, Rehearsal, Wish, grant, happened
 from pgbastion.node.proxying import Maintenance, counts_of, sessions_of
 from pgbastion.node.replication import change_replication
 from pgbastion.observe.gaps import GapMeter
@@ -188,12 +188,13 @@ class NodeCommands:
         ordering: Gives orders.
         agreeing: Changes settings.
         reload: Reads the configuration again; returns what came of it, in words.
+        dry_run: Say what would come of it, and change nothing.
     """
 
     def __init__(
         self,
         *,
-        host: Host,
+        host: Log,
         members: MemberOrders,
         own: Member,
         engine: RaftEngine | None,
@@ -201,8 +202,10 @@ class NodeCommands:
         agreeing: Agreeing,
         maintenance: Maintenance,
         reload: Callable[[bool], Awaitable[str]],
+        dry_run: bool = False,
     ) -> None:
         self._host = host
+        self._dry_run = dry_run
         self._members = members
         self._ordering = ordering
         self._wishing = ordering.wishing
@@ -211,6 +214,21 @@ class NodeCommands:
         self._own = own
         self._maintenance = maintenance
         self._reload = reload
+
+    def rehearsal(self) -> "NodeCommands":
+        """Return commands that check all that these do, and change nothing."""
+        host = Rehearsal(self._host)
+        return NodeCommands(
+            host=host,
+            members=self._members.on(host),
+            own=self._own,
+            engine=self._engine,
+            ordering=self._ordering.on(host),
+            agreeing=self._agreeing.on(host),
+            maintenance=self._maintenance,
+            reload=self._reload,
+            dry_run=True,
+        )
 
     async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:
         """Announce a node, so that it is let in when it comes."""
@@ -245,7 +263,7 @@ class NodeCommands:
             facts=lambda changed: {"paused": paused, "changed": changed},
         )
         answer = await grant(self._host, wish)
-        if isinstance(answer, Done):
+        if happened(answer, self._host):
             log.info("pause_set", paused=paused)
         return answer
 
@@ -261,25 +279,16 @@ class NodeCommands:
             self._host, mode=mode, sync_count=sync_count, strict=strict, at=wall_text()
         )
 
-    async def switch_over(
-        self, to: NodeId | None, drain_ms: int | None, *, dry_run: bool = False
-    ) -> Outcome:
+    async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
         """Order a planned change of the primary."""
-        return await self._ordering.switch_over(
-            to, drain_ms, cause=CAUSE, dry_run=dry_run
-        )
+        return await self._ordering.switch_over(to, drain_ms, cause=CAUSE)
 
     async def fail_over(
-        self,
-        to: NodeId,
-        *,
-        force: bool,
-        drain_ms: int | None = None,
-        dry_run: bool = False,
+        self, to: NodeId, *, force: bool, drain_ms: int | None = None
     ) -> Outcome:
         """Order a change of the primary that needs no living one."""
         return await self._ordering.fail_over(
-            to, force=force, drain_ms=drain_ms, cause=CAUSE, dry_run=dry_run
+            to, force=force, drain_ms=drain_ms, cause=CAUSE
         )
 
     async def schedule(
@@ -299,16 +308,16 @@ class NodeCommands:
         return await self._wishing.fence(node, force=force, drain_ms=drain_ms)
 
     async def restart(
-        self, node: NodeId, *, pending: bool, drain_ms: int | None, dry_run: bool
+        self, node: NodeId, *, pending: bool, drain_ms: int | None
     ) -> Outcome:
         """Have PostgreSQL of a node restarted in the role that it has."""
         return await self._ordering.working.restart(
-            node, pending=pending, drain_ms=drain_ms, dry_run=dry_run
+            node, pending=pending, drain_ms=drain_ms
         )
 
-    async def reinit(self, node: NodeId, *, dry_run: bool) -> Outcome:
+    async def reinit(self, node: NodeId) -> Outcome:
         """Have a standby's data directory replaced by a copy of the primary's."""
-        return await self._ordering.working.reinit(node, dry_run=dry_run)
+        return await self._ordering.working.reinit(node)
 
     async def unfence(self, node: NodeId) -> Outcome:
         """Let a fenced node take part again."""
@@ -324,7 +333,9 @@ class NodeCommands:
         if isinstance(outcome, Refused) and outcome.code == NO_SERVER:
             return await self._ask_primary(
                 "PUT" if whole else "PATCH",
-                Settings(parameters=dict(parameters), version=base),
+                Settings(
+                    parameters=dict(parameters), version=base, dry_run=self._dry_run
+                ),
                 outcome,
             )
         return outcome
@@ -344,16 +355,16 @@ class NodeCommands:
 
     def drain(self, timeout_ms: int | None) -> Outcome:
         """Take this node out of service for clients."""
-        return self._maintenance.drain(timeout_ms)
+        return self._maintenance.drain(timeout_ms, dry_run=self._dry_run)
 
     def undrain(self) -> Outcome:
         """Let clients in again."""
-        return self._maintenance.undrain()
+        return self._maintenance.undrain(dry_run=self._dry_run)
 
-    async def reload(self, *, dry_run: bool = False) -> Outcome:
+    async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""
         try:
-            told = await self._reload(dry_run)
+            told = await self._reload(self._dry_run)
         except ConfigError as exc:
             return Refused(
                 code="configuration_refused",

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 
 from pgbastion.api.bodies import Body
-from pgbastion.api.endpoints import CHANGES
+from pgbastion.api.endpoints import CHANGES, carry_out
 from pgbastion.api.openapi import body_of
 from pgbastion.api.ports import Commands, Done, Outcome, Refused, Unknown
 from pgbastion.api.problems import ProblemError
@@ -43,7 +43,7 @@ async def forward(
     engine: RaftEngine, to: MemberId, method: str, path: str, body: Body
 ) -> Outcome:
     """Have another member carry a request out, and return what it says."""
-    given = body.model_dump(mode="json", exclude_unset=True)
+    given = body.model_dump(mode="json", exclude_defaults=True)
     asked = _Asked(method=method, path=path, body=given)
     answer = await engine.request(
         to, Kind.FORWARD, asked.model_dump_json().encode(), ASK_TIMEOUT_S
@@ -73,7 +73,7 @@ async def answer_forwarded(commands: Commands, payload: bytes) -> bytes:
     except (ValidationError, KeyError):
         return b""
     try:
-        outcome = await change(commands, body)
+        outcome = await carry_out(change, commands, body)
     except ProblemError as exc:
         problem = exc.problem
         outcome = Refused(

@@ -8,11 +8,11 @@ from pgbastion.api.ports import Done, Outcome, Refused, Unknown
 from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome as Applied
 from pgbastion.control.membership import keeps_majority, next_leaders
-from pgbastion.ha.host import Host
 from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.cluster import Member, join_host_port
 from pgbastion.model.commands import Join, Leave
 from pgbastion.model.ids import MemberId, NodeId
+from pgbastion.node.proposing import Log, Rehearsal
 from pgbastion.observe.logging import get_logger
 
 PROPOSE_TIMEOUT_S: Final = 2.0
@@ -34,7 +34,7 @@ class MemberOrders:
 
     def __init__(
         self,
-        host: Host,
+        host: Log,
         engine: RaftEngine,
         *,
         own: Callable[[], Member],
@@ -44,6 +44,14 @@ class MemberOrders:
         self._engine = engine
         self._own = own
         self._fresh_ms = fresh_ms
+
+    def on(self, host: Log) -> "MemberOrders":
+        """Return the same on another log."""
+        return MemberOrders(host, self._engine, own=self._own, fresh_ms=self._fresh_ms)
+
+    @property
+    def _rehearses(self) -> bool:
+        return isinstance(self._host, Rehearsal)
 
     async def add(self, name: NodeId, host: str, raft_port: int) -> Outcome:
         """Announce a node, so that it is let in when it comes."""
@@ -81,7 +89,8 @@ class MemberOrders:
                 message=f"{name} at {address} was not added: {outcome}",
                 remedy="look at /raft/peers",
             )
-        log.info("peer_announced", node=name, address=address)
+        if not self._rehearses:
+            log.info("peer_announced", node=name, address=address)
         return Done(facts={"id": name, "member_id": int(member.member_id)})
 
     async def remove(self, name: NodeId) -> Outcome:
@@ -110,7 +119,8 @@ class MemberOrders:
                 message=f"{name} was not removed: {outcome}",
                 remedy=LOOK,
             )
-        log.info("peer_removed", node=name, member_id=member.member_id)
+        if not self._rehearses:
+            log.info("peer_removed", node=name, member_id=member.member_id)
         return Done(facts={"id": name, "member_id": int(member.member_id)})
 
     def _removal_refused(self, member: Member) -> Refused | None:
@@ -185,7 +195,7 @@ class MemberOrders:
             facts["note"] = (
                 f"it goes back to the primary's node, {held.node}, by itself"
             )
-        if raft.leader == member.member_id:
+        if raft.leader == member.member_id or self._rehearses:
             return Done(facts=facts)
         began_ms = boottime_ms()
         if not await self._engine.transfer(member.member_id, TRANSFER_TIMEOUT_S):

@@ -11,11 +11,10 @@ from pgbastion.clock import boottime_ms, wall_time
 from pgbastion.control.loss import absent, possible_loss, primary_lives
 from pgbastion.control.orders import best_target, fit_targets, unfit
 from pgbastion.control.wishes import ORDER_VALID_MS
-from pgbastion.ha.host import Host
 from pgbastion.model.cluster import Order, OrderKind
 from pgbastion.model.commands import GiveOrder
 from pgbastion.model.ids import NodeId
-from pgbastion.node.proposing import Wish, grant
+from pgbastion.node.proposing import Log, Wish, grant, happened
 from pgbastion.node.wishing import Wishing
 from pgbastion.node.working import Working
 from pgbastion.observe.logging import get_logger
@@ -35,13 +34,17 @@ class Ordering:
     """
 
     def __init__(
-        self, host: Host, *, fresh_ms: int, drain_ms: Callable[[], int]
+        self, host: Log, *, fresh_ms: int, drain_ms: Callable[[], int]
     ) -> None:
         self._host = host
         self._fresh_ms = fresh_ms
         self._drain_ms = drain_ms
         self.wishing = Wishing(host, fresh_ms=fresh_ms, drain_ms=drain_ms)
         self.working = Working(host, fresh_ms=fresh_ms, drain_ms=drain_ms)
+
+    def on(self, host: Log) -> "Ordering":
+        """Return the same on another log."""
+        return Ordering(host, fresh_ms=self._fresh_ms, drain_ms=self._drain_ms)
 
     def best(self) -> NodeId | None:
         """Return who should take the role over now; None: nobody can."""
@@ -59,17 +62,9 @@ class Ordering:
         return boottime_ms() - self._fresh_ms
 
     async def switch_over(
-        self,
-        to: NodeId | None,
-        drain_ms: int | None,
-        *,
-        cause: str,
-        dry_run: bool = False,
+        self, to: NodeId | None, drain_ms: int | None, *, cause: str
     ) -> Outcome:
-        """Order a planned change of the primary; it is carried out by the holder.
-
-        A dry run checks everything and changes nothing.
-        """
+        """Order a planned change of the primary; it is carried out by the holder."""
         state = self._host.state
         target = to or self.best()
         if target is None:
@@ -85,8 +80,6 @@ class Ordering:
             return Refused(
                 code="unfit", message=f"no switchover to {target}: {why}", remedy=LOOK
             )
-        if dry_run:
-            return Done(facts={"to": target, "dry_run": True})
         drain = self._drain_ms() if drain_ms is None else drain_ms
         return await self._give(
             self._order(OrderKind.SWITCHOVER, target, drain_ms=drain, cause=cause)
@@ -99,7 +92,6 @@ class Ordering:
         force: bool,
         cause: str,
         drain_ms: int | None = None,
-        dry_run: bool = False,
     ) -> Outcome:
         """Order a change of the primary; a living one hands its role over.
 
@@ -127,17 +119,17 @@ class Ordering:
                 remedy="wait for more nodes, or make sure that the old primary is off "
                 "and accept the loss with force",
             )
-        if dry_run:
-            facts = {"to": to, "dry_run": True, "primary_lives": lives}
-            return Done(facts={**facts, "possible_loss": loss})
-        log.warning("failover_ordered", to=to, force=force, possible_loss=loss or "")
         drain = self._drain_ms() if drain_ms is None else drain_ms
         order = self._order(OrderKind.FAILOVER, to, drain_ms=drain, cause=cause)
         # Nobody vouches for the death of a primary that lives.
         given = await self._give(replace(order, force=force and not lives))
-        if isinstance(given, Done):
-            return replace(given, facts={**given.facts, "possible_loss": loss})
-        return given
+        if not isinstance(given, Done):
+            return given
+        if happened(given, self._host):
+            lost = loss or ""
+            log.warning("failover_ordered", to=to, force=force, possible_loss=lost)
+        facts = {**given.facts, "primary_lives": lives, "possible_loss": loss}
+        return replace(given, facts=facts)
 
     def _order(
         self, kind: OrderKind, target: NodeId, *, drain_ms: int, cause: str
@@ -167,6 +159,6 @@ class Ordering:
             facts=lambda _: {"id": order.order_id, "to": order.target},
         )
         answer = await grant(self._host, wish)
-        if isinstance(answer, Done):
+        if happened(answer, self._host):
             log.info("ordered", order=order.order_id, kind=order.order, to=order.target)
         return answer

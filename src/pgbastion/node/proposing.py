@@ -2,21 +2,73 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeGuard
 
 from pgbastion.api.ports import Done, Outcome, Refused, Unknown
 from pgbastion.control.apply import Outcome as Applied
-from pgbastion.model.commands import Command
+from pgbastion.control.apply import apply
+from pgbastion.model.cluster import ClusterState
+from pgbastion.model.commands import Command, encode_command
+from pgbastion.model.ids import NodeId
+from pgbastion.model.views import RaftView, Received
 
 PROPOSE_TIMEOUT_S: Final = 2.0
 CAUSE: Final = "an operator"
 
 
 class Log(Protocol):
-    """Where a command is put in."""
+    """Where a command is put in, and what came of all those before."""
+
+    @property
+    def state(self) -> ClusterState:
+        """The replicated state."""
+
+    @property
+    def reports(self) -> Mapping[NodeId, Received]:
+        """What the nodes say of themselves."""
+
+    def raft(self) -> RaftView:
+        """Return what the engine says about itself."""
 
     async def propose(self, command: Command, *, timeout_s: float) -> Applied | None:
         """Return what became of it; None: nobody knows."""
+
+    def compact(self) -> int:
+        """Let the log before the state go; return up to which index."""
+
+
+class Rehearsal:
+    """A log in which commands have their outcome, and nothing happens.
+
+    Args:
+        host: The log that is really there; it is looked at only.
+    """
+
+    def __init__(self, host: Log) -> None:
+        self._host = host
+        self.state = host.state
+
+    @property
+    def reports(self) -> Mapping[NodeId, Received]:
+        """What the nodes say of themselves."""
+        return self._host.reports
+
+    def raft(self) -> RaftView:
+        """Return what the engine says about itself."""
+        return self._host.raft()
+
+    async def propose(self, command: Command, *, timeout_s: float) -> Applied | None:
+        """Return what would become of it; None: there is no Raft leader to take it."""
+        del timeout_s
+        if not self._host.raft().leader:
+            return None
+        applied = apply(self.state, self.state.index + 1, "", encode_command(command))
+        self.state = applied.state
+        return applied.outcome
+
+    def compact(self) -> int:
+        """Return up to which index the log would go."""
+        return self._host.state.index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +86,11 @@ class Wish:
     """The id of the operation that goes on then; empty: all is done at once."""
     facts: Callable[[bool], Mapping[str, object]]
     """What is answered then; it is told whether that changed anything."""
+
+
+def happened(outcome: Outcome, log: Log) -> TypeGuard[Done]:
+    """Tell whether something was done, not only rehearsed."""
+    return isinstance(outcome, Done) and not isinstance(log, Rehearsal)
 
 
 async def grant(log: Log, wish: Wish) -> Outcome:

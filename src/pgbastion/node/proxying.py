@@ -167,12 +167,13 @@ class Maintenance:
         self._loop = loop
         self._drain_ms = drain_ms
 
-    def drain(self, timeout_ms: int | None) -> Outcome:
+    def drain(self, timeout_ms: int | None, *, dry_run: bool = False) -> Outcome:
         """Let nobody new in here, nor by other proxies to this node's standby."""
         wait_ms = self._drain_ms() if timeout_ms is None else timeout_ms
-        self._proxy.drain(wait_ms / 1_000)
-        self._loop.set_draining(True)
-        log.info("draining", timeout_ms=wait_ms)
+        if not dry_run:
+            self._proxy.drain(wait_ms / 1_000)
+            self._loop.set_draining(True)
+            log.info("draining", timeout_ms=wait_ms)
         left = self._proxy.snapshot().connections
         return Done(facts={"draining": True, "timeout_ms": wait_ms, "sessions": left})
 
@@ -181,9 +182,10 @@ class Maintenance:
         self._proxy.drain(timeout_ms / 1_000, idle_first=True)
         self._loop.set_draining(True)
 
-    def undrain(self) -> Outcome:
+    def undrain(self, *, dry_run: bool = False) -> Outcome:
         """Let clients in again."""
-        self._proxy.undrain()
-        self._loop.set_draining(False)
-        log.info("drained_no_more")
+        if not dry_run:
+            self._proxy.undrain()
+            self._loop.set_draining(False)
+            log.info("drained_no_more")
         return Done(facts={"draining": False})

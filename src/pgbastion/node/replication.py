@@ -2,12 +2,11 @@
 
 from typing import Final, Literal
 
-from pgbastion.api.ports import Done, Outcome, Refused
+from pgbastion.api.ports import Outcome, Refused
 from pgbastion.control.sync_standbys import automatic_count
-from pgbastion.ha.host import Host
 from pgbastion.model.cluster import ClusterState, ReplicationMode
 from pgbastion.model.commands import SetReplication
-from pgbastion.node.proposing import Wish, grant
+from pgbastion.node.proposing import Log, Wish, grant, happened
 from pgbastion.observe.logging import get_logger
 
 LOOK: Final = "look at /cluster/state, then repeat"
@@ -16,7 +15,7 @@ log = get_logger("api")
 
 
 async def change_replication(
-    host: Host,
+    host: Log,
     *,
     mode: ReplicationMode | None,
     sync_count: int | Literal["auto"] | None,
@@ -53,7 +52,7 @@ async def change_replication(
         facts=lambda changed: {**facts, "changed": changed},
     )
     answer = await grant(host, wish)
-    if isinstance(answer, Done) and answer.facts["changed"]:
+    if happened(answer, host) and answer.facts["changed"]:
         log.info("replication_set", **facts)
     return answer
 

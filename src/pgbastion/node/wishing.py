@@ -9,7 +9,6 @@ from typing import Final
 from pgbastion.api.ports import Done, Outcome, Refused, When
 from pgbastion.clock import boottime_ms, wall_text, wall_time
 from pgbastion.control.wishes import unfenceable
-from pgbastion.ha.host import Host
 from pgbastion.model.cluster import OrderOutcome, Schedule
 from pgbastion.model.commands import (
     Command,
@@ -19,7 +18,7 @@ from pgbastion.model.commands import (
     Unschedule,
 )
 from pgbastion.model.ids import NodeId
-from pgbastion.node.proposing import CAUSE, Wish, grant
+from pgbastion.node.proposing import CAUSE, Log, Wish, grant, happened
 from pgbastion.observe.logging import get_logger
 
 LOOK: Final = "look at /raft/directives and /cluster, then repeat"
@@ -37,7 +36,7 @@ class Wishing:
     """
 
     def __init__(
-        self, host: Host, *, fresh_ms: int, drain_ms: Callable[[], int]
+        self, host: Log, *, fresh_ms: int, drain_ms: Callable[[], int]
     ) -> None:
         self._host = host
         self._fresh_ms = fresh_ms
@@ -160,7 +159,7 @@ class Wishing:
             facts=lambda changed: {**facts, "changed": changed},
         )
         answer = await grant(self._host, wish)
-        if isinstance(answer, Done):
+        if happened(answer, self._host):
             log.info("wished", command=command.kind, what=granted)
         return answer
 

@@ -4,15 +4,14 @@ import secrets as random
 from collections.abc import Callable
 from typing import Final
 
-from pgbastion.api.ports import Done, Outcome, Refused
+from pgbastion.api.ports import Outcome, Refused
 from pgbastion.clock import boottime_ms, wall_text
 from pgbastion.control.wall_time import later
-from pgbastion.ha.host import Host
 from pgbastion.model.cluster import Order, OrderKind
 from pgbastion.model.commands import GiveOrder
 from pgbastion.model.ids import NodeId
 from pgbastion.model.report import NodeReport, PostgresState
-from pgbastion.node.proposing import CAUSE, Wish, grant
+from pgbastion.node.proposing import CAUSE, Log, Wish, grant, happened
 from pgbastion.observe.logging import get_logger
 
 VALID_MS: Final = {OrderKind.RESTART: 600_000, OrderKind.REINIT: 86_400_000}
@@ -33,14 +32,14 @@ class Working:
     """
 
     def __init__(
-        self, host: Host, *, fresh_ms: int, drain_ms: Callable[[], int]
+        self, host: Log, *, fresh_ms: int, drain_ms: Callable[[], int]
     ) -> None:
         self._host = host
         self._fresh_ms = fresh_ms
         self._drain_ms = drain_ms
 
     async def restart(
-        self, node: NodeId, *, pending: bool, drain_ms: int | None, dry_run: bool
+        self, node: NodeId, *, pending: bool, drain_ms: int | None
     ) -> Outcome:
         """Have PostgreSQL of a node restarted in the role that it has."""
         report = self._report(node)
@@ -55,11 +54,9 @@ class Working:
                 remedy="leave pending out to restart it all the same",
             )
         drain = self._drain_ms() if drain_ms is None else drain_ms
-        return await self._give(
-            OrderKind.RESTART, node, drain_ms=drain, dry_run=dry_run
-        )
+        return await self._give(OrderKind.RESTART, node, drain_ms=drain)
 
-    async def reinit(self, node: NodeId, *, dry_run: bool) -> Outcome:
+    async def reinit(self, node: NodeId) -> Outcome:
         """Have a standby's data directory replaced by a copy of the primary's."""
         held = self._host.state.assignment
         if held is None or not held.live or not held.opened:
@@ -71,7 +68,7 @@ class Working:
             return report
         if report.state not in _COPYABLE:
             return _unfit(f"the PostgreSQL of {node} is {report.state}")
-        return await self._give(OrderKind.REINIT, node, drain_ms=0, dry_run=dry_run)
+        return await self._give(OrderKind.REINIT, node, drain_ms=0)
 
     def _report(self, node: NodeId) -> NodeReport | Refused:
         member = self._host.state.named(node)
@@ -82,11 +79,7 @@ class Working:
             return _unfit(f"{node} is silent")
         return received.report
 
-    async def _give(
-        self, kind: OrderKind, node: NodeId, *, drain_ms: int, dry_run: bool
-    ) -> Outcome:
-        if dry_run:
-            return Done(facts={"to": node, "dry_run": True})
+    async def _give(self, kind: OrderKind, node: NodeId, *, drain_ms: int) -> Outcome:
         at = wall_text()
         order = Order(
             order_id=random.token_hex(8),
@@ -108,7 +101,7 @@ class Working:
             facts=lambda _: {"id": order.order_id, "to": node},
         )
         answer = await grant(self._host, wish)
-        if isinstance(answer, Done):
+        if happened(answer, self._host):
             log.info("ordered", order=order.order_id, kind=kind, to=node)
         return answer
 

@@ -6,6 +6,7 @@ label has a bounded set of values: roles, members, ports, reasons.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -17,6 +18,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pgbastion.model.cluster import ClusterState, ReplicationMode
+from pgbastion.model.reasons import Reason
 from pgbastion.model.snapshot import BackendTraffic, NodeRole, NodeSnapshot
 from pgbastion.observe.addresses import address_metrics
 from pgbastion.observe.between_nodes import between_nodes
@@ -25,6 +27,8 @@ from pgbastion.observe.patroni_metrics import PatroniMetricsOf
 from pgbastion.observe.vitals import member_vitals
 
 MS_PER_S = 1_000
+# Why an epoch after the first is given to a node.
+CAUSES: Final = (Reason.LEASE_RAN_OUT, Reason.HOLDER_RELEASED, Reason.VOUCHED_FOR)
 
 
 class Metrics:
@@ -40,7 +44,7 @@ class Metrics:
 
     def render(self, snapshot: NodeSnapshot) -> bytes:
         """Return the metrics of one snapshot in Prometheus' text format."""
-        self._failovers.take(snapshot.state)
+        self._failovers.take(snapshot.state, fresh=snapshot.view_left_ms > 0)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(MetricsOf(snapshot, self._failovers.by_cause))
         if self._patroni_names():
@@ -49,21 +53,27 @@ class Metrics:
 
 
 class FailoverCounts:
-    """Changes of the primary by cause, also those that the history has dropped."""
+    """Changes of the primary by cause, since this daemon knows what the others do.
+
+    Every cause counts from 0: what rises from nothing is no increase to Prometheus. A
+    daemon that starts does not count what its log held before.
+    """
 
     def __init__(self) -> None:
         self._counted_index = 0
-        self.by_cause: Counter[str] = Counter()
+        self._caught_up = False
+        self.by_cause: Counter[str] = Counter(dict.fromkeys(CAUSES, 0))
 
-    def take(self, state: ClusterState) -> None:
+    def take(self, state: ClusterState, *, fresh: bool) -> None:
         """Count what the history has gained since the last call."""
         for change in state.history:
             if change.index <= self._counted_index or change.what != "assigned":
                 continue
             self._counted_index = change.index
             # The first primary of a cluster took over from nobody.
-            if change.epoch > 1:
+            if self._caught_up and change.epoch > 1:
                 self.by_cause[change.cause] += 1
+        self._caught_up = self._caught_up or fresh
 
 
 class MetricsOf(Collector):
@@ -230,7 +240,7 @@ class MetricsOf(Collector):
         yield fences
         failovers = CounterMetricFamily(
             "pgbastion_failovers",
-            "Changes of the primary that this daemon knows of, by cause.",
+            "Changes of the primary since this daemon's start, by cause.",
             labels=["cause"],
         )
         for cause, count in sorted(self._failovers.items()):

@@ -64,7 +64,8 @@ def _lags(snapshot: NodeSnapshot) -> Iterator[Metric]:
 def _disks(known: list[tuple[str, Vitals]]) -> Iterator[Metric]:
     probe = _family(
         "pgbastion_member_probe_seconds",
-        "How long a member's server and disks took to answer the newest probe.",
+        "How long a member's server and disks took to answer the newest probe; while "
+        "they owe an answer, for how long they have.",
         "node",
     )
     free = _family(

@@ -9,9 +9,13 @@ from pgbastion.postgres.probe import ProbeResult
 
 
 def vitals(result: ProbeResult, slots: Sequence[SlotRow]) -> Vitals:
-    """Return what a probe and the last look at the slots say."""
+    """Return what a probe and the last look at the slots say.
+
+    A disk that owes an answer may have been asked before this probe.
+    """
+    asked_ns = min(result.sent_ns, result.disk.sent_ns)
     return Vitals(
-        probe_ms=(result.answered_ns - result.sent_ns) // NS_PER_MS,
+        probe_ms=(result.answered_ns - asked_ns) // NS_PER_MS,
         slots=tuple(slots),
         disks=_disks(result.disk),
     )

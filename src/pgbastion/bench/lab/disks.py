@@ -55,6 +55,13 @@ class LoopDisk:
         """Take all space that is left."""
         fill(self._ballast)
 
+    def fill_to(self, share: float) -> None:
+        """Take so much of the space that ``share`` of the disk is used."""
+        size = shutil.disk_usage(self._mount_point)
+        wanted = int(share * size.total) - size.used
+        with self._ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(wanted, 1))
+
     def empty(self) -> None:
         """Give the space back; idempotent."""
         self._ballast.unlink(missing_ok=True)

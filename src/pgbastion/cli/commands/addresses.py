@@ -10,6 +10,7 @@ from pgbastion.cli.options import (
     DEFAULT_CONFIG,
     WAIT_S,
     ConfigOption,
+    DryRunOption,
     JsonOption,
     UrlOption,
     WaitOption,
@@ -45,6 +46,7 @@ def move(
         str | None, typer.Option("--to", help="The new holder; default: the best.")
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
     wait_s: WaitOption = WAIT_S,
     url: UrlOption = None,
 ) -> None:
@@ -56,6 +58,10 @@ def move(
     from pgbastion.cli.target import writer
 
     body = {} if to is None else {"to": to}
+    if dry_run:
+        told = writer(config, url).order("/cluster/switchover", body, dry_run=True)
+        print(f"the addresses would go to {told['to']}")
+        return
     what = f"move of the addresses to {to or 'the best standby'}"
     found = carry_out(
         writer(config, url), "/cluster/switchover", body, what=what, wait_s=wait_s

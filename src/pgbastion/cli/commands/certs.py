@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from pgbastion.cli.options import DryRunOption
+
 commands = typer.Typer(
     no_args_is_help=True,
     help="Certificates for the port between the nodes, where they shall not sign "
@@ -26,11 +28,12 @@ def init(
     directory: DirectoryOption = DEFAULT_DIRECTORY,
     cluster: Annotated[str, typer.Option(help="Name of the cluster.")] = "main",
     days: DaysOption = 3_650,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Make an authority; its key is for the machine that signs, not for the nodes."""
     from pgbastion.cli import certificates
 
-    certificates.init(directory, cluster, days)
+    certificates.init(directory, cluster, days, dry_run=dry_run)
 
 
 @commands.command()
@@ -46,11 +49,12 @@ def issue(
     ],
     directory: DirectoryOption = DEFAULT_DIRECTORY,
     days: DaysOption = 365,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Sign a certificate of a node, with a new key."""
     from pgbastion.cli import certificates
 
-    certificates.issue(directory, name, address, days)
+    certificates.issue(directory, name, address, days, dry_run=dry_run)
 
 
 @commands.command()
@@ -58,8 +62,9 @@ def renew(
     name: NameOption,
     directory: DirectoryOption = DEFAULT_DIRECTORY,
     days: DaysOption = 365,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Sign a certificate anew, with a new key, for the same addresses and names."""
     from pgbastion.cli import certificates
 
-    certificates.renew(directory, name, days)
+    certificates.renew(directory, name, days, dry_run=dry_run)

@@ -5,7 +5,12 @@ from typing import Annotated
 
 import typer
 
-from pgbastion.cli.options import DEFAULT_CONFIG, ConfigOption, UrlOption
+from pgbastion.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    DryRunOption,
+    UrlOption,
+)
 
 commands = typer.Typer()
 connections = typer.Typer(
@@ -40,6 +45,7 @@ def drain(
         str | None,
         typer.Option(help="How long sessions may go on. Default: drain_timeout."),
     ] = None,
+    dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
     """Let no new clients in, here and at this node's standby, and end those there are.
@@ -49,14 +55,19 @@ def drain(
     from pgbastion.cli.target import writer
 
     body = {} if timeout is None else {"timeout": timeout}
-    told = writer(config, url).order("/connections/drain", body)
-    print(f"draining: {told['sessions']} connections, {told['timeout_ms']} ms at most")
+    told = writer(config, url).order("/connections/drain", body, dry_run=dry_run)
+    word = "would drain" if dry_run else "draining"
+    print(f"{word}: {told['sessions']} connections, {told['timeout_ms']} ms at most")
 
 
 @connections.command()
-def undrain(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None:
+def undrain(
+    config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
+    url: UrlOption = None,
+) -> None:
     """Let clients in again."""
     from pgbastion.cli.target import writer
 
-    writer(config, url).order("/connections/undrain", {})
-    print("clients are let in again")
+    writer(config, url).order("/connections/undrain", {}, dry_run=dry_run)
+    print(f"clients {'would be' if dry_run else 'are'} let in again")

@@ -10,6 +10,7 @@ from pgbastion.cli.options import (
     DEFAULT_CONFIG,
     WAIT_S,
     ConfigOption,
+    DryRunOption,
     JsonOption,
     UrlOption,
     WaitOption,
@@ -36,6 +37,7 @@ def drill(
     ],
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
+    dry_run: DryRunOption = False,
     yes: YesOption = False,
     wait_s: WaitOption = WAIT_S,
     url: UrlOption = None,
@@ -50,6 +52,9 @@ def drill(
     from pgbastion.cli.target import writer
 
     client = writer(config, url)
+    if dry_run:
+        print(drilling.foretell(client, what))
+        return
     confirm(f"Writes stop for a moment in this {what}: go on?", yes=yes)
     if what is Rehearsal.SWITCHOVER:
         change = drilling.rehearse_switchover(client, wait_s=wait_s)

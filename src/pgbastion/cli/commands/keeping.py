@@ -37,6 +37,7 @@ def fence(
         ),
     ] = False,
     drain: DrainOption = None,
+    dry_run: DryRunOption = False,
     yes: YesOption = False,
     wait_s: WaitOption = WAIT_S,
     url: UrlOption = None,
@@ -50,25 +51,35 @@ def fence(
     from pgbastion.cli.ordering import wait_moved
     from pgbastion.cli.target import writer
 
-    if force:
+    if force and not dry_run:
         confirm(f"If {node} is the primary, writes stop at once: go on?", yes=yes)
     client = writer(config, url)
-    body = {"node": node, "force": force, "drain": drain}
-    client.order("/cluster/fence", {k: v for k, v in body.items() if v is not None})
+    given = {"node": node, "force": force, "drain": drain}
+    body = {k: v for k, v in given.items() if v is not None}
+    if dry_run:
+        told = client.order("/cluster/fence", body, dry_run=True)
+        would = "would be fenced" if told.get("changed") else "is fenced already"
+        print(f"{node} {would}")
+        return
+    client.order("/cluster/fence", body)
     wait_moved(client, node, wait_s=wait_s)
     print(f"fenced {node}")
 
 
 @commands.command()
 def unfence(
-    node: NodeArgument, config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None
+    node: NodeArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
+    url: UrlOption = None,
 ) -> None:
     """Let a fenced node take part again. Exit code 1 when it is refused."""
     from pgbastion.cli.target import writer
 
     client = writer(config, url)
-    told = client.order("/cluster/unfence", {"node": node})
-    print(f"unfenced {node}" if told.get("changed") else f"{node} was not fenced")
+    told = client.order("/cluster/unfence", {"node": node}, dry_run=dry_run)
+    done = f"{node} would be unfenced" if dry_run else f"unfenced {node}"
+    print(done if told.get("changed") else f"{node} was not fenced")
 
 
 @commands.command()
@@ -107,7 +118,7 @@ def restart(
         if drain is not None:
             body["drain"] = drain
         if dry_run:
-            client.order("/cluster/restart", {**body, "dry_run": True})
+            client.order("/cluster/restart", body, dry_run=True)
             print(f"{each} would be restarted")
             continue
         what = f"restart of {each}"
@@ -135,7 +146,7 @@ def reinit(
 
     client = writer(config, url)
     if dry_run:
-        client.order("/cluster/reinit", {"node": node, "dry_run": True})
+        client.order("/cluster/reinit", {"node": node}, dry_run=True)
         print(f"{node} would be copied anew")
         return
     confirm(f"The data of {node} will be replaced by a copy: go on?", yes=yes)

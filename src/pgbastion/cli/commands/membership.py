@@ -8,6 +8,7 @@ from pgbastion.cli.options import (
     DEFAULT_CONFIG,
     WAIT_S,
     ConfigOption,
+    DryRunOption,
     UrlOption,
     WaitOption,
     YesOption,
@@ -27,19 +28,22 @@ def add_node(
     name: NameOption,
     address: AddressOption,
     config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
     """Let a node in when it comes; with cluster.auto_join it needs no such word."""
     from pgbastion.cli import members
     from pgbastion.cli.target import writer
 
-    print(members.add_node(writer(config, url), name, address))
+    client = writer(config, url)
+    print(members.add_node(client, name, address, dry_run=dry_run))
 
 
 @commands.command("remove-node")
 def remove_node(
     name: NameOption,
     config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
     yes: YesOption = False,
     wait_s: WaitOption = WAIT_S,
     url: UrlOption = None,
@@ -54,6 +58,9 @@ def remove_node(
     from pgbastion.cli.target import writer
 
     client = writer(config, url)
+    if dry_run:
+        print(members.foretell_removal(client, name))
+        return
     confirm(f"{name} leaves the cluster and its PostgreSQL stops: go on?", yes=yes)
     print(members.remove_node(client, name, wait_s))
 
@@ -63,6 +70,7 @@ def replace_node(
     name: NameOption,
     address: AddressOption,
     config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
     yes: YesOption = False,
     wait_s: WaitOption = WAIT_S,
     url: UrlOption = None,
@@ -77,5 +85,9 @@ def replace_node(
     from pgbastion.cli.target import writer
 
     client = writer(config, url)
+    if dry_run:
+        print(members.foretell_removal(client, name))
+        print(f"another {name} at {address} would be expected")
+        return
     confirm(f"{name} leaves the cluster and its PostgreSQL stops: go on?", yes=yes)
     print(members.replace_node(client, name, address, wait_s))

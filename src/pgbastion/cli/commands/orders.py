@@ -68,6 +68,7 @@ def replication(
         bool | None,
         typer.Option(help="Whether commits rather wait than go on alone."),
     ] = None,
+    dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
     """Change who confirms a commit before the client hears of it, or tell who does.
@@ -78,7 +79,8 @@ def replication(
 
     wanted = {"mode": mode, "sync_count": sync_count, "strict": strict}
     body = {k: v for k, v in wanted.items() if v is not None}
-    print(change(config, url, body) if body else tell(config, url))
+    told = change(config, url, body, dry_run=dry_run) if body else tell(config, url)
+    print(told)
 
 
 @commands.command()
@@ -117,12 +119,15 @@ def switchover(
     from pgbastion.cli.ordering import carry_out
     from pgbastion.cli.target import writer
 
+    if cancel:
+        told = writer(config, url).order(
+            "/cluster/switchover", {}, method="DELETE", dry_run=dry_run
+        )
+        word = "would be cancelled:" if dry_run else "cancelled"
+        print(f"{word} {', '.join(told['cancelled'])}")
+        return
     if dry_run:
         _rehearse(config, url, to)
-        return
-    if cancel:
-        told = writer(config, url).order("/cluster/switchover", {}, method="DELETE")
-        print(f"cancelled {', '.join(told['cancelled'])}")
         return
     asked = (("to", to), ("drain", drain), ("at", at), ("within", within))
     body = {k: v for k, v in asked if v is not None}
@@ -169,7 +174,7 @@ def failover(
     if drain is not None:
         body["drain"] = drain
     client, what = writer(config, url), f"failover to {to}"
-    told = client.order("/cluster/failover", {**body, "dry_run": True})
+    told = client.order("/cluster/failover", body, dry_run=True)
     loss = told.get("possible_loss")
     if dry_run:
         print(f"{to} could become the primary" + (f"; {loss}" if loss else ""))

@@ -9,6 +9,7 @@ import typer
 from pgbastion.cli.options import (
     DEFAULT_CONFIG,
     ConfigOption,
+    DryRunOption,
     JsonOption,
     UrlOption,
     YesOption,
@@ -50,27 +51,37 @@ def peers(
 
 
 @group.command()
-def snapshot(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None:
+def snapshot(
+    config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
+    url: UrlOption = None,
+) -> None:
     """Have a node put its state in the place of its log up to now."""
     from pgbastion.cli.target import writer
 
-    done = writer(config, url).order("/raft/snapshot", {})
-    print(f"{done['node']}: the log up to entry {done['index']} is its state now")
+    done = writer(config, url).order("/raft/snapshot", {}, dry_run=dry_run)
+    become = "would become its state" if dry_run else "is its state now"
+    print(f"{done['node']}: the log up to entry {done['index']} {become}")
 
 
 @group.command()
 def transfer(
     to: Annotated[str, typer.Option("--to", help="The new Raft leader.")],
     config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
     """Hand Raft leadership to a voter; the primary role stays where it is."""
     from pgbastion.cli.target import writer
 
-    done = writer(config, url).order("/raft/transfer", {"to": to})
-    word = f"after {done['ms']} ms" if done.get("changed") else "already"
+    done = writer(config, url).order("/raft/transfer", {"to": to}, dry_run=dry_run)
     note = f" ({done['note']})" if done.get("note") else ""
-    print(f"{to} leads {word}{note}")
+    if not done.get("changed"):
+        print(f"{to} leads already{note}")
+    elif dry_run:
+        print(f"{to} would lead{note}")
+    else:
+        print(f"{to} leads after {done['ms']} ms{note}")
 
 
 @group.command()
@@ -106,6 +117,7 @@ def backup(
 def restore(
     file: Annotated[Path, typer.Argument(help="A backup of state.")],
     config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
     yes: YesOption = False,
 ) -> None:
     """Begin the cluster again on this node, from a backup of state.
@@ -115,11 +127,16 @@ def restore(
     """
     from pgbastion.cli import recovering
 
-    print(recovering.restore(recovering.load(config), file, yes=yes))
+    loaded, ask = recovering.load(config), recovering.Asking(yes=yes, dry_run=dry_run)
+    print(recovering.restore(loaded, file, ask))
 
 
 @group.command()
-def recover(config: ConfigOption = DEFAULT_CONFIG, yes: YesOption = False) -> None:
+def recover(
+    config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+) -> None:
     """Begin the cluster again on this node, when the majority is lost for ever.
 
     Its daemon must not run. It says what may be lost and asks. The other members are
@@ -127,4 +144,5 @@ def recover(config: ConfigOption = DEFAULT_CONFIG, yes: YesOption = False) -> No
     """
     from pgbastion.cli import recovering
 
-    print(recovering.recover(recovering.load(config), yes=yes))
+    loaded, ask = recovering.load(config), recovering.Asking(yes=yes, dry_run=dry_run)
+    print(recovering.recover(loaded, ask))

@@ -179,8 +179,8 @@ def reload(
 
     if url is None:
         load_config(config)
-    body = {"dry_run": True} if dry_run else {}
-    print(writer_here(config, url).order("/reload", body).get("applied", "reloaded"))
+    told = writer_here(config, url).order("/reload", {}, dry_run=dry_run)
+    print(told.get("applied", "reloaded"))
 
 
 @commands.command()

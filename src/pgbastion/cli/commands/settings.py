@@ -5,7 +5,13 @@ from typing import Annotated
 
 import typer
 
-from pgbastion.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, UrlOption
+from pgbastion.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    DryRunOption,
+    JsonOption,
+    UrlOption,
+)
 
 commands = typer.Typer()
 config_commands = typer.Typer(
@@ -43,6 +49,7 @@ def set_settings(
         ),
     ],
     config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
     """Change settings on all nodes.
@@ -53,11 +60,16 @@ def set_settings(
     from pgbastion.cli.target import writer
 
     body = {"parameters": parse_settings(settings)}
-    print(tell_version(writer(config, url).order("/config", body, method="PATCH")))
+    told = writer(config, url).order("/config", body, method="PATCH", dry_run=dry_run)
+    print(tell_version(told))
 
 
 @config_commands.command()
-def edit(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None:
+def edit(
+    config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
+    url: UrlOption = None,
+) -> None:
     """Change the settings in your editor (EDITOR, else vi), as YAML.
 
     Refused when somebody else has changed them meanwhile.
@@ -72,7 +84,8 @@ def edit(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None:
         print("nothing was changed")
         return
     body = {"parameters": chosen, "version": agreed["version"]}
-    print(tell_version(client.order("/config", body, method="PUT")))
+    told = client.order("/config", body, method="PUT", dry_run=dry_run)
+    print(tell_version(told))
 
 
 @config_commands.command()
@@ -90,9 +103,14 @@ def history(
 
 
 @config_commands.command()
-def undo(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None:
+def undo(
+    config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
+    url: UrlOption = None,
+) -> None:
     """Go back to the settings of the version before, as a new version."""
     from pgbastion.cli.settings import tell_version
     from pgbastion.cli.target import writer
 
-    print(tell_version(writer(config, url).order("/config/undo", {})))
+    told = writer(config, url).order("/config/undo", {}, dry_run=dry_run)
+    print(tell_version(told))

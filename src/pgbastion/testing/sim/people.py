@@ -237,7 +237,7 @@ def ordered_restart(people: People) -> None:
 
     def order(daemon: "Daemon") -> Awaitable[Outcome]:
         return people.ordering(daemon).working.restart(
-            node, pending=False, drain_ms=None, dry_run=False
+            node, pending=False, drain_ms=None
         )
 
     people.have(f"restart {node}", order)
@@ -248,7 +248,7 @@ def ordered_reinit(people: People) -> None:
     node = people.somebody()
 
     def order(daemon: "Daemon") -> Awaitable[Outcome]:
-        return people.ordering(daemon).working.reinit(node, dry_run=False)
+        return people.ordering(daemon).working.reinit(node)
 
     people.have(f"reinit {node}", order)
 
