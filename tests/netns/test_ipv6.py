@@ -2,12 +2,8 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-import psycopg
 import pytest
 
 from pgbastion.bench.lab import waits
@@ -17,6 +13,7 @@ from pgbastion.bench.lab.faults import FAULTS
 from pgbastion.bench.lab.network import CLIENT
 from pgbastion.bench.lab.settings import PRIMARY_PORT, REPLICA_PORT, Plan
 from pgbastion.bench.lab.trial import run_trial
+from support.lab_clients import pgbastion, recovers
 from support.lab_faults import KEPT_LOGS
 from support.vip_lab import addresses
 
@@ -47,39 +44,8 @@ def lab() -> Iterator[Lab]:
         pytest.skip(f"not run: {why}")
 
 
-def pgbastion(lab: Lab, name: str, *words: str) -> str:
-    program = str(Path(sys.executable).with_name("pgbastion"))
-    done = subprocess.run(
-        [*lab.network.command(name), program, *words,
-         "--config", str(lab.node(name).config)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def holders(lab: Lab, address: str) -> list[str]:
     return [name for name in lab.nodes if address in addresses(lab.network, name)]
-
-
-def recovers(lab: Lab, address: str, port: int) -> bool:
-    """Ask as a client on the segment whether the server behind it is in recovery."""
-    with (
-        lab.network.inside(CLIENT),
-        psycopg.connect(
-            host=address,
-            port=port,
-            user="postgres",
-            password=lab.password,
-            dbname="postgres",
-            connect_timeout=10,
-        ) as session,
-    ):
-        row = session.execute("SELECT pg_is_in_recovery()").fetchone()
-    assert row is not None
-    return bool(row[0])
 
 
 def test_no_host_has_an_address_of_the_other_kind(lab: Lab) -> None:
@@ -89,8 +55,11 @@ def test_no_host_has_an_address_of_the_other_kind(lab: Lab) -> None:
 
 
 def test_the_file_is_found_good_and_the_commands_find_the_cluster(lab: Lab) -> None:
-    pgbastion(lab, "n2", "check")
-    shown = json.loads(pgbastion(lab, "n2", "status", "--json"))
+    checked = pgbastion(lab, "n2", "check")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    status = pgbastion(lab, "n2", "status", "--json")
+    assert status.returncode == 0, status.stderr
+    shown = json.loads(status.stdout)
     assert lab.primary() in json.dumps(shown)
     members = lab.node("n3").get("/cluster")["members"]
     assert {m["host"] for m in members} == {"fd77::1", "fd77::2", "fd77::3"}

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(240)]
 
 CLOSED_S = 2.0
 # What the machine may need besides, when it does other work as well.
-SLACK_S = 4.0
+SLACK_S = 1.0
 OPEN_S = 30.0
 
 

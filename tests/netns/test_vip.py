@@ -201,7 +201,7 @@ async def test_an_address_that_was_removed_by_hand_is_put_back(
         held.hold()
         await until(lambda: held.state is AddressState.HELD)
         run(network, "n1", "ip", "address", "del", str(V4), "dev", "eth0")
-        await until(lambda: held.manager.counts().restored_total == 1, 10)
+        await until(lambda: held.manager.counts().restored_total == 1, 2)
         assert V4.address in addresses(network, "n1")
 
 

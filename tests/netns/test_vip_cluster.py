@@ -1,10 +1,8 @@
 """A cluster with an address: it follows the role, and once the role follows it."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,6 +10,7 @@ from pgbastion.bench.lab import waits
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun
 from pgbastion.bench.lab.settings import Plan
+from support.lab_clients import pgbastion
 from support.lab_faults import KEPT_LOGS
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(120)]
@@ -48,17 +47,6 @@ def reported(lab: Lab) -> str | None:
     return lab.reported_primary(list(lab.nodes.values()))
 
 
-def pgbastion(lab: Lab, name: str, *words: str) -> "subprocess.CompletedProcess[str]":
-    program = str(Path(sys.executable).with_name("pgbastion"))
-    config = str(lab.node(name).config)
-    return subprocess.run(
-        [*lab.network.command(name), program, *words, "--config", config],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_the_role_leaves_a_node_without_the_interface_and_does_not_come_back(
     lab: Lab,
 ) -> None:
@@ -90,7 +78,7 @@ def test_the_role_leaves_a_node_without_the_interface_and_does_not_come_back(
     lab.wait_steady()
     back = pgbastion(lab, "n1", "vip", "move", "--to", first)
     assert back.returncode == 0, back.stderr
-    waits.wait_for("the address there", lambda: holders(lab) == [first], waits.STEADY_S)
+    waits.wait_for("the address there", lambda: holders(lab) == [first], 5)
     status = pgbastion(lab, first, "vip", "status")
     assert status.returncode == 0
     assert f"held by {first}" in status.stdout

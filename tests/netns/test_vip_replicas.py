@@ -1,15 +1,11 @@
 """An address for replicas in a cluster: at one standby, and it leaves a failed one."""
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import psycopg
 import pytest
 
 from pgbastion.bench.lab import waits
@@ -17,8 +13,9 @@ from pgbastion.bench.lab.address_sampler import AddressSample, Tables
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun
 from pgbastion.bench.lab.faults import FAULTS
-from pgbastion.bench.lab.network import CLIENT, NAME_PREFIX
+from pgbastion.bench.lab.network import NAME_PREFIX
 from pgbastion.bench.lab.settings import REPLICA_PORT, Plan
+from support.lab_clients import pgbastion, recovers
 from support.lab_faults import KEPT_LOGS
 
 FULL = bool(os.environ.get("PGBASTION_TEST_FULL"))
@@ -98,38 +95,11 @@ def at_a_standby(lab: Lab, samples: Samples, *, other_than: str = "") -> str:
     return waits.wait_for("the address at a standby", found, MOVED_S)
 
 
-def pgbastion(lab: Lab, name: str, *words: str) -> "subprocess.CompletedProcess[str]":
-    program = str(Path(sys.executable).with_name("pgbastion"))
-    config = str(lab.node(name).config)
-    return subprocess.run(
-        [*lab.network.command(name), program, *words, "--config", config],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def reads_through_the_address(lab: Lab) -> bool:
-    with (
-        lab.network.inside(CLIENT),
-        psycopg.connect(
-            host=ADDRESS,
-            port=REPLICA_PORT,
-            user="postgres",
-            password=lab.password,
-            dbname="postgres",
-            connect_timeout=5,
-        ) as session,
-    ):
-        row = session.execute("SELECT pg_is_in_recovery()").fetchone()
-    return row == (True,)
-
-
 def test_it_is_at_a_standby_and_leaves_one_that_is_promoted(lab: Lab) -> None:
     lab.wait_steady()
     with sampled(lab) as samples:
         holder = at_a_standby(lab, samples)
-        assert reads_through_the_address(lab)
+        assert recovers(lab, ADDRESS, REPLICA_PORT)
         (told,) = lab.node(holder).get("/vip")["replicas"]
         assert (told["address"], told["node"]) == (ADDRESS, holder)
 

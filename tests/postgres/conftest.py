@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from pgbastion.bench.lab.servers import PlainServer
 from support.postgres import Lab, data_template, find_servers, lab, reachable_bin_dir
+from support.proxy_servers import Programs, tls_programs, tls_server
 
 SERVERS = find_servers()
 
@@ -53,3 +55,17 @@ async def any_lab(any_bin_dir: Path, any_template: Path) -> AsyncIterator[Lab]:
 async def one_lab(one_bin_dir: Path, one_template: Path) -> AsyncIterator[Lab]:
     async with lab(one_bin_dir, one_template) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Programs]:
+    """Programs of a server that was built with TLS, and a place for it."""
+    with tls_programs() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def server(programs: Programs) -> Iterator[PlainServer]:
+    """A server that offers TLS and asks for SCRAM."""
+    with tls_server(programs) as running:
+        yield running

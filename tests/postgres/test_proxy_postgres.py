@@ -27,23 +27,9 @@ from support.proxy_servers import (
     ThreadedProxy,
     connect,
     program,
-    tls_programs,
-    tls_server,
 )
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def programs() -> Iterator[Programs]:
-    with tls_programs() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def server(programs: Programs) -> Iterator[PlainServer]:
-    with tls_server(programs) as running:
-        yield running
 
 
 @pytest.fixture

@@ -3,14 +3,17 @@
 import contextlib
 import http.client
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.link import Target
-from pgbastion.bench.lab.network import WATCH
+from pgbastion.bench.lab.network import CLIENT, WATCH
 from pgbastion.bench.lab.node import Node
 from pgbastion.bench.lab.servers import SUPERUSER
 from pgbastion.bench.lab.settings import API_PORT, PRIMARY_PORT
@@ -60,6 +63,30 @@ def connect(lab: Lab, node: Node, port: int = PRIMARY_PORT) -> psycopg.Connectio
     )
     with lab.network.inside(WATCH):
         return psycopg.connect(target.conninfo(), autocommit=True, connect_timeout=5)
+
+
+def recovers(lab: Lab, address: str, port: int) -> bool:
+    """Ask, as a client on the segment, whether the server there is in recovery."""
+    target = Target(address=address, port=port, user=SUPERUSER, password=lab.password)
+    with (
+        lab.network.inside(CLIENT),
+        psycopg.connect(target.conninfo(), connect_timeout=10) as session,
+    ):
+        row = session.execute("SELECT pg_is_in_recovery()").fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
+def pgbastion(lab: Lab, name: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command on a node, with the node's own configuration."""
+    program = str(Path(sys.executable).with_name("pgbastion"))
+    config = str(lab.node(name).config)
+    return subprocess.run(
+        [*lab.network.command(name), program, *words, "--config", config],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def refusal(lab: Lab, node: Node) -> str:

@@ -21,7 +21,7 @@ from pgbastion.guard import page as shared_page
 WORKER = Path(__file__).with_name("_engine_worker.py")
 SECRET = b"the secret of a bench"
 ANSWER_S = 10.0
-ELECTION_S = 20.0
+ELECTION_S = 5.0
 _PORT_IN_NAMESPACE = 8300
 
 

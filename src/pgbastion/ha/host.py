@@ -8,8 +8,7 @@ import asyncio
 import contextlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from operator import attrgetter
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pgbastion.clock import boottime_ms
@@ -31,7 +30,12 @@ from pgbastion.model.actions import CatchUp
 from pgbastion.model.cluster import ClusterState, decode_state, encode_state
 from pgbastion.model.commands import Command, encode_command
 from pgbastion.model.ids import Epoch, MemberId, NodeId
-from pgbastion.model.report import NodeReport, decode_report, encode_report
+from pgbastion.model.report import (
+    NodeReport,
+    decode_report,
+    encode_report,
+    lasting,
+)
 from pgbastion.model.views import (
     AgeAnswer,
     ClusterView,
@@ -275,7 +279,7 @@ class Host:
         self._reports[report.node] = Received(report=report, at_ms=boottime_ms())
         if report.accepting and report.epoch >= self.accepting_epoch:
             self.note_accepting(report.epoch, report.server_ms)
-        if old is None or _differs(old.report, report):
+        if old is None or lasting(old.report) != lasting(report):
             self._on_change()
 
     def note_accepting(self, epoch: Epoch, server_ms: int) -> None:
@@ -457,14 +461,3 @@ class Host:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-
-
-_RESTLESS: Final = frozenset(
-    {"wal_end", "earlier_end", "replay_lsn", "replication", "progress", "vitals"}
-)
-_lasting = attrgetter(*(f.name for f in fields(NodeReport) if f.name not in _RESTLESS))
-
-
-def _differs(old: NodeReport, new: NodeReport) -> bool:
-    """Tell whether a decision could depend on what changed, beyond WAL positions."""
-    return bool(_lasting(old) != _lasting(new))

@@ -11,7 +11,7 @@ from pgbastion.ha.outages import OutageMeter
 from pgbastion.ha.ports import Addresses
 from pgbastion.model.ids import NodeId
 from pgbastion.model.reasons import Reason
-from pgbastion.model.report import NodeReport, PostgresState
+from pgbastion.model.report import NodeReport, PostgresState, lasting
 from pgbastion.model.views import NodeView
 
 
@@ -136,15 +136,6 @@ def _state(view: NodeView) -> PostgresState:
     return PostgresState.EMPTY if view.data.empty else PostgresState.STOPPED
 
 
-def _essence(report: NodeReport) -> NodeReport:
-    """Return the report without what changes all the time."""
-    return replace(
-        report,
-        wal_end=None,
-        earlier_end=None,
-        replay_lsn=None,
-        replication=(),
-        progress=None,
-        reason="",
-        vitals=None,
-    )
+def _essence(report: NodeReport) -> tuple[object, ...]:
+    """Return what others have to hear at once; a reason alone can wait."""
+    return lasting(replace(report, reason=""))

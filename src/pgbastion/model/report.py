@@ -4,8 +4,9 @@ Volatile: it never goes through the log. Sent to every member by the consensus
 engine's broadcast, so that a new leader knows at once what the former one knew.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from operator import attrgetter
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -169,6 +170,18 @@ class NodeReport:
     vitals: Vitals | None = None
     settings: NodeSettings | None = None
     """What its running server has of the cluster's settings."""
+
+
+# What changes with every write or look, or beside everything that is decided.
+_RESTLESS: Final = frozenset(
+    {"wal_end", "earlier_end", "replay_lsn", "replication", "progress", "vitals"}
+)
+_lasting = attrgetter(*(f.name for f in fields(NodeReport) if f.name not in _RESTLESS))
+
+
+def lasting(report: NodeReport) -> tuple[object, ...]:
+    """Return what a decision could depend on, beyond positions in the WAL."""
+    return tuple(_lasting(report))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

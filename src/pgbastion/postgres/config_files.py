@@ -71,6 +71,7 @@ class ConfigFiles:
         self._secrets = secrets
         self._parameters = dict(parameters)
         self._hba = tuple(hba)
+        self._major = 0
 
     def set_parameters(self, parameters: Mapping[str, Value]) -> None:
         """Take other settings; the next writing has them."""
@@ -108,17 +109,23 @@ class ConfigFiles:
         The password file comes first: it lets in nowhere but at the server to follow.
         """
         await self.write_passfile(volatile.upstream)
-        version = await self._files.read(self._paths.data_dir / "PG_VERSION")
         settings = render.volatile_settings(
             volatile,
             self._identity,
             data_id,
             passfile=str(self._paths.passfile),
-            major=int((version or "0").partition(".")[0]),
+            major=await self._server_major(),
         )
         await self._files.write(
             self._conf(VOLATILE_NAME), render.settings_file(_HEAD, settings)
         )
+
+    async def _server_major(self) -> int:
+        """Return the major version of the data; 0: there is none yet."""
+        if not self._major:
+            text = await self._files.read(self._paths.data_dir / "PG_VERSION")
+            self._major = int((text or "0").partition(".")[0])
+        return self._major
 
     async def write_access(
         self, members: Sequence[str], *, fresh: bool = False

@@ -6,8 +6,8 @@ not cancelled: its socket is shut down, which ends the wait at once.
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString
 
@@ -204,6 +204,23 @@ class Connection:
             if exc.sqlstate is None or connection.closed:
                 raise ServerSilentError(f"the connection broke: {message}") from exc
             raise ServerAnsweredError(message, exc.sqlstate) from exc
+
+
+@asynccontextmanager
+async def connected(
+    address: Address, *, deadline_s: float
+) -> AsyncIterator[Connection]:
+    """Give a connection for as long as the block lasts.
+
+    Raises:
+        ServerSilentError: Nobody answered within the deadline, or somebody who refused.
+    """
+    connection = Connection(address)
+    try:
+        await connection.open(deadline_s=deadline_s)
+        yield connection
+    finally:
+        await connection.close()
 
 
 async def _fetch(

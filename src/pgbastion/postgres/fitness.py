@@ -6,8 +6,7 @@ wrote. What it lacks shows only when a client asks for it, so it is looked for b
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,7 @@ from typing import Final
 from pgbastion.clock import boottime_ns
 from pgbastion.errors import PostgresError
 from pgbastion.observe.logging import get_logger
-from pgbastion.postgres.connection import Address, Connection
+from pgbastion.postgres.connection import Address, Connection, connected
 
 EVERY_NS: Final = 300 * 1_000_000_000
 DATABASES_MAX: Final = 20
@@ -106,10 +105,8 @@ class Fitness:
                 found += await self._lacking(session, str(name))
         return tuple(found)
 
-    def _session(
-        self, address: Address
-    ) -> contextlib.AbstractAsyncContextManager[Connection]:
-        return _opened(Connection(address), self._deadline_s)
+    def _session(self, address: Address) -> AbstractAsyncContextManager[Connection]:
+        return connected(address, deadline_s=self._deadline_s)
 
     async def _collations(self, session: Connection) -> list[str]:
         rows = await session.rows(_COLLATIONS, deadline_s=self._deadline_s)
@@ -135,17 +132,6 @@ class Fitness:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
-
-
-@contextlib.asynccontextmanager
-async def _opened(
-    connection: Connection, deadline_s: float
-) -> AsyncIterator[Connection]:
-    await connection.open(deadline_s=deadline_s)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 def _missing(rows: list[tuple[object, ...]]) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pgbastion.postgres.connection import Address, Connection
+from pgbastion.postgres.connection import Address, connected
 from pgbastion.postgres.settings import Problem, check_parameters
 
 DEADLINE_S: Final = 5.0
@@ -132,9 +132,7 @@ async def judge_settings(
         PostgresError: It cannot be asked.
     """
     problems = {p.name: p for p in check_parameters(parameters)}
-    connection = Connection(address)
-    try:
-        await connection.open(deadline_s=DEADLINE_S)
+    async with connected(address, deadline_s=DEADLINE_S) as connection:
         rows = await connection.rows(_TABLE, (list(parameters),), deadline_s=DEADLINE_S)
         known = {row[0]: _setting(row) for row in rows}
         for name, value in parameters.items():
@@ -146,8 +144,6 @@ async def judge_settings(
             if not found[0][1]:
                 reason = f"there is no {library}.so in {found[0][0]}"
                 problems.setdefault(name, Problem(name=name, reason=reason))
-    finally:
-        await connection.close()
     return tuple(problems.values())
 
 

@@ -1,10 +1,11 @@
 """The planned end of a primary: older transactions, and where its WAL ends."""
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 from pgbastion.model.wal import WalEnd
-from pgbastion.postgres.connection import Address, Connection
+from pgbastion.postgres.connection import Address, Connection, connected
 from pgbastion.postgres.offline import Offline
 
 ASK_EVERY_S: Final = 0.02
@@ -34,18 +35,13 @@ class PlannedEnd:
         Raises:
             PostgresError: The server does not answer.
         """
-        connection = Connection(self._address)
-        try:
-            await connection.open(deadline_s=QUERY_DEADLINE_S)
+        async with connected(self._address, deadline_s=QUERY_DEADLINE_S) as connection:
             rows = await connection.rows(_NOW, deadline_s=QUERY_DEADLINE_S)
-            async with asyncio.timeout(limit_ms / 1_000):
-                # Nobody tells when a transaction of another session ends.
-                while await self._older(connection, rows[0]):  # noqa: ASYNC110
-                    await asyncio.sleep(ASK_EVERY_S)
-        except TimeoutError:
-            return
-        finally:
-            await connection.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limit_ms / 1_000):
+                    # Nobody tells when a transaction of another session ends.
+                    while await self._older(connection, rows[0]):  # noqa: ASYNC110
+                        await asyncio.sleep(ASK_EVERY_S)
 
     async def _older(self, connection: Connection, since: tuple[object, ...]) -> int:
         rows = await connection.rows(_OLDER, since, deadline_s=QUERY_DEADLINE_S)

@@ -8,7 +8,7 @@ from pgbastion.model.ids import Timeline
 from pgbastion.model.wal import parse_lsn
 from pgbastion.observe.logging import get_logger
 from pgbastion.postgres import rejoin
-from pgbastion.postgres.connection import Address, Connection
+from pgbastion.postgres.connection import Address, Connection, connected
 from pgbastion.postgres.files import Files
 from pgbastion.postgres.history import HistoryFiles
 from pgbastion.postgres.layout import PgPaths
@@ -39,15 +39,12 @@ async def ask_primary(address: Address) -> rejoin.SourceState:
     Raises:
         PostgresError: It does not answer, or not in time.
     """
-    connection = Connection(replace(address, replication=True))
-    try:
-        await connection.open(deadline_s=DEADLINE_S)
+    replicating = replace(address, replication=True)
+    async with connected(replicating, deadline_s=DEADLINE_S) as connection:
         state = (await connection.rows(_STATE, deadline_s=DEADLINE_S))[0]
         system = (await connection.rows("IDENTIFY_SYSTEM", deadline_s=DEADLINE_S))[0]
         timeline = Timeline(int(system[1]))
         history = await _fetch_history(connection, timeline)
-    finally:
-        await connection.close()
     return rejoin.SourceState(
         system_identifier=str(system[0]),
         major=state[1] // 10_000,

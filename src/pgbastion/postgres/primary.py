@@ -10,7 +10,7 @@ from pgbastion.model.report import ReplicationRow
 from pgbastion.model.settings import STANDBY_LIMITS
 from pgbastion.model.wal import Lsn, parse_lsn
 from pgbastion.postgres.config_files import ConfigFiles
-from pgbastion.postgres.connection import Address, Connection
+from pgbastion.postgres.connection import Address, Connection, connected
 from pgbastion.postgres.render import Volatile, sync_names
 from pgbastion.postgres.slots import Slots
 
@@ -232,9 +232,6 @@ class Primary:
 
     async def checkpoint(self) -> None:
         """Write a checkpoint, over a connection without time limits of the server."""
-        connection = Connection(replace(self._address, statement_timeout_ms=0))
-        try:
-            await connection.open(deadline_s=DEADLINE_S)
+        patient = replace(self._address, statement_timeout_ms=0)
+        async with connected(patient, deadline_s=DEADLINE_S) as connection:
             await connection.rows("CHECKPOINT", deadline_s=CHECKPOINT_DEADLINE_S)
-        finally:
-            await connection.close()

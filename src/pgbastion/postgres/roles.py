@@ -8,7 +8,7 @@ from pgbastion.errors import PostgresError
 from pgbastion.postgres import scram
 from pgbastion.postgres.bootstrap import rewind_grants, role_statement
 from pgbastion.postgres.config_files import Secrets
-from pgbastion.postgres.connection import Address, Connection
+from pgbastion.postgres.connection import Address, Connection, connected
 from pgbastion.postgres.layout import PgRoles
 
 DEADLINE_S: Final = 10.0
@@ -103,12 +103,8 @@ async def renew_passwords(
     address: Address, roles: PgRoles, secrets: Secrets, *, deadline_s: float
 ) -> tuple[str, ...]:
     """Set the passwords on the server at ``address``; return whose were others."""
-    connection = Connection(address)
-    try:
-        await connection.open(deadline_s=deadline_s)
+    async with connected(address, deadline_s=deadline_s) as connection:
         return await set_passwords(connection, roles, secrets)
-    finally:
-        await connection.close()
 
 
 async def _existing(connection: Connection, roles: PgRoles) -> list[RoleRow]:

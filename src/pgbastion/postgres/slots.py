@@ -7,7 +7,7 @@ from typing import Final, LiteralString
 from pgbastion.model.ids import NodeId
 from pgbastion.model.report import SlotRow
 from pgbastion.model.wal import Lsn, format_lsn, parse_lsn
-from pgbastion.postgres.connection import Address, Connection, Row
+from pgbastion.postgres.connection import Address, Connection, Row, connected
 from pgbastion.postgres.render import SLOT_PREFIX, slot_name
 
 DEADLINE_S: Final = 5.0
@@ -38,7 +38,10 @@ SELECT pg_catalog.pg_drop_replication_slot(s.slot_name)
  WHERE s.slot_type = 'logical' AND s.failover AND NOT s.synced AND NOT s.active
    AND pg_catalog.pg_is_in_recovery()
 """
-_IN_RECOVERY: Final = "SELECT pg_catalog.pg_is_in_recovery()"
+_SERVER: Final = """
+SELECT pg_catalog.pg_is_in_recovery(),
+       pg_catalog.current_setting('server_version_num')::integer
+"""
 # Never beyond what was replayed here: a promotion ends there. Without an end of its
 # own, a slot stays at the last restart point, before which no WAL is kept anyway.
 _ADVANCE: Final = """
@@ -106,17 +109,26 @@ class Slots:
             for row in rows
         )
 
-    async def keep(self, nodes: Iterable[NodeId]) -> None:
+    async def keep(self, nodes: Iterable[NodeId], *, holding_rows: bool = True) -> None:
         """Have exactly these nodes' slots; one in use is never dropped.
 
         New ones reserve WAL at once, so that it is there when the node comes.
+
+        Args:
+            nodes: Whose slots are wanted.
+            holding_rows: Slots may keep rows from being vacuumed; else those that do
+                are made anew.
         """
         wanted = {slot_name(node) for node in nodes}
-        found = {slot.name: slot for slot in await self.ours()}
-        for slot in found.values():
-            if not slot.active and (slot.lost or slot.name not in wanted):
-                await self._drop(slot.name)
-        kept = {slot.name for slot in found.values() if not slot.lost or slot.active}
+        kept = set()
+        for slot in await self.ours():
+            spoilt = slot.lost or (slot.holds_xmin and not holding_rows)
+            if slot.active or (slot.name in wanted and not spoilt):
+                kept.add(slot.name)
+            else:
+                await self._rows(
+                    "SELECT pg_catalog.pg_drop_replication_slot(%s)", (slot.name,)
+                )
         for name in sorted(wanted - kept):
             await self._rows(
                 "SELECT pg_catalog.pg_create_physical_replication_slot(%s, true)",
@@ -130,29 +142,17 @@ class Slots:
         here: it is made anew, or it would keep the primary from vacuuming (safety
         rule 56). On a server that was promoted meanwhile nothing is done.
         """
-        if not (await self._rows(_IN_RECOVERY))[0][0]:
+        [(in_recovery, version)] = await self._rows(_SERVER)
+        if not in_recovery:
             return
-        await self._drop_unsynced()
-        for slot in await self.ours():
-            if slot.holds_xmin and not slot.active:
-                await self._drop(slot.name)
-        await self.keep(ends)
+        if version >= FAILOVER_SLOTS_SINCE:
+            # In the way of the primary's of the same name: a former primary has its
+            # own ones still, and PostgreSQL copies only to where there is none.
+            await self._rows(_DROP_UNSYNCED)
+        await self.keep(ends, holding_rows=False)
         names = [slot_name(node) for node in ends]
         lsns = [None if end is None else format_lsn(end) for end in ends.values()]
         await self._rows(_ADVANCE, (names, lsns))
-
-    async def _drop_unsynced(self) -> None:
-        """Drop logical slots that are in the way of the primary's of the same name.
-
-        A former primary has its own ones still. PostgreSQL 17 and newer copies a slot
-        that was made for failover only to where there is none of its name.
-        """
-        version = await self._rows("SHOW server_version_num")
-        if int(version[0][0]) >= FAILOVER_SLOTS_SINCE:
-            await self._rows(_DROP_UNSYNCED)
-
-    async def _drop(self, name: str) -> None:
-        await self._rows("SELECT pg_catalog.pg_drop_replication_slot(%s)", (name,))
 
     async def _rows(
         self, query: LiteralString, parameters: Sequence[object] = ()
@@ -176,9 +176,5 @@ class CarriedSlots:
         Raises:
             PostgresError: The server did not answer, or refused.
         """
-        connection = Connection(self._address)
-        try:
-            await connection.open(deadline_s=DEADLINE_S)
+        async with connected(self._address, deadline_s=DEADLINE_S) as connection:
             await Slots(connection).carry(ends)
-        finally:
-            await connection.close()

@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TextIO
 
+from pyroute2 import IPRoute
+
 from pgbastion.bench.lab.link import Target
-from pgbastion.bench.lab.neighbours import Neighbours
 from pgbastion.bench.lab.overlaps import Sample
 from pgbastion.bench.lab.sampler import Kind, Probe
 from pgbastion.bench.lab.writers import PASSWORD_VARIABLE
@@ -83,7 +84,7 @@ class Client:
         self._family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._open: dict[int, tuple[socket.socket, int]] = {}
         with _inside(namespace):
-            self._neighbours = Neighbours()
+            self._route = IPRoute()
 
     def turn(self) -> None:
         """Begin one more connection, and give up those that nobody answers."""
@@ -116,8 +117,15 @@ class Client:
             address=self._address,
             began_ns=at_ns,
             at_ns=boottime_ns(),
-            hardware=self._neighbours.hardware(self._address),
+            hardware=self._cached(),
         )
+
+    def _cached(self) -> str:
+        """Return whose hardware address the client's neighbour cache has."""
+        for known in self._route.neigh("dump", family=self._family):
+            if known.get("dst") == self._address:
+                return known.get("lladdr") or ""
+        return ""
 
 
 class Tables:
