@@ -1,11 +1,18 @@
 """The checker and the judge of samples find what they are there to find."""
 
 import random
+from pathlib import Path
 
 import pytest
 
-from pgbastion.bench.lab.checker import compare, full_throughput_ms, longest_gap
+from pgbastion.bench.lab.checker import (
+    compare,
+    describe_full,
+    full_throughput_ms,
+    longest_gap,
+)
 from pgbastion.bench.lab.overlaps import Sample, double_claims, violations
+from pgbastion.bench.lab.workload import Place, Writers
 from pgbastion.bench.lab.writers import Acknowledged
 
 MS = 1_000_000
@@ -144,11 +151,44 @@ def test_a_node_that_was_frozen_claims_nothing_in_between() -> None:
     assert found.ms == pytest.approx(40)
 
 
-def test_full_throughput_is_back_when_as_much_is_acknowledged_as_before() -> None:
-    before = [row(n, at) for n, at in enumerate(range(0, 1_000, 10))]
-    slow = [row(1_000 + n, at) for n, at in enumerate(range(2_000, 3_000, 100))]
-    fast = [row(2_000 + n, at) for n, at in enumerate(range(3_000, 4_000, 10))]
+def every(step_ms: int, since_ms: int, until_ms: int) -> list[Acknowledged]:
+    return [row(at, at) for at in range(since_ms, until_ms, step_ms)]
 
-    assert full_throughput_ms([*before, *slow, *fast], 1_000 * MS, 4_000 * MS) == 1_950
-    assert full_throughput_ms([*before, *slow], 1_000 * MS, 4_000 * MS) is None
-    assert full_throughput_ms(slow, 1_000 * MS, 4_000 * MS) is None
+
+def test_full_throughput_is_back_when_as_much_is_acknowledged_as_before() -> None:
+    before, slow = every(10, 0, 1_100), every(100, 2_000, 3_000)
+    fast = every(10, 3_000, 4_500)
+
+    def full_ms(rows: list[Acknowledged]) -> int | None:
+        return full_throughput_ms(rows, 1_000 * MS, 4_500 * MS)
+
+    # The last write before the gap is at 1,090, the gap ends at 2,000. Nine tenths of
+    # 100 rows: up to 111 ms of the slow part with its 2 rows may be in that second.
+    assert full_ms([*before, *slow, *fast]) == 2_900 - 1_090
+    assert full_ms([*before, *fast]) == 3_000 - 1_090
+    assert full_ms([*before, *slow]) is None
+    assert full_ms(slow) is None
+
+
+def test_what_was_not_seen_is_told_beside_the_rest() -> None:
+    assert describe_full([1_000, None, 3_000]) == "2.00 / 3.00 s, 1 not seen"
+    assert describe_full([500]) == "0.50 / 0.50 s"
+    assert describe_full([None]) == "-"
+
+
+def test_the_newest_rows_are_found_at_the_end_of_a_long_record(tmp_path: Path) -> None:
+    writers = Writers(Place(password="", directory=tmp_path), ["127.36.0.1:5432"])
+    assert_newest(writers, every(10, 0, 0), None)
+    assert_newest(writers, every(10, 0, 10), 0)
+    assert_newest(writers, every(10, 0, 100_000), 99_990)
+
+
+def assert_newest(
+    writers: Writers, rows: list[Acknowledged], newest_ms: int | None
+) -> None:
+    # The last line is still being written.
+    text = "".join(each.line() for each in rows) + "9 9000000000000 90"
+    writers.record.write_text(text)
+    if newest_ms is not None:
+        assert writers.written_after((newest_ms - 2) * MS)
+    assert not writers.written_after((newest_ms or 0) * MS)

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pgbastion.bench.idle import measure_idle, print_idle
+from pgbastion.bench.lab.checker import describe_full
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun, LabError
 from pgbastion.bench.lab.faults import FAULTS, Fault, Outcome
@@ -34,6 +35,7 @@ PATRONI: Final = (
 )
 _PROFILES: Final = ("normal", "fast")
 _WIDTH: Final = 200
+_LEAD_S: Final = 2.0
 _CONNECTIONS: Final = 100
 """What PostgreSQL has by itself."""
 
@@ -208,7 +210,7 @@ def _measure_on(
 ) -> Iterator[Series]:
     """Run the faults in turn; a cluster that missed a bound is replaced."""
     waiting = deque(figure.fault for figure in figures for _ in range(options.runs))
-    load = Load(writers=options.writers, idle_sessions=options.sessions)
+    load = Load(writers=options.writers, idle_sessions=options.sessions, lead_s=_LEAD_S)
     profile = ""
     found: dict[str, list[Trial | str]] = {figure.fault: [] for figure in figures}
     while waiting:
@@ -265,7 +267,7 @@ def _print_table(console: Console, series: list[Series], runs: int) -> None:
         "lost rows",
         "two at once",
         "role changed",
-        "full speed",
+        "full throughput, median / worst",
         "whole again",
         "failed",
         "Patroni* defaults / tuned",
@@ -295,19 +297,11 @@ def _row(series: Series) -> list[str]:
         str(sum(trial.lost for trial in trials)),
         str(sum(len(trial.sampled.violations) for trial in trials)),
         f"{sum(trial.role_changed for trial in trials)} of {len(trials)}",
-        _slowest(trials),
+        describe_full([trial.full_ms for trial in trials]),
         _seconds(max(trial.rejoin_s for trial in trials) * 1000) if trials else "-",
         str(len(series.failed)),
         f"{_seconds(patroni[0])} / {_seconds(patroni[1])}" if patroni else "-",
     ]
-
-
-def _slowest(trials: Sequence[Trial]) -> str:
-    """Return the longest time until as much was acknowledged as before the fault."""
-    known = [trial.full_ms for trial in trials if trial.full_ms is not None]
-    late = len(trials) - len(known)
-    shown = _seconds(max(known)) if known else "-"
-    return f"{shown}, {late} not seen" if late else shown
 
 
 def _broken(series: Series) -> bool:

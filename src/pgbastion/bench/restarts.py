@@ -1,7 +1,8 @@
 """Kill every process of every node at once, again and again, and look for lost rows.
 
 Writers go on all the time. After each kill all nodes are started again, and the next
-kill comes at a random moment after the first write that was accepted since.
+kill comes at a random moment after the first write that was accepted since. At the end
+every acknowledged row has to be on every server, also of a run that was cut short.
 """
 
 import argparse
@@ -9,18 +10,20 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from statistics import median
+from types import FrameType
 from typing import Final
 
 from pgbastion.bench.lab import processes, waits
-from pgbastion.bench.lab.checker import describe
+from pgbastion.bench.lab.checker import ServerCheck, describe
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun, LabError
 from pgbastion.bench.lab.settings import Plan
+from pgbastion.bench.lab.workload import Writers
 from pgbastion.clock import boottime_ns
 
 WRITES_AGAIN_S: Final = 180.0
@@ -33,20 +36,52 @@ class Finding:
     """What came of a run."""
 
     seed: int
-    times: int
+    wanted: int
     acknowledged: int
-    lost: str
+    checks: Mapping[str, ServerCheck]
+    """What each server has of the rows; empty: they could not be compared."""
     again_s: tuple[float, ...]
     """From each start of all nodes to the first write that was accepted."""
+    trouble: tuple[str, ...] = ()
+    """Bounds that the cluster missed."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it came back each time, and every server has every row once."""
+        clean = all(check.clean for check in self.checks.values())
+        return bool(self.checks and self.again_s) and clean and not self.trouble
 
     def __str__(self) -> str:
-        """Return it in one line."""
-        return (
-            f"{self.times} times all nodes killed at once (seed {self.seed}):"
-            f" {self.acknowledged} acknowledged, {self.lost or 'nothing lost'};"
-            f" writes again after {median(self.again_s):.1f} s at the median,"
-            f" {max(self.again_s):.1f} s at the most"
+        """Return it in a few lines, the verdict last."""
+        times = f"{len(self.again_s)} of {self.wanted} times"
+        lines = [
+            f"{times} all nodes were killed and took writes again (seed {self.seed})"
+        ]
+        if self.again_s:
+            lines.append(
+                f"writes again after {median(self.again_s):.1f} s at the median,"
+                f" {max(self.again_s):.1f} s at the most"
+            )
+        lines.append(
+            f"{self.acknowledged} rows acknowledged, compared on"
+            f" {', '.join(self.checks) or 'no server'}"
         )
+        lines += [*self.trouble, *filter(None, [describe(self.checks)])]
+        lines.append(f"verdict: {'nothing lost' if self.passed else 'FAILED'}")
+        return "\n".join(lines)
+
+
+class EndOfRun:
+    """Ends a run in order at the first signal, and at the second at once."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def take(self, number: int, _frame: FrameType | None) -> None:
+        """Take a signal."""
+        if self.ended:
+            sys.exit(f"ended by signal {number}: rows not compared")
+        self.ended = True
 
 
 def kill_all(lab: Lab) -> None:
@@ -57,37 +92,53 @@ def kill_all(lab: Lab) -> None:
         node.kill()
 
 
-def run_restarts(lab: Lab, *, times: int, minutes: float, seed: int) -> Finding:
+def run_restarts(
+    lab: Lab, *, times: int, minutes: float, seed: int, ended: Callable[[], bool]
+) -> Finding:
     """Kill the cluster so often, or for so long; look at every row at the end.
 
-    Raises:
-        LabError: It took no writes again in time.
+    Once ``ended`` says so, it ends with the restart that goes on.
     """
-    random, again_s = Random(seed), []  # noqa: S311 - the seed repeats it
+    random, again_s = Random(seed), list[float]()  # noqa: S311 - the seed repeats it
+    trouble: list[str] = []
+    checks: dict[str, ServerCheck] = {}
     ends_s = time.monotonic() + minutes * 60
     lab.wait_steady()
     with lab.writers() as writers:
-        writers.wait_for_write(boottime_ns(), waits.FIRST_ACKNOWLEDGED_S)
-        for turn in range(1, times + 1):
-            time.sleep(random.uniform(0, CALM_S))
-            kill_all(lab)
-            began_s, began_ns = time.monotonic(), boottime_ns()
-            for node in lab.nodes.values():
-                node.start()
-            writers.wait_for_write(began_ns, WRITES_AGAIN_S)
-            again_s.append(time.monotonic() - began_s)
-            if turn % TOLD_EVERY == 0:
-                print(f"{turn} of {times}", flush=True)
-            if time.monotonic() > ends_s:
-                break
-        lab.wait_steady(waits.REJOINED_S + waits.STEADY_S)
+        try:
+            writers.wait_for_write(boottime_ns(), waits.FIRST_ACKNOWLEDGED_S)
+            while len(again_s) < times and not ended():
+                time.sleep(random.uniform(0, CALM_S))
+                again_s.append(_restart(lab, writers))
+                if len(again_s) % TOLD_EVERY == 0:
+                    print(f"{len(again_s)} of {times}", flush=True)
+                if time.monotonic() > ends_s:
+                    break
+            lab.wait_steady(waits.REJOINED_S + waits.STEADY_S)
+        except LabError as why:
+            trouble.append(str(why))
+    try:
+        checks = lab.check(writers)
+    except LabError as why:
+        trouble.append(f"rows not compared: {why}")
     return Finding(
         seed=seed,
-        times=len(again_s),
+        wanted=times,
         acknowledged=len(writers.acknowledged()),
-        lost=describe(lab.check(writers)),
+        checks=checks,
         again_s=tuple(again_s),
+        trouble=tuple(trouble),
     )
+
+
+def _restart(lab: Lab, writers: Writers) -> float:
+    """Kill everything, start it, and return after how long writes were accepted."""
+    kill_all(lab)
+    began_s, began_ns = time.monotonic(), boottime_ns()
+    for node in lab.nodes.values():
+        node.start()
+    writers.wait_for_write(began_ns, WRITES_AGAIN_S)
+    return time.monotonic() - began_s
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -99,16 +150,23 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--profile", default="normal")
     parser.add_argument("--keep-logs", type=Path, default=Path("test-results/restarts"))
     options = parser.parse_args(arguments)
+    told = EndOfRun()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, told.take)
     try:
         with Lab(Plan(profile=options.profile), keep_logs_in=options.keep_logs) as lab:
             lab.start()
             finding = run_restarts(
-                lab, times=options.times, minutes=options.minutes, seed=options.seed
+                lab,
+                times=options.times,
+                minutes=options.minutes,
+                seed=options.seed,
+                ended=lambda: told.ended,
             )
-            if finding.lost:
+            if not finding.passed:
                 print(f"logs: {lab.keep_logs()}")
     except (CannotRun, LabError) as why:
-        sys.exit(f"not run to its end: {why}")
+        sys.exit(f"not run: {why}")
     print(finding)
-    if finding.lost:
+    if not finding.passed:
         sys.exit(1)

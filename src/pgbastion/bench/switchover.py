@@ -25,7 +25,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pgbastion.bench.lab import waits
-from pgbastion.bench.lab.checker import longest_gap
+from pgbastion.bench.lab.checker import (
+    describe_full,
+    full_throughput_ms,
+    longest_gap,
+)
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun, LabError
 from pgbastion.bench.lab.ordering import Newcomers, give, wait_settled
@@ -36,8 +40,11 @@ WRITERS: Final = 8
 MEDIAN_GOAL_MS: Final = 300
 P95_GOAL_MS: Final = 500
 LEADERSHIP_S: Final = 10.0
-LEAD_S: Final = 0.5
-"""Load before the order and after the first write, so that no end hides a gap."""
+LEAD_S: Final = 1.0
+"""Load before the order and after the first write, so that no end hides a gap.
+
+Throughput is compared over a second.
+"""
 AROUND_MS: Final = 150
 NS_PER_S: Final = 1_000_000_000
 _WIDTH: Final = 200
@@ -76,6 +83,8 @@ class Run:
     to: str
     outcome: str
     gap_ms: int
+    full_ms: int | None
+    """From the gap's begin until writes are as many as before; None: not seen."""
     lost: int
     refused: tuple[str, ...]
     served: int
@@ -92,7 +101,8 @@ class Run:
     def __str__(self) -> str:
         """Return it in one line."""
         return (
-            f"{self.outcome} to {self.to}: gap {self.gap_ms} ms, {self.lost} lost,"
+            f"{self.outcome} to {self.to}: gap {self.gap_ms} ms, full"
+            f" throughput after {self.full_ms} ms, {self.lost} lost,"
             f" {len(self.refused)} of {self.served + len(self.refused)} refused,"
             f" old primary back after {self.back_s:.1f} s"
         )
@@ -172,6 +182,7 @@ def _run(lab: Lab, count: int) -> Run:
         back_ns = boottime_ns()
         lab.wait_steady()
         moved = _leadership_follows(lab)
+        ended_ns = boottime_ns()
     gap = longest_gap(writers.acknowledged(), since_ns, until_ns)
     checks = lab.check(writers)
     lines = list(_lines(lab, read))
@@ -179,6 +190,7 @@ def _run(lab: Lab, count: int) -> Run:
         to=str(order["to"]),
         outcome=str(order["outcome"]),
         gap_ms=gap.ms,
+        full_ms=full_throughput_ms(writers.acknowledged(), since_ns, ended_ns),
         lost=len({row for check in checks.values() for row in check.lost}),
         refused=tuple(newcomers.refused),
         served=newcomers.served,
@@ -269,8 +281,8 @@ def _print_tables(console: Console, runs: Sequence[Run], writers: int) -> None:
     gaps = [run.gap_ms for run in runs]
     table = Table(title=f"{len(runs)} switchovers under {writers} writers")
     for heading in (
-        "median", "95th percentile", "worst", "goal", "lost rows", "refused",
-        "leadership moved", "rewinds",
+        "median", "95th percentile", "worst", "goal", "full throughput, median / worst",
+        "lost rows", "refused", "leadership moved", "rewinds",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     table.add_row(
@@ -278,6 +290,7 @@ def _print_tables(console: Console, runs: Sequence[Run], writers: int) -> None:
         f"{percentile(gaps, 0.95):.0f} ms",
         f"{max(gaps)} ms",
         f"{MEDIAN_GOAL_MS} / {P95_GOAL_MS} ms",
+        describe_full([run.full_ms for run in runs]),
         str(sum(run.lost for run in runs)),
         f"{sum(len(run.refused) for run in runs)} of "
         f"{sum(run.served + len(run.refused) for run in runs)}",

@@ -9,13 +9,15 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Final
 
 from pgbastion.bench.lab.writers import Acknowledged
 from pgbastion.clock import NS_PER_MS
 
-_WINDOW_NS: Final = 500 * NS_PER_MS
+_WINDOW_NS: Final = 1_000 * NS_PER_MS
 _STEP_NS: Final = 50 * NS_PER_MS
+_FULL: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,21 +86,31 @@ def longest_gap(
 def full_throughput_ms(
     acknowledged: Sequence[Acknowledged], fault_ns: int, until_ns: int
 ) -> int | None:
-    """Return how long after a fault as much is acknowledged as before it.
+    """Return how long after the last write before the gap throughput was full again.
 
-    Compared are half seconds: the mean of the second before the fault, and the first
-    one after the longest gap that reaches nine tenths of that. None: none did.
+    Compared are seconds: the one before the fault, and the first one from the longest
+    gap's end on that reaches nine tenths of it; its beginning counts. So it is never
+    less than the gap. None: no second did.
     """
     instants = sorted(row.received_ns for row in acknowledged)
-    wanted = 0.9 * _count(instants, fault_ns - 2 * _WINDOW_NS, fault_ns) / 2
-    start_ns = longest_gap(acknowledged, fault_ns, until_ns).end_ns
+    wanted = _FULL * _count(instants, fault_ns - _WINDOW_NS, fault_ns)
+    gap = longest_gap(acknowledged, fault_ns, until_ns)
     if wanted <= 0:
         return None
-    while start_ns + _WINDOW_NS <= until_ns:
+    for start_ns in range(gap.end_ns, until_ns - _WINDOW_NS + 1, _STEP_NS):
         if _count(instants, start_ns, start_ns + _WINDOW_NS) >= wanted:
-            return round((start_ns - fault_ns) / NS_PER_MS)
-        start_ns += _STEP_NS
+            return round((start_ns - gap.start_ns) / NS_PER_MS)
     return None
+
+
+def describe_full(full_ms: Sequence[int | None]) -> str:
+    """Return median and worst of `full_throughput_ms`, and how many were not seen."""
+    known = [each for each in full_ms if each is not None]
+    if not known:
+        return "-"
+    shown = f"{median(known) / 1000:.2f} / {max(known) / 1000:.2f} s"
+    late = len(full_ms) - len(known)
+    return f"{shown}, {late} not seen" if late else shown
 
 
 def _count(instants: Sequence[int], since_ns: int, until_ns: int) -> int:

@@ -19,10 +19,15 @@ _CONNECT_S: Final = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How many clients; ``writers`` None: as many as the workload has by itself."""
+    """How many clients; ``writers`` None: as many as the workload has by itself.
+
+    ``lead_s``: they write so long before the fault and after the last event, so that
+    neither end hides a gap. Throughput is compared over a second.
+    """
 
     writers: int | None = None
     idle_sessions: int = 0
+    lead_s: float = 1.0
 
 
 @contextmanager

@@ -20,9 +20,6 @@ from pgbastion.bench.lab.processes import Process
 from pgbastion.bench.lab.workload import SamplerReport, Writers
 from pgbastion.clock import boottime_ns
 
-# Load before the fault and after the last event, so that neither end hides a gap.
-_LEAD_IN_S: Final = 1.0
-_LEAD_OUT_S: Final = 1.0
 _USUAL: Final = Load()
 _SERVER_STARTED_AGAIN: Final = frozenset({Outcome.NEW_SERVER, Outcome.RESTARTED})
 
@@ -40,7 +37,7 @@ class Trial:
     profile: str
     gap: Gap
     full_ms: int | None
-    """From the fault until as much is acknowledged as before it; None: not seen."""
+    """From the gap's begin until writes are as many as before; None: not seen."""
     fault_ns: int
     acknowledged: int
     old_primary: str
@@ -65,7 +62,7 @@ class Trial:
     def __str__(self) -> str:
         """Return what came of it in one line."""
         return (
-            f"gap {self.gap.ms} ms,"
+            f"gap {self.gap.ms} ms, full throughput after {self.full_ms} ms,"
             f" {self.lost} lost of {self.acknowledged} acknowledged,"
             f" {self.old_primary} -> {self.new_primary},"
             f" epoch {self.epochs[0]} -> {self.epochs[1]},"
@@ -92,13 +89,13 @@ def run_trial(lab: Lab, fault: Fault, load: Load = _USUAL) -> Trial:
     writers = lab.writers(via, count=load.writers)
     with sampler, idle_sessions(lab, load.idle_sessions, via), writers:
         writers.wait_for_write(boottime_ns(), waits.FIRST_ACKNOWLEDGED_S)
-        time.sleep(_LEAD_IN_S)
+        time.sleep(load.lead_s)
         fault_ns = boottime_ns()
         with fault.inject(lab, victim):
             _wait_out(lab, fault, victim, before, writers)
         rejoin_s = _wait_whole(lab, fault, victim)
         writers.wait_for_write(boottime_ns(), waits.WRITES_AGAIN_S[lab.plan.profile])
-        time.sleep(_LEAD_OUT_S)
+        time.sleep(load.lead_s)
         end_ns = boottime_ns()
     now = lab.primary()
     return Trial(
