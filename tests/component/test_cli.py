@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pgbastion.cli.exits import Exit
 from pgbastion.config.document import render_example
 from support.cli import MEMBERS, Api, answering, run
 
@@ -163,3 +164,15 @@ def test_start_with_a_bad_file_says_why_and_ends_with_78() -> None:
     assert done.returncode == 78
     assert "cannot be read" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "start"])
+def test_a_platform_that_does_not_exist_ends_with_78(
+    command: str, config: Path
+) -> None:
+    done = run(command, "-c", str(config), PGBASTION_PLATFORM="beos")
+
+    assert done.returncode == Exit.CONFIG
+    assert done.stderr == (
+        "PGBASTION_PLATFORM: beos is none of linux, linux-no-pidfd, portable\n"
+    )

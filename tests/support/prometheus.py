@@ -132,9 +132,10 @@ class Prometheus:
     def _scrapes_all(self) -> bool:
         try:
             targets = self._ask("/api/v1/targets")["activeTargets"]
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException, ValueError):
+            # In its first moments it answers in words.
             return False
-        return all(target["health"] == "up" for target in targets)
+        return bool(targets) and all(target["health"] == "up" for target in targets)
 
     def _ask(self, path: str) -> Any:
         connection = http.client.HTTPConnection(self._address, PORT, timeout=ANSWER_S)

@@ -8,6 +8,7 @@ from pgbastion.cli.app import app
 from pgbastion.cli.exits import Exit
 from pgbastion.cli.problems import CommandError
 from pgbastion.errors import ConfigError, PgBastionError
+from pgbastion.platform.choice import UnknownPlatformError
 
 COMPLETE_VARIABLE: Final = "_PGBASTION_COMPLETE"
 """Set by a shell that asks what could come next."""
@@ -21,7 +22,7 @@ def main() -> None:
         completion_init()
     try:
         app(prog_name="pgbastion")
-    except ConfigError as exc:
+    except (ConfigError, UnknownPlatformError) as exc:
         print(exc, file=sys.stderr)
         sys.exit(Exit.CONFIG)
     except CommandError as exc:

@@ -88,7 +88,7 @@ class Certificates:
                 f"raft.tls_cert: {exc}: correct the files that raft.tls_cert, tls_key "
                 "and tls_ca name"
             ) from exc
-        self._tell("certificate_in_use")
+        self._say_certificate("certificate_in_use")
 
     def _sign(self, authority: Authority) -> Files:
         issued = authority.issue(self._name, self._places, OWN_DAYS)
@@ -127,7 +127,7 @@ class Certificates:
             return
         try:
             if self._renew(self.credentials):
-                self._tell("certificate_renewed")
+                self._say_certificate("certificate_renewed")
         except (OSError, ConsensusError) as exc:
             log.state(
                 "certificate",
@@ -156,7 +156,7 @@ class Certificates:
         self._stamp = stamp
         return True
 
-    def _tell(self, event: str) -> None:
+    def _say_certificate(self, event: str) -> None:
         now = self.snapshot()
         if now is not None:
             log.info(event, subject=now.subject, places=now.places, days=now.days_left)

@@ -45,10 +45,17 @@ from pgbastion.observe.metrics import Metrics
 from pgbastion.proxy.listener import Proxy
 from pgbastion.proxy.routes import DataPath, Routes, Service
 
-_WARNINGS: Final = frozenset(
-    {"proxy_kernel_path_failed", "proxy_certificate_refused", "proxy_stream_broken"}
+PROXY_WARNINGS: Final = frozenset(
+    {
+        "proxy_accept_paused",
+        "proxy_certificate_refused",
+        "proxy_descriptors_short",
+        "proxy_kernel_path_failed",
+        "proxy_stream_broken",
+        "proxy_task_failed",
+    }
 )
-_STATES: Final = frozenset({"proxy_listening", "proxy_data_path"})
+PROXY_STATES: Final = frozenset({"proxy_listening", "proxy_data_path"})
 
 log = get_logger("front")
 
@@ -234,17 +241,17 @@ def _proxy(config: Config, cancels: FarCancels) -> Proxy:
         binding=binding_of(proxy),
         limits=limits_of(proxy),
         tls=tls_of(proxy),
-        on_event=_note,
+        on_event=_log_of_proxy,
         on_unknown_cancel=cancels.ask,
         data_path=DataPath(proxy.data_path),
     )
 
 
-def _note(event: str, fields: Mapping[str, object]) -> None:
+def _log_of_proxy(event: str, fields: Mapping[str, object]) -> None:
     """Record what the proxy does; what concerns one session is a detail."""
-    if event in _WARNINGS:
+    if event in PROXY_WARNINGS:
         log.warning(event, **fields)
-    elif event in _STATES:
+    elif event in PROXY_STATES:
         log.info(event, **fields)
     else:
         log.debug(event, **fields)

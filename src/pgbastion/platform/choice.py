@@ -16,11 +16,15 @@ PORTABLE = "portable"
 NAMES = (LINUX, NO_PIDFD, PORTABLE)
 
 
+class UnknownPlatformError(ValueError):
+    """The environment asks for a platform that does not exist."""
+
+
 def current() -> "Platform":
     """Return the platform: what the environment asks for, else what the machine is.
 
     Raises:
-        ValueError: The environment asks for one that does not exist.
+        UnknownPlatformError: The environment asks for one that does not exist.
     """
     return _platform(os.environ.get(VARIABLE) or _found())
 
@@ -43,7 +47,7 @@ def _platform(name: str) -> "Platform":
         from pgbastion.platform.portable import Portable
 
         return Portable(Looking())
-    raise ValueError(f"{VARIABLE}: {name} is none of {', '.join(NAMES)}")
+    raise UnknownPlatformError(f"{VARIABLE}: {name} is none of {', '.join(NAMES)}")
 
 
 @functools.cache
