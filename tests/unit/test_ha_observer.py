@@ -8,7 +8,7 @@ import pytest
 
 from pgbastion.clock import NS_PER_MS, boottime_ms
 from pgbastion.ha.observer import Observer
-from pgbastion.ha.ports import GuardFacts, ServerFacts
+from pgbastion.ha.ports import DataFacts, GuardFacts, ServerFacts
 from pgbastion.model.ids import Timeline
 from pgbastion.model.wal import Lsn, WalEnd
 from pgbastion.testing.views import (
@@ -44,6 +44,10 @@ class Stand:
     async def look(self) -> ServerFacts:
         return self._facts
 
+    async def inspect(self, *, running: bool) -> DataFacts:
+        """Return what is in the directory of a standby."""
+        return DataFacts(empty=False, ours=True, was_standby=not running)
+
     async def history(self, timeline: Timeline) -> tuple[tuple[Timeline, Lsn], ...]:
         del timeline
         return ()
@@ -57,12 +61,12 @@ def observed(*rows: Any) -> Observer:
     return watching(*rows)[0]
 
 
-def watching(*rows: Any) -> tuple[Observer, Stand]:
+def watching(*rows: Any, in_recovery: bool = False) -> tuple[Observer, Stand]:
     """Return such an observer and what it looks at."""
     facts = ServerFacts(
         sent_ns=boottime_ms() * NS_PER_MS,
         answered=True,
-        in_recovery=False,
+        in_recovery=in_recovery,
         wal_end=WalEnd(timeline=Timeline(4), lsn=Lsn(100)),
         replication=rows,
     )
@@ -77,6 +81,10 @@ def watching(*rows: Any) -> tuple[Observer, Stand]:
             on_evidence=lambda _: None,
             on_change=looked.set,
         )
+        stand.guard = GuardFacts(running=False)
+        await observer.inspect()
+        looked.clear()
+        stand.guard = GuardFacts(running=True, pid=7)
         looking = asyncio.create_task(observer.run())
         await looked.wait()
         looking.cancel()
@@ -173,3 +181,16 @@ def test_the_end_before_the_last_one_is_kept() -> None:
     observer.on_stopped()
 
     assert observer.postgres_view(0).ended_before_ms == first
+
+
+@pytest.mark.parametrize("in_recovery", [True, False])
+def test_a_server_that_ended_by_itself_was_what_it_said_last(
+    in_recovery: bool,
+) -> None:
+    """A primary that crashes is no standby, though the directory began as one's."""
+    observer, stand = watching(in_recovery=in_recovery)
+
+    stand.guard = GuardFacts(running=False)
+    observer.on_stopped()
+
+    assert observer.data_view().was_standby is in_recovery

@@ -152,6 +152,9 @@ class Observer:
         if self._server_pid != facts.pid:
             self.start_failures = 0
         self._server, self._server_pid = server, facts.pid
+        if server.in_recovery is not None:
+            # When a server ends by itself, nobody looks into the directory first.
+            self._data = replace(self._data, was_standby=server.in_recovery)
         if server.sync_foreign:
             # What it has now is the truth that the next decision looks at.
             log.warning("sync_setting_changed_by_hand", setting=server.sync_text)

@@ -181,7 +181,7 @@ class DataView:
     cut_epoch: Epoch = Epoch(0)
     """The newest epoch from which it was cut: it follows no primary of it again."""
     was_standby: bool = False
-    """Stopped, and its last server was in recovery."""
+    """Its last server was in recovery when it ended, or is now."""
     system_identifier: str | None = None
     unmarked: bool = False
     """It holds a PostgreSQL that somebody else made; ``problem`` says so too."""
