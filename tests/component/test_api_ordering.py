@@ -82,6 +82,16 @@ async def test_a_node_is_fenced_and_freed(api: Api) -> None:
     assert api.commands.wishes == [("fence", "n1", True, 0), ("unfence", "n1")]
 
 
+async def test_an_address_for_replicas_is_moved(api: Api) -> None:
+    await post(api, "/vip/move", {"address": "10.0.1.101/24", "to": "n2"})
+    await post(api, "/vip/move", {"address": "FD00:0::101"})
+
+    assert api.commands.wishes == [
+        ("move_address", "10.0.1.101", "n2"),
+        ("move_address", "fd00::101", None),
+    ]
+
+
 async def test_a_node_is_restarted_and_copied_anew(api: Api) -> None:
     await post(api, "/cluster/restart", {"node": "n1", "pending": True, "drain": "1s"})
     await post(api, "/cluster/reinit", {"node": "n2"})

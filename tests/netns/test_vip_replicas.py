@@ -111,6 +111,24 @@ def test_it_is_at_a_standby_and_leaves_one_that_is_promoted(lab: Lab) -> None:
         assert f"{ADDRESS} for replicas: held at {second}" in status.stdout
 
 
+def test_it_is_sent_to_another_standby_by_hand_and_refused_to_the_primary(
+    lab: Lab,
+) -> None:
+    lab.wait_steady()
+    with sampled(lab) as samples:
+        holder = at_a_standby(lab, samples)
+        primary = lab.primary()
+
+        refused = pgbastion(lab, holder, "vip", "move", ADDRESS, "--to", primary)
+        sent = pgbastion(lab, primary, "vip", "move", f"{ADDRESS}/24")
+
+        assert refused.returncode == 1
+        assert f"{primary} is the primary" in refused.stderr
+        assert sent.returncode == 0, sent.stderr
+        second = at_a_standby(lab, samples, other_than=holder)
+        assert f"held at {second} (an operator moved it)" in sent.stdout
+
+
 @pytest.mark.parametrize("fault", HIT)
 def test_it_moves_to_another_standby_and_is_never_at_two_nodes(
     lab: Lab, fault: str

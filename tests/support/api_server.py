@@ -118,6 +118,10 @@ class FakeCommands:
         self.wishes.append(("unfence", node))
         return self.outcome
 
+    async def move_address(self, address: str, to: NodeId | None) -> Outcome:
+        self.wishes.append(("move_address", address, to))
+        return self.outcome
+
     async def add_peer(self, name: NodeId, host: str, raft_port: int) -> Outcome:
         self.added.append((name, host, raft_port))
         return self.outcome

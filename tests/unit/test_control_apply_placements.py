@@ -61,6 +61,20 @@ def test_a_placement_has_its_log_index_for_its_serial() -> None:
     assert state.revision == cluster_state().revision
 
 
+def test_an_end_names_the_next_node_where_an_operator_did() -> None:
+    state, _ = after(cluster_state(), PLACE)
+    end = VacateAddress(address=A, serial=only(state).serial, cause="", to=NodeId("n3"))
+
+    moved, outcome = after(state, end)
+
+    assert (outcome, only(moved).to) == (Outcome.OK, "n3")
+    assert decode_state(encode_state(moved)) == moved
+    again, _ = after(moved, replace(PLACE, serial=only(moved).serial))
+    assert only(again).to is None
+    stranger = replace(end, to=NodeId("n9"))
+    assert after(state, stranger)[1] is Outcome.UNKNOWN_MEMBER
+
+
 def test_what_a_node_has_nobody_else_gets() -> None:
     state, _ = after(cluster_state(), PLACE)
     again = replace(PLACE, serial=only(state).serial)

@@ -353,6 +353,27 @@ def test_what_nobody_can_have_is_forgotten_once_it_is_gone() -> None:
     assert change == VacateAddress(address=A, serial=50, cause=Cause.GONE, forget=True)
 
 
+# Where an operator sends it
+
+
+def test_what_an_operator_moves_goes_to_the_node_that_was_named() -> None:
+    crowd = placed(3, B, serial=41)
+
+    both = (standby(2, offers(A, B)), standby(3, offers(A, B)))
+
+    (change,) = decide_placing(view(ended(to=N3), crowd, reports=both))
+
+    assert isinstance(change, PlaceAddress)
+    assert (change.node, change.cause) == (N3, Cause.MOVED)
+
+
+def test_who_was_named_and_cannot_have_it_any_more_does_not_get_it() -> None:
+    (change,) = decide_placing(view(ended(to=N3), readers=(N2,)))
+
+    assert isinstance(change, PlaceAddress)
+    assert (change.node, change.cause) == (N2, Cause.CHOSEN)
+
+
 # The node
 
 

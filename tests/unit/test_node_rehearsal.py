@@ -73,6 +73,7 @@ ASKED: Final[Mapping[str, tuple[Callable[[NodeCommands], Any], dict[str, Any]]]]
 # What has nothing to do yet is refused, as it would be.
 REFUSED: Final[Mapping[str, Callable[[NodeCommands], Any]]] = {
     "cancel": lambda c: c.cancel(None),
+    "move_address": lambda c: c.move_address("10.0.0.101", None),
     "undo_parameters": lambda c: c.undo_parameters(),
 }
 

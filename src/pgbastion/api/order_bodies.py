@@ -1,6 +1,7 @@
 """The bodies of requests that change the primary, or who may become it."""
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_interface
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -34,6 +35,19 @@ Instant = Annotated[
     datetime,
     BeforeValidator(_instant),
     WithJsonSchema({"type": "string", "examples": ["2030-01-31T03:00:00Z", "+10m"]}),
+]
+
+
+def _address(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("is no text")  # noqa: TRY004 - pydantic wants this one
+    return str(ip_interface(value).ip)
+
+
+Address = Annotated[
+    str,
+    BeforeValidator(_address),
+    WithJsonSchema({"type": "string", "examples": ["10.0.1.101", "fd00::101"]}),
 ]
 
 
@@ -128,6 +142,15 @@ class Reinit(OfNode):
     """Whose data directory is to be replaced by a copy of the primary's."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"node": "node2"}]})
+
+
+class MoveAddress(OfNode):
+    """Which address for replicas is to be at another node."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"address": "10.0.1.101", "to": "node3"}]}
+    )
+    address: Address = Field(description="The address.")
 
 
 class Unfence(OfNode):

@@ -7,6 +7,7 @@ from pgbastion.api.order_bodies import (
     Cancel,
     FailOver,
     Fence,
+    MoveAddress,
     OfNode,
     Reinit,
     Restart,
@@ -48,6 +49,11 @@ async def unfence(commands: Commands, body: Unfence) -> Outcome:
     return await commands.unfence(_named(body))
 
 
+async def move_address(commands: Commands, body: MoveAddress) -> Outcome:
+    """Have an address for replicas at another node; it stays there while it can."""
+    return await commands.move_address(body.address, body.named)
+
+
 async def restart(commands: Commands, body: Restart) -> Outcome:
     """Restart PostgreSQL of a node in the role that it has; answers with an id."""
     return await commands.restart(
@@ -77,6 +83,7 @@ ORDERS: Final[
     ("POST", "/cluster/failover"): fail_over,
     ("POST", "/cluster/fence"): fence,
     ("POST", "/cluster/unfence"): unfence,
+    ("POST", "/vip/move"): move_address,
     ("POST", "/cluster/restart"): restart,
     ("POST", "/cluster/reinit"): reinit,
 }

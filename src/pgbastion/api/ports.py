@@ -112,6 +112,9 @@ class Commands(Protocol):
     async def unfence(self, node: NodeId) -> Outcome:
         """Let a fenced node take part again."""
 
+    async def move_address(self, address: str, to: NodeId | None) -> Outcome:
+        """Have an address for replicas at another node; None: at the best."""
+
     async def set_parameters(
         self, parameters: Mapping[str, str | None], *, whole: bool, base: int | None
     ) -> Outcome:

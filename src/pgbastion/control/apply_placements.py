@@ -35,8 +35,14 @@ def apply_placement(
         return _with(state, old, None) if old.ended else Outcome.ADDRESS_HELD
     if old.ended:
         return Outcome.NO_CHANGE
+    if command.to is not None and state.named(command.to) is None:
+        return Outcome.UNKNOWN_MEMBER
     ended = replace(
-        old, ended=True, serial=state.index, cause=command.cause[:_CAUSE_MAX]
+        old,
+        ended=True,
+        serial=state.index,
+        cause=command.cause[:_CAUSE_MAX],
+        to=command.to,
     )
     return _with(state, old, ended)
 

@@ -35,6 +35,7 @@ class Cause(StrEnum):
     """Why an address for replicas is placed at a node, or leaves it."""
 
     CHOSEN = "the node with the fewest such addresses among the standbys in order"
+    MOVED = "an operator moved it"
     NO_STANDBY = "no standby can have it"
     MEMBER_LEFT = "the node is no member any more"
     FENCED = "the node is fenced"
@@ -83,8 +84,7 @@ class _Placing:
     def __init__(self, view: PlacingView, policy: Policy) -> None:
         self._view = view
         self._policy = policy
-        live = [p.node for p in view.state.placements if not p.ended]
-        self._load = Counter(live)
+        self._load = load_of(view.state)
 
     def changes(self) -> Iterator[PlaceAddress | VacateAddress]:
         for placed in self._view.state.placements:
@@ -118,7 +118,7 @@ class _Placing:
         report = self._report(placed.node)
         if report is None:
             return Cause.SILENT
-        offer = _offer(report, placed.address)
+        offer = offer_of(report, placed.address)
         if offer is None:
             return Cause.NOT_CONFIGURED
         if report.draining:
@@ -130,7 +130,7 @@ class _Placing:
         """Say why another node should have it, if another one can."""
         view = self._view
         report = self._report(placed.node)
-        offer = _offer(report, placed.address) if report is not None else None
+        offer = offer_of(report, placed.address) if report is not None else None
         if report is None or offer is None or self._successor(placed) is None:
             return None
         settled = view.now_ms >= self._seen_ms(placed) + MIN_HOLDING_MS
@@ -162,7 +162,7 @@ class _Placing:
     def _gone(self, placed: Placement) -> PlaceAddress | VacateAddress | None:
         if not self._is_gone(placed):
             return None
-        change = self._placing(placed.address, serial=placed.serial)
+        change = self._placing(placed.address, serial=placed.serial, named=placed.to)
         if change is not None:
             return change
         return VacateAddress(
@@ -183,7 +183,7 @@ class _Placing:
             # Whoever speaks under its name now may be another machine.
             return False
         received = self._view.reports.get(placed.node)
-        told = _offer(received.report, placed.address) if received else None
+        told = offer_of(received.report, placed.address) if received else None
         return told is not None and told.seen == placed.serial and not told.may_be_set
 
     def _seen_ms(self, placed: Placement) -> int:
@@ -201,9 +201,12 @@ class _Placing:
                 found.update(r.address for r in told.replicas)
         return frozenset(found)
 
-    def _placing(self, address: str, *, serial: int) -> PlaceAddress | None:
+    def _placing(
+        self, address: str, *, serial: int, named: NodeId | None = None
+    ) -> PlaceAddress | None:
         able = self._able(address)
         best = min(able, key=lambda node: self._load[node], default=None)
+        best = named if named in able else best
         node = best or self._fallback(address)
         member = self._view.state.named(node) if node is not None else None
         if node is None or member is None:
@@ -215,7 +218,7 @@ class _Placing:
             member_id=member.member_id,
             node=node,
             lease_ms=max(self._policy.lease_ms, LEASE_MIN_MS),
-            cause=Cause.CHOSEN if best else Cause.NO_STANDBY,
+            cause=_why(best, named),
         )
 
     def _able(self, address: str) -> list[NodeId]:
@@ -230,17 +233,11 @@ class _Placing:
         if writer is None or not self._can_have(writer, address):
             return None
         report = self._report(writer)
-        offer = _offer(report, address) if report is not None else None
+        offer = offer_of(report, address) if report is not None else None
         return writer if offer is not None and offer.fallback else None
 
     def _can_have(self, node: NodeId, address: str) -> bool:
-        if self._view.state.fence(node) is not None:
-            return False
-        report = self._report(node)
-        if report is None or report.draining:
-            return False
-        offer = _offer(report, address)
-        return offer is not None and (not offer.problem or offer.conflict)
+        return not obstacle(self._view.state, node, self._report(node), address)
 
     def _report(self, node: NodeId) -> NodeReport | None:
         """Return a node's report, if it is new enough to say how the node is now."""
@@ -252,7 +249,39 @@ class _Placing:
         return received.report
 
 
-def _offer(report: NodeReport, address: str) -> ReplicaReport | None:
+def _why(best: NodeId | None, named: NodeId | None) -> Cause:
+    if best is None:
+        return Cause.NO_STANDBY
+    return Cause.MOVED if best == named else Cause.CHOSEN
+
+
+def load_of(state: ClusterState) -> Counter[NodeId]:
+    """Return how many addresses for replicas each node has."""
+    return Counter(p.node for p in state.placements if not p.ended)
+
+
+def obstacle(
+    state: ClusterState, node: NodeId, report: NodeReport | None, address: str
+) -> str:
+    """Say why a node cannot have an address for replicas; empty: it can.
+
+    A stranger on the segment is in everybody's way, and so in nobody's more than in
+    another's.
+    """
+    if state.fence(node) is not None:
+        return "is fenced"
+    if report is None:
+        return "is silent"
+    if report.draining:
+        return "is being taken out for maintenance"
+    offer = offer_of(report, address)
+    if offer is None:
+        return "does not have it in its configuration"
+    return f"reports: {offer.problem}" if offer.problem and not offer.conflict else ""
+
+
+def offer_of(report: NodeReport, address: str) -> ReplicaReport | None:
+    """Return what a node says of an address for replicas; None: not configured."""
     told: AddressReport | None = report.addresses
     return told.replica(address) if told is not None else None
 

@@ -80,6 +80,8 @@ class Placement:
     """The node is to let go of it; nobody else has it before that is sure."""
     cause: str = ""
     """Why it was placed there, or why it is to leave."""
+    to: NodeId | None = None
+    """Who is to have it next, at an operator's word; None: whoever is chosen."""
 
 
 class AddressState(StrEnum):

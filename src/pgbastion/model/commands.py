@@ -326,6 +326,8 @@ class VacateAddress:
     cause: str
     forget: bool = False
     """It was ended before, and surely is gone: nobody has it."""
+    to: NodeId | None = None
+    """Who is to have it next, at an operator's word; None: whoever is chosen."""
     kind: Literal["vacate_address"] = "vacate_address"
 
 

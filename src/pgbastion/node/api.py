@@ -323,6 +323,10 @@ class NodeCommands:
         """Let a fenced node take part again."""
         return await self._wishing.unfence(node)
 
+    async def move_address(self, address: str, to: NodeId | None) -> Outcome:
+        """Have an address for replicas at another node."""
+        return await self._wishing.move_address(address, to)
+
     async def set_parameters(
         self, parameters: Mapping[str, str | None], *, whole: bool, base: int | None
     ) -> Outcome:

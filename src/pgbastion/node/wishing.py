@@ -8,6 +8,7 @@ from typing import Final
 
 from pgbastion.api.ports import Done, Outcome, Refused, When
 from pgbastion.clock import boottime_ms, wall_text, wall_time
+from pgbastion.control.moving import Stays, decide_move
 from pgbastion.control.wishes import unfenceable
 from pgbastion.model.cluster import OrderOutcome, Schedule
 from pgbastion.model.commands import (
@@ -132,6 +133,24 @@ class Wishing:
     async def unfence(self, node: NodeId) -> Outcome:
         """Let a fenced node take part again."""
         return await self._set_fence(node, fenced=False, force=False, drain_ms=0)
+
+    async def move_address(self, address: str, to: NodeId | None) -> Outcome:
+        """Have an address for replicas at another node; None: at the best."""
+        fresh_since_ms = boottime_ms() - self._fresh_ms
+        reports = {
+            node: received.report
+            for node, received in self._host.reports.items()
+            if received.at_ms >= fresh_since_ms
+        }
+        move = decide_move(self._host.state, reports, address, to)
+        if isinstance(move, Stays):
+            return Refused(
+                code=move.code,
+                message=f"{address} was not moved: {move.why}",
+                remedy="look at /vip for the addresses and where they are",
+            )
+        facts: dict[str, object] = {"address": address, "to": move.to}
+        return await self._grant(move, f"{address} is to be at {move.to}", facts)
 
     async def _set_fence(
         self, node: NodeId, *, fenced: bool, force: bool, drain_ms: int

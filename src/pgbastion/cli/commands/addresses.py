@@ -42,6 +42,10 @@ def status(
 
 @vip.command("move")
 def move(
+    address: Annotated[
+        str | None,
+        typer.Argument(help="Which one; default: those of the primary."),
+    ] = None,
     to: Annotated[
         str | None, typer.Option("--to", help="The new holder; default: the best.")
     ] = None,
@@ -52,20 +56,31 @@ def move(
 ) -> None:
     """Move the virtual addresses to another node, with the primary role they follow.
 
-    The same as a switchover: an address is never anywhere but at the primary.
+    The same as a switchover: an address is never anywhere but at the primary. An
+    address for replicas goes to another standby alone, and stays there while it can.
+
+    Exit codes: 0 when they are there, 1 when it was refused or they went elsewhere.
     """
+    from pgbastion.cli.addresses import is_of_primary, move_replica
     from pgbastion.cli.ordering import carry_out
     from pgbastion.cli.target import writer
 
+    client = writer(config, url)
     body = {} if to is None else {"to": to}
+    path = "/cluster/switchover"
+    if address is not None and not is_of_primary(client, address):
+        body["address"] = address
+        path = "/vip/move"
     if dry_run:
-        told = writer(config, url).order("/cluster/switchover", body, dry_run=True)
-        print(f"the addresses would go to {told['to']}")
+        told = client.order(path, body, dry_run=True)
+        print(f"{told.get('address', 'the addresses')} would go to {told['to']}")
         return
+    if "address" in body:
+        place = move_replica(client, body, wait_s=wait_s)
+        print(place.text)
+        raise typer.Exit(Exit.OK if place.is_wanted else Exit.NO)
     what = f"move of the addresses to {to or 'the best standby'}"
-    found = carry_out(
-        writer(config, url), "/cluster/switchover", body, what=what, wait_s=wait_s
-    )
+    found = carry_out(client, path, body, what=what, wait_s=wait_s)
     print(f"{found['outcome']}: {found['to']} {found['detail']}".rstrip())
     if found["outcome"] != "done":
         raise typer.Exit(Exit.NO)
