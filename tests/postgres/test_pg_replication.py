@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -9,10 +10,12 @@ from pgbastion.errors import PostgresError
 from pgbastion.model.cluster import ReplicationMode, SyncSet
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline, standby_name
 from pgbastion.model.wal import Lsn, WalEnd, parse_lsn
+from pgbastion.postgres.parse import segment_name
 from pgbastion.postgres.render import Upstream
 from pgbastion.postgres.slots import CarriedSlots
 from support.postgres import Lab, Server, until
 
+MADE_AHEAD_MAX = 200
 REDO = "SELECT redo_lsn::text FROM pg_control_checkpoint()"
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
@@ -167,6 +170,34 @@ async def test_what_was_told_to_shut_down_ends_with_the_shutdown_checkpoint(
     assert await n1.offline.wal_end(control) == WalEnd(timeline=Timeline(2), lsn=end)
     answer = await n2.standby.cut(Epoch(1), deadline_s=5)
     assert answer == WalEnd(timeline=Timeline(2), lsn=end)
+
+
+async def test_a_segment_made_ahead_hides_no_end(one_lab: Lab) -> None:
+    """A checkpoint makes the next segment, all zeros, if this one is nearly full."""
+    n1 = await begin(one_lab)
+    await n1.stop()
+    control = await n1.offline.control()
+    end = await n1.offline.wal_end(control)
+    assert end is not None
+
+    make_ahead(n1.paths.wal_dir, end, control.wal_segment_bytes)
+
+    assert await n1.offline.wal_end(control) == end
+
+
+def make_ahead(wal_dir: Path, end: WalEnd, segment_bytes: int) -> None:
+    """Make segments until the directory lists one of them before those with WAL."""
+    made = set()
+    for ahead in range(1, MADE_AHEAD_MAX):
+        lsn = Lsn(end.lsn + ahead * segment_bytes)
+        path = wal_dir / segment_name(end.timeline, lsn, segment_bytes)
+        with path.open("xb") as segment:
+            segment.truncate(segment_bytes)
+        made.add(path.name)
+        listed = [each.name for each in wal_dir.iterdir()]
+        if next(name for name in listed if len(name) == len(path.name)) in made:
+            return
+    pytest.fail("no order of the directory shows the fault")
 
 
 async def test_a_timeline_that_is_known_already_is_not_taken(one_lab: Lab) -> None:

@@ -92,7 +92,8 @@ class Run:
     """Raft leadership is with the new primary."""
     back_s: float
     """Until the old primary streamed as a standby."""
-    rewound: bool
+    rewound: tuple[str, ...]
+    """Nodes that had to be rewound or copied: nobody has to."""
     steps: Mapping[str, float] = field(default_factory=dict)
     """Since the last acknowledged write before the gap."""
     log: Sequence[str] = ()
@@ -105,6 +106,7 @@ class Run:
             f" throughput after {self.full_ms} ms, {self.lost} lost,"
             f" {len(self.refused)} of {self.served + len(self.refused)} refused,"
             f" old primary back after {self.back_s:.1f} s"
+            + "".join(f", {name} was rewound" for name in self.rewound)
         )
 
 
@@ -121,6 +123,8 @@ def main(arguments: Sequence[str]) -> None:
             for run in _measure(lab, options.runs, options.writers):
                 runs.append(run)
                 console.print(f"{len(runs)}: {run}", highlight=False, soft_wrap=True)
+                if broken(run):
+                    console.print(f"logs: {lab.keep_logs()}", highlight=False)
     except (CannotRun, LabError) as why:
         if not runs:
             sys.exit(f"not run: {why}")
@@ -196,7 +200,7 @@ def _run(lab: Lab, count: int) -> Run:
         served=newcomers.served,
         moved=moved,
         back_s=(back_ns - settled_ns) / NS_PER_S,
-        rewound=any(_is_rewind(line) for line in lines),
+        rewound=tuple(str(line["on"]) for line in lines if _is_rewind(line)),
         steps=_steps(lines, gap.start_ns, gap.end_ns),
         log=tuple(_around(lines, gap.start_ns, gap.ms)),
     )
@@ -295,7 +299,7 @@ def _print_tables(console: Console, runs: Sequence[Run], writers: int) -> None:
         f"{sum(len(run.refused) for run in runs)} of "
         f"{sum(run.served + len(run.refused) for run in runs)}",
         f"{sum(run.moved for run in runs)} of {len(runs)}",
-        str(sum(run.rewound for run in runs)),
+        str(sum(len(run.rewound) for run in runs)),
     )
     console.print(table)
     _print_steps(console, runs)

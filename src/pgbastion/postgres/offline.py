@@ -120,11 +120,13 @@ class Offline:
     ) -> WalRecord | None:
         """Return the last valid record at or after ``start``, on its timeline."""
         # pg_waldump waits 5 s for a file that is missing, so it gets a place to stop.
+        segment_bytes = control.wal_segment_bytes
         limit = await self._files.run(
-            "list WAL", lambda: self._first_missing(start, control.wal_segment_bytes)
+            "list WAL", lambda: self._first_missing(start, segment_bytes)
         )
         if limit <= start.lsn:
             return None
+        last = Lsn(limit - segment_bytes)
         try:
             output = await self._programs.run(
                 "pg_waldump",
@@ -136,6 +138,12 @@ class Offline:
                 format_lsn(start.lsn),
                 "--end",
                 format_lsn(limit),
+                # Without names it takes a segment's size from any file that it finds
+                # first, and fails on one that was made ahead and is still all zeros.
+                *(
+                    segment_name(start.timeline, lsn, segment_bytes)
+                    for lsn in (start.lsn, last)
+                ),
                 deadline_s=WALDUMP_DEADLINE_S,
                 keep_bytes=LISTING_TAIL_BYTES,
             )
