@@ -1,6 +1,7 @@
 """The API on a real socket: endpoints, tokens, errors, and what a client may hold."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,11 @@ import pytest
 from pgbastion.api.checks import CHECKS
 from pgbastion.api.endpoints import READS
 from pgbastion.api.ports import Done, Tokens
+from pgbastion.model.actions import Decision
+from pgbastion.model.reasons import Reason
+from pgbastion.model.recording import Kept
 from pgbastion.model.snapshot import LeaseSnapshot
+from pgbastion.testing.views import cluster_view
 from support.api_server import (
     AUTHORISED,
     HOST,
@@ -246,3 +251,31 @@ async def test_the_explanation_is_json_and_on_request_text() -> None:
     assert told["lines"] == text.text.splitlines()
     assert told["lines"][0].startswith(told["state"])
     assert text.headers["content-type"].startswith("text/plain")
+
+
+async def test_a_long_list_gives_the_loop_back_between_its_elements(api: Api) -> None:
+    turns, made_in = 0, list[int]()
+
+    class Watched(tuple[Kept, ...]):
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[Kept]:
+            for kept in super().__iter__():
+                made_in.append(turns)
+                yield kept
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    decision = Decision(Reason.NOT_LEADER)
+    kept = [Kept(number=n, view=cluster_view(), decision=decision) for n in range(20)]
+    api.snapshot = replace(api.snapshot, records=Watched(kept))
+    counting = asyncio.create_task(count_turns())
+    found = (await api.client.get("/debug/decisions")).json()
+    counting.cancel()
+
+    assert [each["r"]["number"] for each in found] == list(range(20))
+    assert len(set(made_in)) == 20

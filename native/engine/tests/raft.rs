@@ -4,9 +4,12 @@ mod common;
 
 use _engine::core::Change;
 use _engine::event::{Event, Payload, Status};
-use _engine::records::stands_alone;
+use _engine::members::conf_change;
+use _engine::records::{founding, put_entry, put_hard_state, stands_alone};
 use _engine::wire::Packet;
 use common::{Cluster, MS};
+use protobuf::Message as _;
+use raft::eraftpb::{ConfChangeType, Entry, EntryType, HardState};
 use raft::eraftpb::{Message, MessageType};
 
 fn kinds(cluster: &mut Cluster, id: u64) -> Vec<MessageType> {
@@ -295,6 +298,40 @@ fn an_id_that_left_never_comes_back() {
     let back = change(&mut cluster, 2, Change::AddLearner, gone);
 
     assert_eq!(back, Some((Status::Refused, Payload::Reason("removed"))));
+}
+
+/// A committed log in which member 2 leaves and is let in again: what a leader writes
+/// that does not refuse to.
+fn log_in_which_one_returns() -> Vec<Vec<u8>> {
+    let first = founding(&[(1, "n1:1".to_owned()), (2, "n2:1".to_owned())]);
+    let mut more = Vec::new();
+    let changes = [
+        (3, ConfChangeType::RemoveNode),
+        (4, ConfChangeType::AddLearnerNode),
+        (5, ConfChangeType::AddNode),
+    ];
+    for (index, kind) in changes {
+        let change = conf_change(kind, 2, "n2:1");
+        let mut entry = Entry { index, term: 1, ..Entry::default() };
+        entry.set_entry_type(EntryType::EntryConfChange);
+        entry.data = change.write_to_bytes().expect("a change").into();
+        put_entry(&mut more, &entry);
+    }
+    let state = HardState { term: 1, commit: 5, ..HardState::default() };
+    put_hard_state(&mut more, &state);
+    vec![first, more]
+}
+
+#[test]
+fn an_id_that_left_does_not_come_back_by_the_log() {
+    let mut cluster = Cluster::new(1);
+
+    cluster.start(1, log_in_which_one_returns());
+
+    let status = cluster.member(1).core.status();
+    assert_eq!((status.voters, status.learners), (vec![1], vec![]));
+    // The one whose disk may be lost has no vote: nobody waits for it.
+    assert_eq!(cluster.elect(), 1);
 }
 
 #[test]

@@ -5,7 +5,7 @@ endpoint is for stands in its function's docstring; what it takes and gives, in 
 function's types.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, Final
 
 from pgbastion.api import answers, connections, past, patroni, settings
@@ -30,7 +30,9 @@ from pgbastion.api.vip import vip
 from pgbastion.model.ids import NodeId
 from pgbastion.model.snapshot import NodeSnapshot
 
-Answer = Callable[[NodeSnapshot], Mapping[str, Any] | Sequence[Any]]
+# A generator yields the elements of a long list, each in a turn of the loop.
+Json = Mapping[str, Any] | Sequence[Any]
+Answer = Callable[[NodeSnapshot], Json | Generator[Any, None, None]]
 Change = Callable[[Commands, Any], Awaitable[Outcome]]
 
 READS: Final[Mapping[str, Answer]] = {

@@ -12,6 +12,7 @@ from pgbastion.bench.lab.processes import Process
 _SERIES: Final = re.compile(r"^([a-zA-Z_:][\w:]*(?:\{.*\})?) \S+$")
 S_PER_H: Final = 3_600.0
 KIB: Final = 1_024
+LOOKS_A_FLOOR: Final = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +57,20 @@ class Watched:
         )
 
     def growth_bytes_per_h(self, since_s: float) -> float:
-        """Return the slope of the line through the looks since then."""
+        """Return the slope of the line through the lowest looks since then.
+
+        A long answer takes megabytes while it is made, and gives them back: of each few
+        looks the lowest one counts.
+        """
         seen = [look for look in self.looks if look.at_s >= since_s]
-        if len(seen) < 2:
+        lowest = [
+            min(few, key=lambda look: look.rss_bytes)
+            for few in _by(LOOKS_A_FLOOR, seen)
+        ]
+        if len(lowest) < 2:
             return 0.0
-        hours = [look.at_s / S_PER_H for look in seen]
-        return linear_regression(hours, [look.rss_bytes for look in seen]).slope
+        hours = [look.at_s / S_PER_H for look in lowest]
+        return linear_regression(hours, [look.rss_bytes for look in lowest]).slope
 
 
 def grows(values: Sequence[int]) -> bool:
@@ -88,3 +97,8 @@ def _count(folder: Path) -> int:
 
 def _walk(folder: Path) -> Iterable[Path]:
     return folder.rglob("*") if folder.is_dir() else ()
+
+
+def _by(size: int, looks: Sequence[Look]) -> Iterable[Sequence[Look]]:
+    """Yield so many looks at a time; what is left in the end is too little to tell."""
+    return (looks[at : at + size] for at in range(0, len(looks) - size + 1, size))

@@ -15,6 +15,8 @@ CLIENTS: Final = 16
 ANSWER_S: Final = 5.0
 _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"content-length:"
+_CHUNKED: Final = b"transfer-encoding: chunked"
+_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 
 
 @dataclass(slots=True)
@@ -39,7 +41,7 @@ class _Line(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._got += data
         head, found, body = self._got.partition(_HEAD_END)
-        if found and len(body) >= _length(head) and self._answered is not None:
+        if found and _is_whole(head, body) and self._answered is not None:
             self._got = b""
             if not self._answered.done():
                 self._answered.set_result(None)
@@ -136,8 +138,10 @@ class Steady:
             line.transport.abort()
 
 
-def _length(head: bytes) -> int:
+def _is_whole(head: bytes, body: bytes) -> bool:
     for line in head.lower().split(b"\r\n"):
         if line.startswith(_LENGTH):
-            return int(line[len(_LENGTH) :])
-    return 0
+            return len(body) >= int(line[len(_LENGTH) :])
+        if line == _CHUNKED:
+            return body.endswith(_LAST_CHUNK)
+    return True

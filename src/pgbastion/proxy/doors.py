@@ -17,7 +17,7 @@ from pgbastion.proxy.poller import Poller
 from pgbastion.proxy.routes import Binding, Door, Service
 
 # Accepted at one wake-up, so that a storm of clients does not starve the others.
-_ACCEPTS_AT_ONCE: Final = 64
+_ACCEPTS_AT_ONCE: Final = 16
 # How long nothing is accepted once file descriptors or memory have run out.
 _PAUSE_S: Final = 0.1
 _OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}

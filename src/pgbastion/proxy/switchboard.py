@@ -4,7 +4,7 @@ Everything here is synchronous: between a change of the routes and the end of th
 sessions that it outdates nothing else runs.
 """
 
-from asyncio import AbstractEventLoop, TimerHandle
+from asyncio import AbstractEventLoop, Handle, TimerHandle
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,8 @@ _EXPIRY_LOOK_S: Final = 1.0
 # waiting clients a second at most: each try is a line in its log.
 _RETRY_S: Final = 0.2
 _RETRIES_PER_S: Final = 50
+# Held clients that go on before the loop's other work has its turn: each connects.
+RELEASED_AT_ONCE: Final = 16
 UNKNOWN: Final = "Whether a commit that was under way took effect is not known here."
 
 
@@ -90,6 +92,9 @@ class Switchboard:
         self._sessions: dict[Session, Engagement] = {}
         self._tallies: dict[tuple[Service, str], Tally] = {}
         self._held: dict[Held, None] = {}
+        # Ports whose held clients may go on, and the turn in which some more will.
+        self._released: set[Service] = set()
+        self._release_turn: Handle | None = None
         self._keys: dict[CancelKey, Backend] = {}
         self._turn = 0
         self._expiry_timer: TimerHandle | None = None
@@ -329,10 +334,11 @@ class Switchboard:
             session.dismiss(last_words)
 
     def close(self) -> None:
-        """Stop watching the expiry."""
-        if self._expiry_timer is not None:
-            self._expiry_timer.cancel()
-            self._expiry_timer = None
+        """Stop watching the expiry and the queue."""
+        if self._release_turn is not None:
+            self._release_turn.cancel()
+            self._release_turn = None
+        self._stop_watching()
 
     def _choose_primary(self, avoid: Collection[Backend]) -> Backend | Refusal | Hold:
         if self._routes.park:
@@ -384,10 +390,15 @@ class Switchboard:
 
     def _watch_expiry(self) -> None:
         """Make sure that `expire` is called in time, however often it is extended."""
-        self.close()
+        self._stop_watching()
         self._expired = self._routes.primary is None
         if not self._expired:
             self._look_at_expiry()
+
+    def _stop_watching(self) -> None:
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+            self._expiry_timer = None
 
     def _look_at_expiry(self) -> None:
         self._expiry_timer = None
@@ -402,16 +413,28 @@ class Switchboard:
         """Let those go on for whom there is a server again, or a refusal."""
         if not self._held:
             return
+        self._released.update(services or Service)
+        if self._release_turn is None:
+            self._release_some()
+
+    def _release_some(self) -> None:
+        """Let some go on now, and the others in the loop's next turns."""
+        self._release_turn = None
         open_to = {
             service
-            for service in services or Service
+            for service in self._released
             if not isinstance(self.choose(service, ()), Hold)
         }
         free = [client for client in self._held if client.service in open_to]
         # In the order of arrival, also those that have tried a server meanwhile.
-        for client in sorted(free, key=lambda client: client.since_s):
+        free.sort(key=lambda client: client.since_s)
+        for client in free[:RELEASED_AT_ONCE]:
             del self._held[client]
             client.release()
+        if len(free) > RELEASED_AT_ONCE:
+            self._release_turn = self._loop.call_soon(self._release_some)
+        else:
+            self._released.clear()
 
 
 def _is_outdated(engagement: Engagement, routes: Routes) -> bool:
