@@ -353,3 +353,34 @@ def test_nothing_that_is_foreseen_changes_what_is(node: str) -> None:
     foresee(now, NodeId(node))
 
     assert now == before
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ({"tagged": True}, "let one have the role again (n2 is tagged nofailover); "),
+        ({"unable": "no watchdog"}, "let one have the role again (n2: no watchdog); "),
+        ({}, ""),
+    ],
+    ids=["tagged", "unable", "nobody"],
+)
+def test_who_is_kept_from_the_role_is_named_where_nobody_else_has_everything(
+    kept: dict[str, Any], said: str
+) -> None:
+    members = tuple(
+        member(n, joined=True, nofailover=n == 2 and "tagged" in kept)
+        for n in (1, 2, 3)
+    )
+    state = cluster_state(members=members, assignment=assignment(revoked=True))
+    told = explain(
+        snapshot(
+            report(2, unable=kept.get("unable", "")),
+            state=state,
+            cluster_decision=DecisionSnapshot(reason=Reason.NO_CANDIDATE),
+        )
+    )
+
+    assert told.situation is Situation.NO_CANDIDATE
+    assert told.next_step == (
+        f"{said}where a loss is accepted: pgbastion failover --to NODE --force"
+    )

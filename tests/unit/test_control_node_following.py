@@ -301,3 +301,61 @@ def test_an_empty_directory_is_no_invitation_to_a_node_that_had_data(
     """Its mount may be missing."""
     view = stopped(data=EMPTY, state=state)
     assert decide_node(view) == Decision(Reason.DATA_DIRECTORY_MISSING)
+
+
+# What only a former primary has, and may not use
+
+
+def former_primary(**changes: object) -> NodeView:
+    """Return a stopped former primary that was surveyed and is tagged nofailover."""
+    view = standby_view()
+    members = (member(1), member(2, nofailover=True), member(3))
+    ended = replace(IDLE_LEASE, ended_epoch=Epoch(3))
+    held = assignment(2, revoked=True, released=True)
+    data = replace(
+        view.data, was_standby=False, promoted_epoch=Epoch(3), cut_epoch=Epoch(3)
+    )
+    state = cluster_state(members=members, assignment=held)
+    known = stopped(data=data, state=state, lease=ended)
+    return replace(known, **changes)  # type: ignore[arg-type]
+
+
+START_CUT = Decision(
+    Reason.STARTING_STANDBY, (StartStandby(primary=None, epoch=Epoch(3)),)
+)
+
+
+def test_a_barred_former_primary_runs_so_that_others_can_have_what_it_has() -> None:
+    assert decide_node(former_primary()) == START_CUT
+
+
+def test_who_lacks_what_it_requires_to_be_a_primary_runs_as_well() -> None:
+    view = former_primary()
+    lease = replace(view.lease, unable="no watchdog")
+    state = replace(view.state, members=(member(1), member(2), member(3)))
+
+    assert decide_node(replace(view, state=state, lease=lease)) == START_CUT
+
+
+@pytest.mark.parametrize("why", ["may be promoted", "not surveyed", "paused"])
+def test_any_other_former_primary_stays_stopped(why: str) -> None:
+    view = former_primary()
+    match why:
+        case "may be promoted":
+            members = (member(1), member(2), member(3))
+            view = replace(view, state=replace(view.state, members=members))
+        case "not surveyed":
+            view = replace(view, data=replace(view.data, cut_epoch=Epoch(2)))
+        case _:
+            view = replace(view, state=replace(view.state, paused=True))
+
+    assert decide_node(view).actions == ()
+
+
+def test_it_does_not_run_before_the_guard_knows_that_its_epoch_has_ended() -> None:
+    view = former_primary()
+    lease = replace(view.lease, ended_epoch=Epoch(2))
+
+    assert decide_node(replace(view, lease=lease)) == Decision(
+        Reason.ENDING_EPOCHS, (EndEpoch(epoch=Epoch(3)),)
+    )

@@ -39,7 +39,7 @@ from pgbastion.model.report import PostgresState
 from pgbastion.model.views import ClusterView
 
 AGES_AGAIN_MS: Final = 200
-_STUCK: Final = frozenset(
+STUCK: Final = frozenset(
     {
         Reason.COMMITS_MAY_BE_MISSING,
         Reason.NO_CANDIDATE,
@@ -71,7 +71,7 @@ def decide_cluster(view: ClusterView) -> Decision:
     if held.live:
         return _decide_on_holder(view, policy, held)
     decision = _decide_succession(view, policy, held)
-    if decision.reason in _STUCK:
+    if decision.reason in STUCK:
         # Who is to join may have what is missing, or the vote that is.
         return and_membership(view, decision)
     return decision

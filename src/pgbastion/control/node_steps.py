@@ -29,7 +29,12 @@ from pgbastion.control.node_rules import (
     start_backoff_ms,
     taking_up,
 )
-from pgbastion.control.orders import give_role_on, hand_over, ready_slots
+from pgbastion.control.orders import (
+    barred_from_role,
+    give_role_on,
+    hand_over,
+    ready_slots,
+)
 from pgbastion.control.pause import is_paused
 from pgbastion.control.slots import keep_slots
 from pgbastion.control.transitions import Step
@@ -169,7 +174,7 @@ def check_able(view: NodeView) -> Decision | None:
     """Become no primary without what is required for it: give the role back."""
     if not view.lease.unable or is_paused(view):
         return None
-    told = give_back(view, Reason.WATCHDOG_UNUSABLE)
+    told = give_back(view, Reason.UNABLE)
     return replace(told, detail=view.lease.unable)
 
 
@@ -363,13 +368,26 @@ def start_standby(view: NodeView) -> Decision | None:
 
 def stay_stopped(view: NodeView) -> Decision | None:
     """A former primary waits for the next one; a former standby answers reads."""
-    if not view.data.was_standby or view.data.empty:
+    runs = view.data.was_standby or _is_to_be_read(view)
+    if view.data.empty or not runs:
         return Decision(Reason.NO_PRIMARY_TO_FOLLOW)
     wait_ms = start_backoff_ms(view)
     if wait_ms is not None:
         return Decision(Reason.REJOIN_FAILED, (), wait_ms)
     action = StartStandby(primary=None, epoch=view.state.epoch)
     return Decision(Reason.STARTING_STANDBY, (action,))
+
+
+def _is_to_be_read(view: NodeView) -> bool:
+    """Tell whether others may need WAL that a former primary has and may not use.
+
+    It was surveyed, so its epochs have ended here and it is cut: recovery stops where
+    the survey said that its WAL ends, and one that may be promoted streams from it.
+    """
+    member = view.state.member(view.member_id)
+    barred = member is not None and barred_from_role(view.state, member)
+    surveyed = view.data.cut_epoch >= view.state.epoch
+    return surveyed and bool(barred or view.lease.unable)
 
 
 def check_history(view: NodeView) -> Decision | None:

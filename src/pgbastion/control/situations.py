@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from pgbastion.control.cluster import STUCK
 from pgbastion.control.foresee import living_reports
+from pgbastion.control.orders import barred_from_role
 from pgbastion.control.sync_standbys import wanted_count
 from pgbastion.model.explanation import Situation
 from pgbastion.model.ids import NodeId, standby_name
@@ -16,15 +18,6 @@ from pgbastion.model.reasons import Reason, sentence_of
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.snapshot import NodeRole, NodeSnapshot
 
-STUCK: Final = frozenset(
-    {
-        Reason.COMMITS_MAY_BE_MISSING,
-        Reason.NO_CANDIDATE,
-        Reason.LAG_TOO_LARGE,
-        Reason.PAUSE_MAY_LAST_THERE,
-    }
-)
-"""Decisions of the leader that last until something else changes."""
 NEED_A_HAND: Final = frozenset(
     {Reason.DATA_DIRECTORY_MISSING, Reason.FOREIGN_DATA, Reason.REJOIN_FAILED}
 )
@@ -193,8 +186,20 @@ def _no_candidate(snapshot: NodeSnapshot) -> Verdict | None:
         situation=Situation.NO_CANDIDATE,
         state=f"no primary: {decision.sentence}{detail}",
         next_step=(f"start {silent}; " if silent else "")
+        + _let_one_be_promoted(snapshot)
         + "where a loss is accepted: pgbastion failover --to NODE --force",
     )
+
+
+def _let_one_be_promoted(snapshot: NodeSnapshot) -> str:
+    """Return what to do where who has everything may be kept from the role."""
+    if snapshot.cluster_decision.reason is not Reason.NO_CANDIDATE:
+        return ""
+    servers = snapshot.state.servers
+    barred = (barred_from_role(snapshot.state, m) for m in servers)
+    unable = (f"{r.node}: {r.unable}" for r in _fresh(snapshot) if r.unable)
+    kept = "; ".join((*filter(None, barred), *unable))
+    return f"let one have the role again ({kept}); " if kept else ""
 
 
 def _failing_over(snapshot: NodeSnapshot) -> Verdict | None:

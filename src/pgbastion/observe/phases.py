@@ -50,6 +50,7 @@ PHASES: Final[Mapping[str, frozenset[Reason]]] = {
     "survey": frozenset(
         {
             Reason.SURVEYING,
+            Reason.CATCHING_UP,
             Reason.COMMITS_MAY_BE_MISSING,
             Reason.NO_CANDIDATE,
             Reason.LAG_TOO_LARGE,

@@ -358,6 +358,22 @@ def furthest_is_barred(stage: Stage) -> None:
     stage.mend()
 
 
+def former_primary_is_barred(stage: Stage) -> None:
+    """What was acknowledged last is only on the former primary, which is barred."""
+    for number in (2, 3):
+        stage.n[number].power_off()
+    stage.until(lambda: _names(stage) == 0, limit_ms=20_000)
+    stage.wait(400)
+    stage.n[1].power_off()
+    for machine in stage.n.values():
+        machine.power_on()
+    stage.until(lambda: stage.opened(2), limit_ms=30_000)
+    held = stage.cluster.judge.state.assignment
+    assert held is not None
+    assert held.node != "n1"
+    stage.mend()
+
+
 def strict_waits(stage: Stage) -> None:
     """Strict: without a standby nothing is acknowledged, and it goes on after."""
     for number in (2, 3):
@@ -399,6 +415,10 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
     "furthest_is_barred": (
         furthest_is_barred,
         replace(THREE, write_ms=40, nofailover=(2,)),
+    ),
+    "former_primary_is_barred": (
+        former_primary_is_barred,
+        replace(FIVE_VOTERS, write_ms=40, nofailover=(1,)),
     ),
     "address_holder_is_cut_off": (address_holder_is_cut_off, ADDRESSED),
     "address_holder_hears_it_late": (address_holder_hears_it_late, ADDRESSED),
