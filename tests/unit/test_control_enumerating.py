@@ -1,50 +1,82 @@
 """Every state of a node has an exit, and every row of the table is asked."""
 
 import os
+from random import Random
 
 import pytest
 
 from pgbastion.control import enumerating, node
 from pgbastion.control.document import mermaid, render_reasons, table
-from pgbastion.control.enumerating import Enumeration, enumerate_states, has_exit
+from pgbastion.control.enumerating import (
+    STATES,
+    UNUSUAL,
+    Asked,
+    Enumeration,
+    ask,
+    sum_up,
+)
+from pgbastion.control.imagining import QUESTIONS, Unanswered, imagine
+from pgbastion.control.node import decide_node
 from pgbastion.control.resting import ENDS
 from pgbastion.control.transitions import TRANSITIONS, Duty, Found
-from pgbastion.model.actions import AskAges, Decision
 from pgbastion.model.reasons import SENTENCES, Reason
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-# All of them take seconds: `pgbastion fsm check`, and a full run.
-EVERY = 1 if os.environ.get("PGBASTION_TEST_FULL") else 7
+# All of them take a minute: `pgbastion fsm check`, and a full run.
+FULL = bool(os.environ.get("PGBASTION_TEST_FULL"))
+SAMPLES = 500
 
 
 @pytest.fixture(scope="module")
-def found() -> Enumeration:
-    return enumerate_states(every=EVERY)
+def asked() -> list[Asked]:
+    return list(ask(UNUSUAL))
 
 
-def test_every_state_has_an_exit_and_every_row_is_reached(found: Enumeration) -> None:
-    assert found.stuck == []
-    assert set(found.reasons) == {(d, f) for d in Duty for f in Found}
-    assert found.states * EVERY > 100_000
+@pytest.fixture(scope="module")
+def usual(asked: list[Asked]) -> Enumeration:
+    return sum_up(asked)
 
 
-def test_every_end_of_a_rest_is_one_of_a_reason_that_rests(
-    found: Enumeration,
+def test_every_state_has_an_exit_and_every_row_is_reached(usual: Enumeration) -> None:
+    assert usual.stuck == []
+    assert set(usual.reasons) == {(d, f) for d in Duty for f in Found}
+
+
+@pytest.mark.skipif(not FULL, reason="of the whole matrix")
+def test_no_state_is_left_out_and_the_usual_ones_reach_every_reason(
+    usual: Enumeration,
 ) -> None:
-    seen = {reason for counts in found.reasons.values() for reason in counts}
-    # Orders are not among the states that are asked.
-    of_orders = {
-        Reason.HANDOVER_WAITS,
-        Reason.PREPARING_HANDOVER,
-        Reason.HOLDING_CLIENTS,
-        Reason.NOT_A_MEMBER,
-        # Only with nobody in the row, or in parts that are not asked here.
-        Reason.WAITING_FOR_SYNC_STANDBY,
-        Reason.WITNESS,
+    found = sum_up(ask())
+
+    assert found.stuck == []
+    assert found.states == STATES
+    assert {row: set(counts) for row, counts in found.reasons.items()} == {
+        row: set(counts) for row, counts in usual.reasons.items()
     }
 
-    assert set(ENDS) - of_orders <= seen
+
+def test_what_a_decision_did_not_look_at_does_not_matter_to_it(
+    asked: list[Asked],
+) -> None:
+    random = Random(1)
+    for each in random.sample(asked, SAMPLES):
+        rest = {q: random.choice(list(answers)) for q, answers in QUESTIONS.items()}
+
+        assert decide_node(imagine({**rest, **each.chosen})) == each.decision
+
+
+def test_what_nothing_is_chosen_for_cannot_be_looked_at() -> None:
+    view = imagine({"pause": "on"})
+
+    assert view.state.paused
+    with pytest.raises(Unanswered, match="order"):
+        assert view.state.order
+
+
+def test_every_end_of_a_rest_is_one_of_a_reason_that_rests(usual: Enumeration) -> None:
+    # Who is no member, or has no PostgreSQL, has no row of the table.
+    assert set(ENDS) - {Reason.NOT_A_MEMBER, Reason.WITNESS} == usual.rests
 
 
 def test_a_row_without_its_last_step_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,22 +85,19 @@ def test_a_row_without_its_last_step_is_found(monkeypatch: pytest.MonkeyPatch) -
     broken[Duty.HOLD, Found.PRIMARY] = type(row)(row.steps[:-1], row.comment)
     monkeypatch.setattr(node, "TRANSITIONS", broken)
 
-    assert enumerate_states(until_stuck=True, every=7).stuck
+    assert any(sum_up([each]).stuck for each in ask(UNUSUAL))
 
 
-def test_a_rest_without_an_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rest_without_an_end_is_found(
+    monkeypatch: pytest.MonkeyPatch, asked: list[Asked]
+) -> None:
     fewer = {r: end for r, end in ENDS.items() if r is not Reason.FOLLOWING}
     monkeypatch.setattr(enumerating, "ENDS", fewer)
 
-    stuck = enumerate_states(until_stuck=True, every=7).stuck
+    stuck = sum_up(asked).stuck
 
-    assert ["following" in line for line in stuck] == [True]
-
-
-def test_what_acts_or_looks_again_has_an_exit() -> None:
-    assert has_exit(Decision(Reason.SURVEYING, (AskAges(),)))
-    assert has_exit(Decision(Reason.SURVEYING, wake_at_ms=1))
-    assert not has_exit(Decision(Reason.SURVEYING))
+    assert stuck
+    assert all("following rests without an end" in line for line in stuck)
 
 
 def test_the_documents_name_everything() -> None:

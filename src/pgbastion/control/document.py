@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
+from pgbastion.control.enumerating import UNUSUAL, ask, sum_up
+from pgbastion.control.imagining import QUESTIONS
 from pgbastion.control.resting import ENDS
 from pgbastion.control.transitions import TRANSITIONS, Duty, Found
 from pgbastion.model.reasons import SENTENCES
@@ -12,9 +14,26 @@ _HEAD: Final = """# The state machine of a node
 Generated from the code; `pgbastion fsm table`, `fsm mermaid` and `fsm check` print it.
 What the replicated state wants of a node is its *duty*; what is there is what it
 *finds*. Each pass asks the steps of the pair in order: the first that has something to
-do, or to wait for, is the decision. `fsm check` asks every combination of assignment,
-data, server, lease, guard, evidence, pause, job and rejoin step for its decision: each
-acts, looks again at a stated time, or rests for a reason whose end is below.
+do, or to wait for, is the decision. `fsm check` asks every combination of the answers
+at the end for its decision: each acts, looks again at a stated time, or rests for a
+reason whose end is below.
+"""
+_DECIDED: Final = """
+## What each pair decides
+
+Whatever else is so, an order of any kind at any stage included.
+
+| duty | finds | reasons |
+|---|---|---|
+"""
+_ASKED: Final = """
+## What is asked
+
+A decision that does not look at something is not asked again for it: one stands for all
+the states that differ in nothing else.
+
+| question | answers |
+|---|---|
 """
 
 
@@ -22,9 +41,26 @@ def render_transitions() -> str:
     """Return ``docs/reference/transitions.md``."""
     ends = "\n".join(f"| `{reason}` | {end} |" for reason, end in ENDS.items())
     return (
-        f"{_HEAD}\n{table()}\n## What ends each rest\n\n| reason | what ends it |\n"
+        f"{_HEAD}\n{table()}{_DECIDED}{_decided()}"
+        "\n## What ends each rest\n\n| reason | what ends it |\n"
         f"|---|---|\n{ends}\n\n## Diagram\n\n```mermaid\n{mermaid()}```\n"
+        f"{_ASKED}{_asked()}"
     )
+
+
+def _decided() -> str:
+    decided = sum_up(ask(UNUSUAL)).reasons
+    lines = []
+    for duty in Duty:
+        for found in Found:
+            reasons = ", ".join(f"`{r}`" for r in sorted(decided[duty, found]))
+            lines.append(f"| {duty} | {found} | {reasons} |")
+    return "\n".join(lines) + "\n"
+
+
+def _asked() -> str:
+    lines = (f"| {q} | {'; '.join(answers)} |" for q, answers in QUESTIONS.items())
+    return "\n".join(lines) + "\n"
 
 
 def table() -> str:

@@ -31,7 +31,7 @@ def decide_node(view: NodeView) -> Decision:
     if view.witness:
         return _declaring(view, Decision(Reason.WITNESS))
     found = find(view)
-    if view.job is not None and found in _AT_REST:
+    if found in _AT_REST and view.job is not None:
         return Decision(Reason.JOB_RUNNING, detail=view.job)
     due = duty(view)
     transition = TRANSITIONS[due, found]

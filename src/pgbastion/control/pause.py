@@ -42,12 +42,10 @@ def is_paused(view: NodeView) -> bool:
 
 def keep_still(view: NodeView, decision: Decision) -> Decision:
     """Leave PostgreSQL as it is while a pause is on, whatever it is."""
-    told = is_ordered(view.state) or must_stop(view) or may_work_under_pause(view)
-    if told:
+    if not any(_touches(view, a) for a in decision.actions) or not is_paused(view):
         return decision
-    if is_paused(view) and any(_touches(view, a) for a in decision.actions):
-        return Decision(Reason.PAUSED, detail=decision.reason)
-    return decision
+    told = is_ordered(view.state) or must_stop(view) or may_work_under_pause(view)
+    return decision if told else Decision(Reason.PAUSED, detail=decision.reason)
 
 
 def _touches(view: NodeView, action: Action) -> bool:

@@ -27,17 +27,17 @@ def fsm(
     Exit code 1 when a state has no exit.
     """
     from pgbastion.control.document import mermaid, table
-    from pgbastion.control.enumerating import enumerate_states
+    from pgbastion.control.enumerating import ask, sum_up
 
     if what is not Shown.CHECK:
         print(table() if what is Shown.TABLE else mermaid(), end="")
         return
-    found = enumerate_states()
+    found = sum_up(ask())
     for line in found.stuck[:20]:
         print(line)
     print(
-        f"{found.states} states, {len(found.reasons)} rows of the table,"
-        f" {len(found.stuck)} without an exit"
+        f"{found.decisions} decisions for {found.states} states,"
+        f" {len(found.reasons)} rows of the table, {len(found.stuck)} without an exit"
     )
     if found.stuck:
         raise typer.Exit(Exit.NO)
