@@ -10,10 +10,11 @@ from pgbastion.control.lease import (
     older_grants_end_ms,
     own_grants_end_ms,
     stretched_ms,
+    too_short,
 )
 from pgbastion.model.cluster import Policy
 from pgbastion.model.ids import MemberId
-from pgbastion.model.views import AgeAnswer
+from pgbastion.model.views import AgeAnswer, Limits
 from pgbastion.testing.views import NOW_MS, POLICY, raft_view
 
 LENGTH = 5_005
@@ -141,3 +142,23 @@ def test_the_wait_ends_when_a_majority_of_each_configuration_is_past_its_deadlin
 
     assert over(end_ms)
     assert not over(end_ms - 1)
+
+
+def bounds(least_ms: int) -> Limits:
+    return Limits(
+        lease_ms=least_ms,
+        stop_ms=100,
+        margin_ms=10,
+        evidence_max_ms=100,
+        sync_silent_ms=100,
+        lease_least_ms=least_ms,
+    )
+
+
+def test_a_node_says_that_its_bounds_do_not_fit_into_the_clusters_lease() -> None:
+    assert too_short(POLICY, bounds(POLICY.lease_ms)) == ""
+    assert too_short(None, bounds(1)) == ""
+    assert too_short(POLICY, bounds(POLICY.lease_ms + 1)) == (
+        f"its failover.profile needs a lease of {POLICY.lease_ms + 1} ms, "
+        f"the cluster's is {POLICY.lease_ms} ms"
+    )

@@ -159,7 +159,7 @@ def test_only_what_was_surveyed_is_promoted(
 def test_without_what_is_required_nobody_becomes_a_primary(
     server: PostgresView,
 ) -> None:
-    cause, why = Reason.WATCHDOG_UNUSABLE, "its watchdog is required: gone"
+    cause, why = Reason.UNABLE, "its watchdog is required: gone"
     view = candidate(postgres=server)
     lacking = replace(view, lease=replace(view.lease, unable=why))
 
@@ -172,7 +172,7 @@ def test_a_crashed_primary_is_not_started_without_what_is_required() -> None:
     lease = replace(lease_view(), unable="its watchdog is required: gone")
     view = holder_view(postgres=STOPPED, lease=lease)
 
-    assert decide_node(view).reason is Reason.WATCHDOG_UNUSABLE
+    assert decide_node(view).reason is Reason.UNABLE
 
 
 def test_a_primary_that_serves_goes_on_without_what_is_required() -> None:

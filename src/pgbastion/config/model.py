@@ -146,7 +146,8 @@ class FailoverSection(Section):
         Profile.NORMAL,
         strict=False,
         description="Lease, renewal, election and probe times together: fast (lease "
-        "2s), normal (5s) or wide (30s). The same on every node.",
+        "2s), normal (5s) or wide (30s). The same on every node; the lease is the one "
+        "that the cluster was founded with.",
     )
     primary_restart_timeout: DurationMs = Field(
         0,

@@ -9,7 +9,7 @@ from typing import Final
 
 from pgbastion.model.cluster import Policy
 from pgbastion.model.ids import MemberId
-from pgbastion.model.views import AgeAnswer, RaftView
+from pgbastion.model.views import AgeAnswer, Limits, RaftView
 
 FOUNDING_TERM: Final = 2
 """The term in which a cluster's first leader is elected: its log begins in term 1,
@@ -68,3 +68,17 @@ def _majority_deadline_ms(
     known = sorted(deadlines[voter] for voter in voters if voter in deadlines)
     majority = len(voters) // 2 + 1
     return known[majority - 1] if len(known) >= majority else None
+
+
+def too_short(policy: Policy | None, limits: Limits) -> str:
+    """Return why a node's own bounds do not fit into the cluster's lease; "": they do.
+
+    The lease is agreed on when the cluster is founded; the bounds come from the node's
+    file. One that cannot stop within the lease is never the primary.
+    """
+    if policy is None or limits.lease_least_ms <= policy.lease_ms:
+        return ""
+    return (
+        f"its failover.profile needs a lease of {limits.lease_least_ms} ms, "
+        f"the cluster's is {policy.lease_ms} ms"
+    )

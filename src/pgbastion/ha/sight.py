@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pgbastion.clock import NS_PER_MS, boottime_ns
+from pgbastion.control.lease import too_short
 from pgbastion.ha.executor import Executor
 from pgbastion.ha.host import Host
 from pgbastion.ha.observer import Observer
@@ -143,7 +144,8 @@ class Sight:
             pause_revision=words.pause_revision,
             paused=words.paused,
             watchdog=facts.watchdog if facts else "off",
-            unable=facts.unable if facts else "",
+            unable=(facts.unable if facts else "")
+            or too_short(self._host.state.policy, self.limits),
         )
 
     def _declaration(self, raft_id: MemberId) -> Declare | None:

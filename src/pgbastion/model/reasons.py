@@ -62,7 +62,7 @@ class Reason(StrEnum):
     RESUMING = "resuming"
     WAITING_FOR_LEASE = "waiting_for_lease"
     LEASE_EXPIRING = "lease_expiring"
-    WATCHDOG_UNUSABLE = "watchdog_unusable"
+    UNABLE = "unable"
     SURVEYED_DATA_CHANGED = "surveyed_data_changed"
     STARTING_FOR_PROMOTION = "starting_for_promotion"
     ARMING = "arming"
@@ -166,7 +166,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.RESUMING: "this daemon takes its epoch up",
     Reason.WAITING_FOR_LEASE: "the lease is not granted yet",
     Reason.LEASE_EXPIRING: "the lease is about to end and was not renewed",
-    Reason.WATCHDOG_UNUSABLE: "the watchdog that is required cannot be used",
+    Reason.UNABLE: "this node lacks what it needs to be a primary",
     Reason.SURVEYED_DATA_CHANGED: "the data is not what the survey saw",
     Reason.STARTING_FOR_PROMOTION: "PostgreSQL starts as a standby to be promoted",
     Reason.ARMING: "the guard is armed before PostgreSQL can become a primary",

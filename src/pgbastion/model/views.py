@@ -279,6 +279,8 @@ class Limits:
     """How long a crashed primary may take to be one again; 0: a ready standby is
     preferred at once."""
     retry_ms: int = 1_000
+    lease_least_ms: int = 0
+    """The shortest lease that these bounds, and an election, fit into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.secrets import Secrets
+from pgbastion.config.timings import smallest_lease_ms
 from pgbastion.config.types import parts_of_conninfo
 from pgbastion.config.watchdog import WatchdogMode, fits, least_unfed_s, unfed_s
 from pgbastion.ha.loop import Pace
@@ -46,6 +47,7 @@ def limits_of(config: Config) -> Limits:
         sync_silent_ms=timings.sync_silent_ms,
         restart_ms=config.failover.primary_restart_timeout,
         slots_ttl_ms=config.postgresql.member_slots_ttl if config.postgresql else 0,
+        lease_least_ms=smallest_lease_ms(timings),
     )
 
 

@@ -38,7 +38,7 @@ UNREACHED_REASONS: Final[dict[Reason, str]] = {
     Reason.TAKING_OVER: TAKE_OVER,
     Reason.TAKING_UP: TAKE_OVER,
     Reason.DATA_DIRECTORY_MISSING: KEPT,
-    Reason.WATCHDOG_UNUSABLE: "no modelled machine has one",
+    Reason.UNABLE: "no modelled machine lacks anything",
     Reason.LAG_TOO_LARGE: "the modelled clients write less than the limit",
     Reason.ARMING: "arming and promoting are one decision, which says promoting",
     Reason.EARLIER_EPOCH_RUNS: DEFENCE,
