@@ -13,6 +13,7 @@ import pytest
 
 from pgbastion.platform import handles
 from pgbastion.platform.choice import LINUX, NO_PIDFD, PORTABLE, VARIABLE
+from pgbastion.platform.ends import has_ended
 from pgbastion.platform.looking import LOOK_S
 
 END_S = 5.0
@@ -41,10 +42,10 @@ def test_a_handle_becomes_readable_when_its_process_ends_and_not_before(
     handle = handles.open_handle(child.pid)
     try:
         assert not readable(handle, 3 * LOOK_S)
-        assert not handles.has_ended(handle)
+        assert not has_ended(handle)
         child.kill()
         assert readable(handle, END_S)
-        assert handles.has_ended(handle)
+        assert has_ended(handle)
     finally:
         os.close(handle)
 

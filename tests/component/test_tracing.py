@@ -23,8 +23,8 @@ from pgbastion.model.actions import Decision
 from pgbastion.model.ids import Epoch
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import Outage
-from pgbastion.node.otel import OtelSender
-from pgbastion.node.tracing import Tracing, ids_of, open_sender
+from pgbastion.node.otel import OtelSender, ids_of
+from pgbastion.node.tracing import Tracing, open_sender
 from pgbastion.observe.phases import DETECTION, FIRST_SESSION, PHASES, Span
 
 MS = 1_000_000

@@ -2,6 +2,8 @@
 //! On macOS CLOCK_MONOTONIC does that (clock_gettime(3) there). The daemon and the guard
 //! read the same one: `pgbastion/platform/clock.py`.
 
+use pgbastion_lease::NS_PER_MS;
+
 #[cfg(target_os = "linux")]
 const CLOCK: libc::clockid_t = libc::CLOCK_BOOTTIME;
 #[cfg(not(target_os = "linux"))]
@@ -14,4 +16,10 @@ pub fn boottime_ns() -> i64 {
     let result = unsafe { libc::clock_gettime(CLOCK, &mut now) };
     assert_eq!(result, 0, "the clock cannot be read");
     now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+/// The instant at which a command that may take so long is over.
+pub fn deadline_ns(timeout_ms: u64) -> i64 {
+    boottime_ns()
+        + i64::try_from(timeout_ms).unwrap_or(i64::MAX / 2 / NS_PER_MS) * NS_PER_MS
 }

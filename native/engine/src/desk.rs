@@ -14,7 +14,7 @@ use crate::handshake::Refusal;
 use crate::inbox::Received;
 use crate::listener::{Host, Visitor};
 use crate::net::{read_frame, write_frame};
-use crate::node::{Command, Shared};
+use crate::shared::{Command, Shared};
 use crate::talk::Asker;
 use crate::wire::{Class, Packet, GUEST_MAX};
 

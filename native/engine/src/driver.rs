@@ -2,6 +2,7 @@
 //! the interpreter or the network.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,10 +19,10 @@ use crate::inbox::{Batch, Received};
 use crate::link::Notice;
 use crate::listener::{Doorplate, Listener};
 use crate::members::Members;
-use crate::node::{hearsay, Command, NodeSettings, Shared};
 use crate::page::Page;
 use crate::peers::Peers;
 use crate::records::Recovered;
+use crate::shared::{Command, Shared};
 use crate::talk::{Asker, Questions};
 use crate::wire::{Class, Packet, TALK_MAX};
 use crate::writer::Writer;
@@ -31,6 +32,21 @@ use crate::writer::Writer;
 const SETTLE: Duration = Duration::from_millis(3);
 /// Lines of the log that are remembered as said.
 const SAID_MAX: usize = 1_024;
+
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    pub dir: PathBuf,
+    pub listen: String,
+    pub secret: Vec<u8>,
+    pub tick_ms: u64,
+    pub heartbeat_ticks: usize,
+    pub election_ticks: usize,
+    /// Empty: a node without PostgreSQL, which never holds the lease.
+    pub page_path: String,
+    pub generation: i64,
+    /// 0: drawn from the system.
+    pub seed: u64,
+}
 
 /// What there is once this node is a member.
 struct Membership {
@@ -106,7 +122,7 @@ impl Driver {
         {
             let mut plate = self.doorplate.lock().expect("no holder panics");
             plate.identity = Some(who.clone());
-            plate.addresses = hearsay(&identity);
+            plate.addresses = identity.addresses();
         }
         let inbox = Arc::clone(&self.shared);
         let tell = move |member, class, notice| {
@@ -116,7 +132,7 @@ impl Driver {
             who,
             (Arc::clone(&self.secret), self.tls.clone()),
             self.listener.address,
-            hearsay(&identity),
+            identity.addresses(),
             Arc::new(tell),
         );
         let writer = self.write_to(log)?;
@@ -129,7 +145,7 @@ impl Driver {
     fn write_to(&self, log: DiskLog) -> Result<Writer, String> {
         let dir = &self.settings.dir;
         let inbox = Arc::clone(&self.shared);
-        let tell = move |command| inbox.inbox.command(command);
+        let tell = move |token, room| inbox.inbox.command(Command::Written { token, room });
         Writer::start(dir, log, Arc::clone(&self.home.lock), tell)
             .map_err(|e| format!("{}: cannot start the log's thread: {e}", dir.display()))
     }

@@ -1,5 +1,6 @@
 //! The directory of a member: exclusive lock, identity, log.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -29,6 +30,11 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// The addresses of members that it knows, before the log has told of them.
+    pub fn addresses(&self) -> BTreeMap<u64, String> {
+        self.peers.iter().cloned().collect()
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.put_u64(self.member);
@@ -191,8 +197,7 @@ impl Home {
         let (mut log, _, _) = DiskLog::open(&self.dir)?;
         log.append(records)
             .map_err(|e| format!("{}: cannot write the log: {e}", self.dir.display()))?;
-        let written =
-            identity.draft(&self.dir).and_then(|()| Identity::publish(&self.dir));
+        let written = identity.draft(&self.dir).and_then(|()| Identity::publish(&self.dir));
         written.map_err(|e| self.cannot_write(&e))
     }
 

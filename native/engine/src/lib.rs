@@ -32,6 +32,7 @@ pub mod peers;
 pub mod python;
 pub mod records;
 pub mod room;
+pub mod shared;
 pub mod talk;
 pub mod wire;
 pub mod writer;

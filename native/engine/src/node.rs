@@ -1,83 +1,25 @@
 //! A member as the host holds it: commands go in, outcomes come out as events.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{sync_channel, SyncSender};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use pgbastion_lease::{Granter, Hold, Leased, NS_PER_MS};
+use pgbastion_lease::Leased;
 
 use crate::channel::Tls;
-use crate::clock::boottime_ns;
-use crate::core::{Change, CoreStatus};
+use crate::core::CoreStatus;
 use crate::desk::Desk;
-use crate::driver::Driver;
+use crate::driver::{Driver, NodeSettings};
 use crate::event::Event;
 use crate::home::{Home, Identity, CLUSTER_ID_MAX};
-use crate::inbox::Inbox;
-use crate::link::Notice;
 use crate::listener::{Doorplate, Listener};
 use crate::loud;
-use crate::outbox::Outbox;
 use crate::page::Page;
 use crate::records::{founding, joining};
-use crate::talk::Askers;
-use crate::wire::Class;
-use crate::writer::Room;
-
-#[derive(Clone, Debug)]
-pub struct NodeSettings {
-    pub dir: PathBuf,
-    pub listen: String,
-    pub secret: Vec<u8>,
-    pub tick_ms: u64,
-    pub heartbeat_ticks: usize,
-    pub election_ticks: usize,
-    /// Empty: a node without PostgreSQL, which never holds the lease.
-    pub page_path: String,
-    pub generation: i64,
-    /// 0: drawn from the system.
-    pub seed: u64,
-}
-
-/// What the host, or a thread of the engine, asks of the Raft thread.
-pub enum Command {
-    Settle { identity: Identity, records: Vec<u8>, reply: SyncSender<Result<(), String>> },
-    Propose { token: u64, data: Vec<u8>, deadline_ns: i64 },
-    ReadIndex { token: u64, deadline_ns: i64 },
-    Change { token: u64, change: Change, member: u64, address: String, deadline_ns: i64 },
-    Transfer { token: u64, member: u64, deadline_ns: i64 },
-    Request { token: u64, member: u64, kind: u32, payload: Vec<u8>, deadline_ns: i64 },
-    Broadcast { kind: u32, payload: Vec<u8> },
-    Answer { id: u64, payload: Vec<u8> },
-    Ages { token: u64, deadline_ns: i64 },
-    Applied { index: u64 },
-    Hold { hold: Option<Hold> },
-    Compact { index: u64, data: Vec<u8> },
-    GuestAsks { id: u64, kind: u32, payload: Vec<u8> },
-    Link { member: u64, class: Class, notice: Notice },
-    /// What the core wanted on disk under this token is there.
-    Written { token: u64, room: Room },
-    Stop,
-}
-
-/// What the Raft thread and everybody else share.
-#[derive(Default)]
-pub struct Shared {
-    pub inbox: Inbox<Command>,
-    pub outbox: Outbox,
-    pub askers: Askers,
-    pub status: Mutex<Option<CoreStatus>>,
-    pub identity: Mutex<Option<(Vec<u8>, u64)>>,
-    pub granter: Mutex<Option<Arc<Mutex<Granter>>>>,
-    tokens: AtomicU64,
-    /// What the host has said that it has applied, before the thread hears of it.
-    host_applied: AtomicU64,
-}
+use crate::shared::{Command, Shared};
 
 /// A member, or a node that may become one.
 pub struct Node {
@@ -226,15 +168,4 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// The instant at which a command that may take so long is over.
-pub fn deadline_ns(timeout_ms: u64) -> i64 {
-    boottime_ns()
-        + i64::try_from(timeout_ms).unwrap_or(i64::MAX / 2 / NS_PER_MS) * NS_PER_MS
-}
-
-/// The addresses that an identity knows.
-pub fn hearsay(identity: &Identity) -> BTreeMap<u64, String> {
-    identity.peers.iter().cloned().collect()
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use crate::disk::DiskLog;
 use crate::loud;
-use crate::node::Command;
 
 /// At its end the engine waits so long for a write that is under way. The directory
 /// stays locked until that write has ended.
@@ -36,13 +35,13 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Write to `log` from now on and tell what is on disk; `lock` is given back when
+    /// Write to `log` from now on and tell which write is on disk; `lock` is given back when
     /// nothing is written any more.
     pub fn start(
         dir: &Path,
         log: DiskLog,
         lock: Arc<File>,
-        tell: impl Fn(Command) + Send + 'static,
+        tell: impl Fn(u64, Room) + Send + 'static,
     ) -> std::io::Result<Writer> {
         let (writes, to_write) = channel();
         let (end, ended) = sync_channel(1);
@@ -75,7 +74,7 @@ fn write_all(
     dir: &PathBuf,
     mut log: DiskLog,
     to_write: &Receiver<Write>,
-    tell: impl Fn(Command),
+    tell: impl Fn(u64, Room),
 ) {
     for Write { token, records } in to_write {
         if let Err(error) = log.append(&records) {
@@ -83,7 +82,7 @@ fn write_all(
             loud::die(format!("{dir}: the consensus log cannot be written: {error}"));
         }
         let room = Room { reserved: log.has_reserve(), wants_base: log.wants_base() };
-        tell(Command::Written { token, room });
+        tell(token, room);
     }
 }
 

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use _engine::driver::NodeSettings;
 use _engine::event::Event;
 use _engine::handshake::SPOKEN;
 use _engine::net::{write_frame, Call};
-use _engine::node::{Node, NodeSettings};
+use _engine::node::Node;
 use _engine::wire::Class;
 
 const SECRET: &[u8] = b"a secret of the cluster";

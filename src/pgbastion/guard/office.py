@@ -9,6 +9,7 @@ import os
 from pgbastion.guard import page as words
 from pgbastion.guard.page import Page
 from pgbastion.platform import handles, processes
+from pgbastion.platform.ends import has_ended
 
 
 class Office:
@@ -62,7 +63,7 @@ class Office:
 
     def has_ended(self) -> bool:
         """Tell whether the writer's process has ended."""
-        return handles.has_ended(self.pidfd)
+        return has_ended(self.pidfd)
 
     def leave(self) -> None:
         """Note that the writer has ended."""

@@ -10,6 +10,7 @@ from pgbastion.guard.latches import Latches, Refused
 from pgbastion.guard.page import Page
 from pgbastion.platform import handles, processes
 from pgbastion.platform.choice import current
+from pgbastion.platform.ends import has_ended
 from pgbastion.platform.handles import send
 
 TYPE_CHECKING = False
@@ -434,7 +435,7 @@ class Supervisor:
     def _adopted_ended(self, postmaster: Postmaster) -> bool:
         if postmaster.pidfd < 0 or postmaster.has_ended:
             return False
-        if not handles.has_ended(postmaster.pidfd):
+        if not has_ended(postmaster.pidfd):
             return False
         self._poll.unregister(postmaster.pidfd)
         return True

@@ -1,5 +1,6 @@
 """Sends spans by OpenTelemetry's SDK; imported only where traces are wanted."""
 
+import hashlib
 import logging
 import threading
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
 from pgbastion._build import VERSION
-from pgbastion.node.tracing import ids_of
 from pgbastion.observe.logging import get_logger
 from pgbastion.observe.phases import Span
 
@@ -89,6 +89,12 @@ class OtelSender:
         ending = threading.Thread(target=self._provider.shutdown, daemon=True)
         ending.start()
         ending.join(CLOSE_S)
+
+
+def ids_of(key: str) -> tuple[int, int]:
+    """Return the numbers of a change's trace and of its root."""
+    digest = hashlib.sha256(key.encode()).digest()
+    return int.from_bytes(digest[:16]), int.from_bytes(digest[16:24])
 
 
 class _Ids(RandomIdGenerator):

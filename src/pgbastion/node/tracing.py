@@ -7,7 +7,6 @@ new primary's node sends the root. Nothing of OpenTelemetry is loaded while this
 Source: OpenTelemetry specification, "Trace SDK", "IdGenerators" and "SpanProcessor".
 """
 
-import hashlib
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
@@ -175,9 +174,3 @@ def sender_to(exporter: "SpanExporter", node: str) -> Sender:
     from pgbastion.node.otel import OtelSender  # noqa: PLC0415 - only where wanted
 
     return OtelSender(exporter, node)
-
-
-def ids_of(key: str) -> tuple[int, int]:
-    """Return the numbers of a change's trace and of its root."""
-    digest = hashlib.sha256(key.encode()).digest()
-    return int.from_bytes(digest[:16]), int.from_bytes(digest[16:24])

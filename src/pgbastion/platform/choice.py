@@ -38,15 +38,15 @@ def _platform(name: str) -> "Platform":
 
         return Linux(name, Pidfd())
     if name == NO_PIDFD:
+        from pgbastion.platform import proc
         from pgbastion.platform.linux import Linux
         from pgbastion.platform.looking import Looking
 
-        return Linux(name, Looking())
+        return Linux(name, Looking(proc.stat))
     if name == PORTABLE:
-        from pgbastion.platform.looking import Looking
         from pgbastion.platform.portable import Portable
 
-        return Portable(Looking())
+        return Portable()
     raise UnknownPlatformError(f"{VARIABLE}: {name} is none of {', '.join(NAMES)}")
 
 

@@ -1,7 +1,5 @@
 """Handles of processes: descriptors that become readable when a process has ended."""
 
-import select
-
 from pgbastion.platform.choice import current
 
 TYPE_CHECKING = False
@@ -27,13 +25,6 @@ def open_peer(sock: "socket.socket", pid: int) -> int:
         OSError: The peer has ended, or is in a PID namespace of its own.
     """
     return current().watch.open_peer(sock, pid)
-
-
-def has_ended(handle: int) -> bool:
-    """Tell whether the process of a handle has ended."""
-    poll = select.poll()
-    poll.register(handle, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def send_to(handle: int, pid: int, number: int) -> None:

@@ -37,6 +37,11 @@ class Stat:
         return self.state in "ZXx"
 
 
+def start_of_living(found: "Stat | None") -> int:
+    """Return a process's start; 0: it is gone, or runs no code any more."""
+    return 0 if found is None or found.is_dead else found.start
+
+
 class Account:
     """As whom a server runs.
 

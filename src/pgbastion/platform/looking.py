@@ -9,12 +9,15 @@ import errno
 import os
 import select
 
-from pgbastion.platform import handles, processes
+from pgbastion.platform.ends import has_ended
+from pgbastion.platform.interface import start_of_living
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+
+    from pgbastion.platform.interface import Stat
 
 LOOK_S = 0.02
 WEAKER = (
@@ -24,17 +27,24 @@ WEAKER = (
 
 
 class Looking:
-    """An end is seen up to 20 ms later."""
+    """An end is seen up to 20 ms later.
+
+    Args:
+        stat: Returns what is known of a process; None: it is gone.
+    """
 
     weaker: tuple[str, ...] = (WEAKER,)
 
+    def __init__(self, stat: "Callable[[int], Stat | None]") -> None:
+        self._stat = stat
+
     def open_handle(self, pid: int) -> int:
         """Return the reading end of a pipe whose other end a thread closes."""
-        start = processes.start_of(pid)
+        start = start_of_living(self._stat(pid))
         if start == 0:
             raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
         reader, writer = os.pipe()
-        _thread.start_new_thread(_watch, (pid, start, writer))
+        _thread.start_new_thread(self._look, (pid, start, writer))
         return reader
 
     def open_peer(self, _sock: "socket.socket", pid: int) -> int:
@@ -43,7 +53,7 @@ class Looking:
 
     def send_to(self, handle: int, pid: int, number: int) -> None:
         """Send a signal, if the process has not been seen to end."""
-        if handles.has_ended(handle):
+        if has_ended(handle):
             raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
         os.kill(pid, number)
 
@@ -57,14 +67,13 @@ class Looking:
             return False
         return True
 
-
-def _watch(pid: int, start: int, writer: int) -> None:
-    """Close ``writer`` when the process has ended, or nobody reads any more."""
-    poll = select.poll()
-    poll.register(writer, 0)
-    try:
-        while processes.start_of(pid) == start:
-            if poll.poll(LOOK_S * 1_000):
-                return
-    finally:
-        os.close(writer)
+    def _look(self, pid: int, start: int, writer: int) -> None:
+        """Close ``writer`` when the process has ended, or nobody reads any more."""
+        poll = select.poll()
+        poll.register(writer, 0)
+        try:
+            while start_of_living(self._stat(pid)) == start:
+                if poll.poll(LOOK_S * 1_000):
+                    return
+        finally:
+            os.close(writer)

@@ -14,7 +14,8 @@ import sys
 import psutil
 
 from pgbastion.platform.interface import Account, Poll, Stat, Watch
-from pgbastion.platform.processes import parents_map
+from pgbastion.platform.looking import Looking
+from pgbastion.platform.parents import parents_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,11 +50,7 @@ _LOCAL_PEERPID = 2
 
 
 class Portable:
-    """What every system with fork, signals and Unix sockets can do.
-
-    Args:
-        watch: Makes handles of processes.
-    """
+    """What every system with fork, signals and Unix sockets can do."""
 
     name = "portable"
     has_addresses = False
@@ -63,9 +60,9 @@ class Portable:
     ends_orphans = False
     programs: tuple[str, ...] = ()
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
-        self.weaker = (*watch.weaker, *WEAKER)
+    def __init__(self) -> None:
+        self.watch: Watch = Looking(self.stat)
+        self.weaker = (*self.watch.weaker, *WEAKER)
         # macOS has no file system in memory that is there by itself. Whose the
         # directory is gets checked when it is made.
         base = f"/tmp/pgbastion-{os.geteuid()}"  # noqa: S108

@@ -3,7 +3,7 @@
 import os
 
 from pgbastion.platform.interface import Stat
-from pgbastion.platform.processes import parents_map
+from pgbastion.platform.parents import parents_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,11 +1,10 @@
 """What can be said of processes, whatever system tells it."""
 
 from pgbastion.platform.choice import current
+from pgbastion.platform.interface import start_of_living
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pgbastion.platform.interface import Stat
 
 NAMES_OF_POSTGRES = (b"postgres", b"postmaster")
@@ -22,8 +21,7 @@ def stat(pid: int) -> "Stat | None":
 
 def start_of(pid: int) -> int:
     """Return when ``pid`` was started, in the platform's own unit; 0: it is gone."""
-    found = stat(pid)
-    return 0 if found is None or found.is_dead else found.start
+    return start_of_living(stat(pid))
 
 
 def descendants(pid: int) -> list[int]:
@@ -46,18 +44,6 @@ def is_descendant(pid: int, ancestor: int) -> bool:
             return True
         found = stat(found.parent)
     return False
-
-
-def parents_map(
-    everybody: list[int], parent_of: "Callable[[int], int | None]"
-) -> "Callable[[int], list[int]]":
-    """Ask every process for its parent; return what answers with the children."""
-    below: dict[int, list[int]] = {}
-    for pid in everybody:
-        parent = parent_of(pid)
-        if parent is not None:
-            below.setdefault(parent, []).append(pid)
-    return lambda pid: below.get(pid, [])
 
 
 class Occupant:

@@ -10,6 +10,7 @@ from typing import Final
 from pgbastion.errors import GuardError
 from pgbastion.platform import handles
 from pgbastion.platform.choice import VARIABLE, current
+from pgbastion.platform.ends import has_ended
 
 # The guard is not to keep the daemon's secrets in its environment.
 ENVIRONMENT_KEPT: Final = (
@@ -116,7 +117,7 @@ def guard_behind(writer: asyncio.StreamWriter) -> tuple[int, int]:
     if uid != os.geteuid():
         raise PermissionError(f"process {pid} of user {uid} listens there")
     pidfd = handles.open_handle(pid)
-    if handles.has_ended(pidfd):
+    if has_ended(pidfd):
         os.close(pidfd)
         raise ProcessLookupError(f"process {pid} has ended")
     return pid, pidfd

@@ -30,7 +30,7 @@ from pgbastion.proxy.routes import (
     Service,
     Traffic,
 )
-from pgbastion.proxy.sessions import SessionInfo, describe_relay
+from pgbastion.proxy.sessions import SessionInfo
 from pgbastion.proxy.switchboard import UNKNOWN, OnEvent, Switchboard
 from pgbastion.proxy.tls import Tls, TlsFiles
 from pgbastion.proxy.wire import CancelKey
@@ -180,7 +180,7 @@ class Proxy:
         for relay in self._relays:
             moves = kernel is not None and kernel.has_adopted(relay)
             path = DataPath.KERNEL if moves else DataPath.USERSPACE
-            yield describe_relay(relay, path, now_s)
+            yield relay.describe(path, now_s)
 
     def on_answer(self, service: Service, listener: Callable[[], None] | None) -> None:
         """Have ``listener`` called whenever a server has a new client of a port."""

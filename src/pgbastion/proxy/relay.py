@@ -11,8 +11,8 @@ from typing import Final
 
 from pgbastion.platform.clock import CLOCK
 from pgbastion.proxy.poller import Poller
-from pgbastion.proxy.routes import Backend, Limits, Service
-from pgbastion.proxy.sessions import About
+from pgbastion.proxy.routes import Backend, DataPath, Limits, Service
+from pgbastion.proxy.sessions import About, SessionInfo, peer_name
 from pgbastion.proxy.sockets import Farewells, reset
 from pgbastion.proxy.tls import Tls, TlsSocket
 from pgbastion.proxy.wire import IDLE, CancelKey, ServerStream
@@ -304,6 +304,25 @@ class Relay:
     def is_idle(self) -> bool:
         """Whether the session is known to be between two transactions."""
         return self.idle_at == self.up.total and self.down.is_between_messages()
+
+    def describe(self, path: DataPath, now_s: float) -> SessionInfo:
+        """Tell what there is to be told of the session."""
+        known = self.about
+        return SessionInfo(
+            service=self.engagement.service,
+            client=peer_name(self.client, self.client_address),
+            state="open",
+            age_s=now_s - known.since_s,
+            node=self.engagement.backend.node,
+            epoch=self.engagement.epoch,
+            path=path.value,
+            user=known.user,
+            database=known.database,
+            application=known.application,
+            encryption=known.encryption.value,
+            bytes_to_server=self.bytes_to_server,
+            bytes_to_client=self.bytes_to_client,
+        )
 
     def start(self, from_client: bytes, from_server: bytes = b"") -> None:
         """Begin; what was read from either side was not sent on yet."""

@@ -5,12 +5,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-from pgbastion.proxy.routes import DataPath, Service
-
-if TYPE_CHECKING:
-    from pgbastion.proxy.relay import Relay
+from pgbastion.proxy.routes import Service
 
 
 class Encryption(StrEnum):
@@ -74,26 +70,6 @@ def peer_name(connection: socket.socket, address: str) -> str:
     except OSError:
         return address
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def describe_relay(relay: "Relay", path: DataPath, now_s: float) -> SessionInfo:
-    """Tell what there is to be told of a session that is open."""
-    known = relay.about
-    return SessionInfo(
-        service=relay.engagement.service,
-        client=peer_name(relay.client, relay.client_address),
-        state="open",
-        age_s=now_s - known.since_s,
-        node=relay.engagement.backend.node,
-        epoch=relay.engagement.epoch,
-        path=path.value,
-        user=known.user,
-        database=known.database,
-        application=known.application,
-        encryption=known.encryption.value,
-        bytes_to_server=relay.bytes_to_server,
-        bytes_to_client=relay.bytes_to_client,
-    )
 
 
 def describe_client(

@@ -11,8 +11,11 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use super::certificates::Credentials;
 use super::{events, EngineError};
 use crate::clock::boottime_ns;
+use crate::clock::deadline_ns;
 use crate::core::Change;
-use crate::node::{deadline_ns, Command, Node as Inner, NodeSettings};
+use crate::driver::NodeSettings;
+use crate::node::Node as Inner;
+use crate::shared::Command;
 
 #[pyclass(frozen, module = "pgbastion.consensus._engine")]
 pub struct Node {
