@@ -8,6 +8,7 @@ import pytest
 from pgbastion.ha.cutter import WitnessCutter
 from pgbastion.ha.host import Host
 from pgbastion.ha.ports import RaftEngine
+from pgbastion.ha.survey import Surveyor
 from pgbastion.ha.talk import (
     CatchUpQuestion,
     Kind,
@@ -60,29 +61,22 @@ def survey_after(peers: Peers, *, turns: int = 1) -> SurveyView:
             cut_timeout_ms=100,
         )
         host.state = cluster_state()
-        host.start_survey(Epoch(3), (node_name(2), node_name(3)))
-        await settle(host)
+        host.survey.start(Epoch(3), (node_name(2), node_name(3)))
+        await settle(host.survey)
         for _ in range(turns):
-            host.start_catch_up(ASKED)
-            host.start_catch_up(ASKED)
-            await settle(host)
-        survey = host._survey
+            host.survey.start_catch_up(ASKED)
+            host.survey.start_catch_up(ASKED)
+            await settle(host.survey)
+        survey = host.survey.view()
         assert survey is not None
-        return SurveyView(
-            epoch=survey.epoch,
-            started_ms=survey.started_ms,
-            asked_ms=survey.asked_ms,
-            answers=tuple(survey.answers.values()),
-            catching_up=survey.catching_up,
-            stuck=dict(survey.stuck),
-        )
+        return survey
 
     return asyncio.run(play())
 
 
-async def settle(host: Host) -> None:
-    while host._tasks:
-        await asyncio.gather(*host._tasks)
+async def settle(survey: Surveyor) -> None:
+    while survey._tasks:
+        await asyncio.gather(*survey._tasks)
 
 
 def test_the_new_word_takes_the_place_of_the_old_one() -> None:
@@ -127,6 +121,6 @@ def test_a_witness_streams_from_nobody() -> None:
         )
         host.state = cluster_state()
         question = b'{"epoch":3,"source":"n2","upto":{"timeline":4,"lsn":9},"v":1}'
-        return await host.answer_catch_up(question)
+        return await host.survey.answer_catch_up(question)
 
     assert asyncio.run(play()) == b""

@@ -219,7 +219,7 @@ def test_an_entry_of_any_bytes_is_applied_and_told(
 
 
 def test_a_witness_answers_no_survey(host: Host) -> None:
-    assert asyncio.run(host.cut(Epoch(1))) is None
+    assert asyncio.run(host.survey.cut(Epoch(1))) is None
 
 
 def test_the_log_is_compacted_to_a_state_that_reads_back(

@@ -226,9 +226,9 @@ class Executor:
             case act.AskAges():
                 await self._host.ask_ages(timeout_s=PROPOSE_TIMEOUT_S)
             case act.Survey(epoch=epoch, nodes=nodes):
-                self._host.start_survey(epoch, nodes)
+                self._host.survey.start(epoch, nodes)
             case act.CatchUp():
-                self._host.start_catch_up(action)
+                self._host.survey.start_catch_up(action)
             case act.ChangeMember(change=change, member_id=member, address=address):
                 answer = await self._engine.change(
                     change, member, address, CHANGE_TIMEOUT_S

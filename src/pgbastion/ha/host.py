@@ -1,33 +1,23 @@
 """The state machine's host: feeds the log to ``apply`` and keeps what is volatile.
 
 It owns the replicated state, the newest report of every node, and what a Raft
-leader knows of leases, ages and the survey. It decides nothing.
+leader knows of leases and ages. It decides nothing.
 """
 
-import asyncio
-import contextlib
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Applied, Outcome, apply
 from pgbastion.errors import ConsensusError
-from pgbastion.ha.ports import Cutter, Fencer, RaftEngine, Upstream
+from pgbastion.ha.ports import Cutter, Fencer, RaftEngine
+from pgbastion.ha.survey import Surveyor
 from pgbastion.ha.talk import (
-    CATCH_UP_S,
-    CatchUpQuestion,
     Kind,
-    decode_answer,
-    decode_catch_up,
-    decode_cut,
-    encode_answer,
-    encode_catch_up,
-    encode_cut,
 )
-from pgbastion.model.actions import CatchUp
-from pgbastion.model.cluster import ClusterState, decode_state, encode_state
+from pgbastion.model.cluster import ClusterState, Member, decode_state, encode_state
 from pgbastion.model.commands import Command, encode_command
 from pgbastion.model.ids import Epoch, MemberId, NodeId
 from pgbastion.model.report import (
@@ -41,8 +31,6 @@ from pgbastion.model.views import (
     ClusterView,
     RaftView,
     Received,
-    SurveyAnswer,
-    SurveyView,
 )
 from pgbastion.observe.logging import get_logger
 
@@ -52,18 +40,6 @@ COMPACT_EVERY: Final = 2_000
 CAUGHT_UP_ENTRIES: Final = 64
 
 log = get_logger("cluster")
-
-
-@dataclass(slots=True)
-class _Survey:
-    """The survey of one epoch on this leader."""
-
-    epoch: Epoch
-    started_ms: int
-    asked_ms: int
-    answers: dict[NodeId, SurveyAnswer]
-    catching_up: NodeId | None = None
-    stuck: Counter[NodeId] = field(default_factory=Counter)
 
 
 class Host:
@@ -87,10 +63,7 @@ class Host:
     ) -> None:
         self.state = ClusterState()
         self._engine = engine
-        self._node = node
-        self._cutter = cutter
         self._on_change = on_change
-        self._cut_timeout_s = cut_timeout_ms / 1_000
         self._reports: dict[NodeId, Received] = {}
         self._outcomes: OrderedDict[int, Outcome] = OrderedDict()
         self._compacted = 0
@@ -103,8 +76,14 @@ class Host:
         self._begun_seen: tuple[str, int] = ("", 0)
         self._opened_seen: tuple[Epoch, int] = (Epoch(0), 0)
         self.placements_seen_ms: Mapping[int, int] = {}
-        self._survey: _Survey | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.survey = Surveyor(
+            engine,
+            node=node,
+            cutter=cutter,
+            member=self._named,
+            on_change=on_change,
+            cut_timeout_ms=cut_timeout_ms,
+        )
         self.accepting_epoch = Epoch(0)
         self.accepting_server_ms = 0
         self.fencer: Fencer | None = None
@@ -292,107 +271,8 @@ class Host:
         names = {m.name for m in self.state.members}
         return {name: r for name, r in self._reports.items() if name in names}
 
-    # The survey
-
-    def start_survey(self, epoch: Epoch, nodes: tuple[NodeId, ...]) -> None:
-        """Ask these nodes to cut themselves off from the epoch, all at once."""
-        now_ms = boottime_ms()
-        if self._survey is None or self._survey.epoch != epoch:
-            self._survey = _Survey(
-                epoch=epoch, started_ms=now_ms, asked_ms=now_ms, answers={}
-            )
-        self._survey.asked_ms = now_ms
-        for node in nodes:
-            task = asyncio.create_task(self._ask(self._survey, node))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _ask(self, survey: _Survey, node: NodeId) -> None:
-        if node == self._node:
-            answer = await self.cut(survey.epoch)
-        else:
-            member = self.state.named(node)
-            if member is None:
-                return
-            data = await self._engine.request(
-                member.member_id,
-                Kind.CUT,
-                encode_cut(survey.epoch),
-                self._cut_timeout_s,
-            )
-            answer = None if data is None else decode_answer(data)
-        if answer is None or answer.node != node or survey is not self._survey:
-            return
-        log.info("surveyed", node=node, epoch=survey.epoch, end=str(answer.wal_end))
-        survey.answers[node] = answer
-        self._on_change()
-
-    async def answer_cut(self, payload: bytes) -> bytes:
-        """Answer a survey's question; nothing where there is no answer."""
-        epoch = decode_cut(payload)
-        answer = None if epoch is None else await self.cut(epoch)
-        return b"" if answer is None else encode_answer(answer)
-
-    async def cut(self, epoch: Epoch) -> SurveyAnswer | None:
-        """Answer a survey for this node."""
-        return await self._cutter.cut(epoch)
-
-    def start_catch_up(self, action: CatchUp) -> None:
-        """Have a surveyed node stream from another one; one at a time."""
-        survey = self._survey
-        if survey is None or survey.epoch != action.epoch or survey.catching_up:
-            return
-        survey.catching_up = action.node
-        task = asyncio.create_task(self._have_caught_up(survey, action))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _have_caught_up(self, survey: _Survey, action: CatchUp) -> None:
-        question = CatchUpQuestion(
-            epoch=action.epoch, source=action.source, upto=action.upto
-        )
-        member = self.state.named(action.node)
-        answer = None
-        if action.node == self._node:
-            answer = await self._catch_up(question)
-        elif member is not None:
-            data = await self._engine.request(
-                member.member_id,
-                Kind.CATCH_UP,
-                encode_catch_up(question),
-                CATCH_UP_S + self._cut_timeout_s,
-            )
-            answer = None if data is None else decode_answer(data)
-        survey.catching_up = None
-        told = survey.answers.get(action.node)
-        before = after = told.wal_end if told is not None else None
-        if answer is not None and answer.node == action.node:
-            survey.answers[action.node] = answer
-            after = answer.wal_end
-        if after is None or (before is not None and after <= before):
-            survey.stuck[action.node] += 1
-            # A restart may have taken the torn end of its WAL: it is asked again.
-            survey.answers.pop(action.source, None)
-        log.info("caught_up", node=action.node, end=str(after), upto=str(action.upto))
-        self._on_change()
-
-    async def answer_catch_up(self, payload: bytes) -> bytes:
-        """Answer the question to catch up; nothing where there is no answer."""
-        question = decode_catch_up(payload)
-        answer = None if question is None else await self._catch_up(question)
-        return b"" if answer is None else encode_answer(answer)
-
-    async def _catch_up(self, question: CatchUpQuestion) -> SurveyAnswer | None:
-        source = self.state.named(question.source)
-        if source is None or source.postgres_port is None:
-            return None
-        upstream = Upstream(
-            node=source.name,
-            host=source.host,
-            port=source.postgres_port,
-            epoch=question.epoch,
-        )
-        return await self._cutter.catch_up(upstream, question.upto)
+    def _named(self, node: NodeId) -> Member | None:
+        return self.state.named(node)
 
     # Views
 
@@ -427,7 +307,6 @@ class Host:
     ) -> ClusterView:
         """Return the picture that the leader decides on."""
         raft = self.raft()
-        survey = self._survey
         return ClusterView(
             now_ms=boottime_ms(),
             state=self.state,
@@ -437,16 +316,7 @@ class Host:
             ages_asked_ms=self._ages_asked_ms,
             assigned_seen_ms=self._assigned_seen[1],
             released_seen_ms=self._released_seen[1],
-            survey=None
-            if survey is None
-            else SurveyView(
-                epoch=survey.epoch,
-                started_ms=survey.started_ms,
-                asked_ms=survey.asked_ms,
-                answers=tuple(survey.answers.values()),
-                catching_up=survey.catching_up,
-                stuck=dict(survey.stuck),
-            ),
+            survey=self.survey.view(),
             fencing=self.fencer.view() if self.fencer is not None else None,
             at=at,
             lag_max_bytes=lag_max_bytes,
@@ -457,7 +327,4 @@ class Host:
         """End questions that are under way, and what they have begun."""
         if self.fencer is not None:
             await self.fencer.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await self.survey.stop()

@@ -51,9 +51,9 @@ class Answering:
         if request.member_id == 0:
             return await self._membership.answer_guest(request.kind, request.payload)
         if request.kind == Kind.CUT:
-            return await self._host.answer_cut(request.payload)
+            return await self._host.survey.answer_cut(request.payload)
         if request.kind == Kind.CATCH_UP:
-            return await self._host.answer_catch_up(request.payload)
+            return await self._host.survey.answer_catch_up(request.payload)
         if request.kind == Kind.CANCEL:
             deliver = self._front.proxy.deliver_cancel
             return await answer_cancel(deliver, request.payload)

@@ -291,7 +291,8 @@ class Daemon:
 
     async def _answer(self, back: tuple[int, int], kind: int, payload: bytes) -> None:
         cutting = kind == Kind.CUT
-        answer = self.host.answer_cut if cutting else self.host.answer_catch_up
+        survey = self.host.survey
+        answer = survey.answer_cut if cutting else survey.answer_catch_up
         encoded = await answer(payload)
         machine = self.machine
         machine.links.send(
