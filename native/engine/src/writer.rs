@@ -2,7 +2,7 @@
 //! but what has to wait for it: the lease is renewed, the host is answered, time passes.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{channel, sync_channel, Receiver, Sender, SyncSender};
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +71,7 @@ impl Drop for Writer {
 }
 
 fn write_all(
-    dir: &PathBuf,
+    dir: &Path,
     mut log: DiskLog,
     to_write: &Receiver<Write>,
     tell: impl Fn(u64, Room),
