@@ -12,6 +12,12 @@ from typing import Any, Final
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pgbastion.model.addresses import (
+    AddressCounts,
+    AddressState,
+    AddressStatus,
+    VirtualAddress,
+)
 from pgbastion.model.ids import NodeId
 from pgbastion.model.report import Disk, SlotRow, Vitals
 from pgbastion.model.snapshot import ApiCertificateSnapshot
@@ -50,6 +56,13 @@ EVERYTHING: Final = primary_snapshot(
     api_certificate=ApiCertificateSnapshot(
         expires_s=1 << 40, left_s=1 << 30, expires_soon=False
     ),
+    addresses=(
+        AddressStatus(
+            address=VirtualAddress(address="10.0.0.5", prefix=24, interface="eth0"),
+            state=AddressState.HELD,
+        ),
+    ),
+    address_counts=AddressCounts(),
 )
 
 
@@ -68,6 +81,7 @@ ONE_NODE: Final = '{job="main", instance="a"}'
 OF_NODE: Final = {"job": "main", "instance": "a"}
 OF_CLUSTER: Final = {"job": "main"}
 OF_MEMBER: Final = {"job": "main", "node": "n2"}
+OF_ADDRESS: Final = 'job="main", address="10.0.0.5", state="held"'
 
 
 def fault(metric: str, bad: float, labels: Mapping[str, str], **changes: Any) -> Fault:
@@ -96,6 +110,19 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "PgbastionFailover": Fault(
         series={'pgbastion_failovers_total{job="main", cause="x"}': "1x4 2x120"},
         labels={"job": "main", "cause": "x"},
+    ),
+    "PgbastionAddressConflict": fault("pgbastion_vip_conflict", 1, OF_NODE),
+    "PgbastionAddressNowhere": Fault(
+        series={
+            f'pgbastion_vip_state{{{OF_ADDRESS}, instance="{node}"}}': values
+            for node, values in (("a", "1 0x20 1x100"), ("b", "0x120"))
+        },
+        labels={**OF_CLUSTER, "address": "10.0.0.5"},
+    ),
+    "PgbastionAddressUnusable": fault(
+        "pgbastion_vip_state",
+        1,
+        {**OF_NODE, "address": "10.0.0.5", "state": "failed"},
     ),
     "PgbastionStandbyNotStreaming": Fault(
         series={

@@ -14,7 +14,14 @@ from pgbastion.bench.lab import waits
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun
 from pgbastion.bench.lab.settings import Plan
-from support.alert_faults import FAULTS, Fault, Labels, use_certificates
+from support.alert_faults import (
+    ADDRESSES,
+    FAULTS,
+    Fault,
+    Labels,
+    plug_spare_interfaces,
+    use_certificates,
+)
 from support.lab_faults import KEPT_LOGS
 from support.prometheus import Prometheus
 
@@ -35,10 +42,11 @@ CLEARS_S = 120.0
 
 @pytest.fixture(scope="module")
 def watched() -> Iterator[tuple[Lab, Prometheus]]:
-    plan = Plan(own_disk=frozenset({"n1", "n2", "n3"}))
+    plan = Plan(own_disk=frozenset({"n1", "n2", "n3"}), vip=ADDRESSES)
     try:
         with Lab(plan, keep_logs_in=KEPT_LOGS) as lab:
             use_certificates(lab)
+            plug_spare_interfaces(lab)
             lab.start()
             with Prometheus(lab).running() as prometheus:
                 yield lab, prometheus

@@ -3,8 +3,10 @@
 import contextlib
 import itertools
 import signal
+import socket
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
@@ -13,16 +15,27 @@ import psycopg
 from pgbastion.bench.lab import injections, processes
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import LabError
+from pgbastion.bench.lab.network import CLIENT
 from pgbastion.bench.lab.node import Node
 from pgbastion.cli import certificates
+from pgbastion.vip import packets
 from support.lab_clients import connect, order, post
 from support.lab_faults import a_standby, started_by_hand
+from support.vip_lab import hardware, run
 
 Labels = dict[str, str]
 Expected = Mapping[str, Labels]
 """Alerts by name, each with labels that it has to have among others."""
 Fault = Callable[[Lab], contextlib.AbstractContextManager[Expected]]
 
+ADDRESS: Final = "10.77.0.50"
+SPARE: Final = "spare0"
+ON_SPARE: Final = "10.78.0.50"
+ADDRESSES: Final = {
+    "address": f"{ADDRESS}/24",
+    "interface": "eth0",
+    "addresses": [{"address": f"{ON_SPARE}/24", "interface": SPARE}],
+}
 SEGMENTS_LAGGING: Final = 6  # above the 64 MiB of PgbastionStandbyLagging
 SEGMENTS_RETAINED: Final = 12  # above what support.prometheus lets a slot keep
 DISK_FILLED: Final = 0.95
@@ -66,7 +79,42 @@ def majority_lost(lab: Lab) -> Iterator[Expected]:
         yield {
             "PgbastionNoPrimary": {},
             "PgbastionNoRaftLeader": _instance(lab.node(name)),
+            "PgbastionAddressNowhere": {"address": ADDRESS},
         }
+
+
+@contextlib.contextmanager
+def address_claimed(lab: Lab) -> Iterator[Expected]:
+    """Give the virtual address to a host beside the cluster, which says so."""
+    theirs = hardware(lab.network, CLIENT)
+    claim = packets.gratuitous_reply(theirs, IPv4Address(ADDRESS))
+    with lab.network.inside(CLIENT):
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        wire.bind(("eth0", 0))
+    with wire, _with_address(lab, CLIENT, f"{ADDRESS}/24"):
+        wire.send(claim)
+        yield {"PgbastionAddressConflict": _instance(lab.node(lab.primary()))}
+
+
+@contextlib.contextmanager
+def interface_down(lab: Lab) -> Iterator[Expected]:
+    """Take the interface of one of the virtual addresses down on a standby."""
+    node = a_standby(lab)
+    run(lab.network, node.name, "ip", "link", "set", SPARE, "down")
+    try:
+        there = {**_instance(node), "address": ON_SPARE}
+        yield {"PgbastionAddressUnusable": there}
+    finally:
+        run(lab.network, node.name, "ip", "link", "set", SPARE, "up")
+
+
+@contextlib.contextmanager
+def _with_address(lab: Lab, host: str, address: str) -> Iterator[None]:
+    run(lab.network, host, "ip", "address", "add", address, "dev", "eth0")
+    try:
+        yield
+    finally:
+        run(lab.network, host, "ip", "address", "del", address, "dev", "eth0")
 
 
 @contextlib.contextmanager
@@ -223,7 +271,13 @@ FAULTS: Final[Mapping[Fault, Collection[str]]] = {
         "PgbastionFailover",
     ),
     standby_lost: ("PgbastionNodeDown", "PgbastionMemberSilent"),
-    majority_lost: ("PgbastionNoPrimary", "PgbastionNoRaftLeader"),
+    majority_lost: (
+        "PgbastionNoPrimary",
+        "PgbastionNoRaftLeader",
+        "PgbastionAddressNowhere",
+    ),
+    address_claimed: ("PgbastionAddressConflict",),
+    interface_down: ("PgbastionAddressUnusable",),
     second_primary: ("PgbastionSplitBrain",),
     primary_fenced: ("PgbastionFenced", "PgbastionFailover"),
     replication_locked: ("PgbastionStandbyNotStreaming", "PgbastionDegraded"),
@@ -235,6 +289,15 @@ FAULTS: Final[Mapping[Fault, Collection[str]]] = {
     daemon_starved: ("PgbastionLoopLate",),
     certificate_expires: ("PgbastionCertificateExpires",),
 }
+
+
+def plug_spare_interfaces(lab: Lab) -> None:
+    """Give every node the interface of the second of `ADDRESSES`."""
+    for name in lab.nodes:
+        ends = (SPARE, "type", "veth", "peer", "name", f"{SPARE}-end")
+        run(lab.network, name, "ip", "link", "add", *ends)
+        for end in (SPARE, f"{SPARE}-end"):
+            run(lab.network, name, "ip", "link", "set", end, "up")
 
 
 def use_certificates(lab: Lab) -> None:

@@ -37,16 +37,14 @@ def address_metrics(snapshot: NodeSnapshot) -> Iterator[Metric]:
     transitions.add_metric(["absent"], counts.dropped_total)
     transitions.add_metric(["restored"], counts.restored_total)
     yield transitions
-    if snapshot.state.placements:
-        placed = GaugeMetricFamily(
-            "pgbastion_vip_replica",
-            "1 for the node at which the cluster has an address for replicas.",
-            labels=["address", "node"],
-        )
-        for placement in snapshot.state.placements:
-            labels = [placement.address, placement.node]
-            placed.add_metric(labels, not placement.ended)
-        yield placed
+    placed = GaugeMetricFamily(
+        "pgbastion_vip_replica",
+        "1 for the node at which the cluster has an address for replicas.",
+        labels=["address", "node"],
+    )
+    for placement in snapshot.state.placements:
+        placed.add_metric([placement.address, placement.node], not placement.ended)
+    yield placed
     yield CounterMetricFamily(
         "pgbastion_vip_announcements",
         "Gratuitous ARP and unsolicited neighbour advertisements sent.",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from pgbastion.model.addresses import AddressCounts
 from pgbastion.model.cluster import ClusterState
 from pgbastion.model.ids import MemberId, NodeId
 from pgbastion.model.reasons import Reason
@@ -59,6 +60,7 @@ _NOTHING = NodeSnapshot(
     cluster_decision=DecisionSnapshot(reason=Reason.NOT_LEADER),
     routes=RouteSnapshot(),
     count_proxy=ProxyCounts,
+    address_counts=AddressCounts(),
     version="",
     commit="",
 )
