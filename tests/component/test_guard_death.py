@@ -6,7 +6,10 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -20,6 +23,7 @@ from pgbastion.platform.interface import Account
 from pgbastion.platform.linux import Linux
 from pgbastion.postgres.guard_client import GuardClient
 from pgbastion.postgres.guard_client import kill_by_directory as kill_from_loop
+from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.postgres.guard_messages import Gone
 from support.guard_lab import (
     MS,
@@ -145,6 +149,33 @@ async def test_a_server_does_not_start_beside_its_predecessor_s_zombie(
 
     zombie.wait()
     await lab.start()
+
+
+async def test_the_server_of_a_dead_guard_is_reaped_where_nobody_else_does(
+    lab: GuardLab,
+) -> None:
+    """A container's first process inherits it: it would be a zombie for ever."""
+    zombie = subprocess.Popen(["true"])  # noqa: ASYNC220 - nobody is to reap it
+    await until(lambda: not alive(zombie.pid))
+    assert processes.stat(zombie.pid) is not None
+    status = replace(await lab.client.status(), state="running", postmaster=zombie.pid)
+    link = GuardLink(
+        run_dir=lab.run_dir,
+        data_dir=lab.pgdata,
+        user=lab.account.pw_name,
+        uid=lab.account.pw_uid,
+        on_stopped=lambda: None,
+        on_event=lambda: None,
+    )
+    dead: Any = SimpleNamespace(latest=status, exit_code=None)
+    link._client = dead
+
+    link._take(Gone(is_dead=True))
+
+    await until(lambda: processes.stat(zombie.pid) is None)
+    await until(lambda: link.facts().pid == 0 and link.generation)
+    await link.close()
+    zombie.wait()
 
 
 # The parent-death signal

@@ -25,6 +25,7 @@ from pgbastion.postgres.guard_messages import (
     WatchdogSeen,
     WatchdogSetting,
 )
+from pgbastion.postgres.guard_spawn import reap
 
 KILL_DEADLINE_S: Final = 2.0
 OFFICE_DEADLINE_S: Final = 10.0
@@ -336,21 +337,32 @@ class GuardLink:
         if isinstance(event, Killed):
             log.warning("lease_ran_out", epoch=event.epoch)
         if isinstance(event, Gone):
+            orphan = self.facts().pid if event.is_dead else 0
             self._client = None
             if self._renewing is None and not self._is_ending:
-                self._renewing = asyncio.create_task(self._renew(is_dead=event.is_dead))
+                renewing = self._renew(is_dead=event.is_dead, orphan=orphan)
+                self._renewing = asyncio.create_task(renewing)
         was_idle = self._idle.is_set()
         self._note()
         if (isinstance(event, Exited) or not was_idle) and self._idle.is_set():
             self._on_stopped()
 
-    async def _renew(self, *, is_dead: bool) -> None:
-        """Kill what a dead guard left, then get a new one."""
+    async def _renew(self, *, is_dead: bool, orphan: int) -> None:
+        """Kill what a dead guard left, then get a new one.
+
+        Args:
+            is_dead: The guard has ended, it is not only the connection.
+            orphan: Its postmaster; 0: none ran.
+        """
         if is_dead:
             left = await kill_by_directory(
                 self._real_data_dir, self._uid, deadline_s=KILL_DEADLINE_S
             )
             log.error("guard_died", left="; ".join(left))
+        if orphan:
+            # Where this daemon is a container's first process nobody else does, and no
+            # server starts beside the zombie of the one before.
+            reap(orphan)
         while self._client is None:
             try:
                 await self.connect()

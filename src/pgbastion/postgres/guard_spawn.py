@@ -97,11 +97,12 @@ async def _ended(pid: int) -> None:
 
 
 def reap(pid: int) -> None:
-    """Reap a guard that ended, if it is a child of this process."""
+    """Reap a process that ended, if it is a child of this one."""
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
-        # A guard that an earlier daemon started is somebody else's child.
+        # A guard that an earlier daemon started is somebody else's child, and so is
+        # its server.
         return
 
 
