@@ -16,7 +16,7 @@ from pgbastion.clock import boottime_ns
 from pgbastion.guard.addresses import Removals
 from pgbastion.model.addresses import AddressState, Holding, VirtualAddress
 from pgbastion.model.ids import Epoch
-from pgbastion.vip import manager, packets
+from pgbastion.vip import packets, slot
 from pgbastion.vip.netlink import FOREVER
 from support.guard_lab import until
 from support.lab_namespaces import namespaces
@@ -33,8 +33,8 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is waited for between two tries is shown once, not waited for here."""
-    assert manager.PROBE_AGAIN_MS == 5_000
-    monkeypatch.setattr(manager, "PROBE_AGAIN_MS", 500)
+    assert slot.PROBE_AGAIN_MS == 5_000
+    monkeypatch.setattr(slot, "PROBE_AGAIN_MS", 500)
 
 
 @pytest.fixture(autouse=True)

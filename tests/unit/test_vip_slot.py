@@ -85,6 +85,35 @@ def test_another_interface_or_hardware_address_is_announced_like_new(
         assert held.due_announcements(RENEW_MS) == 5
 
 
+def test_a_strangers_claim_is_answered_once_in_ten_seconds_and_probed_after(
+    held: Slot, clock: Clock
+) -> None:
+    announced(held, clock, for_ms=10_000)
+
+    assert held.hear("02:00")
+    assert not held.hear("02:00")
+    assert held.due_announcements(RENEW_MS) == 1
+    assert held.probe_at_ms == clock.ms + 5_000
+    clock.ms += 9_999
+    assert held.hear("04:00")
+    assert held.due_announcements(RENEW_MS) == 0
+    clock.ms += 1
+    held.hear("04:00")
+    assert held.due_announcements(RENEW_MS) == 1
+
+
+def test_who_does_not_hold_it_does_not_answer_for_it(held: Slot, clock: Clock) -> None:
+    announced(held, clock, for_ms=10_000)
+    held.become(AddressState.PROBING)
+
+    assert held.hear("02:00")
+
+    assert held.due_announcements(RENEW_MS) == 0
+    assert held.watches
+    held.become(AddressState.ABSENT)
+    assert not held.watches
+
+
 def test_the_kernel_keeps_it_for_whole_seconds_that_end_before_the_lease(
     clock: Clock,
 ) -> None:

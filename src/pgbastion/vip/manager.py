@@ -37,8 +37,6 @@ from pgbastion.vip.watch import Watch
 
 PROBES: Final = 3
 PROBE_EVERY_S: Final = 0.02
-PROBE_AGAIN_MS: Final = 5_000
-DEFEND_EVERY_MS: Final = 10_000
 FAILURE_PAUSE_MS: Final = 500
 
 CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
@@ -364,11 +362,9 @@ class VipManager:
         if not slot.conflict_with:
             if before:
                 log.info("vip_conflict_over", address=str(slot.address), was=before)
-            slot.probe_at_ms = 0
-            if not self._holding.allowed:
-                slot.probe_at_ms = boottime_ms() + PROBE_AGAIN_MS
+            slot.plan_probe(again=not self._holding.allowed)
             return False
-        slot.probe_at_ms = boottime_ms() + PROBE_AGAIN_MS
+        slot.plan_probe(again=True)
         if slot.state is not AddressState.HELD:
             self._note(slot, AddressState.CONFLICT, slot.conflict_text)
         return True
@@ -452,30 +448,13 @@ class VipManager:
         slot = next((s for s in self._slots if s.address.address == address), None)
         if slot is None or hardware in self._own_hardware:
             return
-        watches = slot.state in (
-            AddressState.HELD,
-            AddressState.PROBING,
-            AddressState.CONFLICT,
-        )
         # A daemon that was stopped past its lease hears its successor's announcements.
-        if not (watches and self._may_hold()) and not self._holding.scouting:
+        if not (slot.watches and self._may_hold()) and not self._holding.scouting:
             return
-        if slot.conflict_with != hardware:
+        if slot.hear(hardware):
             self._conflicts += 1
             log.error("vip_conflict", address=address, with_hardware=hardware)
-        slot.conflict_with = hardware
-        if slot.state is AddressState.HELD:
-            self._defend(slot)
         self._changed.set()
-
-    def _defend(self, slot: Slot) -> None:
-        """Say once more whose it is: the lease is this node's (RFC 5227, 2.4 (b))."""
-        now_ms = boottime_ms()
-        slot.probe_at_ms = now_ms + PROBE_AGAIN_MS
-        if now_ms - slot.defended_ms < DEFEND_EVERY_MS:
-            return
-        slot.defended_ms = now_ms
-        slot.announce_at = [(now_ms, 1), *slot.announce_at]
 
     def _note(self, slot: Slot, state: AddressState, problem: str = "") -> None:
         if not slot.become(state, problem):

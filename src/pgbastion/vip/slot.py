@@ -11,6 +11,8 @@ from pgbastion.vip.netlink import FOREVER, LinkFacts
 
 ANNOUNCEMENTS: Final = 5
 ANNOUNCE_AFTER_MS: Final = (0, 1_000, 5_000)
+PROBE_AGAIN_MS: Final = 5_000
+DEFEND_EVERY_MS: Final = 10_000
 LIFETIME_STEP_NS: Final = 200 * NS_PER_MS
 NEVER_NS: Final = 1 << 62
 """The end of an address without a lifetime."""
@@ -65,6 +67,36 @@ class Slot:
         if not self.conflict_with:
             return ""
         return f"{self.conflict_with} answers for {self.address.address}"
+
+    @property
+    def watches(self) -> bool:
+        """Whether it matters here that somebody else has it."""
+        return self.state in (
+            AddressState.HELD,
+            AddressState.PROBING,
+            AddressState.CONFLICT,
+        )
+
+    def hear(self, hardware: str) -> bool:
+        """Note that somebody else says to have it; tell whether that is news."""
+        is_news = hardware != self.conflict_with
+        self.conflict_with = hardware
+        if self.state is AddressState.HELD:
+            self._defend()
+        return is_news
+
+    def _defend(self) -> None:
+        """Say once more whose it is: the lease is this node's (RFC 5227, 2.4 (b))."""
+        now_ms = boottime_ms()
+        self.probe_at_ms = now_ms + PROBE_AGAIN_MS
+        if self.defended_ms and now_ms - self.defended_ms < DEFEND_EVERY_MS:
+            return
+        self.defended_ms = now_ms
+        self.announce_at = [(now_ms, 1), *self.announce_at]
+
+    def plan_probe(self, *, again: bool) -> None:
+        """Have it probed once more after a while, or not by itself."""
+        self.probe_at_ms = boottime_ms() + PROBE_AGAIN_MS if again else 0
 
     def lives_long_enough(self, until_ns: int) -> bool:
         """Tell whether its lifetime need not be changed for one up to ``until_ns``.
