@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -287,33 +288,55 @@ async def test_a_renamed_interface_is_gone_and_found_again(
         await until(lambda: held.state is AddressState.HELD)
 
 
+def plug(network: Namespaces) -> None:
+    """Give n1 a second interface."""
+    ends = ("spare0", "type", "veth", "peer", "name", "spare1")
+    run(network, "n1", "ip", "link", "add", *ends)
+    for end in ("spare0", "spare1"):
+        run(network, "n1", "ip", "link", "set", end, "up")
+
+
+@pytest.fixture
+def spare(network: Namespaces) -> Iterator[VirtualAddress]:
+    """Return an address of a second interface."""
+    plug(network)
+    yield VirtualAddress(address="10.78.0.50", prefix=24, interface="spare0")
+    run(network, "n1", "ip", "link", "del", "spare0")
+
+
 async def test_an_interface_that_was_replaced_gets_the_address_again(
-    network: Namespaces,
+    network: Namespaces, spare: VirtualAddress
 ) -> None:
-    spare = VirtualAddress(address="10.78.0.50", prefix=24, interface="spare0")
-    other = ("type", "veth", "peer", "name", "spare1")
-
-    def plug() -> None:
-        run(network, "n1", "ip", "link", "add", "spare0", *other)
-        for end in ("spare0", "spare1"):
-            run(network, "n1", "ip", "link", "set", end, "up")
-
-    plug()
-    try:
-        async with node(network, spare) as held:
-            held.hold()
-            await until(lambda: held.state is AddressState.HELD)
-            run(network, "n1", "ip", "link", "del", "spare0")
-            missing = "there is no interface spare0"
-            await until(lambda: held.manager.report().problem == missing)
-            before = held.manager.counts().announcements_total
-            plug()
-            await until(lambda: held.state is AddressState.HELD)
-            assert addresses(network, "n1")[spare.address]["link"] == "spare0"
-            # As if it were new: whoever knows the old hardware address is told.
-            await until(lambda: held.manager.counts().announcements_total >= before + 5)
-    finally:
+    async with node(network, spare) as held:
+        held.hold()
+        await until(lambda: held.state is AddressState.HELD)
         run(network, "n1", "ip", "link", "del", "spare0")
+        missing = "there is no interface spare0"
+        await until(lambda: held.manager.report().problem == missing)
+        before = held.manager.counts().announcements_total
+        plug(network)
+        await until(lambda: held.state is AddressState.HELD)
+        assert addresses(network, "n1")[spare.address]["link"] == "spare0"
+        # As if it were new: whoever knows the old hardware address is told.
+        await until(lambda: held.manager.counts().announcements_total >= before + 5)
+
+
+async def test_addresses_of_two_interfaces_come_together_and_fail_alone(
+    network: Namespaces, spare: VirtualAddress
+) -> None:
+    labelled = replace(V4, label="eth0:vip")
+    async with node(network, labelled, spare) as held:
+        held.hold()
+        await until(lambda: held.manager.report().held == (str(V4), str(spare)))
+        there = addresses(network, "n1")
+        assert there[V4.address]["label"] == "eth0:vip"
+        assert there[spare.address]["link"] == "spare0"
+        run(network, "n1", "ip", "link", "set", "spare0", "down")
+        down = "the interface spare0 is down"
+        await until(lambda: held.manager.report().problem == down)
+        assert held.manager.report().held == (str(V4),)
+        await held.manager.drop()
+        assert not {V4.address, spare.address} & set(addresses(network, "n1"))
 
 
 async def test_a_wrong_interface_is_a_problem_with_its_name(
