@@ -5,8 +5,10 @@ short: support/prometheus.py says which.
 """
 
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,14 +18,17 @@ from pgbastion.bench.lab.errors import CannotRun
 from pgbastion.bench.lab.settings import Plan
 from support.alert_faults import (
     ADDRESSES,
+    EXPLAINED,
     FAULTS,
     Fault,
     Labels,
     plug_spare_interfaces,
     use_certificates,
 )
+from support.lab_clients import text_of
 from support.lab_faults import KEPT_LOGS
 from support.prometheus import Prometheus
+from support.telling import steady
 
 pytestmark = [
     pytest.mark.root,
@@ -38,6 +43,9 @@ pytestmark = [
 # for half a minute before the half minute of its rule begins.
 FIRES_S = 120.0
 CLEARS_S = 120.0
+EXPLAINED_S = 30.0
+GOLDEN = Path(__file__).parents[1] / "scenarios" / "explanations"
+HISTORY = ("  n1 is the primary since", "  why it was chosen")
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +60,22 @@ def watched() -> Iterator[tuple[Lab, Prometheus]]:
                 yield lab, prometheus
     except CannotRun as why:
         pytest.skip(f"not run: {why}")
+
+
+def explained(lab: Lab) -> list[str]:
+    """Return what the primary explains, with the names that the golden files have."""
+    primary = lab.primary()
+    text = text_of(lab, lab.node(primary), "/cluster/explain")
+    others = sorted(name for name in lab.nodes if name != primary)
+    # The fault is that of the first standby: names may be exchanged once each.
+    names = dict(zip([primary, *others], ("n1", "n2", "n3"), strict=True))
+    renamed = re.sub(r"\bn[123]\b", lambda found: names[found[0]], text)
+    return comparable(map(steady, renamed.splitlines()))
+
+
+def comparable(lines: Iterable[str]) -> list[str]:
+    """Return an explanation without the history of the cluster that tells it."""
+    return [line for line in lines if not line.startswith(HISTORY)]
 
 
 def wait_until_clear(prometheus: Prometheus) -> None:
@@ -80,5 +104,12 @@ def test_alerts_fire_in_their_fault_and_clear_after_it(
         for name, labels in expected.items():
             wait_until_fires(prometheus, name, labels)
             sys.stdout.write(f"fires: {name} {labels}\n")
+        if fault in EXPLAINED:
+            golden = (GOLDEN / f"{EXPLAINED[fault]}.txt").read_text(encoding="utf-8")
+            waits.wait_for(
+                f"as in {EXPLAINED[fault]}.txt: {explained(lab)}",
+                lambda: explained(lab) == comparable(golden.splitlines()),
+                EXPLAINED_S,
+            )
 
     wait_until_clear(prometheus)

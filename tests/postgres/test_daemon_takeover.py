@@ -21,6 +21,7 @@ from support.stranger import THEIR_RULE, Stranger
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
 PRIMARY_S = 20.0
+TAKEN_OVER = Path(__file__).parents[1] / "scenarios" / "explanations" / "taken_over.txt"
 
 
 @pytest.fixture
@@ -134,6 +135,12 @@ def test_a_running_primary_goes_on_as_the_first(lab: Lab, stranger: Stranger) ->
     assert "wal_log_hints" in said
     assert "was found running" in said
     assert "found running and taken over" in command("check", node)
+    # As the golden explanation has it, which a simulated cluster is given the fact for.
+    golden = TAKEN_OVER.read_text(encoding="utf-8").splitlines()
+    explained = command("explain", node).splitlines()
+    assert explained[0].partition(";")[0] == golden[0].partition(";")[0]
+    assert explained[0].partition("Next: ")[2] == golden[0].partition("Next: ")[2]
+    assert golden[-1] in explained
 
     # Its first restart is in place; from then on the guard is its parent.
     os.kill(before.pid, signal.SIGKILL)

@@ -43,7 +43,7 @@ DISK_FILLED: Final = 0.95
 STARVED_S: Final = 1.4
 FED_S: Final = 0.1
 KNOCK_EVERY_S: Final = 0.2
-EXPIRES_SOON_DAYS: Final = 10
+EXPIRES_SOON_DAYS: Final = 6
 RENEWED_DAYS: Final = 365
 
 
@@ -180,25 +180,31 @@ def slot_forgotten(lab: Lab) -> Iterator[Expected]:
 
 
 @contextlib.contextmanager
-def paused_with_a_setting(lab: Lab) -> Iterator[Expected]:
-    """Pause, and agree on a setting that waits for a restart."""
+def paused(lab: Lab) -> Iterator[Expected]:
+    """Switch automatic actions off."""
     node = lab.node(lab.primary())
     _ordered(lab, node, "/cluster/pause", {})
-    body = {"parameters": {"max_connections": "150"}}
-    _refuse_error(order(lab, node, "PATCH", "/config", body))
     try:
-        yield {
-            "PgbastionPaused": {},
-            "PgbastionRestartPending": {"node": node.name},
-        }
+        yield {"PgbastionPaused": {}}
     finally:
-        _ordered(lab, node, "/config/undo", {})
         _ordered(lab, node, "/cluster/resume", {})
 
 
 @contextlib.contextmanager
+def setting_waits(lab: Lab) -> Iterator[Expected]:
+    """Agree on a setting that waits for a restart."""
+    node = lab.node(lab.primary())
+    body = {"parameters": {"max_files_per_process": "2000"}}
+    _refuse_error(order(lab, node, "PATCH", "/config", body))
+    try:
+        yield {"PgbastionRestartPending": {"node": node.name}}
+    finally:
+        _ordered(lab, node, "/config/undo", {})
+
+
+@contextlib.contextmanager
 def disk_nearly_full(lab: Lab) -> Iterator[Expected]:
-    """Fill the disk of a standby to a twentieth."""
+    """Fill the disk of a standby, but for a twentieth."""
     node = a_standby(lab)
     disk = lab.disks[node.name]
     disk.fill_to(DISK_FILLED)
@@ -252,8 +258,8 @@ def daemon_starved(lab: Lab) -> Iterator[Expected]:
 
 @contextlib.contextmanager
 def certificate_expires(lab: Lab) -> Iterator[Expected]:
-    """Let a node's certificate be near its end; replace it by a new one."""
-    node = a_standby(lab)
+    """Let the primary's certificate be near its end; replace it by a new one."""
+    node = lab.node(lab.primary())
     _issue(lab, node, EXPIRES_SOON_DAYS)
     try:
         yield {
@@ -264,7 +270,8 @@ def certificate_expires(lab: Lab) -> Iterator[Expected]:
 
 
 FAULTS: Final[Mapping[Fault, Collection[str]]] = {
-    paused_with_a_setting: ("PgbastionPaused", "PgbastionRestartPending"),
+    paused: ("PgbastionPaused",),
+    setting_waits: ("PgbastionRestartPending",),
     primary_cut_off: (
         "PgbastionNoRaftLeader",
         "PgbastionViewExpired",
@@ -288,6 +295,14 @@ FAULTS: Final[Mapping[Fault, Collection[str]]] = {
     drained_and_knocked_at: ("PgbastionClientsRefused",),
     daemon_starved: ("PgbastionLoopLate",),
     certificate_expires: ("PgbastionCertificateExpires",),
+}
+
+
+# Which golden explanation a cluster in that fault tells.
+EXPLAINED: Final[Mapping[Fault, str]] = {
+    setting_waits: "pending_restart",
+    disk_nearly_full: "disk_filling",
+    certificate_expires: "certificate_expiring",
 }
 
 

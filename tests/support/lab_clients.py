@@ -46,12 +46,12 @@ def order(
 
 
 def text_of(lab: Lab, node: Node, path: str) -> str:
-    """Return the body of a GET as text."""
+    """Return the body of a GET that asks for text."""
     connection = http.client.HTTPConnection(node.address, API_PORT, timeout=ANSWER_S)
     with contextlib.closing(connection):
         with lab.network.inside(WATCH):
             connection.connect()
-        connection.request("GET", path)
+        connection.request("GET", path, headers={"Accept": "text/plain"})
         with connection.getresponse() as response:
             return response.read().decode()
 

@@ -155,6 +155,20 @@ def test_a_primary_that_is_not_the_holder_any_more_is_stopping() -> None:
     assert found["n2"]["role"] == "leader"
 
 
+def test_tags_that_are_not_as_by_default_are_told_in_patronis_words() -> None:
+    tagged = member(2, nosync=True, nofailover=True, noloadbalance=True)
+    weighted = member(3, failover_priority=5, replica_weight=2)
+    state = cluster_state(members=(member(1), tagged, weighted))
+
+    told = answers.cluster(primary_snapshot(state=state))["members"]
+
+    assert [m.get("tags") for m in told] == [
+        None,
+        {"nofailover": True, "nosync": True, "noloadbalance": True},
+        {"failover_priority": 5, "replica_weight": 2},
+    ]
+
+
 def test_a_witness_is_a_member_without_a_port() -> None:
     third = member(3, witness=True, joined=True)
     state = cluster_state(members=(member(1), member(2), third))

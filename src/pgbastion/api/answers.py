@@ -271,6 +271,7 @@ def _member(snapshot: NodeSnapshot, member: Member) -> shapes.MemberFacts:
     return {
         **_restart_due(report),
         **_fenced(snapshot, member),
+        **_tags(member),
         "name": member.name,
         "role": _member_role(snapshot, member),
         "state": _member_state(snapshot, member, report),
@@ -287,6 +288,24 @@ def _fenced(snapshot: NodeSnapshot, member: Member) -> shapes.FenceFacts:
     if fence is None:
         return {}
     return {"fenced": True, "fenced_by": fence.cause, "fenced_at": fence.at}
+
+
+def _tags(member: Member) -> shapes.TagFacts:
+    """Return the tags that are not as by default, as Patroni's tools read them."""
+    tags: dict[str, bool | int] = {
+        name: True
+        for name, has in (
+            ("nofailover", member.nofailover),
+            ("nosync", member.nosync),
+            ("noloadbalance", member.noloadbalance),
+        )
+        if has
+    }
+    if member.failover_priority != 1:
+        tags["failover_priority"] = member.failover_priority
+    if member.replica_weight != 1:
+        tags["replica_weight"] = member.replica_weight
+    return {"tags": tags} if tags else {}
 
 
 def _restart_due(report: NodeReport | None) -> shapes.RestartFacts:

@@ -73,7 +73,13 @@ class FenceFacts(TypedDict):
     fenced_at: NotRequired[str]
 
 
-class MemberFacts(RestartFacts, FenceFacts):
+class TagFacts(TypedDict):
+    """What a member is not, or less, wanted for."""
+
+    tags: NotRequired[dict[str, bool | int]]
+
+
+class MemberFacts(RestartFacts, FenceFacts, TagFacts):
     """A member, in the words that Patroni's tools read."""
 
     name: str

@@ -41,8 +41,14 @@ RestartPreventExitStatus=78 77
 TimeoutStopSec=90s
 TimeoutStartSec=infinity
 # A daemon that decides nothing for so long is killed and started anew; PostgreSQL goes
-# on, or ends with its lease.
+# on, or ends with its lease. One that is stopped would not hear another signal, and a
+# core would hold secrets.
 WatchdogSec=30s
+WatchdogSignal=SIGKILL
+
+# The proxy's listeners: clients that come while the daemon is replaced wait in their
+# queues.
+FileDescriptorStoreMax=64
 
 # The control group below the service belongs to the daemon.
 Delegate=yes
