@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -20,11 +21,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import pgbastion
 from pgbastion.config.tracing import TracingSection
 from pgbastion.model.actions import Decision
-from pgbastion.model.ids import Epoch
+from pgbastion.model.ids import Epoch, NodeId
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import Outage
 from pgbastion.node.otel import OtelSender, ids_of
-from pgbastion.node.tracing import Tracing, open_sender
+from pgbastion.node.tracing import Traces, Tracing, open_sender
 from pgbastion.observe.phases import DETECTION, FIRST_SESSION, PHASES, Span
 
 MS = 1_000_000
@@ -178,6 +179,41 @@ def test_spans_reach_a_collector_over_http() -> None:
         1 * MS,
         2 * MS,
     )
+
+
+class Sender:
+    """Notes where it was to send, and whether it was closed."""
+
+    def __init__(self, section: TracingSection) -> None:
+        self.section, self.closed = section, False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_another_collector_is_told_after_a_reload(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Sender] = []
+
+    def open_one(section: TracingSection, _: str) -> Sender | None:
+        made.append(Sender(section))
+        return made[-1] if section.enabled else None
+
+    monkeypatch.setattr("pgbastion.node.tracing.open_sender", open_one)
+    loop = SimpleNamespace(on_decided=None, outages=SimpleNamespace(on_end=None))
+    proxy = SimpleNamespace(on_answer=lambda *_: None)
+    traces = Traces(NodeId("n1"), host=None, loop=loop, proxy=proxy)  # type: ignore[arg-type]
+    sections = [
+        TracingSection(enabled=True, endpoint=f"http://c{number}:4318")
+        for number in (1, 2)
+    ]
+    for section in (sections[0], sections[0], sections[1], TracingSection()):
+        traces.reconfigure(section)
+
+    assert [sender.section for sender in made] == [*sections, TracingSection()]
+    assert [sender.closed for sender in made] == [True, True, False]
+    assert loop.on_decided is None
 
 
 class Stuck(SpanExporter):

@@ -100,8 +100,9 @@ def is_fit(lab: Lab, node: Node) -> bool:
 
 
 def is_synchronous(lab: Lab, node: Node) -> bool:
-    state = lab.node(lab.primary()).get("/cluster/state")
-    return node.name in state["synchronous"]["names"]
+    members = lab.node(lab.primary()).get("/cluster")["members"]
+    role = next(m["role"] for m in members if m["name"] == node.name)
+    return bool(role == "quorum_standby")
 
 
 def takes_readers(_: Lab, node: Node) -> bool:
@@ -180,20 +181,20 @@ def test_a_callback_has_less_time_after_a_reload(lab: Lab, tmp_path: Path) -> No
 
 def test_a_standby_may_lag_more_after_a_reload(lab: Lab) -> None:
     primary, standby = lab.node(lab.primary()), a_standby(lab)
-    post(lab, primary, "/cluster/replication", {"mode": "async"})
     receiver = standby.query("SELECT pid FROM pg_stat_wal_receiver")
     assert receiver
     process = processes.find(int(receiver[0][0]))
     assert process is not None
 
     def would_take_over() -> bool:
-        foreseen = primary.get("/cluster/explain")["foreseen"]
+        foreseen = primary.get("/cluster/explain")["if_node_died"]
         own = next(f for f in foreseen if f["node"] == primary.name)
         return bool(own["prospect"] == "other_primary")
 
-    wait_for("a successor", would_take_over, SOON_S)
-    processes.send(process, signal.SIGSTOP)
+    post(lab, primary, "/cluster/replication", {"mode": "async"})
     try:
+        wait_for("a successor", would_take_over, SOON_S)
+        processes.send(process, signal.SIGSTOP)
         with primary.connect() as connection:
             for _ in range(3):
                 connection.execute(

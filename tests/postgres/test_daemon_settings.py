@@ -112,3 +112,33 @@ def test_a_raised_limit_waits_on_the_primary_and_says_so(lab: Lab) -> None:
 
     wait_for("the order of restarts", told, SOON_S)
     assert "123" not in both(lab, "max_connections")
+
+
+def waiting(lab: Lab) -> list[set[str]]:
+    """Return what waits for a restart, for each server."""
+    asked = lab.node(lab.primary())
+    rows = [status_of(lab, asked, node.name) for node in lab.servers()]
+    return [{w["name"] for w in row["pending_restart"]} for row in rows]
+
+
+def test_what_waits_for_a_restart_is_what_was_changed_and_no_more(lab: Lab) -> None:
+    """A server goes on naming what was taken out of its files, also its defaults.
+
+    Those limits that a standby is started with are in no file of a primary.
+    """
+    primary = lab.node(lab.primary())
+    limits = {
+        "max_locks_per_transaction",
+        "max_prepared_transactions",
+        "max_worker_processes",
+    }
+    changed = "max_files_per_process"
+    before = primary.get("/config")["postgresql"]["parameters"]
+
+    assert ask(lab, primary, "PATCH", {"parameters": {changed: 2000}}).is_success
+    wait_for("both to wait", lambda: all(changed in w for w in waiting(lab)), SOON_S)
+    assert not any(limits & names for names in waiting(lab))
+
+    assert ask(lab, primary, "PUT", {"parameters": before}).is_success
+    wait_for("nobody to", lambda: not any(changed in w for w in waiting(lab)), SOON_S)
+    assert not any(limits & names for names in waiting(lab))

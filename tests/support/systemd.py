@@ -39,8 +39,16 @@ exec unshare --mount --cgroup --propagation private sh -ec "$2" "$0"
 # What sd_booted(3) looks for; the rest of /run is this one's alone.
 BEGIN: Final = """
 mount -t tmpfs tmpfs /run
-mkdir -p /run/systemd/system /run/user
+mkdir -p /run/systemd/system /run/systemd/inaccessible /run/user
 chmod 700 /run/user
+# What hides a path from a service; a systemd for a user makes its own elsewhere.
+cd /run/systemd/inaccessible
+touch reg
+mkdir dir
+mkfifo fifo
+mknod chr c 0 0
+mknod blk b 0 0
+cd /
 exec "$0" --user --log-target=console
 """
 

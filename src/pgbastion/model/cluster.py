@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -349,18 +350,23 @@ class _Snapshot:
 
 
 STATE_VERSION: Final = 1
-_SNAPSHOT: Final = TypeAdapter(_Snapshot)
+
+
+@cache
+def _snapshots() -> TypeAdapter[_Snapshot]:
+    # Made when it is wanted: who only needs a name from here has no time for it.
+    return TypeAdapter(_Snapshot)
 
 
 def encode_state(state: ClusterState) -> bytes:
     """Return the state's bytes, for a snapshot of the log."""
-    return _SNAPSHOT.dump_json(_Snapshot(v=STATE_VERSION, state=state))
+    return _snapshots().dump_json(_Snapshot(v=STATE_VERSION, state=state))
 
 
 def decode_state(data: bytes) -> ClusterState | None:
     """Read a state; None if it is none of a version that we know."""
     try:
-        snapshot = _SNAPSHOT.validate_json(data)
+        snapshot = _snapshots().validate_json(data)
     except ValidationError:
         return None
     return snapshot.state if snapshot.v == STATE_VERSION else None

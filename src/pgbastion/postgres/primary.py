@@ -29,9 +29,17 @@ SELECT r.application_name, r.state, r.sync_state, r.sync_priority, r.pid,
   FROM pg_catalog.pg_stat_replication AS r
 """
 _LOADED_AT: Final = "SELECT pg_catalog.pg_conf_load_time()::text"
-_PENDING: Final = (
-    "SELECT s.name FROM pg_catalog.pg_settings AS s WHERE s.pending_restart ORDER BY 1"
-)
+# A server goes on saying so of a setting that is in no file any more, also where it
+# runs with the default that it would have after a restart.
+# Source: PostgreSQL, src/backend/utils/misc/guc-file.l, ProcessConfigFileInternal.
+PENDING: Final = """
+SELECT s.name FROM pg_catalog.pg_settings AS s
+ WHERE s.pending_restart
+   AND (s.setting IS DISTINCT FROM s.boot_val
+        OR EXISTS (SELECT FROM pg_catalog.pg_file_settings AS f
+                    WHERE pg_catalog.lower(f.name) = pg_catalog.lower(s.name)))
+ ORDER BY 1
+"""
 _LIMITS: Final = """
 SELECT s.name, s.setting FROM pg_catalog.pg_settings AS s
  WHERE s.name = ANY (%s) ORDER BY 1
@@ -175,7 +183,7 @@ class Primary:
     async def pending_restart(self) -> tuple[str, ...]:
         """Return the settings that wait for a restart; on a standby too."""
         await self.open()
-        rows = await self._connection.rows(_PENDING, deadline_s=DEADLINE_S)
+        rows = await self._connection.rows(PENDING, deadline_s=DEADLINE_S)
         return tuple(row[0] for row in rows)
 
     async def loaded_at(self) -> str:

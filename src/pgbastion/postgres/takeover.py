@@ -19,6 +19,7 @@ from pgbastion.postgres.connection import Address, Connection, ServerSilentError
 from pgbastion.postgres.found import Found
 from pgbastion.postgres.layout import PgIdentity, PgPaths
 from pgbastion.postgres.mark import Mark, MarkFile
+from pgbastion.postgres.primary import PENDING
 from pgbastion.postgres.render import Upstream, Volatile
 from pgbastion.postgres.roles import check_roles, create_missing
 
@@ -30,9 +31,6 @@ SELECT pg_catalog.pg_is_in_recovery(),
        pg_catalog.current_setting('max_wal_senders')::int,
        pg_catalog.current_setting('config_file')
 """
-_PENDING: Final = (
-    "SELECT s.name FROM pg_catalog.pg_settings AS s WHERE s.pending_restart ORDER BY 1"
-)
 _BROKEN: Final = """
 SELECT f.sourcefile, f.sourceline, f.name, f.error
   FROM pg_catalog.pg_file_settings AS f
@@ -236,7 +234,7 @@ class TakeOver:
         )
         await self._connection.close()
         await self._connection.open(deadline_s=DEADLINE_S)
-        pending = await self._connection.rows(_PENDING, deadline_s=DEADLINE_S)
+        pending = await self._connection.rows(PENDING, deadline_s=DEADLINE_S)
         names = tuple(row[0] for row in pending)
         log.info("server_taken_over", pending_restart=",".join(names))
         return TakenOver(
