@@ -39,9 +39,10 @@ ADDRESSES: Final = {
 SEGMENTS_LAGGING: Final = 6  # above the 64 MiB of PgbastionStandbyLagging
 SEGMENTS_RETAINED: Final = 12  # above what support.prometheus lets a slot keep
 DISK_FILLED: Final = 0.95
-# A daemon that runs for a tenth of a second in every second and a half.
-STARVED_S: Final = 1.4
-FED_S: Final = 0.1
+# So long a daemon is stopped, and so long it then runs: its next measurement is due
+# while it is stopped again.
+STARVED_S: Final = 1.2
+FED_S: Final = 0.2
 KNOCK_EVERY_S: Final = 0.2
 EXPIRES_SOON_DAYS: Final = 6
 RENEWED_DAYS: Final = 365
