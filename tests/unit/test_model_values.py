@@ -1,6 +1,7 @@
 """Values that every part speaks in: their encodings and small rules."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from pgbastion.model.commands import (
     decode_command,
     encode_command,
 )
-from pgbastion.model.ids import DataId, NodeId, Timeline, standby_name
+from pgbastion.model.ids import DataId, MemberId, NodeId, Timeline, standby_name
 from pgbastion.model.report import (
     NodeReport,
     PostgresState,
@@ -68,6 +69,17 @@ def test_servers_are_the_members_with_postgres() -> None:
 
 def test_a_state_without_epochs_is_in_epoch_nought() -> None:
     assert cluster_state(assignment=None).epoch == 0
+
+
+def test_the_role_is_held_until_its_lease_cannot_be_renewed() -> None:
+    held = assignment()
+    others = MemberId(held.member_id + 1)
+
+    assert cluster_state(assignment=held).is_held_by(held.member_id)
+    assert not cluster_state(assignment=held).is_held_by(others)
+    assert not cluster_state(assignment=None).is_held_by(held.member_id)
+    for over in (replace(held, revoked=True), replace(held, released=True)):
+        assert not cluster_state(assignment=over).is_held_by(held.member_id)
 
 
 def test_a_field_of_a_newer_release_is_ignored() -> None:

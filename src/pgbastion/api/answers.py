@@ -228,7 +228,7 @@ def replication(snapshot: NodeSnapshot) -> shapes.ReplicationAnswer:
     slots = {slot.node: slot.name for slot in vitals.slots} if vitals else {}
     standbys: list[shapes.StandbyFacts] = []
     for member in snapshot.state.servers:
-        if held is not None and held.live and held.member_id == member.member_id:
+        if snapshot.state.is_held_by(member.member_id):
             continue
         report = snapshot.fresh_report(member.name)
         data_id = member.data_id
@@ -322,7 +322,7 @@ def _restart_due(report: NodeReport | None) -> shapes.RestartFacts:
 def _member_role(snapshot: NodeSnapshot, member: Member) -> str:
     if member.postgres_port is None:
         return "witness" if member.joined else "announced"
-    if _is_holder(snapshot, member):
+    if snapshot.state.is_held_by(member.member_id):
         return "leader"
     return snapshot.sync_role(member)
 
@@ -332,14 +332,11 @@ def _member_state(
 ) -> str:
     if report is None:
         return UNKNOWN
-    if report.state is PostgresState.PRIMARY and not _is_holder(snapshot, member):
+    if report.state is PostgresState.PRIMARY and not snapshot.state.is_held_by(
+        member.member_id
+    ):
         return "stopping"
     return state_word(report)
-
-
-def _is_holder(snapshot: NodeSnapshot, member: Member) -> bool:
-    held = snapshot.state.assignment
-    return held is not None and held.live and held.member_id == member.member_id
 
 
 def _voting(snapshot: NodeSnapshot) -> str:

@@ -40,8 +40,7 @@ def is_primary(snapshot: NodeSnapshot, asked: Asked) -> Verdict:
         return _fails(snapshot, "split_brain", why)
     if snapshot.takes_writes:
         return None
-    held = snapshot.state.assignment
-    own = held is not None and held.live and held.member_id == snapshot.member_id
+    own = snapshot.state.is_held_by(snapshot.member_id)
     if own and snapshot.lease.left_ms <= 0:
         return _fails(snapshot, "lease_expired", "its lease has run out")
     if own:

@@ -313,6 +313,11 @@ class ClusterState:
         """Return the member with this name, or None."""
         return next((m for m in self.members if m.name == node), None)
 
+    def is_held_by(self, member_id: MemberId) -> bool:
+        """Tell whether this member has the primary role and may still renew."""
+        held = self.assignment
+        return held is not None and held.live and held.member_id == member_id
+
     def fence(self, node: NodeId) -> Fence | None:
         """Return the fence around a node, or None."""
         return next((f for f in self.fences if f.node == node), None)

@@ -30,9 +30,8 @@ def _holder(snapshot: NodeSnapshot) -> Metric:
     holder = _family(
         "pgbastion_member_is_primary", "1 for the holder of the primary role.", "node"
     )
-    held = snapshot.state.assignment
     for member in snapshot.state.servers:
-        holds = held is not None and held.live and held.member_id == member.member_id
+        holds = snapshot.state.is_held_by(member.member_id)
         holder.add_metric([member.name], float(holds))
     return holder
 
