@@ -201,6 +201,28 @@ async def test_work_of_others_does_not_wait_for_every_file_that_is_ready() -> No
 
 
 @pytest.mark.usefixtures("epoll")
+async def test_what_becomes_ready_meanwhile_is_handled_in_the_same_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pgbastion.proxy.epoll_poller.TURN_S", 5.0)
+    loop = asyncio.get_running_loop()
+    with watched() as (poller, near, far):
+        order: list[bytes] = []
+
+        def answer() -> None:
+            order.append(near.recv(1))
+            if len(order) == 1:
+                loop.call_soon(order.append, b"other")
+                far.send(b"b")
+
+        poller.add_reader(near.fileno(), answer)
+        far.send(b"a")
+        await turns()
+
+    assert order == [b"a", b"b", b"other"]
+
+
+@pytest.mark.usefixtures("epoll")
 async def test_a_muted_reader_hears_of_the_end_but_not_of_input() -> None:
     with watched() as (poller, near, far):
         calls: list[bytes] = []

@@ -5,6 +5,9 @@ loop one callback, an idle socket costs a small object, and, above all, a socket
 error stays ready until somebody has read that error. uvloop's ``add_reader`` calls the
 reader once when a socket has an error, and then forgets it: a reader that finds data
 which came before a reset would never hear of the reset.
+
+What becomes ready while a batch is handled is handled too, as long as the turn lasts:
+to look once more costs less than a turn of the loop.
 """
 
 import contextlib
@@ -14,10 +17,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-# Handled before the loop's other work gets its turn: so many, and not for longer. When
-# a server dies a thousand sessions are ready at once, and checks are to be answered.
-_EVENTS_AT_ONCE: Final = 128
+# How long sockets are handled before the loop's other work gets its turn. When a server
+# dies a thousand sessions are ready at once, and checks are to be answered.
 TURN_S: Final = 0.001
+_EVENTS_AT_ONCE: Final = 128
 # The masks of poll(2), and one that is epoll's own; epoll_ctl(2), sys/epoll.h.
 _RDHUP: Final = 0x2000
 _READABLE: Final = select.POLLIN | _RDHUP | select.POLLHUP | select.POLLERR
@@ -126,11 +129,17 @@ class EpollPoller:
             self._epoll.unregister(fd)
 
     def _dispatch(self) -> None:
+        over_s = monotonic() + TURN_S
+        while not self._epoll.closed:
+            ready = self._epoll.poll(0, _EVENTS_AT_ONCE)
+            if not ready or not self._handle(ready, over_s):
+                return
+
+    def _handle(self, ready: list[tuple[int, int]], over_s: float) -> bool:
+        """Call for each of ``ready``; tell whether there is time for more."""
         entries = self._entries
-        ready = self._epoll.poll(0, _EVENTS_AT_ONCE)
         self._batch += 1
         batch = self._batch
-        over_s = monotonic() + TURN_S
         for fd, events in ready:
             entry = entries.get(fd)
             if entry is None or entry.born == batch:
@@ -141,7 +150,8 @@ class EpollPoller:
                 self._call(entry.writer)
             if monotonic() > over_s:
                 # The rest stays ready, and comes first in the next turn.
-                return
+                return False
+        return True
 
     def _call(self, callback: Callback) -> None:
         try:
