@@ -111,7 +111,7 @@ _VOLATILE = (
     (re.compile(r"lease for [\d.]+ s"), "lease for N s"),
     (re.compile(r"\d+ bytes"), "N bytes"),
     (re.compile(r"\b\d+/[0-9A-F]+\b"), "LSN"),
-    (re.compile(r"\b\d+% of the"), "N% of the"),
+    (re.compile(r"\b\d+% of (its|the)"), r"N% of \1"),
 )
 
 
