@@ -141,3 +141,13 @@ async def test_orders_need_the_token(api: Api) -> None:
     for method, path in (("DELETE", "switchover"), ("POST", "fence")):
         answer = await api.client.request(method, f"/cluster/{path}")
         assert answer.status_code == 401
+
+
+async def test_a_dry_run_inside_of_something_else_is_refused(api: Api) -> None:
+    """It would look like one, and the settings would be changed."""
+    body = {"postgresql": {"parameters": {"work_mem": "8MB"}, "dry_run": True}}
+    answer = await api.client.patch("/config", json=body, headers=AUTHORISED)
+
+    assert answer.status_code == 400
+    assert "dry_run" in error(answer)["message"]
+    assert api.commands.settings == []

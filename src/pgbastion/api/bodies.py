@@ -60,10 +60,15 @@ DurationMs = Annotated[
 ]
 
 
-class Body(BaseModel):
+class Part(BaseModel):
     """A JSON object; names that it does not know are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Body(Part):
+    """What a request wants; with `dry_run` it is only tried."""
+
     dry_run: bool = Field(default=False, description="Check, and change nothing.")
 
     @classmethod
@@ -134,7 +139,7 @@ Value = Scalar | list[Scalar] | None
 _PLAIN: Final = re.compile(r"[a-z0-9_][a-z0-9_]*")
 
 
-class PostgresqlPart(Body):
+class PostgresqlPart(Part):
     """Patroni's way to say it."""
 
     parameters: dict[str, Value] = Field(description="Names and values.")
