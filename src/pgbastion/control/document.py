@@ -21,7 +21,8 @@ reason whose end is below.
 _DECIDED: Final = """
 ## What each pair decides
 
-Whatever else is so, an order of any kind at any stage included.
+Whatever was ordered and however far that has come, and with one unusual thing more at a
+time: an answer below that is not the first. `fsm check` asks for any number of them.
 
 | duty | finds | reasons |
 |---|---|---|

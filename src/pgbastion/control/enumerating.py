@@ -25,7 +25,7 @@ from pgbastion.model.reasons import Reason
 STATES: Final = prod(len(answers) for answers in QUESTIONS.values())
 """How many states there are."""
 UNUSUAL: Final = 1
-"""So many unusual answers reach every reason that any number of them reaches."""
+"""So many unusual answers at a time are asked where asking them all takes too long."""
 _MAIN: Final = frozenset(
     {
         "assignment",

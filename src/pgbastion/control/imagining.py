@@ -366,6 +366,8 @@ def _yes(key: str, value: object = True) -> dict[str, Answer]:  # noqa: FBT002 -
     return {"no": {}, "yes": {key: value}}
 
 
+_SILENT: Final[dict[str, object]] = {"postgres.evidence_ms": NOW_MS - 90_000}
+
 QUESTIONS: Final[Mapping[str, Mapping[str, Answer]]] = {
     "assignment": _ASSIGNMENT,
     "data": _DATA,
@@ -382,13 +384,14 @@ QUESTIONS: Final[Mapping[str, Mapping[str, Answer]]] = {
     },
     "guard armed": _yes("lease.armed_epoch", _EPOCH),
     "unable": _yes("lease.unable", "there is no watchdog"),
-    "silent": _yes("postgres.evidence_ms", NOW_MS - 90_000),
-    # One of those that are treated alike.
-    "trouble": {
-        "none": {},
-        "its server": {"view.trouble": Trouble.SERVER_SILENT},
-        "its disk": {"view.trouble": Trouble.DISK_SILENT},
-        "its disk is full": {"view.trouble": Trouble.DISK_FULL},
+    # Of troubles that are treated alike, one.
+    "server answers": {
+        "just now": {},
+        "not for long": _SILENT,
+        "not for long, nobody": _SILENT | {"view.trouble": Trouble.SERVER_SILENT},
+        "not for long, its disk hangs": _SILENT | {"view.trouble": Trouble.DISK_SILENT},
+        "not for long, its disk is full": _SILENT | {"view.trouble": Trouble.DISK_FULL},
+        "just now, its disk is full": {"view.trouble": Trouble.DISK_FULL},
     },
     "pause": {
         "no": {},
