@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from pgbastion.bench.lab.cluster import Lab
+from pgbastion.bench.lab.disks import LoopDisk
 from pgbastion.bench.lab.errors import CannotRun
 from pgbastion.bench.lab.node import Node
 from pgbastion.bench.lab.settings import Plan
@@ -24,6 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 END_S = 20.0
 READY_S = 60.0
 TOGETHER = 5
+DISK_BYTES = 512 << 20
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +135,9 @@ def test_what_is_no_postgresql_stays_as_it_is(lab: Lab) -> None:
         shutil.rmtree(node.data_dir)
 
 
-def test_a_missing_mount_and_foreign_data_are_refused(lab: Lab) -> None:
+def test_data_of_another_cluster_is_refused(lab: Lab) -> None:
     node = lab.node("n2")
     assert node.stop() == 0
-    away = node.data_dir.with_name("away")
     mark = node.data_dir / "pgbastion.cluster"
     ours = mark.read_text()
     mark.write_text(json.dumps({**json.loads(ours), "cluster_id": "ab" * 16}))
@@ -144,15 +146,50 @@ def test_a_missing_mount_and_foreign_data_are_refused(lab: Lab) -> None:
         assert f"belongs to cluster {'ab' * 16}" in node.log.read_text()
     finally:
         mark.write_text(ours)
-    node.data_dir.rename(away)
-    node.data_dir.mkdir()
-    try:
-        assert "is its file system mounted?" in refusal(node)
-    finally:
-        node.data_dir.rmdir()
-        away.rename(node.data_dir)
     node.start()
     wait_for("both again", lambda: is_whole(lab), READY_S)
+
+
+@contextmanager
+def on_a_disk_of_its_own(node: Node) -> Iterator[LoopDisk]:
+    """Have a stopped node's data on a file system that is mounted at its directory."""
+    away = node.data_dir.with_name("away")
+    node.data_dir.rename(away)
+    with ExitStack() as stack:
+        stack.callback(away.rename, node.data_dir)
+        node.data_dir.mkdir()
+        stack.callback(node.data_dir.rmdir)
+        disk = LoopDisk(node.directory / "image", node.data_dir, DISK_BYTES)
+        stack.callback(disk.remove)
+        stack.callback(node.kill)
+        # With the owner and mode of the directory, and beside what ext4 has there.
+        subprocess.run(["cp", "-aT", away, node.data_dir], check=True)
+        yield disk
+        assert node.stop() == 0
+
+
+def test_nothing_is_made_on_a_mount_point_whose_file_system_is_missing(
+    lab: Lab,
+) -> None:
+    """Rule 80: the node had its data there, and has them again once it is mounted."""
+    node = lab.node("n2")
+    assert node.stop() == 0
+    mark = node.data_dir / "pgbastion.cluster"
+    identity = json.loads(mark.read_text())["data_id"]
+    try:
+        with on_a_disk_of_its_own(node) as disk:
+            disk.unmount()
+            assert "is its file system mounted?" in refusal(node)
+            assert list(node.data_dir.iterdir()) == []
+            disk.mount()
+            node.start()
+            wait_for("both again", lambda: is_whole(lab), READY_S)
+            assert json.loads(mark.read_text())["data_id"] == identity
+    except CannotRun as why:
+        pytest.skip(f"not run: {why}")
+    finally:
+        node.start()
+        wait_for("both again", lambda: is_whole(lab), READY_S)
 
 
 def test_a_second_daemon_of_a_node_names_the_first(lab: Lab) -> None:

@@ -36,9 +36,17 @@ class LoopDisk:
         _run("mkfs.ext4", "-q", "-m", "0", str(image))
         mount_point.mkdir(exist_ok=True)
         try:
-            _run("mount", "-o", "loop", str(image), str(mount_point))
+            self.mount()
         except LabError as error:
             raise CannotRun(f"no loop mounts here: {error}") from error
+
+    def mount(self) -> None:
+        """Mount it, as at its making."""
+        _run("mount", "-o", "loop", str(self._image), str(self._mount_point))
+
+    def unmount(self) -> None:
+        """Leave the bare mount point; nobody may use it."""
+        _run("umount", str(self._mount_point))
 
     def freeze(self) -> None:
         """Let every write block until `thaw`."""
