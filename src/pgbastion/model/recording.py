@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -48,7 +49,10 @@ class _Envelope:
     r: Annotated[Record, Field(discriminator="kind")]
 
 
-_ENVELOPE: Final = TypeAdapter(_Envelope)
+@cache
+def _envelope() -> TypeAdapter[_Envelope]:
+    """Made when a record is first written or read: no daemon's start waits for it."""
+    return TypeAdapter(_Envelope)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +78,7 @@ def encode_kept(kept: Kept) -> dict[str, Any]:
         if isinstance(view, NodeView)
         else ClusterRecord(view=view, **told)
     )
-    plain: dict[str, Any] = _ENVELOPE.dump_python(
+    plain: dict[str, Any] = _envelope().dump_python(
         _Envelope(v=RECORD_VERSION, r=made), mode="json"
     )
     return plain
@@ -83,7 +87,7 @@ def encode_kept(kept: Kept) -> dict[str, Any]:
 def decode_record(line: str | bytes) -> Record | None:
     """Read a record; None if it is none of a version that we know."""
     try:
-        envelope = _ENVELOPE.validate_json(line)
+        envelope = _envelope().validate_json(line)
     except ValidationError:
         return None
     return envelope.r if envelope.v == RECORD_VERSION else None

@@ -15,12 +15,14 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
-
-import httpx
+from typing import TYPE_CHECKING, Final
 
 from pgbastion.observe.events import Event
 from pgbastion.observe.logging import get_logger
+
+if TYPE_CHECKING:
+    # Its import is a tenth of a daemon's start: it comes where there is an address.
+    import httpx
 
 SPOOLED_MAX: Final = 1_000
 VALID_S: Final = 24 * 3_600
@@ -72,6 +74,8 @@ class Webhook:
 
     async def run(self) -> None:
         """Deliver for ever."""
+        import httpx
+
         wait_s = self._backoff_s[0]
         self._soon.set()
         async with httpx.AsyncClient(timeout=ANSWER_S, trust_env=False) as client:
@@ -87,7 +91,7 @@ class Webhook:
                 wait_s = min(2 * wait_s, self._backoff_s[1])
                 self._soon.set()
 
-    async def _deliver_all(self, client: httpx.AsyncClient) -> bool:
+    async def _deliver_all(self, client: "httpx.AsyncClient") -> bool:
         try:
             await asyncio.to_thread(self._spool)
             for path in await asyncio.to_thread(self._spooled):
@@ -98,7 +102,9 @@ class Webhook:
             return False
         return not self._new
 
-    async def _deliver(self, client: httpx.AsyncClient, path: Path) -> bool:
+    async def _deliver(self, client: "httpx.AsyncClient", path: Path) -> bool:
+        import httpx
+
         content = await asyncio.to_thread(path.read_bytes)
         try:
             answer = await client.post(
