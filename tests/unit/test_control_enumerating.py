@@ -17,6 +17,7 @@ from pgbastion.control.enumerating import (
 )
 from pgbastion.control.imagining import QUESTIONS, Unanswered, imagine
 from pgbastion.control.node import decide_node
+from pgbastion.control.node_steps import STEPS
 from pgbastion.control.resting import ENDS
 from pgbastion.control.transitions import TRANSITIONS, Duty, Found, Step
 from pgbastion.control.work import own_work
@@ -92,7 +93,7 @@ def test_an_order_that_is_waited_for_without_an_end_is_found(
     def rests(view: NodeView) -> Decision | None:
         return None if own_work(view) is None else Decision(Reason.LEAVING_SYNC_SET)
 
-    steps = {**node.STEPS, Step.WORK_ON_STANDBY: rests}
+    steps = {**STEPS, Step.WORK_ON_STANDBY: rests}
     monkeypatch.setattr(node, "STEPS", steps)
 
     (stuck,) = next(s for each in ask(UNUSUAL) if (s := sum_up([each]).stuck))
