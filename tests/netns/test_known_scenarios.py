@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,7 +18,7 @@ from pgbastion.bench.lab.injections import node_lost
 from pgbastion.bench.lab.node import Node
 from pgbastion.bench.lab.settings import Plan
 from support.lab_clients import connect, post
-from support.lab_faults import Clusters
+from support.lab_faults import Clusters, receivers
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -132,17 +132,6 @@ def waiting_commit(node: Node, row: int) -> Iterator[processes.Process]:
         assert backend is not None
         yield backend
         thread.join(END_S)
-
-
-def receivers(standbys: Sequence[Node]) -> list[processes.Process]:
-    """Return the processes that receive WAL on these nodes."""
-    found = []
-    for node in standbys:
-        rows = node.query("SELECT pid FROM pg_stat_wal_receiver")
-        process = processes.find(int(rows[0][0])) if rows else None
-        assert process is not None, f"{node.name} does not stream"
-        found.append(process)
-    return found
 
 
 def demand_standbys(lab: Lab) -> None:

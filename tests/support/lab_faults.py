@@ -2,13 +2,13 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from pgbastion.bench.lab import waits
+from pgbastion.bench.lab import processes, waits
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun
 from pgbastion.bench.lab.faults import FAULTS, Outcome
@@ -64,6 +64,17 @@ class Clusters:
         if self._lab is not None:
             sys.stdout.write(f"logs: {self._lab.keep_logs()}\n")
         self.close()
+
+
+def receivers(standbys: Sequence[Node]) -> list[processes.Process]:
+    """Return the processes that receive WAL on these nodes."""
+    found = []
+    for node in standbys:
+        rows = node.query("SELECT pid FROM pg_stat_wal_receiver")
+        process = processes.find(int(rows[0][0])) if rows else None
+        assert process is not None, f"{node.name} does not stream"
+        found.append(process)
+    return found
 
 
 def survive(clusters: Clusters, fault: str) -> Trial:
