@@ -1,15 +1,17 @@
 """Let a node miss a lot of WAL, and measure how fast it is back without a human.
 
-Once it is the primary's node, which has a tail of its own to give up, and once a
-standby's.
+Once it is a standby's node, once the primary's, and once the primary's that wrote alone
+before it was lost: it has a tail of its own to give up.
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +19,7 @@ from pgbastion.bench.lab import waits
 from pgbastion.bench.lab.checker import describe
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import CannotRun, LabError
-from pgbastion.bench.lab.injections import node_lost
+from pgbastion.bench.lab.injections import cut_from_nodes, node_lost
 from pgbastion.bench.lab.node import Node
 from pgbastion.bench.lab.settings import Plan
 from pgbastion.clock import boottime_ns
@@ -27,13 +29,27 @@ BACK_S: Final = 600.0
 _WRITTEN: Final = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint"
 _REPLAYED: Final = "SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint"
 _WRITE: Final = "SELECT pg_logical_emit_message(true, 'lab', repeat('x', 1048576))"
+# No transaction, so that nothing waits for a standby; the checkpoint flushes it.
+_WRITE_ALONE: Final = (
+    "SELECT pg_logical_emit_message(false, 'lab', repeat('x', 1048576))"
+)
+_FLUSH: Final = "CHECKPOINT"
+_TAIL_MIB: Final = 8
+
+
+class Victim(StrEnum):
+    """Whose node is lost."""
+
+    STANDBY = "standby"
+    PRIMARY = "old primary"
+    DIVERGED = "old primary with a tail of its own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
     """What came of one outage."""
 
-    victim: str
+    victim: Victim
     missed_mib: float
     streaming_s: float
     """From its start until it streamed."""
@@ -68,16 +84,16 @@ def _write(node: Node, mib: int) -> None:
             session.execute(_WRITE.encode())
 
 
-def run_outage(lab: Lab, *, mib: int, of_primary: bool) -> Outage:
+def run_outage(lab: Lab, *, mib: int, of: Victim) -> Outage:
     """Take the power from a node while the others write, and wait for its return."""
     lab.wait_steady(BACK_S)
     primary = lab.primary()
-    name = primary if of_primary else lab.streaming(primary)[0]
+    name = lab.streaming(primary)[0] if of is Victim.STANDBY else primary
     victim = lab.node(name)
     others = [node for node in lab.nodes.values() if node is not victim]
     with lab.writers([node.name for node in others]) as writers:
         writers.wait_for_write(boottime_ns(), waits.FIRST_ACKNOWLEDGED_S)
-        with node_lost(lab, name):
+        with _lost(lab, name, diverged=of is Victim.DIVERGED):
             writers.wait_for_write(
                 boottime_ns(), waits.WRITES_AGAIN_S[lab.plan.profile]
             )
@@ -94,13 +110,30 @@ def run_outage(lab: Lab, *, mib: int, of_primary: bool) -> Outage:
         )
         caught_up_s = time.monotonic() - began_s
     return Outage(
-        victim="old primary" if of_primary else "standby",
+        victim=of,
         missed_mib=(target - before) / MIB,
         streaming_s=streaming_s,
         caught_up_s=caught_up_s,
         ways=_ways(victim, said),
         lost=describe(lab.check(writers)),
     )
+
+
+@contextmanager
+def _lost(lab: Lab, name: str, *, diverged: bool) -> Iterator[None]:
+    """Take the power from a node, and give it a tail that nobody else has before."""
+    if not diverged:
+        with node_lost(lab, name):
+            yield
+        return
+    # The cut heals when the node has been started again: nobody gets the tail.
+    with cut_from_nodes(lab, name):
+        with lab.node(name).connect() as session:
+            for _ in range(_TAIL_MIB):
+                session.execute(_WRITE_ALONE.encode())
+            session.execute(_FLUSH.encode())
+        with node_lost(lab, name):
+            yield
 
 
 def _serving(lab: Lab, others: Sequence[Node], lost: str) -> str:
@@ -123,7 +156,7 @@ def _ways(node: Node, since: int) -> tuple[str, ...]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run both outages; exit code 1 if a row is missing."""
+    """Run the outages; exit code 1 if a row is missing."""
     parser = argparse.ArgumentParser(prog="bench outage", description=__doc__)
     parser.add_argument("--mib", type=int, default=1024, help="of WAL")
     parser.add_argument("--profile", default="normal")
@@ -135,8 +168,8 @@ def main(arguments: Sequence[str]) -> None:
     try:
         with Lab(plan, keep_logs_in=options.keep_logs) as lab:
             lab.start()
-            for of_primary in (False, True):
-                outage = run_outage(lab, mib=options.mib, of_primary=of_primary)
+            for of in Victim:
+                outage = run_outage(lab, mib=options.mib, of=of)
                 print(outage, flush=True)
                 lost = lost or bool(outage.lost)
     except (CannotRun, LabError) as why:
