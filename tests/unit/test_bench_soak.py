@@ -47,6 +47,9 @@ def test_only_what_was_seen_after_the_warm_up_counts() -> None:
     assert found == 0
 
 
-def test_more_than_ever_before_in_the_last_third_grows() -> None:
-    assert grows([1, 5, 2, 1, 2, 6])
-    assert not grows([1, 5, 2, 1, 2, 5])
+def test_what_never_falls_back_to_what_was_usual_grows() -> None:
+    assert grows([20, 21, 20, 22, 21, 22, 23, 24, 23])
+
+
+def test_what_comes_and_goes_does_not_grow() -> None:
+    assert not grows([12, 60, 12, 70, 12, 60, 12, 90, 12])

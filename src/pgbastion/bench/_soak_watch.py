@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import linear_regression
+from statistics import linear_regression, median
 from typing import Final
 
 from pgbastion.bench.lab.processes import Process
@@ -74,15 +74,16 @@ class Watched:
 
 
 def grows(values: Sequence[int]) -> bool:
-    """Tell whether there is more in the end than ever before.
+    """Tell whether there is always more in the end than there usually was before.
 
-    What comes and goes (a session, a connection, a file that takes the place of
-    another) has been as high before: the last third is held against the first two.
+    What comes and goes (a connection, an event that waits for a receiver) is now many
+    and now few: what counts is that the last third never has as few any more as was
+    usual in the first two. That its highest is higher would be chance.
     """
     third = len(values) // 3
     if not third:
         return False
-    return max(values[-third:]) > max(values[:-third])
+    return min(values[-third:]) > median(values[:-third])
 
 
 def series_of(metrics: str) -> frozenset[str]:
