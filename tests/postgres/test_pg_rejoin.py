@@ -10,7 +10,7 @@ from pgbastion.model.ids import Epoch, Timeline
 from pgbastion.model.wal import WalEnd
 from pgbastion.postgres import rejoin
 from pgbastion.postgres.ladder import ask_primary
-from pgbastion.postgres.parse import ControlState
+from pgbastion.postgres.parse import ControlState, segment_name
 from support.postgres import Lab, Server, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
@@ -222,6 +222,22 @@ async def test_another_cluster_is_refused(one_lab: Lab) -> None:
     step = await stranger.ladder.decide(n1.replication_address())
     assert isinstance(step, rejoin.Refuse)
     assert "another cluster" in step.reason
+
+
+async def test_crash_recovery_keeps_what_a_rewind_reads(one_lab: Lab) -> None:
+    n1 = await one_lab.primary("n1", wal_keep_size="0")
+    await n1.rows("CREATE TABLE public.t (i int)")
+    for _ in range(3):
+        await n1.rows("INSERT INTO public.t VALUES (1)")
+        await n1.rows("SELECT pg_switch_wal()")
+    control = await n1.offline.control()
+    lsn = control.checkpoint.lsn
+    oldest = segment_name(control.checkpoint.timeline, lsn, control.wal_segment_bytes)
+    await n1.stop(signal.SIGQUIT)
+
+    assert await n1.offline.recover()
+
+    assert (n1.paths.wal_dir / oldest).exists()
 
 
 async def test_crash_recovery_keeps_segments_that_wait_for_the_archive(

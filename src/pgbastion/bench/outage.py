@@ -29,11 +29,8 @@ BACK_S: Final = 600.0
 _WRITTEN: Final = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint"
 _REPLAYED: Final = "SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint"
 _WRITE: Final = "SELECT pg_logical_emit_message(true, 'lab', repeat('x', 1048576))"
-# No transaction, so that nothing waits for a standby; the checkpoint flushes it.
-_WRITE_ALONE: Final = (
-    "SELECT pg_logical_emit_message(false, 'lab', repeat('x', 1048576))"
-)
-_FLUSH: Final = "CHECKPOINT"
+# Its commits are flushed here and wait for nobody.
+_ALONE: Final = "SET synchronous_commit = local"
 _TAIL_MIB: Final = 8
 
 
@@ -129,9 +126,9 @@ def _lost(lab: Lab, name: str, *, diverged: bool) -> Iterator[None]:
     # The cut heals when the node has been started again: nobody gets the tail.
     with cut_from_nodes(lab, name):
         with lab.node(name).connect() as session:
+            session.execute(_ALONE.encode())
             for _ in range(_TAIL_MIB):
-                session.execute(_WRITE_ALONE.encode())
-            session.execute(_FLUSH.encode())
+                session.execute(_WRITE.encode())
         with node_lost(lab, name):
             yield
 

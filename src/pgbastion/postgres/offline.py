@@ -25,6 +25,8 @@ from pgbastion.postgres.programs import ProgramError, Programs
 CONTROLDATA_DEADLINE_S: Final = 10.0
 WALDUMP_DEADLINE_S: Final = 120.0
 RECOVERY_DEADLINE_S: Final = 3600.0
+KEEP_ALL_MB: Final = (1 << 31) - 1
+"""The most that wal_keep_size takes."""
 # The last line of a listing of WAL; descriptions can be long.
 LISTING_TAIL_BYTES: Final = 1 << 16
 
@@ -187,6 +189,10 @@ class Offline:
             f"archive_mode={'on' if archiving else 'off'}",
             "-c",
             "archive_command=false",
+            # The checkpoint at the end of recovery would remove what pg_rewind reads:
+            # WAL from the last checkpoint that both histories have, long ago maybe.
+            "-c",
+            f"wal_keep_size={KEEP_ALL_MB}",
         ]
         if (await self._programs.version()).major >= 15:
             options += ["-c", "archive_library="]
