@@ -18,7 +18,8 @@ from typing import Final
 from pgbastion.errors import ProxyError
 
 _SYSCALL: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361}
-_LOG_BYTES: Final = 1 << 16
+# A log that does not fit makes the load fail; it has a line for each instruction.
+_LOG_BYTES: Final = 1 << 21
 _LOADS_MAX: Final = 10
 _MMAPABLE: Final = 1 << 10
 _ANY: Final = 0

@@ -46,10 +46,11 @@ _ALARM: Final = -32
 # TCP's, the sequence number of its first byte; struct tcp_skb_cb.
 _SKB_LEN: Final = 0
 _SKB_SEQUENCE: Final = 48
-# The most that the helper cuts off at once, and how often it is asked to: enough for
-# all of a segment of 64 KiB.
+# The most that the helper cuts off at once, and how often it is asked to. Segments that
+# arrive while the socket is in use are joined to one piece (net/ipv4/tcp_ipv4.c,
+# tcp_add_backlog), old ones too: of 17 fragments of 32 KiB at most.
 _CUT_BYTES: Final = 0xFFF
-_CUTS_MAX: Final = 17
+_CUTS_MAX: Final = 137
 # Added to `Word.NEXT`, this marks a stream that is broken.
 BROKEN: Final = 1 << 32
 
