@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,6 @@ from pgbastion.bench.lab import waits
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.errors import LabError
 from pgbastion.bench.lab.faults import FAULTS
-from pgbastion.bench.lab.groups import servers_apart
 from pgbastion.bench.lab.network import CLIENT
 from pgbastion.bench.lab.settings import API_PORT, PRIMARY_PORT, Plan
 from pgbastion.bench.lab.workload import USER
@@ -36,8 +35,7 @@ class Asked:
     """What one run is to be like.
 
     ``node`` is whose checks are asked and whose proxy carries the sessions: the old
-    primary's ("old"), or a standby's ("standby"). ``apart``: the old primary's server
-    has a control group of its own.
+    primary's ("old"), or a standby's ("standby").
     """
 
     fault: str
@@ -46,7 +44,6 @@ class Asked:
     rate: float
     for_s: float
     anew: bool
-    apart: bool
 
 
 def run_failover(asked: Asked, keep_logs: Path) -> list[dict[str, Any]]:
@@ -65,19 +62,13 @@ def run_failover(asked: Asked, keep_logs: Path) -> list[dict[str, Any]]:
         if asked.node != "old":
             node = next(name for name in lab.streaming(old))
             _keep_apart(lab, old)
-        group = servers_apart(lab.node(old)) if asked.apart else nullcontext()
-        with group, _sessions(lab, node, asked.sessions):
+        with _sessions(lab, node, asked.sessions):
             lines = _measure(lab, node, old, asked)
         new = lab.primary()
         if new == old:
             raise LabError(f"{old} is still the primary: nothing was measured")
     role = "old primary" if node == old else "new primary" if node == new else "standby"
-    told = {
-        "fault": asked.fault,
-        "asked": role,
-        "sessions": asked.sessions,
-        "servers_apart": asked.apart,
-    }
+    told = {"fault": asked.fault, "asked": role, "sessions": asked.sessions}
     return [{**told, **line} for line in lines]
 
 

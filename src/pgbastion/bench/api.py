@@ -61,7 +61,6 @@ def _failover(options: argparse.Namespace) -> None:
         rate=options.rate,
         for_s=options.seconds,
         anew=options.anew,
-        apart=options.apart,
     )
     try:
         for line in run_failover(asked, options.keep_logs):
@@ -88,10 +87,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="whose checks are asked, and whose proxy carries the sessions",
     )
     parser.add_argument("--sessions", type=int, default=1_000)
-    parser.add_argument(
-        "--apart",
-        action="store_true",
-        help="give the old primary's PostgreSQL a control group of its own",
-    )
     parser.add_argument("--keep-logs", type=Path, default=Path("test-results/api"))
     return parser.parse_args(arguments)
