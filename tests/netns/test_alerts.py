@@ -46,6 +46,7 @@ CLEARS_S = 120.0
 EXPLAINED_S = 30.0
 GOLDEN = Path(__file__).parents[1] / "scenarios" / "explanations"
 SUCCESSOR = re.compile(r"n1: n[23] would .* confirmed by 1 of n[23]$")
+EACH = re.compile(r"\((n\d: [^()]*)\)")
 HISTORY = ("  n1 is the primary since", "  why it was chosen")
 
 
@@ -80,7 +81,12 @@ def comparable(lines: Iterable[str]) -> list[str]:
     That is its history, which standby is furthest, and the members' order.
     """
     kept = (line for line in lines if not line.startswith(HISTORY))
-    return sorted(SUCCESSOR.sub("n1: the other is the primary", line) for line in kept)
+    told = (SUCCESSOR.sub("n1: the other is the primary", line) for line in kept)
+    return sorted(EACH.sub(_in_order, line) for line in told)
+
+
+def _in_order(found: re.Match[str]) -> str:
+    return f"({'; '.join(sorted(found[1].split('; ')))})"
 
 
 def wait_until_clear(prometheus: Prometheus) -> None:
