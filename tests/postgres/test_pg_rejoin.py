@@ -10,6 +10,7 @@ from pgbastion.model.ids import Epoch, Timeline
 from pgbastion.model.wal import WalEnd
 from pgbastion.postgres import rejoin
 from pgbastion.postgres.ladder import ask_primary
+from pgbastion.postgres.mark import MARK_NAME, render_mark
 from pgbastion.postgres.parse import ControlState, segment_name
 from support.postgres import Lab, Server, until
 
@@ -222,6 +223,28 @@ async def test_another_cluster_is_refused(one_lab: Lab) -> None:
     step = await stranger.ladder.decide(n1.replication_address())
     assert isinstance(step, rejoin.Refuse)
     assert "another cluster" in step.reason
+
+
+async def test_a_rewind_that_was_cut_short_anywhere_ends_in_a_copy(
+    one_lab: Lab,
+) -> None:
+    """Killed, pg_rewind leaves files empty, or the source's: our mark too."""
+    n1, n2 = await pair(one_lab)
+    await fail_over(n1, n2, timeline=3)
+    await n1.crash()
+    ours = n1.renewed(await n1.mark())
+    await n1.files.write(n1.paths.work_flag, render_mark(ours))
+    foreign = (n2.paths.data_dir / MARK_NAME).read_text()
+    for left in ("", "{", foreign):
+        (n1.paths.data_dir / MARK_NAME).write_text(left)
+        assert await n1.mark_file.read() == ours
+    (n1.paths.data_dir / "PG_VERSION").write_text("")
+
+    step = await n1.ladder.decide(n2.replication_address())
+
+    assert isinstance(step, rejoin.Copy)
+    raised = await n1.mark_file.update(cut=Epoch(9))
+    assert await n1.mark_file.read() == raised != ours
 
 
 async def test_crash_recovery_keeps_what_a_rewind_reads(one_lab: Lab) -> None:

@@ -152,7 +152,7 @@ class Server:
         self.secrets = Secrets(PASSWORDS)
         self.files = Files(paths.account)
         self.programs = Programs(self.paths)
-        self.mark_file = MarkFile(self.paths.data_dir, self.files)
+        self.mark_file = MarkFile(self.paths, self.files)
         self.offline = Offline(self.paths, self.files, self.programs)
         self.config = ConfigFiles(
             self.paths,

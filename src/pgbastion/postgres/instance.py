@@ -93,7 +93,7 @@ class Instance:
         self.config = ConfigFiles(
             paths, identity, self.files, secrets=secrets, parameters=parameters, hba=hba
         )
-        self.mark = MarkFile(paths.data_dir, self.files)
+        self.mark = MarkFile(paths, self.files)
         self.offline = Offline(paths, self.files, self.programs)
         self._directory = DataDirectory(paths, self.files, self.mark, self.offline)
         roles = identity.roles

@@ -97,9 +97,19 @@ class Ladder:
         """Look at the stopped server's files."""
         control = await self._offline.control()
         data_dir = self._paths.data_dir
+        programs_major = (await self._programs.version()).major
+        if await self._files.read(self._paths.work_flag) is not None:
+            # Cut short, a rewind leaves any file empty: nothing more is read.
+            return rejoin.LocalState(
+                control=control,
+                major=programs_major,
+                programs_major=programs_major,
+                wal_end=None,
+                history=None,
+                unfinished=True,
+            )
         version = await self._files.read(data_dir / "PG_VERSION")
         label = await self._files.read(data_dir / "backup_label")
-        flag = await self._files.read(self._paths.work_flag)
         moved = await self._files.run("look", lambda: is_unfinished(data_dir))
         ends = (await self._offline.wal_on_disk(control), control.min_recovery)
         # A directory that was rewound needs WAL that it does not have yet.
@@ -112,11 +122,11 @@ class Ladder:
         return rejoin.LocalState(
             control=control,
             major=_major(version),
-            programs_major=(await self._programs.version()).major,
+            programs_major=programs_major,
             wal_end=end,
             history=history,
             has_backup_label=label is not None,
-            unfinished=flag is not None or moved,
+            unfinished=moved,
         )
 
     async def take(

@@ -8,12 +8,12 @@ programs bring the source's mark along; ours is written again after them.
 import json
 import secrets
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import PostgresError
 from pgbastion.model.ids import DataId, Epoch, NodeId
 from pgbastion.postgres.files import Files
+from pgbastion.postgres.layout import PgPaths
 
 MARK_NAME: Final = "pgbastion.cluster"
 MARK_VERSION: Final = 1
@@ -71,8 +71,9 @@ def parse_mark(text: str) -> Mark:
 class MarkFile:
     """The mark of one data directory."""
 
-    def __init__(self, data_dir: Path, files: Files) -> None:
-        self._path = data_dir / MARK_NAME
+    def __init__(self, paths: PgPaths, files: Files) -> None:
+        self._path = paths.data_dir / MARK_NAME
+        self._flag = paths.work_flag
         self._files = files
 
     async def read(self) -> Mark | None:
@@ -82,6 +83,9 @@ class MarkFile:
             PostgresError: It cannot be read, which is not the same as none.
         """
         text = await self._files.read(self._path)
+        flag = await self._files.read(self._flag)
+        if flag is not None:
+            return _mark_of_unfinished(text, parse_mark(flag))
         return None if text is None else parse_mark(text)
 
     async def write(self, mark: Mark) -> None:
@@ -112,3 +116,18 @@ class MarkFile:
         if raised != mark:
             await self.write(raised)
         return raised
+
+
+def _mark_of_unfinished(text: str | None, flagged: Mark) -> Mark | None:
+    """Return the mark of a directory in which a rewind goes on, or was cut short.
+
+    pg_rewind empties our file and writes the source's over it: what is not known to be
+    ours does not count. Ours may have been raised since the flag was written.
+    """
+    if text is None:
+        return None
+    try:
+        found = parse_mark(text)
+    except PostgresError:
+        return flagged
+    return found if found.data_id == flagged.data_id else flagged
