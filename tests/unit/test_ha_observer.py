@@ -1,6 +1,7 @@
 """Who of the synchronous set gives no sign of life."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +42,8 @@ class Stand:
     async def answered(self) -> None:
         return None
 
-    async def look(self) -> ServerFacts:
+    async def look(self, on_evidence: Callable[[int], None]) -> ServerFacts:
+        del on_evidence
         return self._facts
 
     async def inspect(self, *, running: bool) -> DataFacts:
@@ -56,12 +58,14 @@ class Stand:
         raise AssertionError(f"{what} is not asked for here")
 
 
-def observed(*rows: Any) -> Observer:
+def observed(*rows: Any, asked_ns: int | None = None) -> Observer:
     """Return an observer that has looked at a primary with these walsenders."""
-    return watching(*rows)[0]
+    return watching(*rows, asked_ns=asked_ns)[0]
 
 
-def watching(*rows: Any, in_recovery: bool = False) -> tuple[Observer, Stand]:
+def watching(
+    *rows: Any, in_recovery: bool = False, asked_ns: int | None = None
+) -> tuple[Observer, Stand]:
     """Return such an observer and what it looks at."""
     facts = ServerFacts(
         sent_ns=boottime_ms() * NS_PER_MS,
@@ -69,6 +73,7 @@ def watching(*rows: Any, in_recovery: bool = False) -> tuple[Observer, Stand]:
         in_recovery=in_recovery,
         wal_end=WalEnd(timeline=Timeline(4), lsn=Lsn(100)),
         replication=rows,
+        replication_ns=asked_ns,
     )
     stand = Stand(facts)
 
@@ -119,6 +124,17 @@ def test_a_standby_whose_daemon_is_silent_lives_as_long_as_its_server_speaks() -
     observer = observed(replace(row(2), silent_ms=10), row(3))
 
     assert observer.silent_since_ms(STATE, heard(3)) == {}
+
+
+def test_what_a_row_says_counts_from_when_it_was_asked_for() -> None:
+    """Other work may keep the server from being asked for a while."""
+    long_ago_ms = boottime_ms() - 8 * PROBE_MS
+    rows = (replace(row(2, 50), silent_ms=0), row(3))
+    observer = observed(*rows, asked_ns=long_ago_ms * NS_PER_MS)
+
+    assert observer.silent_since_ms(STATE, heard(3)) == {name(2): long_ago_ms}
+    # Nor does an old row show that nothing was flushed since.
+    assert observer._flushing._moved == {}
 
 
 def test_a_standby_that_owes_and_flushes_nothing_is_silent_though_it_reports() -> None:

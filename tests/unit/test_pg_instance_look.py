@@ -13,6 +13,7 @@ from pgbastion.postgres.probe import ProbeResult, ServerFacts
 from pgbastion.postgres.standing import NOTHING, Stand
 
 NOWHERE = Path("/nonexistent")
+LOOK_S = 0.2
 
 
 def an_instance() -> Instance:
@@ -31,7 +32,7 @@ def an_instance() -> Instance:
         secrets=Secrets(dict.fromkeys(PgRoles().all, "secret")),
         parameters={},
         hba=(),
-        bounds=Bounds(look_s=1.0, cut_s=1.0),
+        bounds=Bounds(look_s=LOOK_S, cut_s=1.0),
     )
 
 
@@ -64,17 +65,48 @@ def test_the_end_of_wal_has_its_timeline_whatever_is_forgotten_meanwhile() -> No
     """A take-over, or a start, may forget the last server in the middle of a look."""
     instance = an_instance()
 
-    async def forget_meanwhile() -> Stand:
+    async def forget_meanwhile(nodes: object, *, in_recovery: bool) -> None:
+        del nodes
+        assert in_recovery
         await instance._forget()
-        return NOTHING
-
-    async def nothing() -> None:
-        pass
 
     instance._probe.look = a_probe  # type: ignore[method-assign]
-    instance._warm = nothing  # type: ignore[method-assign]
-    instance._standing.ask = forget_meanwhile  # type: ignore[method-assign]
+    instance._asides.ask = forget_meanwhile  # type: ignore[method-assign]
 
-    facts = asyncio.run(instance.look())
+    facts = asyncio.run(instance.look(lambda _: None))
 
     assert facts.wal_end == WalEnd(timeline=Timeline(3), lsn=Lsn(100))
+
+
+def test_a_look_does_not_wait_for_other_work_on_its_connections() -> None:
+    """A renewal must not find old evidence because a change of the set takes long."""
+    instance = an_instance()
+    noted: list[int] = []
+    other_work = asyncio.Event()
+    asked = 0
+
+    async def wait() -> None:
+        nonlocal asked
+        asked += 1
+        await other_work.wait()
+
+    async def nothing() -> Stand:
+        return NOTHING
+
+    async def look_often() -> None:
+        facts = await instance.look(noted.append)
+        assert facts.answered
+        assert noted == [1]
+        other_work.set()
+        await instance.look(noted.append)
+        # What was under way was neither asked for again nor cut off.
+        assert asked == 1
+        await instance.look(noted.append)
+        assert asked == 2
+        await instance._forget()
+
+    instance._probe.look = a_probe  # type: ignore[method-assign]
+    instance._standby.warm = wait  # type: ignore[method-assign]
+    instance._asides._standing.ask = nothing  # type: ignore[method-assign]
+
+    asyncio.run(look_often())

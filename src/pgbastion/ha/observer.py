@@ -134,11 +134,14 @@ class Observer:
 
     async def _look(self) -> None:
         facts = self._guard.facts()
-        server = await self._database.look()
+
+        def note(evidence_ns: int) -> None:
+            if self._guard.facts().pid == facts.pid:
+                self._on_evidence(evidence_ns)
+
+        server = await self._database.look(note)
         if self._guard.facts().pid != facts.pid:
             return
-        if server.evidence_ns is not None:
-            self._on_evidence(server.evidence_ns)
         self.answers = server.answered
         self._note_trouble(server.trouble)
         if server.vitals is not None:
@@ -148,6 +151,11 @@ class Observer:
             self._on_change()
             return
         log.state("server", "server_answers", in_recovery=server.in_recovery)
+        await self._take(server, facts)
+        self._on_change()
+
+    async def _take(self, server: ServerFacts, facts: GuardFacts) -> None:
+        """Keep what a server says that answers."""
         self.ended_at = None
         if self._server_pid != facts.pid:
             self.start_failures = 0
@@ -161,12 +169,12 @@ class Observer:
             self._confirmed = self._applied = None
             self.drifts += 1
         if server.in_recovery is False and server.wal_end is not None:
-            rows = [row for row in server.replication if row.streaming]
-            self._flushing.note(rows, server.wal_end.lsn, boottime_ms())
+            if _asked_ns(server) >= server.sent_ns:
+                rows = [row for row in server.replication if row.streaming]
+                self._flushing.note(rows, server.wal_end.lsn, boottime_ms())
             await self._note_promotion(facts, server.wal_end)
         elif facts.asked_ns and not self.promote_asked_pid:
             await self._guard.answered()
-        self._on_change()
 
     def _note_trouble(self, trouble: Trouble | None) -> None:
         if trouble is self.trouble:
@@ -353,7 +361,7 @@ class Observer:
                 continue
             said_ms = 0
             if row.silent_ms is not None:
-                said_ms = server.sent_ns // NS_PER_MS - row.silent_ms
+                said_ms = _asked_ns(server) // NS_PER_MS - row.silent_ms
             spoke_ms = max(heard.get(name, 0), said_ms)
             stalled_ms = self._flushing.stalled_since_ms(
                 name, least_ms=2 * self._probe_ms
@@ -368,3 +376,9 @@ class Observer:
     def data_id(self) -> DataId | None:
         """Return the data directory's id."""
         return self._data.data_id
+
+
+def _asked_ns(server: ServerFacts) -> int:
+    """Return when the server was asked for its WAL senders."""
+    asked_ns = server.replication_ns
+    return server.sent_ns if asked_ns is None else asked_ns

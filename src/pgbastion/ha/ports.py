@@ -4,7 +4,7 @@ Each has a fake in ``testing/``. Adapters judge nothing: they are idempotent and
 run under a deadline that the executor sets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -160,14 +160,14 @@ class ServerFacts:
     answered: bool
     reason: str = ""
     """Why it did not answer, or answered with an error: alive with a reason."""
-    evidence_ns: int | None = None
-    """When the server and its disks answered, None: not at this look."""
     in_recovery: bool | None = None
     wal_end: WalEnd | None = None
     replay_lsn: Lsn | None = None
     streaming: bool = False
     checkpoint_timeline: Timeline | None = None
     replication: tuple[ReplicationRow, ...] = ()
+    replication_ns: int | None = None
+    """When it was asked for; None: at this look, as the rest."""
     slots: tuple[NodeId, ...] | None = None
     sync_setting: SyncSet | None = None
     """None: it names nobody who exists."""
@@ -222,8 +222,13 @@ class Database(Protocol):
     async def prepare_primary(self, sync: SyncSet | None) -> None:
         """Write all files so that the next start is one outside recovery."""
 
-    async def look(self) -> ServerFacts:
-        """Ask the running server and its disks; bounded by the profile's limits."""
+    async def look(self, on_evidence: Callable[[int], None]) -> ServerFacts:
+        """Ask the running server and its disks; bounded by the profile's limits.
+
+        Args:
+            on_evidence: Takes when both were asked (nanoseconds) as soon as both have
+                answered: what else is asked may wait for other work on the server.
+        """
 
     async def cut(self, epoch: Epoch) -> WalEnd | None:
         """Cut the running standby off from ``epoch`` durably; return its end of WAL."""

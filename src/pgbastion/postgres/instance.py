@@ -5,20 +5,17 @@ warm connections to the running server.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
-from pgbastion.clock import boottime_ns
-from pgbastion.errors import PostgresError
 from pgbastion.ha.ports import DataFacts, RunningServer, ServerFacts, Upstream
 from pgbastion.model.cluster import Member, ReplicationMode, SyncSet
 from pgbastion.model.ids import Epoch, NodeId, Timeline
-from pgbastion.model.report import ReplicationRow, SlotRow
 from pgbastion.model.settings import NodeSettings
 from pgbastion.model.views import RejoinView
 from pgbastion.model.wal import Lsn, WalEnd
 from pgbastion.postgres import render
+from pgbastion.postgres.asides import Asides
 from pgbastion.postgres.bootstrap import init_cluster
 from pgbastion.postgres.config_files import ConfigFiles, Secrets
 from pgbastion.postgres.connection import Address
@@ -41,13 +38,10 @@ from pgbastion.postgres.roles import renew_passwords
 from pgbastion.postgres.settings import Problem, Value, limits
 from pgbastion.postgres.source import FromPrimary
 from pgbastion.postgres.standby import Standby, Unknown
-from pgbastion.postgres.standing import Standing
 from pgbastion.postgres.stranger import Stranger
 from pgbastion.postgres.sync_change import SyncChange
 from pgbastion.postgres.trouble import Doctor
 from pgbastion.postgres.vitals import vitals
-
-SLOTS_EVERY_NS: Final = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,13 +106,9 @@ class Instance:
         self._standby = Standby(paths, address, self.files, self.config, self.mark)
         self._primary = Primary(address, self.config)
         self._sync = SyncChange(self._primary)
-        self._rows: tuple[ReplicationRow, ...] = ()
+        self._asides = Asides(self._primary, self._standby, look_s=bounds.look_s)
         self._access: tuple[str, ...] | None = None
-        self._slots: tuple[NodeId, ...] | None = None
-        self._all_slots: tuple[SlotRow, ...] = ()
-        self._slots_ns = 0
         self._timeline: Timeline | None = None
-        self._standing = Standing(self._primary, look_s=bounds.look_s)
         self._fitness = Fitness(address, deadline_s=bounds.look_s)
         self._settings = NodeSettings(version=0)
         source = FromPrimary(paths, identity, self.files, self.programs, self.config)
@@ -224,48 +214,45 @@ class Instance:
 
     async def _forget(self) -> None:
         """Close what belongs to an earlier server: it must not tell old truth."""
+        await self._asides.forget()
         await self._probe.close()
         await self._doctor.forget()
         await self._fitness.close()
         await self._standby.close()
         await self._primary.close()
         self._sync.forget()
-        self._slots = self._timeline = None
-        self._standing.forget()
-        self._rows, self._all_slots = (), ()
+        self._timeline = None
 
     # The running server
 
-    async def look(self) -> ServerFacts:
-        """Ask the running server and its disks."""
+    async def look(self, on_evidence: Callable[[int], None]) -> ServerFacts:
+        """Ask the running server and its disks, then for what else counts."""
         result = await self._probe.look(deadline_s=self._bounds.look_s)
         facts = result.facts
         trouble, evidence_ns = self._doctor.judge(result)
+        if evidence_ns is not None:
+            on_evidence(evidence_ns)
         if facts is None:
             return ServerFacts(
                 sent_ns=result.sent_ns,
                 answered=False,
                 reason=result.reason,
-                evidence_ns=evidence_ns,
                 trouble=trouble,
             )
         # What it is of this server stays so while other work forgets the last one.
         timeline = facts.timeline or self._timeline or facts.checkpoint_timeline
         self._timeline = timeline
-        rows: tuple[ReplicationRow, ...] = ()
+        asides = self._asides
+        await asides.ask(self.nodes, in_recovery=facts.in_recovery)
         if facts.in_recovery:
             lsn = max(facts.receive_lsn or Lsn(0), facts.replay_lsn or Lsn(0))
-            await self._warm()
         else:
             lsn = facts.flush_lsn or Lsn(0)
-            rows = await self._replication()
-        stand = await self._standing.ask()
         self._fitness.look_soon()
         return ServerFacts(
             sent_ns=result.sent_ns,
             answered=True,
             reason=result.reason,
-            evidence_ns=evidence_ns,
             trouble=trouble,
             replay_paused=facts.replay_paused,
             in_recovery=facts.in_recovery,
@@ -273,44 +260,15 @@ class Instance:
             replay_lsn=facts.replay_lsn if facts.in_recovery else facts.flush_lsn,
             streaming=facts.receiver is not None and facts.receiver.is_streaming,
             checkpoint_timeline=facts.checkpoint_timeline,
-            replication=rows,
-            slots=self._slots,
-            pending_restart=stand.pending_restart,
+            replication=() if facts.in_recovery else asides.rows,
+            replication_ns=asides.rows_ns,
+            slots=asides.slots,
+            pending_restart=asides.stand.pending_restart,
             flaws=self._fitness.flaws,
-            settings=replace(self._settings, limits=stand.limits),
-            vitals=vitals(result, self._all_slots),
+            settings=replace(self._settings, limits=asides.stand.limits),
+            vitals=vitals(result, asides.all_slots),
             **self._sync.facts(self.mode, facts.sync_names, result.sent_ns),
         )
-
-    async def _warm(self) -> None:
-        """Keep the connections that a failover will use open."""
-        try:
-            async with asyncio.timeout(self._bounds.look_s):
-                await self._standby.warm()
-                await self._primary.open()
-        except (PostgresError, TimeoutError):
-            return
-
-    async def _replication(self) -> tuple[ReplicationRow, ...]:
-        """Return who streams; what cannot be asked now is as it was a moment ago."""
-        try:
-            async with asyncio.timeout(self._bounds.look_s):
-                senders = await self._primary.senders()
-                now_ns = boottime_ns()
-                if self._slots is None or now_ns - self._slots_ns > SLOTS_EVERY_NS:
-                    self._slots_ns = now_ns
-                    slots = await self._primary.slots.ours()
-                    self._slots = self._nodes_of({s.name for s in slots if not s.lost})
-                    self._all_slots = await self._primary.slots.survey(self.nodes)
-        except (PostgresError, TimeoutError):
-            return self._rows
-        # Our own connections that speak the replication protocol show up there too.
-        own = self.address.application_name
-        self._rows = tuple(s.row() for s in senders if s.name != own)
-        return self._rows
-
-    def _nodes_of(self, slots: set[str]) -> tuple[NodeId, ...]:
-        return tuple(node for node in self.nodes if render.slot_name(node) in slots)
 
     async def cut(self, epoch: Epoch) -> WalEnd | None:
         """Cut the running standby off from ``epoch`` durably; return its end of WAL."""
@@ -371,7 +329,7 @@ class Instance:
         """Have exactly these members' slots."""
         await self._primary.open()
         await self._primary.slots.keep(nodes)
-        self._slots = None
+        self._asides.slots = None
 
     async def checkpoint(self) -> None:
         """Write a checkpoint, however long it takes."""
@@ -414,7 +372,7 @@ class Instance:
         # A standby must not have less than pg_control asks for; a primary may.
         await self.config.write_static({} if primary else control.settings)
         await self._write_access(servers)
-        await self._standing.reload()
+        await self._asides.reload()
 
     def note_settings(self, settings: NodeSettings) -> None:
         """Note what the files have of what the cluster agreed on; reports carry it."""

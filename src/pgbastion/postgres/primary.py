@@ -123,6 +123,11 @@ class Primary:
         self._connection = Connection(address)
         self.slots = Slots(self._connection)
 
+    @property
+    def application_name(self) -> str:
+        """The name of the daemon's connections."""
+        return self._address.application_name
+
     async def open(self) -> None:
         """Connect, unless connected."""
         await self._connection.open(deadline_s=DEADLINE_S)

@@ -1,7 +1,7 @@
 """The database port of one daemon over the model of a server and its directory."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pgbastion.errors import PostgresError
@@ -172,14 +172,15 @@ class SimDatabase:
 
     # The running server
 
-    async def look(self) -> ServerFacts:
+    async def look(self, on_evidence: Callable[[int], None]) -> ServerFacts:
         """Ask the running server and its disks."""
         sent_ns = self._loop.now_ns()
         try:
             server = await self._server()
         except (PostgresError, TimeoutError) as exc:
             return ServerFacts(sent_ns=sent_ns, answered=False, reason=str(exc))
-        frozen = self._machine.disk_frozen
+        if not self._machine.disk_frozen:
+            on_evidence(sent_ns)
         directory = self._directory
         rows = tuple(
             ReplicationRow(
@@ -193,7 +194,6 @@ class SimDatabase:
         return ServerFacts(
             sent_ns=sent_ns,
             answered=True,
-            evidence_ns=None if frozen else sent_ns,
             in_recovery=server.recovering,
             wal_end=self._wal_end(),
             replay_lsn=Lsn(directory.flushed),
