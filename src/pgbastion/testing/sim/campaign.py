@@ -75,6 +75,7 @@ UNREACHED_TRANSITIONS: Final[dict[str, str]] = {
     "give_up <- empty": KEPT,
     "follow <- unusable": KEPT,
     "give_up <- standby": "rare: a holder gives up before it is promoted",
+    "give_up <- starting": "rare: a holder gives up while its server starts",
 }
 """Rows of the table that a run need not reach, and why."""
 
