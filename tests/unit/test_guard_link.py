@@ -10,7 +10,10 @@ import pytest
 from pgbastion.postgres.guard_client import GuardClient, GuardRefused
 from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.postgres.guard_messages import (
+    Exited,
     GuardStatus,
+    KillOutcome,
+    Stopped,
     WatchdogSetting,
     parse_status,
 )
@@ -151,3 +154,31 @@ async def test_a_guard_that_takes_over_hears_of_every_address_with_its_end(
     await link.connect()
 
     assert kept == [("10.0.0.9", 90), ("10.0.0.9", 90)]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("idle_at_exit", [True, False])
+async def test_a_kill_is_told_once_whichever_word_of_it_comes_first(
+    tmp_path: Path, idle_at_exit: bool
+) -> None:
+    """Who is not told takes what it knew of that server for true of the next one."""
+    ends: list[str] = []
+    link = link_with(tmp_path, None)
+    link._on_stopped = lambda: ends.append("stopped")
+    client: Any = SimpleNamespace(latest=replace(IDLE, state="killing", postmaster=7))
+    client.exit_code = None
+    link._client = client
+
+    async def kill(**_: object) -> KillOutcome:
+        if idle_at_exit:
+            client.latest = IDLE
+        link._take(Exited(pid=7, code=None, signal=9, stopped=True, left=()))
+        client.latest = IDLE
+        return KillOutcome(stopped=True, left=())
+
+    client.kill = kill
+
+    await link.stop(fast_ms=0)
+    link._take(Stopped(pgdata=str(tmp_path)))
+
+    assert ends == ["stopped"]

@@ -249,7 +249,9 @@ class GuardLink:
         """Kill everything in the data directory, started by whomever."""
         directory = (self._real_data_dir, self._uid)
         outcome = await client.kill(deadline_s=KILL_DEADLINE_S, directory=directory)
-        self._note()
+        # Its events may have come before the end of all, or come after this.
+        if self._note() and self._renewing is None:
+            self._on_stopped()
         if not outcome.stopped:
             raise GuardError(f"not stopped: {'; '.join(outcome.left)}")
 
@@ -320,12 +322,15 @@ class GuardLink:
             raise GuardError("there is no guard")
         return self._client
 
-    def _note(self) -> None:
+    def _note(self) -> bool:
+        """Take in whether something runs; tell whether that has just ended."""
+        ran = not self._idle.is_set()
         if self.facts().running:
             self._idle.clear()
         else:
             self._idle.set()
         self._on_event()
+        return ran and self._idle.is_set()
 
     def _take(self, event: GuardEvent) -> None:
         log.info("guard_event", event_said=repr(event))
@@ -342,9 +347,8 @@ class GuardLink:
             if self._renewing is None and not self._is_ending:
                 renewing = self._renew(is_dead=event.is_dead, orphan=orphan)
                 self._renewing = asyncio.create_task(renewing)
-        was_idle = self._idle.is_set()
-        self._note()
-        if (isinstance(event, Exited) or not was_idle) and self._idle.is_set():
+        ended = self._note()
+        if ended or (isinstance(event, Exited) and self._idle.is_set()):
             self._on_stopped()
 
     async def _renew(self, *, is_dead: bool, orphan: int) -> None:
