@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pgbastion.proxy.routes import DataPath, Limits
-from support.proxy_lab import RawPair, kernel_path_is_possible, raw_pair
+from support.proxy_lab import RawPair, raw_pair
 
 FULL = bool(os.environ.get("PGBASTION_TEST_FULL"))
 
@@ -38,14 +38,6 @@ RECEIVE_BUFFER_BYTES = 1 << 16
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": True}
-
-
-@pytest.fixture(params=[DataPath.USERSPACE, DataPath.KERNEL])
-def data_path(request: pytest.FixtureRequest) -> DataPath:
-    """What moves the bytes."""
-    if request.param is DataPath.KERNEL and not kernel_path_is_possible():
-        pytest.skip("the kernel data path needs CAP_BPF and CAP_NET_ADMIN")
-    return DataPath(request.param)
 
 
 @dataclass

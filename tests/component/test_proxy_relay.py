@@ -16,7 +16,6 @@ from support.proxy_lab import (
     SSL_REQUEST,
     RawPair,
     eventually,
-    kernel_path_is_possible,
     proxy_lab,
     query,
     raw_pair,
@@ -31,14 +30,6 @@ LINGER_RESET = struct.pack("ii", 1, 0)
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": True}
-
-
-@pytest.fixture(params=[DataPath.USERSPACE, DataPath.KERNEL])
-def data_path(request: pytest.FixtureRequest) -> DataPath:
-    """What moves the bytes."""
-    if request.param is DataPath.KERNEL and not kernel_path_is_possible():
-        pytest.skip("the kernel data path needs CAP_BPF and CAP_NET_ADMIN")
-    return DataPath(request.param)
 
 
 async def send_in_pieces(

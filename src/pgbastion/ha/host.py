@@ -14,24 +14,12 @@ from pgbastion.control.apply import Applied, Outcome, apply
 from pgbastion.errors import ConsensusError
 from pgbastion.ha.ports import Cutter, Fencer, RaftEngine
 from pgbastion.ha.survey import Surveyor
-from pgbastion.ha.talk import (
-    Kind,
-)
+from pgbastion.ha.talk import Kind
 from pgbastion.model.cluster import ClusterState, Member, decode_state, encode_state
 from pgbastion.model.commands import Command, encode_command
 from pgbastion.model.ids import Epoch, MemberId, NodeId
-from pgbastion.model.report import (
-    NodeReport,
-    decode_report,
-    encode_report,
-    lasting,
-)
-from pgbastion.model.views import (
-    AgeAnswer,
-    ClusterView,
-    RaftView,
-    Received,
-)
+from pgbastion.model.report import NodeReport, decode_report, encode_report, lasting
+from pgbastion.model.views import AgeAnswer, ClusterView, RaftView, Received
 from pgbastion.observe.logging import get_logger
 
 OUTCOMES_MAX: Final = 1_024

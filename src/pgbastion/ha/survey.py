@@ -6,7 +6,7 @@ The leader asks, and every node answers; docs/explanation/lease.md, section 5.
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 from pgbastion.clock import boottime_ms
@@ -83,29 +83,35 @@ class Surveyor:
             )
         self._survey.asked_ms = now_ms
         for node in nodes:
-            task = asyncio.create_task(self._ask(self._survey, node))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(self._ask(self._survey, node))
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, survey: _Survey, node: NodeId) -> None:
         if node == self._node:
             answer = await self.cut(survey.epoch)
         else:
-            member = self._member(node)
-            if member is None:
-                return
-            data = await self._engine.request(
-                member.member_id,
-                Kind.CUT,
-                encode_cut(survey.epoch),
-                self._cut_timeout_s,
+            question = encode_cut(survey.epoch)
+            answer = await self._request(
+                node, Kind.CUT, question, wait_s=self._cut_timeout_s
             )
-            answer = None if data is None else decode_answer(data)
         if answer is None or answer.node != node or survey is not self._survey:
             return
         log.info("surveyed", node=node, epoch=survey.epoch, end=str(answer.wal_end))
         survey.answers[node] = answer
         self._on_change()
+
+    async def _request(
+        self, node: NodeId, kind: Kind, question: bytes, *, wait_s: float
+    ) -> SurveyAnswer | None:
+        member = self._member(node)
+        if member is None:
+            return None
+        data = await self._engine.request(member.member_id, kind, question, wait_s)
+        return None if data is None else decode_answer(data)
 
     async def answer_cut(self, payload: bytes) -> bytes:
         """Answer a survey's question; nothing where there is no answer."""
@@ -123,26 +129,21 @@ class Surveyor:
         if survey is None or survey.epoch != action.epoch or survey.catching_up:
             return
         survey.catching_up = action.node
-        task = asyncio.create_task(self._have_caught_up(survey, action))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin(self._have_caught_up(survey, action))
 
     async def _have_caught_up(self, survey: _Survey, action: CatchUp) -> None:
         question = CatchUpQuestion(
             epoch=action.epoch, source=action.source, upto=action.upto
         )
-        member = self._member(action.node)
-        answer = None
         if action.node == self._node:
             answer = await self._catch_up(question)
-        elif member is not None:
-            data = await self._engine.request(
-                member.member_id,
+        else:
+            answer = await self._request(
+                action.node,
                 Kind.CATCH_UP,
                 encode_catch_up(question),
-                CATCH_UP_S + self._cut_timeout_s,
+                wait_s=CATCH_UP_S + self._cut_timeout_s,
             )
-            answer = None if data is None else decode_answer(data)
         survey.catching_up = None
         told = survey.answers.get(action.node)
         before = after = told.wal_end if told is not None else None
