@@ -156,6 +156,16 @@ async def test_a_guard_that_takes_over_hears_of_every_address_with_its_end(
     assert kept == [("10.0.0.9", 90), ("10.0.0.9", 90)]
 
 
+def killing(folder: Path, ends: list[str]) -> tuple[GuardLink, Any]:
+    """Return a link to a guard that kills, and its client."""
+    link = link_with(folder, None)
+    link._on_stopped = lambda: ends.append("stopped")
+    client: Any = SimpleNamespace(latest=replace(IDLE, state="killing", postmaster=7))
+    client.exit_code = None
+    link._client = client
+    return link, client
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("idle_at_exit", [True, False])
 async def test_a_kill_is_told_once_whichever_word_of_it_comes_first(
@@ -163,11 +173,7 @@ async def test_a_kill_is_told_once_whichever_word_of_it_comes_first(
 ) -> None:
     """Who is not told takes what it knew of that server for true of the next one."""
     ends: list[str] = []
-    link = link_with(tmp_path, None)
-    link._on_stopped = lambda: ends.append("stopped")
-    client: Any = SimpleNamespace(latest=replace(IDLE, state="killing", postmaster=7))
-    client.exit_code = None
-    link._client = client
+    link, client = killing(tmp_path, ends)
 
     async def kill(**_: object) -> KillOutcome:
         if idle_at_exit:
@@ -182,3 +188,24 @@ async def test_a_kill_is_told_once_whichever_word_of_it_comes_first(
     link._take(Stopped(pgdata=str(tmp_path)))
 
     assert ends == ["stopped"]
+
+
+@pytest.mark.anyio
+async def test_an_end_while_the_guard_is_renewed_is_told_by_the_renewal(
+    tmp_path: Path,
+) -> None:
+    """Told twice, the second would count as a start that failed."""
+    ends: list[str] = []
+    link, client = killing(tmp_path, ends)
+    renewing: Any = object()
+    link._renewing = renewing
+
+    async def kill(**_: object) -> KillOutcome:
+        client.latest = IDLE
+        return KillOutcome(stopped=True, left=())
+
+    client.kill = kill
+
+    await link.stop(fast_ms=0)
+
+    assert ends == []
