@@ -36,11 +36,14 @@ ENTER: Final = """
 echo $$ > "$1/cgroup.procs"
 exec unshare --mount --cgroup --propagation private sh -ec "$2" "$0"
 """
-# What sd_booted(3) looks for; the rest of /run is this one's alone.
+# What sd_booted(3) looks for; the rest of /run is this one's alone, and a change of
+# /etc too. A service that is not root has to reach the socket that it reports to.
 BEGIN: Final = """
-mount -t tmpfs tmpfs /run
-mkdir -p /run/systemd/system /run/systemd/inaccessible /run/user
-chmod 700 /run/user
+umask 0
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -m 755 /run/etc /run/work
+mount -t overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/work overlay /etc
+mkdir -m 755 /run/systemd /run/systemd/system /run/systemd/inaccessible
 # What hides a path from a service; a systemd for a user makes its own elsewhere.
 cd /run/systemd/inaccessible
 touch reg
@@ -54,10 +57,17 @@ exec "$0" --user --log-target=console
 
 
 class Systemd:
-    """Runs the unit of one node of a laboratory."""
+    """Runs the unit of one node of a laboratory.
 
-    def __init__(self, lab: Lab, node: Node) -> None:
+    Args:
+        lab: The laboratory.
+        node: The node.
+        drop_in: Text that goes beside the unit; empty: nothing.
+    """
+
+    def __init__(self, lab: Lab, node: Node, *, drop_in: str = "") -> None:
         self.lab, self.node = lab, node
+        self._drop_in = drop_in
         self._home = lab.directory / "home"
         self._log = lab.directory / "systemd.log"
         self._manager: subprocess.Popen[bytes] | None = None
@@ -83,15 +93,18 @@ class Systemd:
             self._end()
             _remove(group)
 
-    def control(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        """Run ``systemctl``."""
+    def run(self, *command: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command where it sees what the service sees."""
         assert self._manager is not None
         return subprocess.run(
-            ["nsenter", "--target", str(self._manager.pid), "--mount",
-             "systemctl", "--user", *words],
+            ["nsenter", "--target", str(self._manager.pid), "--mount", *command],
             env=self._environment, capture_output=True, text=True,
             timeout=COMMAND_S, check=False,
         )  # fmt: skip
+
+    def control(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run ``systemctl``."""
+        return self.run("systemctl", "--user", *words)
 
     def done(self, *words: str) -> None:
         """Run ``systemctl`` and fail when it does."""
@@ -118,7 +131,8 @@ class Systemd:
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self._home),
-            "XDG_RUNTIME_DIR": "/run/user",
+            # As the machine's own has it: the unit's RuntimeDirectory lies here.
+            "XDG_RUNTIME_DIR": "/run",
         }
 
     def _install(self) -> None:
@@ -127,6 +141,7 @@ class Systemd:
         extra = units / f"{UNIT}.d"
         extra.mkdir(parents=True)
         (units / UNIT).write_text(render_unit(PROGRAM))
+        (extra / "way.conf").write_text(self._drop_in)
         (extra / "config.conf").write_text(
             f"[Service]\nEnvironment=PGBASTION_CONFIG={self.node.config}\n"
             f"StandardError=append:{self.node.log}\n"

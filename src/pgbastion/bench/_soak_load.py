@@ -16,9 +16,13 @@ import httpx
 from pgbastion.api.checks import CHECKS
 from pgbastion.api.endpoints import READS
 from pgbastion.bench._steady import Steady
+from pgbastion.observe.events import KEPT_MAX
 
 REQUESTS_PER_S: Final = 50.0
 EVENT_EVERY_S: Final = 1.2
+# At first faster, until every node keeps as many events as it ever will.
+FILL_EVERY_S: Final = 0.1
+FILL: Final = KEPT_MAX
 SWITCH_EVERY_S: Final = 18.0
 SWITCHED_S: Final = 30.0
 FOLLOW_S: Final = 5.0
@@ -107,7 +111,7 @@ class Load:
         loop = asyncio.get_running_loop()
         switched_s = loop.time()
         for number in itertools.count():
-            await asyncio.sleep(EVENT_EVERY_S)
+            await asyncio.sleep(FILL_EVERY_S if number < FILL else EVENT_EVERY_S)
             # A node that is taken out of service is brought back by the same round.
             url = self._urls[number // len(_CHANGES) % len(self._urls)]
             if loop.time() - switched_s > SWITCH_EVERY_S:

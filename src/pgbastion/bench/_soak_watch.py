@@ -3,16 +3,20 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf, sqrt
 from pathlib import Path
 from statistics import linear_regression, median
 from typing import Final
 
+from pgbastion.bench.lab.errors import LabError
 from pgbastion.bench.lab.processes import Process
 
 _SERIES: Final = re.compile(r"^([a-zA-Z_:][\w:]*(?:\{.*\})?) \S+$")
 S_PER_H: Final = 3_600.0
 KIB: Final = 1_024
 LOOKS_A_FLOOR: Final = 12
+STANDARD_ERRORS: Final = 2
+GROWTH_MAX_BYTES_PER_H: Final = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +29,22 @@ class Look:
     threads: int
     files: int
     """Files in the directories that are the process's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """How fast memory grows, and by how much that may be wrong either way."""
+
+    bytes_per_h: float
+    error: float
+
+    def wrong(self) -> list[str]:
+        """Return what is wrong with it; nothing only if it is shown to be small."""
+        if self.bytes_per_h - self.error >= GROWTH_MAX_BYTES_PER_H:
+            return ["memory grows"]
+        if self.bytes_per_h + self.error >= GROWTH_MAX_BYTES_PER_H:
+            return ["whether memory grows is not shown"]
+        return []
 
 
 @dataclass(slots=True)
@@ -40,37 +60,61 @@ class Watched:
         """Look once.
 
         Raises:
-            OSError: It has ended.
+            LabError: It has ended.
         """
         own = Path(f"/proc/{self.process.pid}")
-        status = dict(
-            line.split(":", 1) for line in (own / "status").read_text().splitlines()
-        )
+        try:
+            text = (own / "status").read_text()
+            descriptors = sum(1 for _ in (own / "fd").iterdir())
+        except OSError as exc:
+            raise LabError(f"{self.name} has ended") from exc
+        status = dict(line.split(":", 1) for line in text.splitlines())
         self.looks.append(
             Look(
                 at_s=at_s,
                 rss_bytes=int(status["VmRSS"].split()[0]) * KIB,
-                descriptors=sum(1 for _ in (own / "fd").iterdir()),
+                descriptors=descriptors,
                 threads=int(status["Threads"]),
                 files=sum(_count(folder) for folder in self.folders),
             )
         )
 
-    def growth_bytes_per_h(self, since_s: float) -> float:
+    def wrong(self, since_s: float) -> list[str]:
+        """Return what grows since then, or is not shown not to."""
+        looks = [look for look in self.looks if look.at_s >= since_s]
+        counted = {
+            "descriptors": [look.descriptors for look in looks],
+            "threads": [look.threads for look in looks],
+            "files": [look.files for look in looks],
+        }
+        more = [f"{what} grow" for what, values in counted.items() if grows(values)]
+        return more + self.growth(since_s).wrong()
+
+    def growth(self, since_s: float) -> Growth:
         """Return the slope of the line through the lowest looks since then.
 
         A long answer takes megabytes while it is made, and gives them back: of each few
-        looks the lowest one counts.
+        looks the lowest one counts. The error is that of a slope by least squares.
         """
         seen = [look for look in self.looks if look.at_s >= since_s]
         lowest = [
             min(few, key=lambda look: look.rss_bytes)
             for few in _by(LOOKS_A_FLOOR, seen)
         ]
-        if len(lowest) < 2:
-            return 0.0
+        if len(lowest) <= 2:
+            # A line goes through any two points: how far it is off is not known.
+            return Growth(bytes_per_h=0.0, error=inf)
         hours = [look.at_s / S_PER_H for look in lowest]
-        return linear_regression(hours, [look.rss_bytes for look in lowest]).slope
+        found = [float(look.rss_bytes) for look in lowest]
+        slope, begin = linear_regression(hours, found)
+        middle = sum(hours) / len(hours)
+        spread = sum((hour - middle) ** 2 for hour in hours)
+        off = sum(
+            (rss - begin - slope * hour) ** 2
+            for hour, rss in zip(hours, found, strict=True)
+        )
+        error = sqrt(off / (len(lowest) - 2) / spread)
+        return Growth(bytes_per_h=slope, error=STANDARD_ERRORS * error)
 
 
 def grows(values: Sequence[int]) -> bool:
@@ -90,6 +134,18 @@ def series_of(metrics: str) -> frozenset[str]:
     """Return every series of a scrape: a name with its labels."""
     found = (_SERIES.match(line) for line in metrics.splitlines())
     return frozenset(match[1] for match in found if match)
+
+
+def new_series(scrapes: Sequence[frozenset[str]]) -> frozenset[str]:
+    """Return the series that were first seen in the last third.
+
+    What comes back was there before, the warm-up included.
+    """
+    third = len(scrapes) // 3
+    if not third:
+        return frozenset()
+    before = frozenset().union(*scrapes[:-third])
+    return frozenset().union(*scrapes[-third:]) - before
 
 
 def _count(folder: Path) -> int:
