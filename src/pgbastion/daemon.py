@@ -68,6 +68,8 @@ def run(path: Path, inherited: Sequence[socket.socket] = ()) -> int:
         say("configuration", key=problem.key, said=problem.problem, do=problem.remedy)
     if current().weaker:
         log.warning("platform", name=current().name, said="; ".join(current().weaker))
+    if refused := current().go_first():
+        log.info("platform", name=current().name, said=refused)
     os.umask(0o077)
     # The directory that it was started in may be on a file system that is to go.
     os.chdir("/")

@@ -19,6 +19,7 @@ from pgbastion.bench.lab.node import Node
 from pgbastion.bench.lab.settings import Plan
 from pgbastion.bench.lab.waits import wait_for
 from pgbastion.cli.exits import Exit
+from pgbastion.platform.linux import NICE_FIRST
 from support.lab_faults import KEPT_LOGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -226,6 +227,28 @@ def test_a_daemon_that_is_replaced_leaves_postgresql_running(lab: Lab) -> None:
     wait_for("both again", lambda: is_whole(lab), READY_S)
 
     assert node.postmaster() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not run: it takes a privilege")
+def test_who_minds_the_lease_has_its_turn_before_postgresql(lab: Lab) -> None:
+    """A thousand sessions that end at once would keep both waiting."""
+    node = lab.node("n2")
+    daemon, guard = node.daemon(), node.guard()
+    assert daemon is not None
+    assert guard is not None
+    threads = {
+        (thread / "comm").read_text().strip(): nice_of(int(thread.name))
+        for thread in Path(f"/proc/{daemon.pid}/task").iterdir()
+    }
+
+    assert [nice_of(daemon.pid), threads["raft"], nice_of(guard.pid)] == 3 * [
+        NICE_FIRST
+    ]
+    assert {nice_of(process.pid) for process in node.postgres()} == {0}
+
+
+def nice_of(thread: int) -> int:
+    return os.getpriority(os.PRIO_PROCESS, thread)
 
 
 def test_founders_that_start_at_once_found_one_cluster() -> None:

@@ -37,12 +37,17 @@ echo $$ > "$1/cgroup.procs"
 exec unshare --mount --cgroup --propagation private sh -ec "$2" "$0"
 """
 # What sd_booted(3) looks for; the rest of /run is this one's alone, and a change of
-# /etc too. A service that is not root has to reach the socket that it reports to.
+# /etc or /root too. A service that is not root has to reach the socket that it reports
+# to, and a Python that may lie below root's home.
 BEGIN: Final = """
 umask 0
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -m 755 /run/etc /run/work
-mount -t overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/work overlay /etc
+for name in etc root; do
+    mkdir -m 755 /run/$name /run/$name.work
+    mount -t overlay -o "lowerdir=/$name,upperdir=/run/$name,workdir=/run/$name.work" \
+        overlay /$name
+    chmod 755 /$name
+done
 mkdir -m 755 /run/systemd /run/systemd/system /run/systemd/inaccessible
 # What hides a path from a service; a systemd for a user makes its own elsewhere.
 cd /run/systemd/inaccessible
@@ -109,7 +114,9 @@ class Systemd:
     def done(self, *words: str) -> None:
         """Run ``systemctl`` and fail when it does."""
         found = self.control(*words)
-        assert found.returncode == 0, found.stderr + self.log()
+        assert found.returncode == 0, (
+            f"{found.stderr}{self.show('ExecMainStatus')}\n{self.log()}"
+        )
 
     def show(self, name: str) -> str:
         """Return a property of the unit."""

@@ -59,6 +59,8 @@ RuntimeDirectoryPreserve=yes
 
 LimitMEMLOCK=64M
 LimitNOFILE=65536
+# Daemon and guard have their turn before PostgreSQL's processes have theirs.
+LimitNICE=-15
 CapabilityBoundingSet={capabilities}
 
 # PostgreSQL and what it starts run in here too: file systems stay as they are, since

@@ -90,7 +90,11 @@ def _prepared(run_dir: str) -> tuple[Guard, Log]:
     platform.adopt_orphans()
     shared = page.obtain(f"{run_dir}/{PAGE_NAME}")
     listener = wire.listen(f"{run_dir}/{SOCKET_NAME}")
-    refused = [platform.spare_from_oom(), platform.lock_memory()]
+    refused = [
+        platform.go_first(),
+        platform.spare_from_oom(),
+        platform.lock_memory(),
+    ]
     warnings = [line for line in refused if line is not None]
     for line in warnings:
         log(line)

@@ -187,6 +187,12 @@ class Platform(Protocol):
     def spare_from_oom(self) -> "str | None":
         """Ask the out-of-memory killer to pass over; return a warning if refused."""
 
+    def go_first(self) -> "str | None":
+        """Have this thread run before others; return a warning if refused.
+
+        Processes that it starts from then on do not.
+        """
+
     def has_capability(self, number: int) -> bool:
         """Tell whether this process has one of Linux's capabilities, or needs none."""
 

@@ -159,6 +159,9 @@ class Portable:
     def spare_from_oom(self) -> str | None:
         """Do nothing."""
 
+    def go_first(self) -> str | None:
+        """Do nothing: a nice value would be the servers' too."""
+
     def has_capability(self, _number: int) -> bool:
         """Tell whether this is root, the only one with rights here."""
         return os.geteuid() == 0
