@@ -22,9 +22,9 @@ from pgbastion.bench.lab.workload import USER
 from pgbastion.bench.lab.writers import PASSWORD_VARIABLE
 
 LEAD_IN_S: Final = 3.0
-# Who asks has this machine's processors first: elsewhere it would have its own, while
-# here it would wait for a thousand servers' processes to end.
-_ASKER_FIRST: Final = ("nice", "-n", "-15")
+# Who asks has this machine's processors first, also before the daemons: elsewhere it
+# would have its own, and here it would wait for a thousand processes to end.
+_ASKER_FIRST: Final = ("nice", "-n", "-20")
 _CONNECTIONS_BESIDE: Final = 100
 _OPEN_ONE_S: Final = 0.1
 _END_S: Final = 60.0
