@@ -9,7 +9,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -111,7 +111,9 @@ async def _main(
 
     manager = ServiceManager()
     async with _running_node(config, secrets, manager, on_removed) as node:
-        _reload_on_hangup(node)
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGHUP, Hangups(node.reload).note
+        )
         node.front.hand_over.inherited = inherited
         node.front.hand_over.on_listening = manager.keep
         spare_the_collector()
@@ -220,18 +222,24 @@ def _take_signals(ending: asyncio.Future[Ending]) -> None:
     loop.add_signal_handler(signal.SIGUSR2, lambda: end(leaves_postgres=True))
 
 
-def _reload_on_hangup(node: Node) -> None:
-    reloading: set[asyncio.Task[None]] = set()
+class Hangups:
+    """Reloads at SIGHUP, one at a time: one more for all that come meanwhile."""
 
-    async def reload() -> None:
-        try:
-            await node.reload()
-        except PgBastionError as exc:
-            log.error("not_reloaded", error=str(exc))
+    def __init__(self, reload: Callable[[], Awaitable[str]]) -> None:
+        self._reload = reload
+        self._is_wanted = False
+        self._reloading: asyncio.Task[None] | None = None
 
-    def start() -> None:
-        task = asyncio.create_task(reload())
-        reloading.add(task)
-        task.add_done_callback(reloading.discard)
+    def note(self) -> None:
+        """Have the configuration read after this."""
+        self._is_wanted = True
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._reload_while_wanted())
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, start)
+    async def _reload_while_wanted(self) -> None:
+        while self._is_wanted:
+            self._is_wanted = False
+            try:
+                await self._reload()
+            except PgBastionError as exc:
+                log.error("not_reloaded", error=str(exc))

@@ -247,6 +247,23 @@ async def test_a_rewind_that_was_cut_short_anywhere_ends_in_a_copy(
     assert await n1.mark_file.read() == raised != ours
 
 
+async def test_a_directory_in_use_is_neither_compared_nor_replaced(
+    one_lab: Lab,
+) -> None:
+    """Another daemon may have been given the directory of a server that runs."""
+    n1, n2 = await pair(one_lab)
+    before = n2.paths.data_dir.stat().st_ino
+    with pytest.raises(PostgresError, match="data_dir of its own"):
+        await n2.ladder.decide(n1.replication_address())
+    copy = rejoin.Copy(reason="it seems to be somebody else's")
+    with pytest.raises(PostgresError, match="data_dir of its own"):
+        await n2.ladder.take(copy, n1.upstream, n2.renewed(await n2.mark()))
+    assert n2.paths.data_dir.stat().st_ino == before
+    await n1.rows("INSERT INTO public.t VALUES ('n1')")
+    written = await n1.primary.write_position()
+    await until(lambda: n2.has_flushed(written))
+
+
 async def test_crash_recovery_keeps_what_a_rewind_reads(one_lab: Lab) -> None:
     n1 = await one_lab.primary("n1", wal_keep_size="0")
     await n1.rows("CREATE TABLE public.t (i int)")

@@ -89,6 +89,24 @@ async def look_around(paths: PgPaths, files: Files, offline: Offline) -> Found:
     )
 
 
+async def check_unoccupied(paths: PgPaths, files: Files) -> None:
+    """See that nobody's server runs in a directory whose own server has ended.
+
+    Another daemon may have been given the same directory by mistake.
+
+    Raises:
+        PostgresError: One runs there, or that cannot be told.
+    """
+    data_dir = paths.data_dir
+    text = await files.read(data_dir / "postmaster.pid")
+    running = None if text is None else identify(parse_lock(text), data_dir)
+    if running is not None:
+        raise PostgresError(
+            f"PostgreSQL runs in {data_dir} as process {running.pid}, and this daemon "
+            "did not start it: give each node a postgresql.data_dir of its own"
+        )
+
+
 def parse_lock(text: str) -> PostmasterFile | None:
     """Read ``postmaster.pid``; None: it is of a single-user server, or incomplete."""
     lines = text.splitlines()

@@ -10,6 +10,7 @@ from pgbastion.observe.logging import get_logger
 from pgbastion.postgres import rejoin
 from pgbastion.postgres.connection import Address, Connection, connected
 from pgbastion.postgres.files import Files
+from pgbastion.postgres.found import check_unoccupied
 from pgbastion.postgres.history import HistoryFiles
 from pgbastion.postgres.layout import PgPaths
 from pgbastion.postgres.mark import Mark
@@ -88,8 +89,9 @@ class Ladder:
         """Return the next step, by what is found now on both sides.
 
         Raises:
-            PostgresError: One of them cannot be looked at.
+            PostgresError: One of them cannot be looked at, or the directory is in use.
         """
+        await check_unoccupied(self._paths, self._files)
         source = await ask_primary(primary)
         return rejoin.decide_rejoin(await self.local_state(), source)
 
@@ -144,9 +146,11 @@ class Ladder:
             `Copy`: the rewind is impossible and has changed nothing.
 
         Raises:
-            PostgresError: The step failed. A rewind that failed half-way leaves the
-                directory marked as unfinished: only a copy follows.
+            PostgresError: The step failed, or the directory is in use. A rewind that
+                failed half-way leaves the directory marked as unfinished: only a copy
+                follows.
         """
+        await check_unoccupied(self._paths, self._files)
         log.info("rejoin_step", step=type(step).__name__, reason=step.reason)
         match step:
             case rejoin.CrashRecover():
