@@ -1,6 +1,7 @@
 """The ways back behind the primary: follow, crash recovery, rewind, copy."""
 
 import signal
+from functools import partial
 
 import pytest
 
@@ -262,6 +263,103 @@ async def test_a_directory_in_use_is_neither_compared_nor_replaced(
     await n1.rows("INSERT INTO public.t VALUES ('n1')")
     written = await n1.primary.write_position()
     await until(lambda: n2.has_flushed(written))
+
+
+async def trio(lab: Lab) -> tuple[Server, Server, Server]:
+    """Give a primary with two standbys; what it writes from now on, one of them gets.
+
+    The other one, which is the last, is cut.
+    """
+    n1, n2 = await pair(lab)
+    n3 = lab.server("n3")
+    await n1.primary.slots.keep([n2.name, n3.name])
+    await n1.config.write_access([n1.host, n2.host, n3.host])
+    await n3.copy_from(n1)
+    await n3.start()
+    await n1.primary.checkpoint()
+    written = await n1.primary.write_position()
+    for server in (n2, n3):
+        await until(partial(server.has_flushed, written))
+        await until(partial(server.has_replayed, written))
+    await n2.rows("CHECKPOINT")
+    assert isinstance(await n3.standby.cut(Epoch(1), deadline_s=5), WalEnd)
+    await n1.rows("INSERT INTO public.t VALUES ('n1 and n2')")
+    written = await n1.primary.write_position()
+    await until(partial(n2.has_flushed, written))
+    await until(partial(n2.has_replayed, written))
+    return n1, n2, n3
+
+
+async def take_the_role(server: Server, *others: Server) -> None:
+    """Promote a cut standby to timeline 3, ready to be the source of a rewind."""
+    await server.standby.promote(Epoch(2), Timeline(3))
+    assert await server.standby.promoted(deadline_s=10) is not None
+    await server.standby.close()
+    data_id = await server.data_id()
+    await server.primary.set_sync(ReplicationMode.QUORUM, SyncSet(), data_id)
+    await server.primary.slots.keep([other.name for other in others])
+    await server.config.write_access([s.host for s in (server, *others)])
+    await server.primary.reload()
+    await server.primary.checkpoint()
+
+
+async def test_a_crashed_standby_is_rewound_without_writing_wal(any_lab: Lab) -> None:
+    """A checkpoint of its own would pass for WAL of the primary that it followed."""
+    n1, n2, n3 = await trio(any_lab)
+    await n2.crash()
+    await n1.stop()
+    await take_the_role(n3, n2)
+    had = await n2.offline.wal_on_disk(await n2.offline.control())
+    step = await n2.ladder.decide(n3.replication_address())
+    assert isinstance(step, rejoin.CrashRecover)
+
+    mark = n2.renewed(await n2.mark())
+    assert await n2.ladder.take(step, n3.upstream, mark) is None
+
+    control = await n2.offline.control()
+    assert control.state is ControlState.SHUT_DOWN_IN_RECOVERY
+    assert await n2.offline.wal_on_disk(control) == had
+    step = await n2.ladder.decide(n3.replication_address())
+    assert isinstance(step, rejoin.Rewind)
+    assert await n2.ladder.take(step, n3.upstream, mark) is None
+    await return_to(n2, n3)
+    assert await n2.value("SELECT count(*) FROM public.t WHERE node = 'both'") == 1
+
+
+async def test_data_that_need_wal_which_nobody_has_are_copied(one_lab: Lab) -> None:
+    """As after a rewind: its source had written on, and lost the role since."""
+    n1, n2, n3 = await trio(one_lab)
+    # Notes how far the data need WAL: up to here.
+    await n2.rows("CHECKPOINT")
+    await n2.crash()
+    await n1.stop()
+    await take_the_role(n3, n2)
+    fork = (await ask_primary(n3.replication_address())).history.forks[-1]
+    control = await n2.offline.control()
+    assert control.min_recovery is not None
+    assert control.min_recovery.lsn > fork.lsn
+    name = segment_name(fork.parent, fork.lsn, control.wal_segment_bytes)
+    with (n2.paths.wal_dir / name).open("r+b") as segment:
+        segment.seek(fork.lsn % control.wal_segment_bytes)
+        segment.write(bytes(control.wal_segment_bytes - segment.tell()))
+
+    step = await n2.ladder.decide(n3.replication_address())
+
+    assert isinstance(step, rejoin.Copy)
+    assert "need WAL" in step.reason
+
+
+async def test_a_rewind_that_would_do_nothing_is_none(one_lab: Lab) -> None:
+    n1, n2 = await pair(one_lab)
+    await n1.stop()
+    await n2.standby.cut(Epoch(1), deadline_s=5)
+    await take_the_role(n2, n1)
+    before = await n1.mark()
+    failed = await n1.source.rewind(n2.upstream, n1.renewed(before))
+    assert failed is not None
+    assert "nothing to take back" in failed.reason
+    assert await n1.mark() == before
+    assert not n1.paths.work_flag.exists()
 
 
 async def test_crash_recovery_keeps_what_a_rewind_reads(one_lab: Lab) -> None:

@@ -350,6 +350,10 @@ class Server:
         text = await self.value("SELECT pg_last_wal_receive_lsn()::text")
         return parse_lsn(str(text)) >= lsn
 
+    async def has_replayed(self, lsn: Lsn) -> bool:
+        text = await self.value("SELECT pg_last_wal_replay_lsn()::text")
+        return parse_lsn(str(text)) >= lsn
+
     async def value(self, text: str) -> object:
         """Return the first column of the first row."""
         return (await self.rows(text))[0][0]

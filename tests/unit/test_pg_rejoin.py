@@ -120,6 +120,12 @@ def test_a_crashed_server_recovers_before_its_rewind_only() -> None:
             wal_end=wal(2, 1001),
             control=replace(CONTROL, backup_in_progress=True),
         ),
+        replace(
+            LOCAL,
+            wal_end=wal(2, 1001),
+            lacks_wal=True,
+            control=replace(CONTROL, state=ControlState.IN_ARCHIVE_RECOVERY),
+        ),
     ],
 )
 def test_where_a_rewind_cannot_help_there_is_a_copy(local: LocalState) -> None:

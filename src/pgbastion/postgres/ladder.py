@@ -113,9 +113,9 @@ class Ladder:
         version = await self._files.read(data_dir / "PG_VERSION")
         label = await self._files.read(data_dir / "backup_label")
         moved = await self._files.run("look", lambda: is_unfinished(data_dir))
-        ends = (await self._offline.wal_on_disk(control), control.min_recovery)
+        here, needed = await self._offline.wal_on_disk(control), control.min_recovery
         # A directory that was rewound needs WAL that it does not have yet.
-        end = max((end for end in ends if end is not None), default=None)
+        end = max((end for end in (here, needed) if end is not None), default=None)
         histories = await self._histories.read_all()
         history = None
         if end is not None:
@@ -127,6 +127,7 @@ class Ladder:
             programs_major=programs_major,
             wal_end=end,
             history=history,
+            lacks_wal=needed is not None and (here is None or here < needed),
             has_backup_label=label is not None,
             unfinished=moved,
         )

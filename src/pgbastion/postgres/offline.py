@@ -1,5 +1,6 @@
 """What a stopped server's files say, and crash recovery without clients."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -78,19 +79,31 @@ class Offline:
             None where the files cannot tell: no record at the checkpoint (a base
             backup that was never started, WAL that was removed).
         """
+        last = await self._last_on_disk(control)
+        if last is None:
+            return None
+        timeline, record = last
+        return WalEnd(timeline=timeline, lsn=_end_of(record, control))
+
+    async def _last_on_disk(
+        self, control: ControlData
+    ) -> tuple[Timeline, WalRecord] | None:
+        """Return the last valid record, and the timeline in whose files it is."""
         start = control.checkpoint
-        end = await self._end_from(start, control)
+        last = None
+        if (record := await self.last_record(start, control)) is not None:
+            last = start.timeline, record
         for history in await self._continuations(start):
             begin = history.begin
-            on_the_way = end is None or history.end_of(end.timeline) is not None
+            on_the_way = last is None or history.end_of(last[0]) is not None
             if begin is None or not on_the_way:
                 continue
-            later = await self._end_from(
+            later = await self.last_record(
                 WalEnd(timeline=history.timeline, lsn=begin), control
             )
-            if later is not None and later.lsn > begin:
-                end = later
-        return end
+            if later is not None and _end_of(later, control) > begin:
+                last = history.timeline, later
+        return last
 
     async def proven_end(self) -> WalEnd | None:
         """Return the end of the shutdown checkpoint without starting a program.
@@ -159,6 +172,10 @@ class Offline:
     async def recover(self) -> bool:
         """Let a crashed server recover, without clients and without archiving.
 
+        A former primary goes on in its own WAL, up to a checkpoint. A standby only
+        replays: the WAL is another server's, which may have gone on at this very place,
+        and what it wrote there and a checkpoint of ours could not be told apart.
+
         Returns:
             False where there is nothing to do: it ended in order, or it is a base
             backup whose recovery must begin at its label.
@@ -175,13 +192,17 @@ class Offline:
             await self._files.remove(self._paths.data_dir / signal)
         await self._files.run("tidy archive_status", self._tidy_archive_status)
         archiving = await self._programs.setting("archive_mode") != "off"
-        await self._recover(archiving=archiving)
+        options = await self._recovery_options(archiving=archiving)
+        if control.state.is_standby:
+            await self._replay(control, options)
+        else:
+            await self._recover(options)
         after = await self.control()
         if not after.state.is_clean:
             raise PostgresError(f"after crash recovery the server is {after.state}")
         return True
 
-    async def _recover(self, *, archiving: bool) -> None:
+    async def _recovery_options(self, *, archiving: bool) -> list[str]:
         # With archiving, segments that wait for it must stay: nobody archives here, so
         # a command that fails keeps them. Without it, no segment may begin to wait.
         options = [
@@ -196,12 +217,39 @@ class Offline:
         ]
         if (await self._programs.version()).major >= 15:
             options += ["-c", "archive_library="]
+        return options
+
+    async def _recover(self, options: Sequence[str]) -> None:
         await single_user(
             self._programs,
             str(self._paths.data_dir),
             (),
             *self._paths.server_options()[2:],
             *options,
+            deadline_s=RECOVERY_DEADLINE_S,
+        )
+
+    async def _replay(self, control: ControlData, options: Sequence[str]) -> None:
+        last = await self._last_on_disk(control)
+        if last is None:
+            raise PostgresError("there is no WAL to replay from the latest checkpoint")
+        timeline, record = last
+        # It stops at the record that is the last one here, and ends in order.
+        settings = {
+            "recovery_target_timeline": str(timeline),
+            "recovery_target_lsn": format_lsn(record.begin),
+            "recovery_target_action": "shutdown",
+            "restore_command": "false",
+            "primary_conninfo": "",
+            "hot_standby": "off",
+            "listen_addresses": "",
+        }
+        await self._files.write(self._paths.data_dir / "recovery.signal", "")
+        await self._programs.run(
+            "postgres",
+            *self._paths.server_options(),
+            *options,
+            *(word for item in settings.items() for word in ("-c", "=".join(item))),
             deadline_s=RECOVERY_DEADLINE_S,
         )
 
@@ -220,12 +268,6 @@ class Offline:
         status = self._paths.wal_dir / "archive_status"
         for done in status.glob("*.done"):
             done.with_suffix(".ready").unlink(missing_ok=True)
-
-    async def _end_from(self, start: WalEnd, control: ControlData) -> WalEnd | None:
-        record = await self.last_record(start, control)
-        if record is None:
-            return None
-        return WalEnd(timeline=start.timeline, lsn=_end_of(record, control))
 
     async def _continuations(self, start: WalEnd) -> list[History]:
         """Return the known timelines that go on from ``start``, oldest first."""

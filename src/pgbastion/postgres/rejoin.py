@@ -24,6 +24,8 @@ class LocalState:
     """Up to where there is WAL, or WAL is needed; None: it cannot be told."""
     history: History | None
     """Of the timeline of ``wal_end``; None: its file is missing."""
+    lacks_wal: bool = False
+    """The data are consistent only with WAL that is not here."""
     has_backup_label: bool = False
     """A base backup that was never started to the end."""
     unfinished: bool = False
@@ -54,7 +56,7 @@ class Follow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrashRecover:
-    """Recover without clients first: pg_rewind needs an orderly end."""
+    """Replay what is here, without clients: pg_rewind needs an orderly end."""
 
     reason: str
 
@@ -170,6 +172,8 @@ def _obstacle(local: LocalState, source: SourceState, end: WalEnd) -> str | None
         return "it is on the primary's own timeline"
     if local.control.backup_in_progress or local.has_backup_label:
         return "a base backup was not replayed to its end"
+    if local.lacks_wal:
+        return f"the data need WAL up to {local.control.min_recovery}, not all here"
     if local.history is None:
         return f"the history of timeline {end.timeline} is missing"
     if not _related(local.history, source.history):

@@ -15,7 +15,7 @@ from pgbastion.postgres.files import Files, remove_durably
 from pgbastion.postgres.layout import PgIdentity, PgPaths
 from pgbastion.postgres.mark import MARK_NAME, Mark, render_mark
 from pgbastion.postgres.parse import parse_progress
-from pgbastion.postgres.programs import ProgramError, Programs
+from pgbastion.postgres.programs import Output, ProgramError, Programs
 from pgbastion.postgres.render import Upstream, slot_name, source_conninfo
 from pgbastion.postgres.staging import Staging
 
@@ -23,6 +23,8 @@ COPY_DEADLINE_S: Final = 24 * 3600.0
 REWIND_DEADLINE_S: Final = 3600.0
 # The replaced directory stays while this part of the file system is free.
 ROOM_TO_KEEP: Final = 0.2
+# pg_rewind's word for "the target is an ancestor of the source".
+NOT_REQUIRED: Final = "no rewind required"
 # A copy may be this much larger than what it replaces.
 ROOM_FOR_COPY: Final = 1.1
 
@@ -181,11 +183,14 @@ class FromPrimary:
         await self.archive.hand_over()
         await self._config.write_passfile(upstream)
         try:
-            await self._rewind(upstream, None, "--dry-run")
+            found = await self._rewind(upstream, None, "--dry-run")
         except ProgramError as exc:
             if exc.timed_out or _is_connection_failure(exc.output.stderr):
                 raise
             return RewindFailed(reason=str(exc))
+        if NOT_REQUIRED in found.stdout + found.stderr:
+            # It compares less than we do, and calls what it leaves as it is a success.
+            return RewindFailed(reason="pg_rewind finds nothing to take back")
         await self._files.write(self._paths.work_flag, render_mark(mark))
         await self._files.write(self._mark_path, render_mark(mark))
         await self._rewind(upstream, progress)
@@ -195,7 +200,7 @@ class FromPrimary:
 
     async def _rewind(
         self, upstream: Upstream, progress: Progress | None, *options: str
-    ) -> None:
+    ) -> Output:
         source = source_conninfo(
             upstream,
             user=self._identity.roles.rewind,
@@ -204,7 +209,7 @@ class FromPrimary:
             dbname="postgres",
         )
         # pg_rewind reads the new history from pg_control: only a real primary will do.
-        await self._programs.run(
+        return await self._programs.run(
             "pg_rewind",
             f"--target-pgdata={self._paths.data_dir}",
             f"--source-server={source} target_session_attrs=read-write",
