@@ -104,6 +104,17 @@ async def test_the_metrics_port_serves_metrics_and_nothing_else() -> None:
     assert (metrics.status_code, health.status_code) == (200, 404)
 
 
+async def test_who_asks_for_what_is_not_there_hears_once_of_each_endpoint(
+    api: Api,
+) -> None:
+    response = await api.client.get("/nothing")
+
+    remedy = response.json()["error"]["remedy"].removeprefix("there are: ")
+    paths = remedy.split(", ")
+    assert "/cluster/replication" in paths
+    assert len(paths) == len(set(paths))
+
+
 # Tokens
 
 

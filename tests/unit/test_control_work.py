@@ -37,6 +37,7 @@ from pgbastion.model.commands import (
 )
 from pgbastion.model.ids import DataId, Epoch, MemberId, Revision, Timeline
 from pgbastion.model.reasons import Reason
+from pgbastion.model.trouble import Trouble
 from pgbastion.model.views import DataView, NodeView
 from pgbastion.testing.views import (
     INCARNATION,
@@ -219,6 +220,24 @@ def test_who_says_that_it_is_leaving_is_let_out_of_the_set_as_well() -> None:
     assert stays.reason is Reason.PRIMARY_RUNNING
     assert leaves.reason is Reason.CHANGING_SYNC_SET
     assert leaves.detail == "any 1 of n3_a3"
+
+
+def test_no_commit_rests_on_a_standby_whose_files_cannot_be_written() -> None:
+    """Its directory was removed: it flushes into files that nobody finds again."""
+    reports = {
+        trouble: received(report(2, trouble=trouble), report(3)) for trouble in Trouble
+    }
+    decided = {
+        trouble: decide_node(replace(holder_view(), reports=told))
+        for trouble, told in reports.items()
+    }
+
+    lost = decided.pop(Trouble.DISK_FAILED)
+    assert lost.reason is Reason.CHANGING_SYNC_SET
+    assert lost.detail == "any 1 of n3_a3"
+    # Who is slow, hangs or has a full disk has what it confirmed; silence is judged
+    # by itself.
+    assert {d.reason for d in decided.values()} == {Reason.PRIMARY_RUNNING}
 
 
 @pytest.mark.parametrize(

@@ -304,4 +304,4 @@ async def _on_bug(request: Request, exc: Exception) -> Response:
 
 
 def _paths(request: Request) -> list[str]:
-    return sorted(r.path for r in request.app.routes if isinstance(r, Route))
+    return sorted({r.path for r in request.app.routes if isinstance(r, Route)})

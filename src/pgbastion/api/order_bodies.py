@@ -22,7 +22,10 @@ def _instant(value: object) -> datetime:
     if value.startswith("+"):
         wait_ms = parse_duration_ms(value[1:])
         return wall_time() + timedelta(milliseconds=wait_ms)
-    instant = datetime.fromisoformat(value)
+    try:
+        instant = datetime.fromisoformat(value)
+    except ValueError as exc:
+        raise ValueError("is no time such as 2030-01-31T03:00:00Z or +10m") from exc
     if instant.tzinfo is None:
         raise ValueError("lacks its time zone, for instance Z or +01:00")
     try:

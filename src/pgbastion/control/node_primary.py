@@ -154,14 +154,21 @@ def _eligible(view: NodeView) -> frozenset[str]:
         and m.member_id != view.member_id
         and view.state.fence(m.name) is None
         and m.name != works_on(view.state)
-        and not _is_leaving(view, m.name)
+        and not _is_lost(view, m.name)
     )
 
 
-def _is_leaving(view: NodeView, node: NodeId) -> bool:
-    """Tell whether a node has said that its server is about to end in order."""
+def _is_lost(view: NodeView, node: NodeId) -> bool:
+    """Tell whether what a node's server confirms is worth nothing, as it says itself.
+
+    It is about to end in order, or no file can be written beside its data: those were
+    removed, perhaps, and it flushes into what nobody will find again.
+    """
     received = view.reports.get(node)
-    return received is not None and received.report.leaving
+    if received is None:
+        return False
+    report = received.report
+    return report.leaving or report.trouble is Trouble.DISK_FAILED
 
 
 def keep_sync(view: NodeView) -> Decision | None:
