@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pgbastion.api.ports import Done
-from pgbastion.clock import wall_text
+from pgbastion.clock import boottime_ms, wall_text
 from pgbastion.config.model import Config
 from pgbastion.control.sync_standbys import commits_wait_for
 from pgbastion.control.work import RELEASE_WAIT_MS
@@ -22,6 +22,8 @@ from pgbastion.observe.logging import get_logger
 from pgbastion.postgres.guard_link import GuardLink
 
 RELEASE_DEADLINE_S: Final = 3.0
+# Besides what wakes it: the end of a lease, or of a leader, is no event.
+LOOK_AGAIN_S: Final = 0.25
 
 log = get_logger("node")
 
@@ -80,9 +82,20 @@ class Retiring:
         log.info("handing_role_on", answer=repr(done))
         if not isinstance(done, Done):
             return
+        led_ms = boottime_ms()
+
+        def nobody_is_left() -> bool:
+            """Tell whether nobody led for as long as a lease: nobody can be next."""
+            nonlocal led_ms
+            if self._host.raft().leader:
+                led_ms = boottime_ms()
+            return boottime_ms() - led_ms > config.timings.lease_ms
+
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_ms / 1_000):
-                await self._until(lambda: self._role_moved(epoch))
+                await self._until(lambda: self._role_moved(epoch) or nobody_is_left())
+        if not self._role_moved(epoch):
+            log.warning("role_not_handed_on", nobody_leads=nobody_is_left())
 
     async def leave_sync_set(self) -> None:
         """Wait until no commit waits for this node's server, which is about to end.
@@ -105,7 +118,8 @@ class Retiring:
     async def _until(self, holds: Callable[[], bool]) -> None:
         while not holds():
             self._moved.clear()
-            await self._moved.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._moved.wait(), LOOK_AGAIN_S)
 
     def _role_moved(self, epoch: Epoch) -> bool:
         state = self._host.state
