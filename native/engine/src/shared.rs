@@ -68,6 +68,9 @@ pub enum Command {
     Hold {
         hold: Option<Hold>,
     },
+    Pace {
+        tick_ms: u64,
+    },
     Compact {
         index: u64,
         data: Vec<u8>,

@@ -146,6 +146,7 @@ class Engine:
         # Several ticks a heartbeat: time-outs are drawn in whole ticks, and two nodes
         # that draw the same one split the vote.
         tick_ms = max(heartbeat_ms // TICKS_A_HEARTBEAT, 1)
+        self._election_ticks = max(election_ms, 2 * heartbeat_ms) // tick_ms
         try:
             self._node = _engine.Node(
                 dir=str(directory),
@@ -153,7 +154,7 @@ class Engine:
                 secret=secret,
                 tick_ms=tick_ms,
                 heartbeat_ticks=heartbeat_ms // tick_ms,
-                election_ticks=max(election_ms, 2 * heartbeat_ms) // tick_ms,
+                election_ticks=self._election_ticks,
                 page_path=str(page),
                 generation=generation,
                 credentials=credentials,
@@ -319,6 +320,13 @@ class Engine:
             evidence_max_ms=evidence_max_ms,
             asked_max_ms=asked_max_ms,
         )
+
+    def pace(self, election_ms: int) -> None:
+        """Draw election time-outs from [t, 2t) from now on.
+
+        Heartbeats keep their share of it.
+        """
+        self._node.pace(max(election_ms // self._election_ticks, 1))
 
     def status(self) -> RaftStatus:
         """Return what the engine knows now."""

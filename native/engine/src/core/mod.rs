@@ -195,6 +195,12 @@ impl Core {
         Arc::clone(&self.granter)
     }
 
+    /// A tick lasts so long from now on. Heartbeats and time-outs are counted in ticks:
+    /// they keep their relation to each other.
+    pub fn pace(&mut self, tick_ms: u64) {
+        self.settings.tick_ms = tick_ms;
+    }
+
     /// One tick of Raft's clock has passed.
     pub fn tick(&mut self, now_ns: i64) {
         self.heed_disk(now_ns);

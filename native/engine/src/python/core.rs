@@ -193,6 +193,10 @@ impl Core {
         self.inner.hold(hold, now_ns);
     }
 
+    fn pace(&mut self, tick_ms: u64) {
+        self.inner.pace(tick_ms);
+    }
+
     fn compact(&mut self, index: u64, data: Vec<u8>, now_ns: i64) {
         self.inner.compact(index, data, now_ns);
     }

@@ -222,6 +222,14 @@ impl Node {
         self.inner.tell(Command::Hold { hold });
     }
 
+    fn pace(&self, tick_ms: u64) -> PyResult<()> {
+        if tick_ms == 0 {
+            return Err(PyValueError::new_err("a tick lasts a millisecond at least"));
+        }
+        self.inner.tell(Command::Pace { tick_ms });
+        Ok(())
+    }
+
     fn compact(&self, index: u64, data: Vec<u8>) {
         self.inner.tell(Command::Compact { index, data });
     }
