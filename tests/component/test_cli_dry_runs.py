@@ -31,6 +31,7 @@ ASKING: Final[Mapping[str, tuple[str, ...]]] = {
     "pause": (),
     "resume": (),
     "replication": ("--strict",),
+    "profile": ("fast",),
     "switchover": ("--cancel",),
     "failover": ("--to", "n2", "--force"),
     "fence": ("n2", "--force"),
@@ -59,6 +60,7 @@ ORDERED: Final = {"to": "n2", "member_id": 4, "cancelled": ["o1"], "changed": Tr
 SETTINGS: Final[dict[str, Any]] = {"version": 1, "postgresql": {"parameters": {}}}
 ANSWERS: Final[dict[str, Any]] = {
     "/cluster/replication": {"mode": "sync", "sync_count": 1, "strict": True},
+    "/cluster/profile": {"profile": "fast", "lease_ms": 2_000, "changed": True},
     "/connections/drain": {"sessions": 1, "timeout_ms": 1},
     "/raft/snapshot": {"node": "n1", "index": 7},
     "/raft/transfer": {"changed": True},

@@ -16,6 +16,7 @@ from pgbastion.api.ports import Done, Outcome, Tokens, When
 from pgbastion.api.server import ApiServer
 from pgbastion.api.tls import ApiTls
 from pgbastion.model.ids import NodeId
+from pgbastion.model.profile import Profile
 from pgbastion.model.snapshot import NodeSnapshot
 from pgbastion.observe.metrics import Metrics
 from support.snapshots import primary_snapshot
@@ -56,6 +57,7 @@ class FakeCommands:
         self.pauses: list[bool] = []
         self.drains: list[int | str | None] = []
         self.replications: list[dict[str, object]] = []
+        self.profiles: list[Profile] = []
         self.failovers: list[tuple[str, bool]] = []
         self.switchovers: list[tuple[str | None, int | None]] = []
         self.wishes: list[tuple[object, ...]] = []
@@ -73,6 +75,10 @@ class FakeCommands:
 
     async def set_replication(self, **changes: object) -> Outcome:
         self.replications.append(changes)
+        return self.outcome
+
+    async def set_profile(self, profile: Profile) -> Outcome:
+        self.profiles.append(profile)
         return self.outcome
 
     async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:

@@ -42,6 +42,30 @@ class Mutation:
 
 MUTATIONS: Final = (
     Mutation(
+        name="a shorter lease waited for as soon as it is wanted",
+        script="cut_off_before_a_shorter_lease_counts",
+        promise="S4",
+        edits=(
+            Edit(
+                file="control/lease.py",
+                old="    if policy is None or longer is None:\n",
+                new="    if True:\n",
+            ),
+        ),
+    ),
+    Mutation(
+        name="longer leases not waited out",
+        script="cut_off_while_a_longer_lease_runs_out",
+        promise="S4",
+        edits=(
+            Edit(
+                file="control/policy.py",
+                old="    if view.now_ms < since_ms + stretched_ms(longest):\n",
+                new="    if view.now_ms < since_ms:\n",
+            ),
+        ),
+    ),
+    Mutation(
         name="no wait for the end of the lease",
         script="holder_is_cut_off",
         promise="S4",

@@ -8,7 +8,7 @@ import pytest
 
 from pgbastion.config.checks import check_config
 from pgbastion.config.problems import Problem, Severity, errors, render_problems
-from pgbastion.config.timings import Profile
+from pgbastion.model.profile import Profile
 from support.configs import of_severity, understood
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pgbastion.config.model import Found, with_defaults
 from pgbastion.config.parse import Document, parse_document, parse_file
 from pgbastion.config.problems import Problem
-from pgbastion.config.timings import Profile
 from pgbastion.config.types import Peer, parse_peer
+from pgbastion.model.profile import Profile
 from support import configs
 from support.configs import refused, understood, values
 

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from pgbastion.config.timings import (
     PROFILES,
-    Profile,
     smallest_lease_ms,
     timing_faults,
     timings_of,
+    timings_on_node,
 )
+from pgbastion.model.profile import Profile
 
 NORMAL = PROFILES[Profile.NORMAL]
 
@@ -74,3 +75,10 @@ def test_raft_timings_of_the_file_override_the_profile() -> None:
     assert timings == replace(
         PROFILES[Profile.WIDE], heartbeat_ms=300, election_ms=2_000
     )
+
+
+def test_what_was_written_for_another_profile_and_does_not_fit_is_left_out() -> None:
+    slow = {"heartbeat_ms": 400, "election_ms": 2_500}
+
+    assert timings_on_node(Profile.WIDE, **slow).election_ms == 2_500
+    assert timings_on_node(Profile.FAST, **slow) == PROFILES[Profile.FAST]

@@ -6,9 +6,10 @@ import pytest
 
 from pgbastion.config.checks import check_config
 from pgbastion.config.problems import Severity
-from pgbastion.config.timings import PROFILES, Profile
+from pgbastion.config.timings import PROFILES
 from pgbastion.config.watchdog import fits, least_unfed_s, unfed_s
 from pgbastion.config.world import check_world
+from pgbastion.model.profile import Profile
 from pgbastion.node.parts import watchdog_of
 from pgbastion.postgres.guard_messages import WatchdogSetting
 from support.configs import GOOD_FACTS, of_severity, refused, understood

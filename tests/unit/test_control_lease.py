@@ -12,10 +12,10 @@ from pgbastion.control.lease import (
     stretched_ms,
     too_short,
 )
-from pgbastion.model.cluster import Policy
+from pgbastion.model.cluster import ClusterState, Policy
 from pgbastion.model.ids import MemberId
 from pgbastion.model.views import AgeAnswer, Limits
-from pgbastion.testing.views import NOW_MS, POLICY, raft_view
+from pgbastion.testing.views import NOW_MS, POLICY, cluster_state, raft_view
 
 LENGTH = 5_005
 
@@ -156,9 +156,10 @@ def bounds(least_ms: int) -> Limits:
 
 
 def test_a_node_says_that_its_bounds_do_not_fit_into_the_clusters_lease() -> None:
-    assert too_short(POLICY, bounds(POLICY.lease_ms)) == ""
-    assert too_short(None, bounds(1)) == ""
-    assert too_short(POLICY, bounds(POLICY.lease_ms + 1)) == (
-        f"its failover.profile needs a lease of {POLICY.lease_ms + 1} ms, "
+    state = cluster_state(policy=POLICY)
+    assert too_short(state, bounds(POLICY.lease_ms)) == ""
+    assert too_short(ClusterState(), bounds(1)) == ""
+    assert too_short(state, bounds(POLICY.lease_ms + 1)) == (
+        f"its timings need a lease of {POLICY.lease_ms + 1} ms, "
         f"the cluster's is {POLICY.lease_ms} ms"
     )

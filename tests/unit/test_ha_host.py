@@ -18,11 +18,13 @@ from pgbastion.model.cluster import (
     encode_state,
 )
 from pgbastion.model.commands import (
+    AdoptPolicy,
     Assign,
     Command,
     Declare,
     Found,
     Resume,
+    SetPolicy,
     encode_command,
 )
 from pgbastion.model.ids import (
@@ -34,6 +36,7 @@ from pgbastion.model.ids import (
     Revision,
     Timeline,
 )
+from pgbastion.model.profile import Profile
 from pgbastion.model.report import NodeReport, PostgresState, encode_report
 
 pytestmark = pytest.mark.timeout(10)
@@ -263,3 +266,29 @@ def test_a_snapshot_takes_the_place_of_the_state(
 def test_a_snapshot_of_another_version_ends_the_node(host: Host) -> None:
     with pytest.raises(ConsensusError):
         host.on_snapshot(50, b'{"v": 99}')
+
+
+def test_a_policy_counts_as_seen_only_after_the_engine_was_told_its_lease(
+    host: Host, engine: RecordingEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assigned(host)
+    now = [1_000]
+    monkeypatch.setattr("pgbastion.ha.host.boottime_ms", lambda: now[0])
+    tell = engine.lease
+
+    def slowly(*leased: int) -> int:
+        # The thread of the engine may answer with the longer lease all this time.
+        now[0] += 60_000
+        return tell(*leased)
+
+    monkeypatch.setattr(engine, "lease", slowly)
+    short = Policy(
+        lease_ms=2_000,
+        drift_ppm=1_000,
+        margin_ms=200,
+        revision=1,
+        profile=Profile.FAST,
+    )
+    commit(host, SetPolicy(policy=short, at=""), AdoptPolicy(policy_revision=1))
+
+    assert host._policy_seen[1] == now[0]

@@ -6,12 +6,12 @@ from typing import cast
 
 import pytest
 
-from pgbastion.config.timings import Profile
 from pgbastion.ha.executor import Executor
 from pgbastion.ha.host import Host
 from pgbastion.ha.ports import RaftEngine
 from pgbastion.ha.sight import LeaseWords, Sight
 from pgbastion.model.cluster import ClusterState
+from pgbastion.model.profile import Profile
 from pgbastion.model.views import Limits
 from pgbastion.node.parts import limits_of
 from pgbastion.testing.views import (
@@ -64,5 +64,5 @@ def test_a_node_whose_file_has_a_slower_profile_than_the_cluster_is_unable() -> 
     limits = limits_of(understood(failover={"profile": "wide"}))
 
     assert unable(limits, 5_000) == (
-        "its failover.profile needs a lease of 30000 ms, the cluster's is 5000 ms"
+        "its timings need a lease of 30000 ms, the cluster's is 5000 ms"
     )

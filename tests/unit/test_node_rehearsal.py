@@ -16,6 +16,7 @@ from pgbastion.control.apply import apply
 from pgbastion.ha.ports import RaftStatus
 from pgbastion.model.commands import Command, encode_command
 from pgbastion.model.ids import NodeId
+from pgbastion.model.profile import Profile
 from pgbastion.model.wal import Lsn
 from pgbastion.node.agreeing import Agreeing
 from pgbastion.node.api import NodeCommands
@@ -51,6 +52,10 @@ ASKED: Final[Mapping[str, tuple[Callable[[NodeCommands], Any], dict[str, Any]]]]
     "set_replication": (
         lambda c: c.set_replication(mode=None, sync_count=None, strict=True),
         {"changed": True, "strict": True},
+    ),
+    "set_profile": (
+        lambda c: c.set_profile(Profile.FAST),
+        {"changed": True, "lease_ms": 2_000},
     ),
     "switch_over": (lambda c: c.switch_over(N2, None), {"to": N2}),
     "schedule": (lambda c: c.schedule(N2, None, LATER), {"to": N2}),

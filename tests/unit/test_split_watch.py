@@ -58,7 +58,7 @@ class Case:
         self.watch = SplitWatch(
             self.host,  # type: ignore[arg-type]
             own=NodeId("n3"),
-            silent_ms=60_000,
+            probe_ms=60_000,
             probe=probe,  # type: ignore[arg-type]
             may_fence=lambda: may_fence,
             fence=self.fence,

@@ -7,7 +7,9 @@ from typing import Final
 
 from pgbastion.api import shapes, transport
 from pgbastion.api.gossip import hint
+from pgbastion.control.lease import bounding, granted_ms
 from pgbastion.control.membership import voting_note
+from pgbastion.control.policy import not_adopted
 from pgbastion.model.cluster import Member, Order, Schedule
 from pgbastion.model.ids import standby_name
 from pgbastion.model.report import NodeReport, PostgresState, SlotRow
@@ -116,6 +118,7 @@ def cluster_state(snapshot: NodeSnapshot) -> shapes.ClusterStateAnswer:
             "revoked": held.revoked,
             "released": held.released,
         },
+        "policy": _policy(snapshot),
         "synchronous": {
             "mode": state.mode,
             "epoch": state.opened.epoch if state.opened else 0,
@@ -132,6 +135,25 @@ def cluster_state(snapshot: NodeSnapshot) -> shapes.ClusterStateAnswer:
             "replicas": [m.name for m in snapshot.routes.replicas],
             "replica_reason": snapshot.routes.replica_reason,
         },
+    }
+
+
+def _policy(snapshot: NodeSnapshot) -> shapes.PolicyFacts | None:
+    state = snapshot.state
+    policy, longest = state.policy, bounding(state)
+    if policy is None or longest is None:
+        return None
+    fresh_ms = snapshot.now_ms - snapshot.report_max_ms
+    return {
+        "profile": policy.profile,
+        "revision": policy.revision,
+        "lease_ms": policy.lease_ms,
+        "granted_ms": granted_ms(state),
+        "longest_ms": longest.lease_ms,
+        "not_adopted": [
+            member.name
+            for member in not_adopted(state, snapshot.reports, fresh_since_ms=fresh_ms)
+        ],
     }
 
 

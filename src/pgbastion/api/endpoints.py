@@ -25,6 +25,7 @@ from pgbastion.api.operations import operations
 from pgbastion.api.ordering import ORDERS
 from pgbastion.api.ports import Commands, Done, Outcome
 from pgbastion.api.problems import bad_request
+from pgbastion.api.profiling import set_profile
 from pgbastion.api.replicating import set_replication
 from pgbastion.api.vip import vip
 from pgbastion.model.ids import NodeId
@@ -140,6 +141,7 @@ CHANGES: Final[Mapping[tuple[str, str], Change]] = {
     ("POST", "/connections/drain"): connections.drain,
     ("POST", "/connections/undrain"): connections.undrain,
     ("POST", "/cluster/replication"): set_replication,
+    ("POST", "/cluster/profile"): set_profile,
 }
 
 

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from pgbastion.model.cluster import ReplicationMode
 from pgbastion.model.ids import NodeId
+from pgbastion.model.profile import Profile
 from pgbastion.model.snapshot import NodeSnapshot
 
 TakeSnapshot = Callable[[], NodeSnapshot]
@@ -79,6 +80,9 @@ class Commands(Protocol):
         strict: bool | None,
     ) -> Outcome:
         """Change who confirms commits; None leaves a part as it is."""
+
+    async def set_profile(self, profile: Profile) -> Outcome:
+        """Change the profile that all nodes go by, and with it the lease."""
 
     async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
         """Order a planned change of the primary; None: to the best, by the default."""

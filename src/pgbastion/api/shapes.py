@@ -177,6 +177,21 @@ class RoutesFacts(TypedDict):
     replica_reason: str
 
 
+class PolicyFacts(TypedDict):
+    """How long leases are, and by whose timings the nodes go."""
+
+    profile: str | None
+    """Null: each node goes by its own file's."""
+    revision: int
+    lease_ms: int
+    granted_ms: int
+    """The lease that a grant names now: longer for a while after a shortening."""
+    longest_ms: int
+    """The longest lease that may still run: what waits count with."""
+    not_adopted: list[str]
+    """The nodes that do not go by its timings yet."""
+
+
 class ClusterStateAnswer(TypedDict):
     """Where a node's state machine stands."""
 
@@ -188,6 +203,7 @@ class ClusterStateAnswer(TypedDict):
     view_left_ms: int
     lease: LeaseFacts
     assignment: AssignmentFacts | None
+    policy: PolicyFacts | None
     synchronous: SynchronousFacts
     paused: bool
     log_index: int

@@ -26,7 +26,8 @@ from pgbastion.bench._engine_lab import Lab, lab, until
 from pgbastion.bench._raft_chaos import WRITES_A_S, Chaos
 from pgbastion.bench.lab.errors import CannotRun
 from pgbastion.bench.lab.network import Namespaces
-from pgbastion.config.timings import PROFILES, Profile
+from pgbastion.config.timings import PROFILES
+from pgbastion.model.profile import Profile
 
 _SUBNET: Final = "127.48.7"
 _WIDTH: Final = 120

@@ -18,7 +18,7 @@ from pgbastion.config.hooks import Webhooks
 from pgbastion.config.memberlist import MemberlistSection
 from pgbastion.config.proxy import EVERYWHERE, ProxySection
 from pgbastion.config.section import Section
-from pgbastion.config.timings import Profile, Timings, timings_of
+from pgbastion.config.timings import Timings, timings_of
 from pgbastion.config.tracing import TracingSection
 from pgbastion.config.types import (
     RAFT_PORT,
@@ -42,6 +42,7 @@ from pgbastion.config.types import (
 )
 from pgbastion.config.watchdog import WatchdogSection
 from pgbastion.model.cluster import ReplicationMode
+from pgbastion.model.profile import Profile
 
 POSTGRES_PORT: Final = 5_442
 HBA_DEFAULT: Final = "host all all all scram-sha-256"
@@ -106,12 +107,14 @@ class RaftSection(Section):
         description="Found a cluster when no peer has one. Harmless when left on.",
     )
     heartbeat_interval: PositiveMs | None = Field(
-        None, examples=["100ms"], description="Overrides the profile's."
+        None,
+        examples=["100ms"],
+        description="Overrides the profile's, where it fits it.",
     )
     election_timeout: PositiveMs | None = Field(
         None,
         examples=["500ms"],
-        description="Overrides the profile's; drawn from [t, 2t).",
+        description="Overrides the profile's, where it fits it; drawn from [t, 2t).",
     )
     tls_enabled: bool = Field(
         default=True,
@@ -146,8 +149,8 @@ class FailoverSection(Section):
         Profile.NORMAL,
         strict=False,
         description="Lease, renewal, election and probe times together: fast (lease "
-        "2s), normal (5s) or wide (30s). The same on every node; the lease is the one "
-        "that the cluster was founded with.",
+        "2s), normal (5s) or wide (30s). Read when the cluster is founded; later "
+        "`pgbastion profile` changes it, for all nodes.",
     )
     primary_restart_timeout: DurationMs = Field(
         0,

@@ -4,20 +4,13 @@ Pure. All values are whole milliseconds.
 """
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Final
+
+from pgbastion.model.profile import Profile
 
 DRIFT_PPM: Final = 1_000
 # An election time-out below this many heartbeats makes elections of lost packets.
 HEARTBEATS_PER_ELECTION: Final = 3
-
-
-class Profile(StrEnum):
-    """Which set of timings a cluster uses."""
-
-    FAST = "fast"
-    NORMAL = "normal"
-    WIDE = "wide"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +91,17 @@ def timings_of(
     if election_ms is not None:
         timings = replace(timings, election_ms=election_ms)
     return timings
+
+
+def timings_on_node(
+    profile: Profile, *, heartbeat_ms: int | None, election_ms: int | None
+) -> Timings:
+    """Return a profile's timings on a node whose file replaces Raft's own two.
+
+    What was written for another profile and does not fit this one is left out.
+    """
+    timings = timings_of(profile, heartbeat_ms=heartbeat_ms, election_ms=election_ms)
+    return PROFILES[profile] if timing_faults(timings) else timings
 
 
 def smallest_lease_ms(timings: Timings) -> int:

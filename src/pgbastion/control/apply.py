@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from pgbastion.control.apply_orders import (
+    ModeCommand,
     apply_mode,
     apply_order,
     settled_by,
 )
 from pgbastion.control.apply_placements import apply_placement
+from pgbastion.control.apply_policy import is_sensible
 from pgbastion.control.apply_settings import apply_parameters
 from pgbastion.control.apply_wishes import apply_wish
 from pgbastion.control.outcomes import Outcome
@@ -40,16 +42,13 @@ from pgbastion.model.commands import (
     Leave,
     NoteOutage,
     Opened,
-    Pause,
     PlaceAddress,
     Release,
     Resume,
     Revoke,
-    Running,
     ScheduleOrder,
     SetFence,
     SetParameters,
-    SetReplication,
     SetSync,
     SettleOrder,
     Undecodable,
@@ -112,7 +111,7 @@ def _apply_command(state: ClusterState, command: Command) -> ClusterState | Outc
         return _apply_membership(state, command)
     if isinstance(command, SetParameters):
         return apply_parameters(state, command)
-    if isinstance(command, Pause | Running | SetReplication):
+    if isinstance(command, ModeCommand):
         return apply_mode(state, command)
     if isinstance(command, GiveOrder | BeginOrder | BeginWork | SettleOrder):
         return apply_order(state, command)
@@ -171,8 +170,7 @@ def _found(state: ClusterState, command: Found) -> ClusterState | Outcome:
         return Outcome.ALREADY_FOUNDED
     if not command.cluster_id or command.member.member_id < 1:
         return Outcome.SENSELESS
-    policy = command.policy
-    if policy.lease_ms <= 0 or policy.drift_ppm < 0 or policy.margin_ms < 0:
+    if not is_sensible(command.policy):
         return Outcome.SENSELESS
     return replace(
         state,

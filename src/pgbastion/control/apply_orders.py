@@ -6,16 +6,20 @@ Source: docs/explanation/lease.md, "Pause"; docs/explanation/orders.md.
 from dataclasses import replace
 from typing import Final, assert_never
 
+from pgbastion.control.apply_policy import apply_policy
 from pgbastion.control.outcomes import Outcome
 from pgbastion.model.cluster import ClusterState, Order, OrderKind, OrderOutcome
 from pgbastion.model.commands import (
+    AdoptPolicy,
     BeginOrder,
     BeginWork,
     GiveOrder,
     Pause,
     Running,
+    SetPolicy,
     SetReplication,
     SettleOrder,
+    SettlePolicy,
 )
 from pgbastion.model.ids import NodeId, Revision
 
@@ -24,12 +28,11 @@ SYNC_COUNT_MAX: Final = 31
 """One fewer than a cluster has members at most."""
 DRAIN_MAX_MS: Final = 86_400_000
 
+ModeCommand = Pause | Running | SetReplication | SetPolicy | AdoptPolicy | SettlePolicy
 OrderCommand = GiveOrder | BeginOrder | BeginWork | SettleOrder
 
 
-def apply_mode(
-    state: ClusterState, command: Pause | Running | SetReplication
-) -> ClusterState | Outcome:
+def apply_mode(state: ClusterState, command: ModeCommand) -> ClusterState | Outcome:
     """Take a change of how the whole cluster works."""
     match command:
         case Pause():
@@ -38,6 +41,8 @@ def apply_mode(
             return apply_running(state, command)
         case SetReplication():
             return apply_replication(state, command)
+        case SetPolicy() | AdoptPolicy() | SettlePolicy():
+            return apply_policy(state, command)
         case _:
             assert_never(command)
 

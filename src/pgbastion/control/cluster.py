@@ -12,10 +12,16 @@ Source: docs/explanation/lease.md.
 from typing import Final
 
 from pgbastion.control.fencing import fence, fence_ms, is_fencing, is_free, vouch
-from pgbastion.control.lease import older_grants_end_ms, own_grants_end_ms
+from pgbastion.control.lease import (
+    bounding,
+    granted_ms,
+    older_grants_end_ms,
+    own_grants_end_ms,
+)
 from pgbastion.control.membership import and_membership, or_membership
 from pgbastion.control.orders import failover_order, is_ordered
 from pgbastion.control.pause import heeds_lease
+from pgbastion.control.policy import decide_policy
 from pgbastion.control.succession import (
     ask_servers,
     choose_by_survey,
@@ -57,7 +63,7 @@ def decide_cluster(view: ClusterView) -> Decision:
         return Decision(Reason.NOT_LEADER)
     if not raft.own_entry_applied:
         return Decision(Reason.TERM_NOT_STARTED)
-    policy = view.state.policy
+    policy = bounding(view.state)
     if policy is None:
         return Decision(Reason.NOT_FOUNDED)
     wanted = _expire(view) or decide_wish(view)
@@ -151,8 +157,11 @@ def _others_run_primaries(view: ClusterView, founder: Member) -> bool:
 def _decide_on_holder(view: ClusterView, policy: Policy, held: Assignment) -> Decision:
     """Leave a holder that renews alone; revoke one that was silent for a lease."""
     last_ms = view.raft.last_answer_ms
-    half_ms = last_ms + policy.lease_ms // 2
+    half_ms = last_ms + granted_ms(view.state) // 2
     if last_ms and view.now_ms < half_ms:
+        changing = decide_policy(view)
+        if changing is not None:
+            return changing
         return or_membership(view, Decision(Reason.PRIMARY_HAS_LEASE, (), half_ms))
     # A fresh assignment has not renewed yet. Patience only, no safety rests on it.
     patience_ms = view.assigned_seen_ms + policy.lease_ms

@@ -7,8 +7,10 @@ The first line comes from ``control.situations``; what would happen if a node di
 from collections.abc import Iterator
 
 from pgbastion.control.foresee import foresee, living_reports
+from pgbastion.control.lease import bounding, granted_ms
 from pgbastion.control.loss import absent, possible_loss, primary_lives
 from pgbastion.control.orders import unfit
+from pgbastion.control.policy import not_adopted
 from pgbastion.control.situations import (
     DISK_WARNING,
     disks_below,
@@ -174,6 +176,7 @@ def _warnings(snapshot: NodeSnapshot) -> Iterator[str]:
     api = snapshot.api_certificate
     if api is not None and api.expires_soon:
         yield f"the certificate of {snapshot.node}'s API {api.words}"
+    yield from _on_profile(snapshot)
     voters = len(snapshot.raft.voters)
     if voters == 2:
         yield "with two votes the loss of either node stops writes: add a witness"
@@ -194,6 +197,36 @@ def _on_commits(snapshot: NodeSnapshot) -> Iterator[str]:
     wanted, found = wanted_count(state), opened.sync.num_sync
     if found < wanted:
         yield f"{found} of {wanted} standbys confirm commits"
+
+
+def _on_profile(snapshot: NodeSnapshot) -> Iterator[str]:
+    """Yield how far a change of the profile is, and whose file says another."""
+    state, longest = snapshot.state, bounding(snapshot.state)
+    policy, shortening = state.policy, state.shortening
+    if policy is None or policy.profile is None or longest is None:
+        return
+    fresh_ms = snapshot.now_ms - snapshot.report_max_ms
+    waiting = list(not_adopted(state, snapshot.reports, fresh_since_ms=fresh_ms))
+    if shortening is not None and shortening.adopted:
+        yield (
+            f"the profile becomes {policy.profile}: a failover still waits for leases "
+            f"of {longest.lease_ms / 1_000:g} s, until the last of them has run out"
+        )
+    elif shortening is not None:
+        names = ", ".join(m.name for m in waiting) or "the Raft leader's next step"
+        yield (
+            f"the profile becomes {policy.profile}: leases stay at "
+            f"{granted_ms(state) / 1_000:g} s, it waits for {names}"
+        )
+    for received in snapshot.reports.values():
+        report = received.report
+        if report.unpaced:
+            yield f"{report.node} cannot go by {policy.profile}: {report.unpaced}"
+        if report.file_profile not in (None, policy.profile):
+            yield (
+                f"the file of {report.node} says failover.profile "
+                f"{report.file_profile}, the cluster goes by {policy.profile}"
+            )
 
 
 def _on_nodes(snapshot: NodeSnapshot) -> Iterator[str]:

@@ -4,10 +4,11 @@ Source: docs/explanation/lease.md, "Assigning another node" and "Ages".
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import ceil
 from typing import Final
 
-from pgbastion.model.cluster import Policy
+from pgbastion.model.cluster import ClusterState, Policy
 from pgbastion.model.ids import MemberId
 from pgbastion.model.views import AgeAnswer, Limits, RaftView
 
@@ -70,15 +71,33 @@ def _majority_deadline_ms(
     return known[majority - 1] if len(known) >= majority else None
 
 
-def too_short(policy: Policy | None, limits: Limits) -> str:
+def bounding(state: ClusterState) -> Policy | None:
+    """Return the policy by which waits count: of all leases that may run the longest.
+
+    None: there is no cluster yet.
+    """
+    policy, longer = state.policy, state.shortening
+    if policy is None or longer is None:
+        return policy
+    return replace(policy, lease_ms=longer.lease_ms, drift_ppm=longer.drift_ppm)
+
+
+def granted_ms(state: ClusterState) -> int:
+    """Return the lease that a grant names now; 0: there is no cluster yet."""
+    longer = state.shortening
+    if longer is not None and not longer.adopted:
+        return longer.lease_ms
+    return state.policy.lease_ms if state.policy is not None else 0
+
+
+def too_short(state: ClusterState, limits: Limits) -> str:
     """Return why a node's own bounds do not fit into the cluster's lease; "": they do.
 
-    The lease is agreed on when the cluster is founded; the bounds come from the node's
-    file. One that cannot stop within the lease is never the primary.
+    One that cannot stop within the lease is never the primary.
     """
-    if policy is None or limits.lease_least_ms <= policy.lease_ms:
+    if state.policy is None or limits.lease_least_ms <= granted_ms(state):
         return ""
     return (
-        f"its failover.profile needs a lease of {limits.lease_least_ms} ms, "
-        f"the cluster's is {policy.lease_ms} ms"
+        f"its timings need a lease of {limits.lease_least_ms} ms, "
+        f"the cluster's is {granted_ms(state)} ms"
     )

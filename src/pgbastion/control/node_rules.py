@@ -37,8 +37,11 @@ def lease_deadline_ms(view: NodeView) -> int:
     """Return when this node must begin to stop what may write.
 
     The stop budget and the margin before the lease's end, so that everything has
-    stopped before any other node may count it as over.
+    stopped before any other node may count it as over. A daemon that has just started
+    may not have read how short leases have become: its guard has, and acts in time.
     """
+    if view.policy_revision < view.lease.policy_revision:
+        return view.lease.expiry_ms
     return view.lease.expiry_ms - view.limits.stop_ms - view.limits.margin_ms
 
 

@@ -95,6 +95,9 @@ class Watchdog:
         """
         if device != self._device:
             self.close()
+        elif timeout_s != self._timeout_s:
+            # What it was fed for may be too short, or too long, until the next renewal.
+            self._fed_for_ns = 0
         self._device = device
         self._timeout_s, self._least_s = timeout_s, least_s
         self._required = required

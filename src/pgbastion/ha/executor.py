@@ -117,7 +117,7 @@ class Executor:
         self._host = host
         self._engine = engine
         self._server = server
-        self._stop_ms = stop_ms
+        self.stop_ms = stop_ms
         self._latch_release = latch_release
         self._lease_held = lease_held
         self._hold = hold
@@ -268,7 +268,7 @@ class Executor:
 
     async def _stop(self, action: act.StopPostgres) -> bool:
         log.info("stopping", mode=action.mode, reason=action.reason)
-        budget_ms = action.budget_ms or self._stop_ms
+        budget_ms = action.budget_ms or self.stop_ms
         fast_ms = budget_ms if action.mode is act.StopMode.FAST else 0
         started_ms = boottime_ms()
         await self._guard.stop(fast_ms=fast_ms)

@@ -21,7 +21,7 @@ class Flushing:
     """
 
     def __init__(self, *, apart_ms: int) -> None:
-        self._apart_ms = apart_ms
+        self.apart_ms = apart_ms
         self.forget()
 
     def forget(self) -> None:
@@ -59,5 +59,5 @@ class Flushing:
         """Return where WAL ended ``apart_ms`` before the newest look; None: unknown."""
         if not self._ends:
             return None
-        by_ms = self._ends[-1][0] - self._apart_ms
+        by_ms = self._ends[-1][0] - self.apart_ms
         return next((end for at, end in reversed(self._ends) if at <= by_ms), None)

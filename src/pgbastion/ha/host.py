@@ -11,6 +11,7 @@ from typing import Final
 
 from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Applied, Outcome, apply
+from pgbastion.control.lease import granted_ms
 from pgbastion.errors import ConsensusError
 from pgbastion.ha.ports import Cutter, Fencer, RaftEngine
 from pgbastion.ha.survey import Surveyor
@@ -63,6 +64,7 @@ class Host:
         self._released_seen: tuple[Epoch, int] = (Epoch(0), 0)
         self._begun_seen: tuple[str, int] = ("", 0)
         self._opened_seen: tuple[Epoch, int] = (Epoch(0), 0)
+        self._policy_seen: tuple[tuple[object, ...], int] = ((), 0)
         self.placements_seen_ms: Mapping[int, int] = {}
         self.survey = Surveyor(
             engine,
@@ -89,6 +91,7 @@ class Host:
             self.state = replace(self.state, index=max(index, self.state.index))
         self._note_placements()
         self._tell_lease()
+        self._note_policy()
         # The engine answers a renewal only when its state is applied that far, so
         # the new holder has to be known to it first.
         self._engine.applied(index)
@@ -123,6 +126,7 @@ class Host:
         self._compacted = index
         self._note_placements()
         self._tell_lease()
+        self._note_policy()
         self._engine.applied(index)
         self._on_change()
 
@@ -158,20 +162,26 @@ class Host:
             serials = [p.serial for p in self.state.placements]
             self.placements_seen_ms = {s: seen.get(s, now_ms) for s in serials}
 
+    def _note_policy(self) -> None:
+        """Keep when this node's engine first granted by this policy.
+
+        Only after it was told: until then it may answer with the lease of before.
+        """
+        now = (self.state.policy, self.state.shortening)
+        if now != self._policy_seen[0]:
+            self._policy_seen = (now, boottime_ms())
+
     def _tell_lease(self) -> None:
         held = self.state.assignment
-        policy = self.state.policy
         may_renew = (
             held is not None
-            and policy is not None
             and held.live
             and held.incarnation is not None
             and held.epoch > self._closed_epoch
         )
-        if may_renew and held and policy and held.incarnation is not None:
-            self._engine.lease(
-                held.member_id, held.epoch, held.incarnation, policy.lease_ms
-            )
+        lease_ms = granted_ms(self.state)
+        if may_renew and held and lease_ms and held.incarnation is not None:
+            self._engine.lease(held.member_id, held.epoch, held.incarnation, lease_ms)
         else:
             self._engine.lease(0, 0, 0, 0)
 
@@ -304,6 +314,7 @@ class Host:
             ages_asked_ms=self._ages_asked_ms,
             assigned_seen_ms=self._assigned_seen[1],
             released_seen_ms=self._released_seen[1],
+            policy_seen_ms=self._policy_seen[1],
             survey=self.survey.view(),
             fencing=self.fencer.view() if self.fencer is not None else None,
             at=at,

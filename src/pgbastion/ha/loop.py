@@ -25,7 +25,7 @@ from pgbastion.model.actions import Decision
 from pgbastion.model.cluster import Member
 from pgbastion.model.ids import MemberId, NodeId
 from pgbastion.model.reasons import Reason
-from pgbastion.model.views import ClusterView, NodeView
+from pgbastion.model.views import ClusterView, Limits, NodeView
 from pgbastion.observe.logging import get_logger
 
 log = get_logger("decisions")
@@ -112,6 +112,14 @@ class Loop:
         """Take another member record for this node: its tags have changed."""
         self.sight.own = own
 
+    def go_by(self, pace: Pace, limits: Limits) -> None:
+        """Take another rhythm and other bounds, all of them."""
+        self._pace = pace
+        self.sight.limits = limits
+        self._placer.margin_ms = limits.margin_ms
+        self.teller.probe_ms = pace.probe_ms
+        self.wake()
+
     def set_readers(self, *, lag_max_bytes: int, fallback: bool) -> None:
         """Take other bounds of which servers readers are sent to."""
         self._pace = replace(
@@ -178,6 +186,11 @@ class Loop:
     def _keep_replica_addresses(self) -> None:
         member_id = MemberId(self._engine.status().member_id)
         self._placer.keep(member_id, self._confirmed_ns)
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether this node's state was once known to be the newest."""
+        return self._confirmed_ns > 0
 
     @property
     def view_fresh_until_ns(self) -> int:

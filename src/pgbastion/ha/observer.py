@@ -112,6 +112,12 @@ class Observer:
                 pass
             self._soon.clear()
 
+    def go_by(self, *, probe_ms: int) -> None:
+        """Ask at another pace, for the first time now."""
+        if probe_ms != self._probe_ms:
+            self._probe_ms = self._flushing.apart_ms = probe_ms
+            self._soon.set()
+
     def look_soon(self) -> None:
         """Have the next look now."""
         self._soon.set()

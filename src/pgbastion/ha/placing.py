@@ -35,7 +35,7 @@ class Placer:
         self._host = host
         self._addresses = addresses
         self._runner = runner
-        self._margin_ms = margin_ms
+        self.margin_ms = margin_ms
 
     def keep(self, member_id: MemberId, confirmed_ns: int) -> None:
         """Have here what the log places here, up to the lease's end from the asking."""
@@ -43,7 +43,7 @@ class Placer:
             return
         state = self._host.state
         holdings = decide_replica_holdings(
-            state, member_id, confirmed_ns=confirmed_ns, margin_ms=self._margin_ms
+            state, member_id, confirmed_ns=confirmed_ns, margin_ms=self.margin_ms
         )
         seen = {placed.address: placed.serial for placed in state.placements}
         self._addresses.want_replicas(holdings, seen)

@@ -31,6 +31,7 @@ class LeaseWords:
     evidence_ns: int = 0
     pause_revision: int = 0
     paused: bool = False
+    policy_revision: int = 0
 
 
 class Sight:
@@ -68,6 +69,10 @@ class Sight:
         self._addresses = addresses
         self.own = own
         self.limits = limits
+        self.policy_revision = 0
+        """The policy whose timings this daemon goes by; -1: it knows none yet."""
+        self.unpaced = ""
+        """Why this node refuses to go by the cluster's profile."""
         self.renewing = Epoch(0)
         """The epoch whose lease the engine renews; 0: none."""
         self.lost_data = False
@@ -109,6 +114,8 @@ class Sight:
             silent_since_ms=observer.silent_since_ms(state, self._host.reports),
             addresses_held=self._addresses is not None and self._addresses.may_be_set,
             at=at,
+            policy_revision=self.policy_revision,
+            unpaced=self.unpaced,
             declaration=self._declaration(raft_id),
         )
 
@@ -127,6 +134,8 @@ class Sight:
             reports=self._host.reports,
             limits=self.limits,
             witness=True,
+            policy_revision=self.policy_revision,
+            unpaced=self.unpaced,
             declaration=self._declaration(raft_id),
         )
 
@@ -143,9 +152,10 @@ class Sight:
             renewing=self.renewing,
             pause_revision=words.pause_revision,
             paused=words.paused,
+            policy_revision=words.policy_revision,
             watchdog=facts.watchdog if facts else "off",
             unable=(facts.unable if facts else "")
-            or too_short(self._host.state.policy, self.limits),
+            or too_short(self._host.state, self.limits),
         )
 
     def _declaration(self, raft_id: MemberId) -> Declare | None:

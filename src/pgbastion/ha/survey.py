@@ -70,7 +70,7 @@ class Surveyor:
         self._cutter = cutter
         self._member = member
         self._on_change = on_change
-        self._cut_timeout_s = cut_timeout_ms / 1_000
+        self.cut_timeout_ms = cut_timeout_ms
         self._survey: _Survey | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -96,7 +96,7 @@ class Surveyor:
         else:
             question = encode_cut(survey.epoch)
             answer = await self._request(
-                node, Kind.CUT, question, wait_s=self._cut_timeout_s
+                node, Kind.CUT, question, wait_s=self.cut_timeout_ms / 1_000
             )
         if answer is None or answer.node != node or survey is not self._survey:
             return
@@ -142,7 +142,7 @@ class Surveyor:
                 action.node,
                 Kind.CATCH_UP,
                 encode_catch_up(question),
-                wait_s=CATCH_UP_S + self._cut_timeout_s,
+                wait_s=CATCH_UP_S + self.cut_timeout_ms / 1_000,
             )
         survey.catching_up = None
         told = survey.answers.get(action.node)

@@ -10,6 +10,7 @@ from pgbastion.ha.observer import Observer
 from pgbastion.ha.outages import OutageMeter
 from pgbastion.ha.ports import Addresses
 from pgbastion.model.ids import NodeId
+from pgbastion.model.profile import Profile
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState, lasting
 from pgbastion.model.views import NodeView
@@ -35,7 +36,7 @@ class Teller:
         self._addresses = addresses
         self._node = node
         self._version = version
-        self._probe_ms = probe_ms
+        self.probe_ms = probe_ms
         self._admission = Admission()
         self._reported: NodeReport | None = None
         self._reported_ms = 0
@@ -44,13 +45,15 @@ class Teller:
         self.draining = False
         self.leaving = False
         """It is being taken out for maintenance."""
+        self.file_profile: Profile | None = None
+        """What this node's file says; the cluster's own is what counts."""
         self.unwatched: Callable[[], tuple[NodeId, ...]] = tuple
         """Returns whose server answers as a primary without a daemon."""
 
     @property
     def due_ms(self) -> int:
         """When the next report is due, whatever it says."""
-        return self._reported_ms + self._probe_ms
+        return self._reported_ms + self.probe_ms
 
     def tell(self, view: NodeView, reason: Reason, now_ms: int) -> None:
         """Send a report if one is due, or if a decision elsewhere may depend on it."""
@@ -78,6 +81,9 @@ class Teller:
                 unwatched_primaries=self.unwatched(),
                 holding=self.holding,
                 outage=self._outages.newest,
+                policy_revision=view.policy_revision,
+                unpaced=view.unpaced,
+                file_profile=self.file_profile,
             )
         postgres, data = view.postgres, view.data
         server = observer.server
@@ -118,6 +124,9 @@ class Teller:
             holding=self.holding,
             draining=self.draining,
             leaving=self.leaving,
+            policy_revision=view.policy_revision,
+            unpaced=view.unpaced,
+            file_profile=self.file_profile,
             vitals=server.vitals if server and postgres.running else None,
             settings=server.settings if server and postgres.running else None,
         )

@@ -18,6 +18,7 @@ from pgbastion.model.ids import (
     Timeline,
     standby_name,
 )
+from pgbastion.model.profile import Profile
 from pgbastion.model.settings import SettingsVersion
 from pgbastion.model.wal import Lsn, WalEnd
 
@@ -96,6 +97,20 @@ class Policy:
     drift_ppm: int
     margin_ms: int
     revision: int = 0
+    """Raised by each change."""
+    profile: Profile | None = None
+    """Whose timings every node goes by; None: each by its own file's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortening:
+    """A change to a shorter lease that is under way: longer ones may still run."""
+
+    lease_ms: int
+    """The longest lease that may run."""
+    drift_ppm: int
+    adopted: bool = False
+    """The nodes go by the new timings: what is granted from now on is the new lease."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +293,8 @@ class ClusterState:
     next_member_id: MemberId = MemberId(1)
     members: tuple[Member, ...] = ()
     policy: Policy | None = None
+    shortening: Shortening | None = None
+    """What has to be waited out before the policy's own lease bounds everything."""
     mode: ReplicationMode = ReplicationMode.QUORUM
     sync_count: int | None = None
     """None: half of the PostgreSQL nodes, rounded down."""

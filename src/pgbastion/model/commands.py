@@ -168,6 +168,33 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetPolicy:
+    """An operator changes the profile of the cluster, and with it its lease."""
+
+    policy: Policy
+    """Its revision is one above the state's: what was decided on an older one is
+    refused."""
+    at: str
+    kind: Literal["set_policy"] = "set_policy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptPolicy:
+    """The nodes go by the timings of a shorter lease: it is granted from now on."""
+
+    policy_revision: int
+    kind: Literal["adopt_policy"] = "adopt_policy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettlePolicy:
+    """Every longer lease of before has surely run out."""
+
+    policy_revision: int
+    kind: Literal["settle_policy"] = "settle_policy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetReplication:
     """An operator changes who confirms commits.
 
@@ -337,6 +364,7 @@ Command = (
     | Vouched | ScheduleOrder | Unschedule | SetFence
     | SetParameters | NoteOutage
     | SetReplication | BeginWork | PlaceAddress | VacateAddress
+    | SetPolicy | AdoptPolicy | SettlePolicy
 )  # fmt: skip
 
 

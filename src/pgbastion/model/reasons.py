@@ -40,6 +40,8 @@ class Reason(StrEnum):
     MOVING_LEADERSHIP = "moving_leadership"
     LEAVING_LEADERSHIP = "leaving_leadership"
     REMOVAL_WAITS = "removal_waits"
+    POLICY_ADOPTED = "policy_adopted"
+    POLICY_SETTLED = "policy_settled"
 
     # Decisions of a node for itself
     SAYING_RUNNING = "saying_running"
@@ -159,6 +161,8 @@ SENTENCES: dict[Reason, str] = {
     Reason.LEAVING_LEADERSHIP: "the Raft leader is to leave and hands leadership on",
     Reason.REMOVAL_WAITS: "a member is to leave the Raft group, and most of the voters "
     "that stay are silent",
+    Reason.POLICY_ADOPTED: "the nodes go by the new profile: leases get shorter now",
+    Reason.POLICY_SETTLED: "the longer leases of before have surely run out",
     Reason.ENDING_EPOCHS: "the guard notes that former epochs have ended here",
     Reason.WITNESS: "this node has no PostgreSQL; it votes and proxies",
     Reason.JOB_RUNNING: "a long step is under way",

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pgbastion.model.addresses import AddressReport
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
+from pgbastion.model.profile import Profile
 from pgbastion.model.settings import NodeSettings
 from pgbastion.model.trouble import Trouble
 from pgbastion.model.wal import Lsn, WalEnd
@@ -168,6 +169,12 @@ class NodeReport:
     progress: str | None = None
     """How far a copy or rewind has come, in words."""
     vitals: Vitals | None = None
+    policy_revision: int | None = None
+    """The policy whose timings it goes by; None: of an earlier release."""
+    unpaced: str = ""
+    """Why it refuses to go by the cluster's profile."""
+    file_profile: Profile | None = None
+    """What its own file says; it counts when a cluster is founded only."""
     settings: NodeSettings | None = None
     """What its running server has of the cluster's settings."""
 

@@ -135,6 +135,8 @@ class ClusterView:
     """When this node first saw the current assignment: patience counts from here."""
     released_seen_ms: int = 0
     """When this node first saw that the current epoch was released."""
+    policy_seen_ms: int = 0
+    """When this node first granted by the policy as it is now."""
     survey: SurveyView | None = None
     fencing: FencingView | None = None
     at: str = ""
@@ -160,6 +162,8 @@ class LeaseView:
     pause_revision: int = 0
     """The pause revision that the guard reads."""
     paused: bool = False
+    policy_revision: int = 0
+    """The policy whose timings a daemon of this node was last going by."""
     watchdog: str = "off"
     """What the guard says of its hardware watchdog."""
     unable: str = ""
@@ -322,6 +326,10 @@ class NodeView:
     """Since when a member of the synchronous set has not streamed, by name."""
     addresses_held: bool = False
     """A virtual address is, or may be, on this node."""
+    policy_revision: int = 0
+    """The policy whose timings this daemon goes by; -1: it knows none yet."""
+    unpaced: str = ""
+    """Why this node refuses to go by the cluster's profile."""
     at: str = ""
     witness: bool = False
     declaration: Declare | None = None

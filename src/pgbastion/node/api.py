@@ -19,6 +19,7 @@ from pgbastion.model.actions import Decision
 from pgbastion.model.cluster import Member, ReplicationMode
 from pgbastion.model.commands import Pause
 from pgbastion.model.ids import Epoch, MemberId, NodeId
+from pgbastion.model.profile import Profile
 from pgbastion.model.snapshot import (
     ApiCertificateSnapshot,
     CertificateSnapshot,
@@ -37,6 +38,7 @@ from pgbastion.node.agreeing import NO_SERVER, Agreeing
 from pgbastion.node.forwarding import forward
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.ordering import Ordering
+from pgbastion.node.profile import change_profile
 from pgbastion.node.proposing import CAUSE, Log, Rehearsal, Wish, grant, happened
 from pgbastion.node.proxying import Maintenance, counts_of, sessions_of
 from pgbastion.node.replication import change_replication
@@ -88,7 +90,7 @@ class Snapshots:
         self._loop = loop
         self._proxy = proxy
         self._own = own
-        self._report_max_ms = report_max_ms
+        self.report_max_ms = report_max_ms
         self.lag_max_bytes = lag_max_bytes
         self._gaps = gaps
         self._certificate = certificate
@@ -112,7 +114,7 @@ class Snapshots:
             witness=self._own.postgres_port is None,
             state=state,
             reports=self._host.reports,
-            report_max_ms=self._report_max_ms,
+            report_max_ms=self.report_max_ms,
             lag_max_bytes=self.lag_max_bytes,
             raft=_raft(status),
             lease=LeaseSnapshot(
@@ -278,6 +280,10 @@ class NodeCommands:
         return await change_replication(
             self._host, mode=mode, sync_count=sync_count, strict=strict, at=wall_text()
         )
+
+    async def set_profile(self, profile: Profile) -> Outcome:
+        """Change the profile that all nodes go by."""
+        return await change_profile(self._host, profile, at=wall_text())
 
     async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
         """Order a planned change of the primary."""

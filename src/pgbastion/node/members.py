@@ -43,11 +43,11 @@ class MemberOrders:
         self._host = host
         self._engine = engine
         self._own = own
-        self._fresh_ms = fresh_ms
+        self.fresh_ms = fresh_ms
 
     def on(self, host: Log) -> "MemberOrders":
         """Return the same on another log."""
-        return MemberOrders(host, self._engine, own=self._own, fresh_ms=self._fresh_ms)
+        return MemberOrders(host, self._engine, own=self._own, fresh_ms=self.fresh_ms)
 
     @property
     def _rehearses(self) -> bool:
@@ -163,7 +163,7 @@ class MemberOrders:
 
     def _heard(self) -> set[MemberId]:
         """Return the members that were heard of just now, this one included."""
-        since_ms = boottime_ms() - self._fresh_ms
+        since_ms = boottime_ms() - self.fresh_ms
         heard = {self._host.raft().member_id}
         for node, received in self._host.reports.items():
             member = self._host.state.named(node)

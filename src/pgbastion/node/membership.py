@@ -29,9 +29,10 @@ from pgbastion.ha.joining import Doorkeeper, Identity, Joiner
 from pgbastion.ha.ports import DataFacts
 from pgbastion.ha.standing import StandingWatch
 from pgbastion.ha.talk import Brings, Kind
-from pgbastion.model.cluster import Member, Policy, join_host_port
+from pgbastion.model.cluster import Member, join_host_port
 from pgbastion.model.commands import Found
 from pgbastion.model.ids import MemberId
+from pgbastion.node.parts import policy_of
 from pgbastion.observe.logging import get_logger
 from pgbastion.postgres.instance import Instance
 from pgbastion.proxy.sockets import holder_of
@@ -267,16 +268,12 @@ class Membership:
             await asyncio.sleep(FOUND_AGAIN_S)
 
     def _first_command(self, identity: tuple[str, int]) -> Found:
-        config, timings = self._config, self._config.timings
+        config = self._config
         return Found(
             cluster_name=config.cluster.name,
             cluster_id=identity[0],
             member=replace(self._own, member_id=MemberId(identity[1]), joined=True),
-            policy=Policy(
-                lease_ms=timings.lease_ms,
-                drift_ppm=timings.drift_ppm,
-                margin_ms=timings.margin_ms,
-            ),
+            policy=policy_of(config.failover.profile),
             mode=config.replication.mode,
             sync_count=config.replication.sync_count,
             strict=config.replication.strict,

@@ -37,14 +37,18 @@ class Ordering:
         self, host: Log, *, fresh_ms: int, drain_ms: Callable[[], int]
     ) -> None:
         self._host = host
-        self._fresh_ms = fresh_ms
+        self.fresh_ms = fresh_ms
         self._drain_ms = drain_ms
         self.wishing = Wishing(host, fresh_ms=fresh_ms, drain_ms=drain_ms)
         self.working = Working(host, fresh_ms=fresh_ms, drain_ms=drain_ms)
 
+    def go_by(self, *, fresh_ms: int) -> None:
+        """Take another age that reports may have."""
+        self.fresh_ms = self.wishing.fresh_ms = self.working.fresh_ms = fresh_ms
+
     def on(self, host: Log) -> "Ordering":
         """Return the same on another log."""
-        return Ordering(host, fresh_ms=self._fresh_ms, drain_ms=self._drain_ms)
+        return Ordering(host, fresh_ms=self.fresh_ms, drain_ms=self._drain_ms)
 
     def best(self) -> NodeId | None:
         """Return who should take the role over now; None: nobody can."""
@@ -59,7 +63,7 @@ class Ordering:
         )
 
     def _fresh_since_ms(self) -> int:
-        return boottime_ms() - self._fresh_ms
+        return boottime_ms() - self.fresh_ms
 
     async def switch_over(
         self, to: NodeId | None, drain_ms: int | None, *, cause: str

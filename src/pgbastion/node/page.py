@@ -56,6 +56,17 @@ class SharedPage:
             page[words.PAUSE_REVISION] = revision
             page[words.PAUSED] = 0
 
+    def note_policy(self, revision: int, *, newest: bool) -> None:
+        """Have a later daemon know how short leases have become.
+
+        Args:
+            revision: The policy whose timings this daemon goes by.
+            newest: The state is known to be no older than the cluster's.
+        """
+        page = self._page
+        if self._may_write() and (newest or revision > page[words.POLICY_REVISION]):
+            page[words.POLICY_REVISION] = revision
+
     def grants(self, epoch: Epoch, state: ClusterState, margin_ms: int) -> bool:
         """Tell whether this node may act as the holder of ``epoch`` just now."""
         page, held = self.read(), state.assignment
@@ -78,4 +89,5 @@ class SharedPage:
             evidence_ns=page[words.EVIDENCE_NS],
             pause_revision=page[words.PAUSE_REVISION],
             paused=page[words.PAUSED] != 0,
+            policy_revision=page[words.POLICY_REVISION],
         )

@@ -2,12 +2,13 @@
 
 from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.secrets import Secrets
-from pgbastion.config.timings import smallest_lease_ms
+from pgbastion.config.timings import PROFILES, Timings, smallest_lease_ms
 from pgbastion.config.types import parts_of_conninfo
 from pgbastion.config.watchdog import WatchdogMode, fits, least_unfed_s, unfed_s
 from pgbastion.ha.loop import Pace
-from pgbastion.model.cluster import Member
+from pgbastion.model.cluster import Member, Policy
 from pgbastion.model.ids import MemberId, NodeId
+from pgbastion.model.profile import Profile
 from pgbastion.model.views import Limits
 from pgbastion.postgres.config_files import Secrets as Passwords
 from pgbastion.postgres.guard_messages import WatchdogSetting
@@ -51,6 +52,18 @@ def limits_of(config: Config) -> Limits:
     )
 
 
+def policy_of(profile: Profile, *, revision: int = 0) -> Policy:
+    """Return the policy of a cluster that goes by this profile."""
+    timings = PROFILES[profile]
+    return Policy(
+        lease_ms=timings.lease_ms,
+        drift_ppm=timings.drift_ppm,
+        margin_ms=timings.margin_ms,
+        revision=revision,
+        profile=profile,
+    )
+
+
 def watchdog_of(config: Config) -> WatchdogSetting | None:
     """Return the hardware watchdog that the guard is to use; None: none."""
     wanted, timings = config.watchdog, config.timings
@@ -77,11 +90,23 @@ def pace_of(config: Config) -> Pace:
     )
 
 
+def bounds_of(timings: Timings) -> Bounds:
+    """Return how long what is asked of the server may take."""
+    return Bounds(
+        look_s=(timings.evidence_max_ms - timings.probe_ms) / 1_000,
+        cut_s=timings.evidence_max_ms / 1_000,
+    )
+
+
+def cut_timeout_ms(timings: Timings) -> int:
+    """Return how long a node may take to answer a survey."""
+    return 2 * timings.probe_ms + timings.deadline_ms
+
+
 def build_instance(
     config: Config, section: PostgresqlSection, secrets: Secrets
 ) -> Instance:
     """Build the adapter of this node's PostgreSQL."""
-    timings = config.timings
     roles = PgRoles(
         superuser=section.superuser,
         replication=section.replication_user,
@@ -107,10 +132,7 @@ def build_instance(
         secrets=Passwords(secrets.passwords),
         parameters=dict(section.parameters),
         hba=section.hba,
-        bounds=Bounds(
-            look_s=(timings.evidence_max_ms - timings.probe_ms) / 1_000,
-            cut_s=timings.evidence_max_ms / 1_000,
-        ),
+        bounds=bounds_of(config.timings),
         dbname=dsn.get("dbname", "postgres"),
         options=dsn.get("options", ""),
     )

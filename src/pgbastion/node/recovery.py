@@ -24,14 +24,13 @@ from pgbastion.control.recovery import begin_again, begin_from_data, fresh_id, r
 from pgbastion.errors import ConfigError, ConsensusError
 from pgbastion.model.cluster import (
     ClusterState,
-    Policy,
     ReplicationMode,
     decode_state,
     encode_state,
 )
 from pgbastion.model.commands import Found
 from pgbastion.model.ids import Epoch, MemberId, Timeline
-from pgbastion.node.parts import own_member
+from pgbastion.node.parts import own_member, policy_of
 from pgbastion.postgres.mark import MARK_NAME, Mark, parse_mark
 
 KEPT_PREFIX: Final = "before-recovery-"
@@ -181,16 +180,11 @@ def _plan_from_data(config: Config) -> Plan:
     mark, timeline = _mark_of(config)
     own = own_member(config)
     own = replace(own, member_id=_fresh_id(ClusterState(), ()), joined=True)
-    timings = config.timings
     found = Found(
         cluster_name=config.cluster.name,
         cluster_id=mark.cluster_id,
         member=own,
-        policy=Policy(
-            lease_ms=timings.lease_ms,
-            drift_ppm=timings.drift_ppm,
-            margin_ms=timings.margin_ms,
-        ),
+        policy=policy_of(config.failover.profile),
         mode=config.replication.mode,
         sync_count=config.replication.sync_count,
         strict=config.replication.strict,

@@ -42,13 +42,15 @@ async def reload_node(
     changes = what_changes(node.config, new)
     if dry_run:
         return f"nothing was changed; {_in_words(changes, would='would be ')}"
-    node.config = new
+    # How long everything may take is the cluster's word, not the file's.
+    node.config = replace(new, timings=node.config.timings)
     node.secrets = replace(
         node.secrets, write_token=read.write_token, read_token=read.read_token
     )
     configure_logging(level=new.log.level, form=new.log.format)
     node.own = own_member(new)
     node.loop.set_own(node.own)
+    node.loop.teller.file_profile = new.failover.profile
     node.loop.set_bounds(
         lag_max_bytes=new.failover.max_lag_threshold,
         restart_ms=new.failover.primary_restart_timeout,

@@ -3,7 +3,6 @@
 import asyncio
 import secrets as random
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from pgbastion._build import VERSION
 from pgbastion.config.model import Config
@@ -40,20 +39,18 @@ from pgbastion.node.members import MemberOrders
 from pgbastion.node.membership import Membership
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.page import SharedPage
-from pgbastion.node.parts import limits_of, own_member, pace_of
+from pgbastion.node.parts import cut_timeout_ms, limits_of, own_member, pace_of
 from pgbastion.node.reloading import reload_node
 from pgbastion.node.retiring import Retiring
 from pgbastion.node.settings import ClusterSettings
-from pgbastion.node.slot_carrying import carrying
+from pgbastion.node.slot_carrying import SlotCarrying, carrying
 from pgbastion.node.split_watch import SplitWatch
 from pgbastion.node.telling import Telling
+from pgbastion.node.timings import build_pacing
 from pgbastion.node.tracing import Traces
 from pgbastion.observe.logging import get_logger
 from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.postgres.instance import Instance
-
-SILENT_MS: Final = 500
-"""How late a report may be before the server of its node is asked itself."""
 
 log = get_logger("node")
 
@@ -89,8 +86,10 @@ class Node:
         self._answering: set[asyncio.Task[None]] = set()
         self._hosts: tuple[str, ...] = ()
         self.settings: ClusterSettings | None = None
+        self.slots: SlotCarrying | None = None
         self._build()
         self.split_watch = self._make_split_watch()
+        self.pacing = build_pacing(self)
 
     def _build(self) -> None:
         """Make the parts, in the order in which they need each other."""
@@ -248,7 +247,6 @@ class Node:
         )
 
     def _make_host(self, server: Server | None, job: Job) -> Host:
-        timings = self.config.timings
         cutter: NodeCutter | WitnessCutter = WitnessCutter()
         if server is not None:
             cutter = NodeCutter(node=self.own.name, server=server, job=job)
@@ -257,7 +255,7 @@ class Node:
             node=self.own.name,
             cutter=cutter,
             on_change=self.wake,
-            cut_timeout_ms=2 * timings.probe_ms + timings.deadline_ms,
+            cut_timeout_ms=cut_timeout_ms(self.config.timings),
         )
 
     def _make_split_watch(self) -> SplitWatch | None:
@@ -272,7 +270,7 @@ class Node:
         watch = SplitWatch(
             self.host,
             own=self.own.name,
-            silent_ms=self.config.timings.probe_ms + SILENT_MS,
+            probe_ms=self.config.timings.probe_ms,
             probe=self.instance.role_probe(),
             may_fence=may_fence,
             fence=guard.fence_unguarded,
@@ -289,6 +287,7 @@ class Node:
         self.loop.wake()
 
     def _route(self, routing: Routing, expires_ns: int) -> None:
+        self.pacing.note()
         self.front.route(routing, expires_ns)
 
     async def run(self) -> None:
@@ -313,9 +312,12 @@ class Node:
             if self.settings is not None:
                 group.create_task(self.settings.run(), name="settings")
             if self.instance is not None and self.observer is not None:
-                slots = carrying(self.config, self.host, self.observer, self.instance)
-                group.create_task(slots.run(), name="slots")
+                self.slots = carrying(
+                    self.config, self.host, self.observer, self.instance
+                )
+                group.create_task(self.slots.run(), name="slots")
             group.create_task(self.membership.found(), name="found")
+            group.create_task(self.pacing.run(), name="pacing")
             group.create_task(self.loop.confirm(), name="confirm")
             group.create_task(self._watch_standing(), name="standing")
             group.create_task(self.loop.run(), name="loop")
@@ -371,6 +373,7 @@ class Node:
 
     def _note_state(self) -> None:
         self.telling.note_state()
+        self.pacing.note()
         if self._standing is not None:
             self._standing.notice()
         if self.instance is None:
@@ -397,6 +400,11 @@ class Node:
     def _holds_lease(self, epoch: Epoch) -> bool:
         """The permit for what cannot be undone: looked at again just before it."""
         return self.page.grants(epoch, self.host.state, self.config.timings.margin_ms)
+
+    def renew_anew(self) -> None:
+        """Go on renewing what is being renewed, by the timings as they are now."""
+        if self.loop.sight.renewing:
+            self._hold(self.loop.sight.renewing)
 
     def _hold(self, epoch: Epoch) -> None:
         timings = self.config.timings

@@ -45,7 +45,7 @@ class ClusterSettings:
         self._instance = instance
         self._node = node
         self._local = local
-        self._fresh_ms = fresh_ms
+        self.fresh_ms = fresh_ms
         self._is_primary = is_primary
         self._reload = reload
         self._given: Mapping[str, str] | None = None
@@ -76,7 +76,7 @@ class ClusterSettings:
 
     def _running(self) -> tuple[NodeSettings | None, list[NodeSettings]]:
         own, standbys = None, []
-        since_ms = boottime_ms() - self._fresh_ms
+        since_ms = boottime_ms() - self.fresh_ms
         for received in self._host.reports.values():
             settings = received.report.settings
             if settings is None:

@@ -45,7 +45,7 @@ class SlotCarrying:
         self._host = host
         self._observer = observer
         self._slots = slots
-        self._fresh_ms = fresh_ms
+        self.fresh_ms = fresh_ms
 
     async def run(self) -> None:
         """Carry the slots for ever."""
@@ -72,7 +72,7 @@ class SlotCarrying:
         if held is None or not held.opened:
             return None
         received = self._host.reports.get(held.node)
-        if received is None or boottime_ms() - received.at_ms > self._fresh_ms:
+        if received is None or boottime_ms() - received.at_ms > self.fresh_ms:
             return None
         report = received.report
         return report if report.promoted and report.epoch == held.epoch else None

@@ -18,6 +18,8 @@ from pgbastion.observe.logging import get_logger
 from pgbastion.postgres.role_probe import RoleProbe
 
 LOOK_EVERY_S: Final = 0.5
+SILENT_MS: Final = 500
+"""How late a report may be before the server of its node is asked itself."""
 ANSWER_S: Final = 0.4
 _SPEAK_FOR_THEMSELVES: Final = (PostgresState.STANDBY, PostgresState.PRIMARY)
 
@@ -30,7 +32,7 @@ class SplitWatch:
     Args:
         host: State and reports.
         own: This node's name.
-        silent_ms: A member whose report is older has nobody who speaks for it.
+        probe_ms: A member reports this often; a late one has nobody who speaks for it.
         probe: Asks one server.
         fence: Ends a server on this node's directory that is under no guard; called
             only where no server of ours runs.
@@ -43,7 +45,7 @@ class SplitWatch:
         host: Host,
         *,
         own: NodeId,
-        silent_ms: int,
+        probe_ms: int,
         probe: RoleProbe,
         may_fence: Callable[[], bool],
         fence: Callable[[], Awaitable[None]],
@@ -51,13 +53,17 @@ class SplitWatch:
     ) -> None:
         self._host = host
         self._own = own
-        self._silent_ms = silent_ms
+        self.go_by(probe_ms=probe_ms)
         self._probe = probe
         self._may_fence = may_fence
         self._fence = fence
         self._on_change = on_change
         self._suspected: frozenset[NodeId] = frozenset()
         self._seen: tuple[NodeId, ...] = ()
+
+    def go_by(self, *, probe_ms: int) -> None:
+        """Expect reports at another pace."""
+        self._silent_ms = probe_ms + SILENT_MS
 
     def seen(self) -> tuple[NodeId, ...]:
         """Return the members whose servers answered as a primary, twice in a row."""

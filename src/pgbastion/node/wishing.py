@@ -40,7 +40,7 @@ class Wishing:
         self, host: Log, *, fresh_ms: int, drain_ms: Callable[[], int]
     ) -> None:
         self._host = host
-        self._fresh_ms = fresh_ms
+        self.fresh_ms = fresh_ms
         self._drain_ms = drain_ms
 
     async def schedule(
@@ -119,7 +119,7 @@ class Wishing:
             self._host.state,
             self._host.reports,
             node,
-            fresh_since_ms=boottime_ms() - self._fresh_ms,
+            fresh_since_ms=boottime_ms() - self.fresh_ms,
         )
         if why is not None and not force:
             return Refused(
@@ -136,7 +136,7 @@ class Wishing:
 
     async def move_address(self, address: str, to: NodeId | None) -> Outcome:
         """Have an address for replicas at another node; None: at the best."""
-        fresh_since_ms = boottime_ms() - self._fresh_ms
+        fresh_since_ms = boottime_ms() - self.fresh_ms
         reports = {
             node: received.report
             for node, received in self._host.reports.items()

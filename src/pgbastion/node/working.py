@@ -35,7 +35,7 @@ class Working:
         self, host: Log, *, fresh_ms: int, drain_ms: Callable[[], int]
     ) -> None:
         self._host = host
-        self._fresh_ms = fresh_ms
+        self.fresh_ms = fresh_ms
         self._drain_ms = drain_ms
 
     async def restart(
@@ -75,7 +75,7 @@ class Working:
         if member is None or member.postgres_port is None:
             return _unfit(f"{node} is no member with a PostgreSQL")
         received = self._host.reports.get(node)
-        if received is None or received.at_ms < boottime_ms() - self._fresh_ms:
+        if received is None or received.at_ms < boottime_ms() - self.fresh_ms:
             return _unfit(f"{node} is silent")
         return received.report
 

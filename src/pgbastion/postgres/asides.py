@@ -37,6 +37,10 @@ class Asides:
         self._slots_ns = 0
         self._forget()
 
+    def go_by(self, *, look_s: float) -> None:
+        """Take another time that each part may take."""
+        self._look_s = self._standing.look_s = look_s
+
     def _forget(self) -> None:
         self.rows: tuple[ReplicationRow, ...] = ()
         self.rows_ns = 0

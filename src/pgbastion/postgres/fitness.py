@@ -60,7 +60,7 @@ class Fitness:
 
     def __init__(self, address: Address, *, deadline_s: float) -> None:
         self._address = replace(address, application_name="pgbastion fitness")
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
         self._looked_ns: int | None = None
         self._task: asyncio.Task[None] | None = None
         self.flaws: tuple[str, ...] = ()
@@ -93,11 +93,11 @@ class Fitness:
         """
         found: list[str] = []
         async with self._session(self._address) as session:
-            [[version]] = await session.rows(_VERSION, deadline_s=self._deadline_s)
+            [[version]] = await session.rows(_VERSION, deadline_s=self.deadline_s)
             if int(str(version)) >= SINCE_VERSION:
                 found += await self._collations(session)
             rows = await session.rows(
-                _DATABASES, (DATABASES_MAX,), deadline_s=self._deadline_s
+                _DATABASES, (DATABASES_MAX,), deadline_s=self.deadline_s
             )
         for (name,) in rows:
             address = replace(self._address, dbname=str(name))
@@ -106,10 +106,10 @@ class Fitness:
         return tuple(found)
 
     def _session(self, address: Address) -> AbstractAsyncContextManager[Connection]:
-        return connected(address, deadline_s=self._deadline_s)
+        return connected(address, deadline_s=self.deadline_s)
 
     async def _collations(self, session: Connection) -> list[str]:
-        rows = await session.rows(_COLLATIONS, deadline_s=self._deadline_s)
+        rows = await session.rows(_COLLATIONS, deadline_s=self.deadline_s)
         return [
             f"the collation of database {name} is of version {noted or 'unknown'}, "
             f"here it is {actual or 'unknown'}: its indexes may be wrong"
@@ -117,10 +117,10 @@ class Fitness:
         ]
 
     async def _lacking(self, session: Connection, database: str) -> list[str]:
-        rows = await session.rows(_EXTENSIONS, deadline_s=self._deadline_s)
+        rows = await session.rows(_EXTENSIONS, deadline_s=self.deadline_s)
         lacking = [f"the extension {name}" for (name,) in rows]
         libraries = await session.rows(
-            _LIBRARIES, (_LIBRARIES_MAX,), deadline_s=self._deadline_s
+            _LIBRARIES, (_LIBRARIES_MAX,), deadline_s=self.deadline_s
         )
         missing = await asyncio.to_thread(_missing, libraries)
         lacking += [f"the library {name}" for name in missing]

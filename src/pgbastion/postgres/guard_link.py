@@ -142,6 +142,24 @@ class GuardLink:
             log.warning("guard_warns", warning=warning)
         self._note()
 
+    async def use_watchdog(self, setting: WatchdogSetting | None) -> None:
+        """Have another watchdog used, or the same with other times; None: none.
+
+        Raises:
+            GuardError: The guard does not answer.
+        """
+        if setting == self._watchdog:
+            return
+        former, self._watchdog = self._watchdog, setting
+        if self._client is None:
+            return
+        try:
+            await self._set_watchdog(self._client)
+        except GuardError:
+            self._watchdog = former
+            raise
+        self._note()
+
     async def _set_watchdog(self, client: GuardClient) -> None:
         """Have the guard use the watchdog; None: no longer any."""
         unused = WatchdogSetting(device="", timeout_s=0, least_s=0, required=False)

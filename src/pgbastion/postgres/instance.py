@@ -102,7 +102,7 @@ class Instance:
         )
         self._disk = DiskWorker(paths, self.files)
         self._probe = Probe(address, self._disk)
-        self._doctor = Doctor.at(address, deadline_s=bounds.look_s)
+        self._doctor = Doctor.at(address, deadline_s=lambda: self._bounds.look_s)
         self._standby = Standby(paths, address, self.files, self.config, self.mark)
         self._primary = Primary(address, self.config)
         self._sync = SyncChange(self._primary)
@@ -395,6 +395,12 @@ class Instance:
         return await renew_passwords(
             self.address, roles, self._secrets, deadline_s=bound_s
         )
+
+    def go_by(self, bounds: Bounds) -> None:
+        """Take other limits."""
+        self._bounds = bounds
+        self._asides.go_by(look_s=bounds.look_s)
+        self._fitness.deadline_s = bounds.look_s
 
     async def close(self) -> None:
         """Close connections; the server goes on."""

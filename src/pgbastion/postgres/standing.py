@@ -25,7 +25,7 @@ class Standing:
 
     def __init__(self, primary: Primary, *, look_s: float) -> None:
         self._primary = primary
-        self._look_s = look_s
+        self.look_s = look_s
         self._known: Stand | None = None
         self._outdated = ""
 
@@ -46,7 +46,7 @@ class Standing:
         """Return what it says; nothing while it does not answer."""
         if self._known is None:
             try:
-                async with asyncio.timeout(self._look_s):
+                async with asyncio.timeout(self.look_s):
                     loaded_at = await self._primary.loaded_at()
                     found = Stand(
                         pending_restart=await self._primary.pending_restart(),

@@ -42,9 +42,9 @@ class Doctor:
         self._greeted = False
 
     @classmethod
-    def at(cls, address: Address, *, deadline_s: float) -> Self:
+    def at(cls, address: Address, *, deadline_s: Callable[[], float]) -> Self:
         """Follow the server at this address."""
-        return cls(lambda: hello(address, deadline_s=deadline_s))
+        return cls(lambda: hello(address, deadline_s=deadline_s()))
 
     async def forget(self) -> None:
         """Begin anew with another server."""

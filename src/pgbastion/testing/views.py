@@ -160,6 +160,7 @@ def report(number: int, **changes: object) -> NodeReport:
         data_id=data_id(number),
         wal_end=end(100),
         streaming=True,
+        policy_revision=0,
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 

@@ -16,6 +16,7 @@ from pgbastion.cli.options import (
     WaitOption,
     YesOption,
 )
+from pgbastion.model.profile import Profile
 
 commands = typer.Typer()
 
@@ -81,6 +82,25 @@ def replication(
     body = {k: v for k, v in wanted.items() if v is not None}
     told = change(config, url, body, dry_run=dry_run) if body else tell(config, url)
     print(told)
+
+
+@commands.command()
+def profile(
+    to: Annotated[
+        Profile | None, typer.Argument(help="fast, normal or wide; none: tell which.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: DryRunOption = False,
+    url: UrlOption = None,
+) -> None:
+    """Change how long leases are, and with them how soon a failover comes.
+
+    The cluster's own word counts, whatever the files say. The primary stays, and
+    clients go on; a shorter lease counts when all nodes go by it.
+    """
+    from pgbastion.cli.profile import change, tell
+
+    print(tell(config, url) if to is None else change(config, url, to, dry_run=dry_run))
 
 
 @commands.command()

@@ -18,7 +18,7 @@ from pgbastion.cli.options import (
     UrlOption,
     YesOption,
 )
-from pgbastion.config.timings import Profile
+from pgbastion.model.profile import Profile
 
 commands = typer.Typer()
 

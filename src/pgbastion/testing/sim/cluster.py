@@ -3,11 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from pgbastion.config.timings import PROFILES, Profile
+from pgbastion.config.timings import PROFILES
 from pgbastion.consensus._engine import Storage
-from pgbastion.model.cluster import Policy, ReplicationMode
+from pgbastion.model.cluster import ReplicationMode
 from pgbastion.model.commands import Found, Join
 from pgbastion.model.ids import MemberId
+from pgbastion.model.profile import Profile
+from pgbastion.node.parts import policy_of
 from pgbastion.testing.sim.clocks import NodeClock
 from pgbastion.testing.sim.judge import Judge
 from pgbastion.testing.sim.links import Links
@@ -59,7 +61,7 @@ class Cluster:
         self.judge = Judge(
             world,
             self.machines,
-            lease_ms=self.timings.lease_ms,
+            longest_ms=self.timings.lease_ms,
             addresses=shape.addresses,
         )
         self.final_phase = False
@@ -138,7 +140,7 @@ class Cluster:
 
     def _propose_member(self, daemon: "Daemon", number: int) -> None:
         machine = self.machines[number]
-        shape, timings = self.shape, self.timings
+        shape = self.shape
         if machine.daemon is None:
             return
         member = replace(machine.daemon.own, member_id=MemberId(number), joined=True)
@@ -150,11 +152,7 @@ class Cluster:
                 cluster_name="sim",
                 cluster_id="c1",
                 member=member,
-                policy=Policy(
-                    lease_ms=timings.lease_ms,
-                    drift_ppm=timings.drift_ppm,
-                    margin_ms=timings.margin_ms,
-                ),
+                policy=policy_of(shape.profile),
                 mode=shape.mode,
                 sync_count=shape.sync_count,
                 strict=shape.strict,
@@ -181,9 +179,7 @@ class Cluster:
         target = daemon.write_target()
         if target is None or daemon.routing is None:
             return
-        self.judge.routed(
-            machine, daemon.routing.epoch, self.timings.lease_ms, self.timings.drift_ppm
-        )
+        self.judge.routed(machine, daemon.routing.epoch, self.timings.drift_ppm)
         if target == number or self.links.connects(number, target):
             self._write(self.machines[target], number)
 

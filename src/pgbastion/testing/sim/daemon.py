@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pgbastion.config.timings import Timings
+from pgbastion.config.timings import PROFILES, Timings, smallest_lease_ms
 from pgbastion.control.routing import Routing
 from pgbastion.ha.cutter import NodeCutter, WitnessCutter
 from pgbastion.ha.executor import Executor, Job
@@ -24,7 +24,9 @@ from pgbastion.model.ids import (
 )
 from pgbastion.model.views import START_MAX_MS, Limits, SurveyAnswer
 from pgbastion.model.wal import WalEnd
+from pgbastion.node.pacing import Pacing
 from pgbastion.node.page import SharedPage
+from pgbastion.node.parts import cut_timeout_ms
 from pgbastion.testing.sim.addresses import SimAddresses
 from pgbastion.testing.sim.database import SimDatabase, SimHandOver
 from pgbastion.testing.sim.engine import SimEngine
@@ -64,7 +66,7 @@ class Daemon:
 
     def __init__(self, machine: "Machine") -> None:
         self.machine = machine
-        timings = machine.setting.timings
+        self.timings = machine.setting.timings
         self.loop = SimLoop(  # type: ignore[abstract]
             machine.world, machine.clock, machine.name
         )
@@ -95,11 +97,13 @@ class Daemon:
                 fallback=machine.setting.fallback,
             )
         self._answering: set[asyncio.Task[None]] = set()
-        self._build(timings)
+        self._build(self.timings)
+        self.pacing = self._make_pacing()
         for name, run in (
             ("loop", self.main.run),
             ("confirm", self.main.confirm),
             ("observer", self._observe),
+            ("pacing", self.pacing.run),
         ):
             self.loop.call_soon(self.start, name, run)
 
@@ -139,10 +143,12 @@ class Daemon:
             node=self.own.name,
             cutter=JudgedCutter(machine, cutter),
             on_change=self._wake,
-            cut_timeout_ms=2 * timings.probe_ms + timings.deadline_ms,
+            cut_timeout_ms=cut_timeout_ms(timings),
         )
         if machine.setting.fence_works is not None:
-            self.host.fencer = SimFencer(machine, self.loop, self._wake)
+            self.host.fencer = SimFencer(
+                machine, self.loop, self._wake, timings=lambda: self.timings
+            )
         self.executor = Executor(
             host=self.host,
             engine=self.engine,
@@ -164,13 +170,7 @@ class Daemon:
             executor=self.executor,
             own=self.own,
             incarnation=self.incarnation,
-            limits=Limits(
-                lease_ms=timings.lease_ms,
-                stop_ms=timings.stop_ms,
-                margin_ms=timings.margin_ms,
-                evidence_max_ms=timings.evidence_max_ms,
-                sync_silent_ms=timings.sync_silent_ms,
-            ),
+            limits=_limits_of(timings),
             words=self.page.read,
         )
         return Loop(
@@ -179,17 +179,45 @@ class Daemon:
             observer=self.observer,
             executor=self.executor,
             sight=sight,
-            pace=Pace(
-                probe_ms=timings.probe_ms,
-                renew_ms=timings.renew_ms,
-                lease_ms=timings.lease_ms,
-                lag_max_bytes=1 << 20,
-                replica_lag_max_bytes=1 << 24,
-            ),
+            pace=_pace_of(timings),
             version="sim",
             on_routing=self._route,
             addresses=self.addresses,
         )
+
+    def _make_pacing(self) -> Pacing:
+        async def prepare(timings: Timings) -> None:
+            """Arm no watchdog: there is none."""
+
+        def look(every_ms: int) -> None:
+            if self.observer is not None:
+                self.observer.go_by(probe_ms=every_ms)
+
+        return Pacing(
+            self.main.sight,
+            self.page,
+            state=lambda: self.host.state,
+            is_confirmed=lambda: self.main.is_confirmed,
+            timings=self.timings,
+            timings_of=lambda profile: PROFILES[profile],
+            look=look,
+            refuses=lambda _: "",
+            prepare=prepare,
+            take=self._go_by,
+        )
+
+    def _go_by(self, timings: Timings) -> None:
+        """Have every part go by other timings, as :mod:`pgbastion.node.timings`."""
+        self.timings = timings
+        self.machine.judge.paced(timings)
+        self.engine.pace(timings.election_ms)
+        self.executor.stop_ms = timings.stop_ms
+        self.host.survey.cut_timeout_ms = cut_timeout_ms(timings)
+        if self.observer is not None:
+            self.observer.go_by(probe_ms=timings.probe_ms)
+        self.main.go_by(_pace_of(timings), _limits_of(timings))
+        if self.main.sight.renewing:
+            self._hold(self.main.sight.renewing)
 
     def start(self, name: str, run: Callable[[], Any]) -> None:
         """Start a part of the daemon, or what people want of it."""
@@ -245,17 +273,17 @@ class Daemon:
     # The page
 
     def _holds_lease(self, epoch: Epoch) -> bool:
-        margin_ms = self.machine.setting.timings.margin_ms
-        return self.page.grants(epoch, self.host.state, margin_ms)
+        return self.page.grants(epoch, self.host.state, self.timings.margin_ms)
 
     def _note_state(self) -> None:
         state = self.host.state
         self.machine.judge.applied(self.machine, state)
         self.page.note_pause(state.pause_revision, paused=state.paused)
         self.machine.note_pause()
+        self.pacing.note()
 
     def _hold(self, epoch: Epoch) -> None:
-        timings = self.machine.setting.timings
+        timings = self.timings
         self.page.set_lead(timings.margin_ms)
         self.engine.hold(
             epoch,
@@ -300,6 +328,7 @@ class Daemon:
         )
 
     def _route(self, routing: Routing, expires_ns: int) -> None:
+        self.pacing.note()
         self.routing = routing
         self.routing_expires_ns = expires_ns
 
@@ -309,3 +338,24 @@ class Daemon:
         if self.routing is None or self.routing.primary is None or not fresh:
             return None
         return int(self.routing.primary.member_id)
+
+
+def _limits_of(timings: Timings) -> Limits:
+    return Limits(
+        lease_ms=timings.lease_ms,
+        stop_ms=timings.stop_ms,
+        margin_ms=timings.margin_ms,
+        evidence_max_ms=timings.evidence_max_ms,
+        sync_silent_ms=timings.sync_silent_ms,
+        lease_least_ms=smallest_lease_ms(timings),
+    )
+
+
+def _pace_of(timings: Timings) -> Pace:
+    return Pace(
+        probe_ms=timings.probe_ms,
+        renew_ms=timings.renew_ms,
+        lease_ms=timings.lease_ms,
+        lag_max_bytes=1 << 20,
+        replica_lag_max_bytes=1 << 24,
+    )

@@ -54,6 +54,7 @@ class SimEngine:
         self._loop = loop
         self._take = take
         self._tick_ns = tick_ms * NS_PER_MS
+        self._election_ticks = election_ticks
         self._waiting: dict[int, asyncio.Future[tuple[str, Any]]] = {}
         self._early: dict[int, tuple[str, Any]] = {}
         self._requests: dict[int, asyncio.Future[bytes]] = {}
@@ -325,6 +326,12 @@ class SimEngine:
                 now_ns=self._now(),
             )
             self._drain()
+
+    def pace(self, election_ms: int) -> None:
+        """Draw election time-outs from [t, 2t) from now on."""
+        tick_ms = max(election_ms // self._election_ticks, 1)
+        self._tick_ns = tick_ms * NS_PER_MS
+        self.core.pace(tick_ms)
 
     # Questions between nodes travel beside the core, over the same links
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from pgbastion.clock import boottime_ms
+from pgbastion.config.timings import Timings
 from pgbastion.model.actions import CallFence
 from pgbastion.model.snapshot import FenceCounts
 from pgbastion.model.views import FenceCall, FencingView
@@ -28,20 +29,27 @@ class SimFencer:
         machine: Whose daemon calls it.
         loop: That daemon's.
         on_change: Called when a run has begun or ended.
+        timings: Returns what the daemon goes by.
     """
 
     def __init__(
-        self, machine: "Machine", loop: "SimLoop", on_change: Callable[[], None]
+        self,
+        machine: "Machine",
+        loop: "SimLoop",
+        on_change: Callable[[], None],
+        *,
+        timings: Callable[[], Timings],
     ) -> None:
         self._machine = machine
         self._loop = loop
         self._on_change = on_change
+        self._timings = timings
         self._newest: FenceCall | None = None
         self.counts = FenceCounts()
 
     def view(self) -> FencingView:
         """Return what came of the newest run."""
-        timings = self._machine.setting.timings
+        timings = self._timings()
         return FencingView(
             lead_ms=timings.stop_ms + timings.margin_ms, call=self._newest
         )

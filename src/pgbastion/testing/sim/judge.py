@@ -7,6 +7,8 @@ docs/explanation/lease.md, with the exceptions that are stated there.
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from pgbastion.config.timings import Timings
+from pgbastion.control.lease import granted_ms
 from pgbastion.control.placing import LEASE_MIN_MS
 from pgbastion.control.survey import surveys
 from pgbastion.guard.page import ENDED_EPOCH
@@ -42,7 +44,8 @@ class Judge:
 
     world: World
     machines: dict[int, "Machine"]
-    lease_ms: int
+    longest_ms: int
+    """The longest lease by which anybody ever went."""
     addresses: tuple[str, ...] = ()
     state: ClusterState = field(default_factory=ClusterState)
     ledger: Ledger = field(default_factory=Ledger)
@@ -75,6 +78,10 @@ class Judge:
                 if self.leaders.setdefault(term, leader) != leader:
                     raise self.world.broken("S6", f"term {term} has two leaders")
 
+    def paced(self, timings: Timings) -> None:
+        """Note by which timings a node goes from now on."""
+        self.longest_ms = max(self.longest_ms, timings.lease_ms)
+
     # S4: nobody is assigned while another may hold
 
     def applied(self, machine: "Machine", state: ClusterState) -> None:
@@ -82,6 +89,7 @@ class Judge:
         if state.index <= self.state.index:
             return
         before, self.state = self.state, state
+        self.longest_ms = max(self.longest_ms, granted_ms(state))
         held = before.assignment
         if state.epoch == before.epoch or state.assignment is None:
             return
@@ -120,7 +128,7 @@ class Judge:
 
         No wait bounds such a lease; revocation does.
         """
-        sent_ns = grant.expiry_ns - self.lease_ms * NS_PER_MS
+        sent_ns = grant.expiry_ns - self.longest_ms * NS_PER_MS
         return _stood_since(grant.machine.clock, sent_ns)
 
     def surveyed(self, machine: "Machine", epoch: int) -> None:
@@ -223,14 +231,12 @@ class Judge:
 
     # S5: where the proxies lead
 
-    def routed(
-        self, machine: "Machine", epoch: int, lease_ms: int, drift_ppm: int
-    ) -> None:
+    def routed(self, machine: "Machine", epoch: int, drift_ppm: int) -> None:
         """Look at the epoch to which a node's proxy sends a writer now."""
         superseded_ns = self.assigned_ns.get(epoch + 1)
         if superseded_ns is None or machine.woke_ns >= superseded_ns:
             return
-        longest_ns = lease_ms * (MILLION + drift_ppm) * NS_PER_MS // MILLION
+        longest_ns = self.longest_ms * (MILLION + drift_ppm) * NS_PER_MS // MILLION
         if self.world.now_ns - superseded_ns > longest_ns:
             raise self.world.broken(
                 "S5", f"{machine.name} sends writers to epoch {epoch} for too long"
@@ -255,7 +261,7 @@ class Judge:
 
         Its kernel stood still as well, so that nothing there could end the address.
         """
-        lease_ms = max(self.lease_ms, LEASE_MIN_MS)
+        lease_ms = max(self.longest_ms, LEASE_MIN_MS)
         asked_ns = machine.addresses[name] - lease_ms * NS_PER_MS
         return _stood_since(machine.clock, asked_ns)
 

@@ -14,7 +14,9 @@ from pgbastion.clock import wall_text, wall_time
 from pgbastion.model.cluster import ReplicationMode
 from pgbastion.model.commands import Pause
 from pgbastion.model.ids import NodeId
+from pgbastion.model.profile import Profile
 from pgbastion.node.ordering import Ordering
+from pgbastion.node.profile import change_profile
 from pgbastion.node.replication import change_replication
 from pgbastion.testing.sim.world import ms
 
@@ -42,6 +44,20 @@ class People:
         for _ in range(self._random.choice((0, 0, 1, 1, 2, 4))):
             at_ms = self._random.uniform(8_000, until_ms)
             self._world.after(ms(at_ms), self._act)
+
+        # Drawn apart, so that the other deeds are what they would be without.
+        drawn = self._world.stream("profiles")
+        for _ in range(drawn.choice((0, 0, 0, 1, 2))):
+            at_ms = drawn.uniform(8_000, until_ms)
+            profile = drawn.choice(list(Profile))
+            self._world.after(ms(at_ms), self._change_profile, profile)
+
+    def _change_profile(self, profile: Profile) -> None:
+        self._world.tally.faults["changed_profile"] += 1
+        self.have(
+            f"profile {profile}",
+            lambda d: change_profile(d.host, profile, at=wall_text()),
+        )
 
     def _act(self) -> None:
         kinds = [kind for kind, _ in DEEDS]
@@ -104,6 +120,12 @@ class People:
         if state.strict != self._cluster.shape.strict:
             strict = self._cluster.shape.strict
             self.have("strict as before", lambda d: _set_strict(d, strict=strict))
+        policy, profile = state.policy, self._cluster.shape.profile
+        if policy is not None and policy.profile is not profile:
+            self.have(
+                "profile as before",
+                lambda d: change_profile(d.host, profile, at=wall_text()),
+            )
         self._world.after(ms(TIDY_MS), self.tidy)
 
     def _unfence(self, node: NodeId) -> None:

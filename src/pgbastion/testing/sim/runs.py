@@ -7,7 +7,6 @@ from functools import lru_cache
 from random import Random
 from typing import Any, Final
 
-from pgbastion.config.timings import Profile
 from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.node import decide_node, duty, find
 from pgbastion.ha import host as product_host
@@ -15,6 +14,7 @@ from pgbastion.ha import loop as product_loop
 from pgbastion.ha import observer as product_observer
 from pgbastion.model.actions import Decision
 from pgbastion.model.cluster import ReplicationMode
+from pgbastion.model.profile import Profile
 from pgbastion.model.report import decode_report
 from pgbastion.model.views import ClusterView, NodeView
 from pgbastion.observe.logging import FIELDS
@@ -92,7 +92,7 @@ def end(cluster: Cluster) -> None:
     world = cluster.world
     world.say("judge", "all faults end")
     cluster.begin_final_phase()
-    lease_ms = cluster.timings.lease_ms
+    lease_ms = cluster.judge.longest_ms
     latest_ns = world.now_ns + ms(RECOVERY_LEASES * lease_ms + RECOVERY_MS)
     while True:
         world.run(world.now_ns + ms(LOOK_MS))

@@ -10,7 +10,7 @@ from typing import Final
 
 from pgbastion.model.actions import Propose
 from pgbastion.model.commands import Assign
-from pgbastion.model.ids import MemberId
+from pgbastion.model.profile import Profile
 from pgbastion.testing.sim.address_scripts import (
     address_holder_hears_it_late,
     address_holder_is_cut_off,
@@ -19,12 +19,19 @@ from pgbastion.testing.sim.cluster import Cluster, Shape
 from pgbastion.testing.sim.fence_scripts import fencing_fails, fencing_works
 from pgbastion.testing.sim.loop import node_time
 from pgbastion.testing.sim.machine import Machine
+from pgbastion.testing.sim.profile_scripts import (
+    cut_off_before_a_shorter_lease_counts,
+    cut_off_while_a_longer_lease_runs_out,
+    lengthened_and_shortened,
+    restarted_with_the_file_of_before,
+)
 from pgbastion.testing.sim.runs import counting, logging_to
 from pgbastion.testing.sim.server import Directory
 from pgbastion.testing.sim.stage import Stage
 from pgbastion.testing.sim.world import Tally, World
 
 THREE: Final = Shape(write_ms=200, sync_count=1)
+LONG_LEASES: Final = replace(THREE, profile=Profile.WIDE, write_ms=1_500)
 WITNESSED: Final = Shape(write_ms=200, servers=2, witnesses=1)
 ADDRESSED: Final = replace(THREE, addresses=("10.0.0.101",))
 FIVE_VOTERS: Final = Shape(write_ms=200, sync_count=1, witnesses=2)
@@ -70,23 +77,11 @@ def _has_ages(machine: Machine) -> bool:
     return daemon is not None and len(daemon.host._ages) > 1
 
 
-def _transfer(leader: Machine, target: Machine) -> None:
-    """Have a leader hand Raft leadership over."""
-    daemon = leader.daemon
-    assert daemon is not None
-    engine = daemon.engine
-
-    def move() -> None:
-        daemon.loop.create_task(engine.transfer(MemberId(target.number), 1.0))
-
-    daemon.loop.call_soon(move)
-
-
 def leader_that_stepped_down(stage: Stage) -> None:
     """A leader gives a lease, is told of a higher term and votes at once."""
     stage.renewed()
     n1 = stage.n[1]
-    _transfer(n1, stage.n[2])
+    stage.transfer(n1, stage.n[2])
     stage.until(lambda: stage.leads(stage.n[2]), limit_ms=2_000)
     stage.isolate(n1)
     stage.until(lambda: stage.opened(2), limit_ms=20_000)
@@ -98,7 +93,7 @@ def late_answer(stage: Stage) -> None:
     n1, n3 = stage.n[1], stage.n[3]
     stage.renewed()
     stage.wait(stage.cluster.timings.renew_ms - 150)
-    _transfer(n1, n3)
+    stage.transfer(n1, n3)
     stage.until(lambda: stage.leads(n3), limit_ms=2_000, step_ms=0.1)
     stage.cluster.links.slow[3, 1] = 300
     stage.renewed()
@@ -422,6 +417,19 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
     ),
     "address_holder_is_cut_off": (address_holder_is_cut_off, ADDRESSED),
     "address_holder_hears_it_late": (address_holder_hears_it_late, ADDRESSED),
+    "cut_off_before_a_shorter_lease_counts": (
+        cut_off_before_a_shorter_lease_counts,
+        LONG_LEASES,
+    ),
+    "cut_off_while_a_longer_lease_runs_out": (
+        cut_off_while_a_longer_lease_runs_out,
+        LONG_LEASES,
+    ),
+    "restarted_with_the_file_of_before": (
+        restarted_with_the_file_of_before,
+        LONG_LEASES,
+    ),
+    "lengthened_and_shortened": (lengthened_and_shortened, THREE),
     "strict_waits": (strict_waits, replace(THREE, strict=True)),
 }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from pgbastion.model.ids import MemberId
 from pgbastion.testing.sim.cluster import Cluster
 from pgbastion.testing.sim.machine import Machine
 from pgbastion.testing.sim.runs import end
@@ -62,6 +63,17 @@ class Stage:
     def leader(self) -> Machine | None:
         """Return the machine that leads, or None."""
         return next((m for m in self.n.values() if self.leads(m)), None)
+
+    def transfer(self, leader: Machine, target: Machine) -> None:
+        """Have a leader hand Raft leadership over."""
+        daemon = leader.daemon
+        assert daemon is not None
+        engine = daemon.engine
+
+        def move() -> None:
+            daemon.loop.create_task(engine.transfer(MemberId(target.number), 1.0))
+
+        daemon.loop.call_soon(move)
 
     def isolate(self, machine: Machine) -> None:
         """Cut a machine off from all others, both ways."""

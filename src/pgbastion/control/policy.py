@@ -1,0 +1,58 @@
+"""How a cluster comes to a shorter lease: the leader's steps, and who is waited for.
+
+Source: docs/explanation/lease.md, "How long a lease is".
+"""
+
+from collections.abc import Iterable, Mapping
+
+from pgbastion.control.lease import bounding, stretched_ms
+from pgbastion.model.actions import Decision, Propose
+from pgbastion.model.cluster import ClusterState, Member
+from pgbastion.model.commands import AdoptPolicy, SettlePolicy
+from pgbastion.model.ids import NodeId
+from pgbastion.model.reasons import Reason
+from pgbastion.model.views import ClusterView, Received
+
+
+def decide_policy(view: ClusterView) -> Decision | None:
+    """Take the next step to a shorter lease; None: there is none to take now."""
+    state, policy = view.state, view.state.policy
+    longest = bounding(state)
+    if state.shortening is None or policy is None or longest is None:
+        return None
+    if not state.shortening.adopted:
+        # Who was silent for a lease is waited for by nobody.
+        since_ms = view.now_ms - max(view.report_ms, longest.lease_ms)
+        if any(not_adopted(state, view.reports, fresh_since_ms=since_ms)):
+            return None
+        adopt = AdoptPolicy(policy_revision=policy.revision)
+        return Decision(Reason.POLICY_ADOPTED, (Propose(command=adopt),))
+    # This leader grants no longer lease since it applied the step before; an earlier
+    # one, that may not have heard of it, none since this one was elected.
+    since_ms = max(view.policy_seen_ms, view.raft.elected_ms)
+    if view.now_ms < since_ms + stretched_ms(longest):
+        return None
+    settle = SettlePolicy(policy_revision=policy.revision)
+    return Decision(Reason.POLICY_SETTLED, (Propose(command=settle),))
+
+
+def not_adopted(
+    state: ClusterState,
+    reports: Mapping[NodeId, Received],
+    *,
+    fresh_since_ms: int,
+) -> Iterable[Member]:
+    """Yield the members that do not go by the policy's timings, as far as is known.
+
+    The holder counts also when it is silent: a lease that is shorter than it thinks
+    would stop it.
+    """
+    held, policy = state.assignment, state.policy
+    for member in state.members:
+        holds = held is not None and held.live and held.member_id == member.member_id
+        received = reports.get(member.name)
+        if received is None or received.at_ms < fresh_since_ms:
+            if holds:
+                yield member
+        elif policy is None or received.report.policy_revision != policy.revision:
+            yield member
