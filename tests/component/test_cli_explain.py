@@ -84,3 +84,17 @@ def test_a_switchover_can_be_rehearsed_without_an_order(
     assert done.returncode == code
     assert done.stdout.startswith(to[1])
     assert Api.asked == []
+
+
+def test_a_time_that_is_none_is_refused_in_a_dry_run_too(api: str) -> None:
+    refused = {"code": "bad_request", "message": "at: no time", "remedy": "write one"}
+    Api.answers["/cluster/switchover"] = (400, {"error": refused})
+
+    done = run(
+        *("switchover", "--dry-run", "--to", "n2", "--at", "soon", "--url", api),
+        PGBASTION_TOKEN="secret",
+    )
+
+    assert done.returncode != 0
+    assert "at: no time" in done.stderr
+    assert Api.asked[-1][1]["at"] == "soon"

@@ -1,5 +1,6 @@
 """A reload while the server is not there to take its part."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from pgbastion.config.model import Config
 from pgbastion.config.secrets import Secrets
 from pgbastion.errors import PostgresError
 from pgbastion.model.ids import Epoch
-from pgbastion.node.reloading import reload_server
+from pgbastion.node.reloading import Reloads, reload_server
 from support.configs import understood
 
 pytestmark = pytest.mark.anyio
@@ -74,3 +75,50 @@ async def test_passwords_that_were_not_taken_are_tried_at_the_next_reload() -> N
     # Once: afterwards they are known to be in force.
     assert node.renewed == [dict(node.secrets.passwords)]
     assert node.secrets.passwords
+
+
+class Slow:
+    """A reading that lasts until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.running = 0
+        self.most = 0
+        self.go_on = asyncio.Event()
+
+    async def read(self) -> str:
+        self.begun += 1
+        self.running += 1
+        self.most = max(self.most, self.running)
+        told = f"reading {self.begun}"
+        await self.go_on.wait()
+        self.running -= 1
+        return told
+
+
+async def test_however_many_ask_one_reloads_and_one_more_comes_after() -> None:
+    """The file may have changed since the first began: who asks later has it read."""
+    slow = Slow()
+    reloads = Reloads(slow.read)
+    first = asyncio.create_task(reloads.once())
+    await asyncio.sleep(0.01)
+    later = [asyncio.create_task(reloads.once()) for _ in range(300)]
+    await asyncio.sleep(0.01)
+    slow.go_on.set()
+
+    assert await first == "reading 1"
+    assert set(await asyncio.gather(*later)) == {"reading 2"}
+    assert (slow.begun, slow.most) == (2, 1)
+
+
+async def test_who_gives_up_waiting_ends_a_reload_for_nobody_else() -> None:
+    slow = Slow()
+    reloads = Reloads(slow.read)
+    impatient = asyncio.create_task(reloads.once())
+    patient = asyncio.create_task(reloads.once())
+    await asyncio.sleep(0.01)
+    impatient.cancel()
+    await asyncio.sleep(0)
+    slow.go_on.set()
+
+    assert await patient == "reading 1"

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +21,36 @@ if TYPE_CHECKING:
 AGAIN: Final = "reload again once it answers"
 
 log = get_logger("node")
+
+
+class Reloads:
+    """Reads the configuration once at a time: one more for all who ask meanwhile.
+
+    Args:
+        reload: Does it; returns what came of it, in words.
+    """
+
+    def __init__(self, reload: Callable[[], Awaitable[str]]) -> None:
+        self._reload = reload
+        self._alone = asyncio.Lock()
+        self._next: asyncio.Task[str] | None = None
+
+    async def once(self) -> str:
+        """Return what came of a reading that began after this.
+
+        Raises:
+            ConfigError: It cannot be used; nothing has changed.
+        """
+        if self._next is None:
+            self._next = asyncio.create_task(self._read())
+        # Who gives up waiting ends it for nobody else.
+        return await asyncio.shield(self._next)
+
+    async def _read(self) -> str:
+        async with self._alone:
+            # Who asks from now on may have written the file in between.
+            self._next = None
+            return await self._reload()
 
 
 async def reload_node(

@@ -40,7 +40,7 @@ from pgbastion.node.membership import Membership
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.page import SharedPage
 from pgbastion.node.parts import cut_timeout_ms, limits_of, own_member, pace_of
-from pgbastion.node.reloading import reload_node
+from pgbastion.node.reloading import Reloads, reload_node
 from pgbastion.node.retiring import Retiring
 from pgbastion.node.settings import ClusterSettings
 from pgbastion.node.slot_carrying import SlotCarrying, carrying
@@ -85,6 +85,7 @@ class Node:
         self.incarnation = Incarnation(random.randbits(62) + 1)
         self._answering: set[asyncio.Task[None]] = set()
         self._hosts: tuple[str, ...] = ()
+        self._reloads = Reloads(lambda: reload_node(self, self._holds_lease))
         self.settings: ClusterSettings | None = None
         self.slots: SlotCarrying | None = None
         self._build()
@@ -427,7 +428,9 @@ class Node:
         Raises:
             ConfigError: It cannot be used; nothing has changed.
         """
-        return await reload_node(self, self._holds_lease, dry_run=dry_run)
+        if dry_run:
+            return await reload_node(self, self._holds_lease, dry_run=True)
+        return await self._reloads.once()
 
     async def reload_server(self) -> None:
         """Have the server read its files, written anew, if it runs."""

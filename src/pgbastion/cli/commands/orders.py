@@ -146,11 +146,14 @@ def switchover(
         word = "would be cancelled:" if dry_run else "cancelled"
         print(f"{word} {', '.join(told['cancelled'])}")
         return
-    if dry_run:
-        _rehearse(config, url, to)
-        return
     asked = (("to", to), ("drain", drain), ("at", at), ("within", within))
     body = {k: v for k, v in asked if v is not None}
+    if dry_run:
+        _rehearse(config, url, to)
+        if body.keys() - {"to"}:
+            told = writer(config, url).order("/cluster/switchover", body, dry_run=True)
+            print(f"it would begin at {told['due_at']}" if at else "it would be taken")
+        return
     client = writer(config, url)
     if at is not None:
         told = client.order("/cluster/switchover", body)
