@@ -384,3 +384,12 @@ def test_who_is_kept_from_the_role_is_named_where_nobody_else_has_everything(
     assert told.next_step == (
         f"{said}where a loss is accepted: pgbastion failover --to NODE --force"
     )
+
+
+def test_a_standby_that_does_not_come_back_can_be_copied_anew() -> None:
+    told = first(explain(snapshot(report(3, reason=Reason.REJOIN_FAILED))))
+
+    assert told.endswith(
+        "look at the log of n3, it says what is in the way; where its files are at "
+        "fault: pgbastion reinit n3."
+    )

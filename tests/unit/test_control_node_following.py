@@ -199,9 +199,15 @@ def test_a_start_that_failed_is_repeated_after_a_growing_pause(
             standby_view(state=state, postgres=server, rejoin=found(RejoinStep.FOLLOW))
         )
 
-    assert again(1, 999) == Decision(Reason.REJOIN_FAILED, (), NOW_MS + 1)
+    assert again(1, 999) == Decision(
+        Reason.REJOIN_FAILED,
+        (),
+        NOW_MS + 1,
+        detail="its server ended once before it answered",
+    )
     assert again(1, 1_000).reason is Reason.STARTING_STANDBY
     assert again(3, 3_999).wake_at_ms == NOW_MS + 1
+    assert again(3, 0).detail == "its server ended 3 times before it answered"
     assert again(99, 0).wake_at_ms == NOW_MS + BACKOFF_MAX_MS
 
 

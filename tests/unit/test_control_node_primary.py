@@ -198,9 +198,10 @@ def test_a_stopped_candidate_starts_as_a_standby() -> None:
 
 def test_a_candidate_that_fails_to_start_is_tried_again_after_a_pause() -> None:
     server = PostgresView(running=False, start_failures=1, start_failed_ms=NOW_MS)
-    assert decide_node(candidate(postgres=server)) == Decision(
-        Reason.REJOIN_FAILED, (), NOW_MS + 1_000
-    )
+    decision = decide_node(candidate(postgres=server))
+
+    assert decision.reason is Reason.REJOIN_FAILED
+    assert decision.wake_at_ms == NOW_MS + 1_000
 
 
 def test_a_starting_candidate_gets_its_time() -> None:

@@ -109,11 +109,15 @@ def taking_up(view: NodeView, held: Assignment) -> Resume:
     )
 
 
-def start_backoff_ms(view: NodeView) -> int | None:
-    """Return when a server that failed to start is tried again; None: now."""
+def start_backoff(view: NodeView) -> Decision | None:
+    """Wait before the next start of a server that ended before it answered."""
     failures = view.postgres.start_failures
     if failures == 0:
         return None
     pause_ms = min(view.limits.retry_ms << min(failures - 1, 10), BACKOFF_MAX_MS)
     again_ms = view.postgres.start_failed_ms + pause_ms
-    return again_ms if view.now_ms < again_ms else None
+    if view.now_ms >= again_ms:
+        return None
+    times = "once" if failures == 1 else f"{failures} times"
+    detail = f"its server ended {times} before it answered"
+    return Decision(Reason.REJOIN_FAILED, (), again_ms, detail=detail)

@@ -26,7 +26,7 @@ from pgbastion.control.node_rules import (
     has_lease,
     held_by_this,
     promoted_primary,
-    start_backoff_ms,
+    start_backoff,
     taking_up,
 )
 from pgbastion.control.orders import (
@@ -194,9 +194,9 @@ def start_for_promotion(view: NodeView) -> Decision | None:
     held = held_by_this(view)
     if view.data.promoted_epoch == held.epoch and not view.data.was_standby:
         return None
-    wait_ms = start_backoff_ms(view)
-    if wait_ms is not None:
-        return Decision(Reason.REJOIN_FAILED, (), wait_ms)
+    waiting = start_backoff(view)
+    if waiting is not None:
+        return waiting
     start = StartStandby(primary=None, epoch=held.epoch, for_promotion=True)
     return Decision(Reason.STARTING_FOR_PROMOTION, (start,))
 
@@ -355,9 +355,9 @@ def _after_failure(view: NodeView) -> Decision | None:
 
 def start_standby(view: NodeView) -> Decision | None:
     """Start the server in recovery, following the primary."""
-    wait_ms = start_backoff_ms(view)
-    if wait_ms is not None:
-        return Decision(Reason.REJOIN_FAILED, (), wait_ms)
+    waiting = start_backoff(view)
+    if waiting is not None:
+        return waiting
     primary = _primary(view)
     epoch = view.state.epoch
     # Once cut from an epoch and surveyed, it confirms nothing of it any more.
@@ -371,9 +371,9 @@ def stay_stopped(view: NodeView) -> Decision | None:
     runs = view.data.was_standby or _is_to_be_read(view)
     if view.data.empty or not runs:
         return Decision(Reason.NO_PRIMARY_TO_FOLLOW)
-    wait_ms = start_backoff_ms(view)
-    if wait_ms is not None:
-        return Decision(Reason.REJOIN_FAILED, (), wait_ms)
+    waiting = start_backoff(view)
+    if waiting is not None:
+        return waiting
     action = StartStandby(primary=None, epoch=view.state.epoch)
     return Decision(Reason.STARTING_STANDBY, (action,))
 

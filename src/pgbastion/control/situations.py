@@ -303,10 +303,16 @@ def _node_failed(snapshot: NodeSnapshot) -> Verdict | None:
     if not failed:
         return None
     told = "; ".join(f"{r.node}: {doing(r)}" for r in failed)
+    first = failed[0]
+    anew = (
+        f"; where its files are at fault: pgbastion reinit {first.node}"
+        if first.reason == Reason.REJOIN_FAILED
+        else ""
+    )
     return Verdict(
         situation=Situation.NODE_FAILED,
         state=f"{told}; {_primary_words(snapshot)}",
-        next_step=f"look at the log of {failed[0].node}, it says what is in the way",
+        next_step=f"look at the log of {first.node}, it says what is in the way{anew}",
     )
 
 
