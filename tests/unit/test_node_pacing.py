@@ -105,6 +105,15 @@ async def test_a_node_without_a_lease_goes_by_the_profile_at_once(stage: Stage) 
         assert stage.page[words.POLICY_REVISION] == revision
 
 
+async def test_timings_that_are_the_files_own_are_taken_once(stage: Stage) -> None:
+    """Until then they are no more than what a file says."""
+    await stage.hear(NORMAL, 0)
+    await stage.hear(NORMAL, 1)
+
+    assert stage.taken == [PROFILES[NORMAL]]
+    assert stage.sight.policy_revision == 1
+
+
 async def test_slower_timings_wait_until_the_lease_is_as_long(stage: Stage) -> None:
     """Its stop would else be due before the lease ends: a holder would stop for it."""
     stage.sight.left_ms = 4_900

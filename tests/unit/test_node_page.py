@@ -44,3 +44,20 @@ def test_a_daemon_that_is_out_of_office_pauses_nothing(page: Page) -> None:
     SharedPage(page, 1).note_pause(1, paused=True)
 
     assert page[words.PAUSED] == 0
+
+
+def test_the_margin_of_a_file_replaces_none_that_a_former_daemon_has_set(
+    page: Page,
+) -> None:
+    """A file's may be as long as the cluster's lease: the guard would act at once."""
+    shared = SharedPage(page, 0)
+
+    shared.set_lead(500, sure=False)
+    fresh = page[words.LEAD_NS]
+    shared.set_lead(200, sure=True)
+    shared.set_lead(2_000, sure=False)
+    started = page[words.LEAD_NS]
+    shared.set_lead(2_000, sure=True)
+
+    assert (fresh, started) == (500_000_000, 200_000_000)
+    assert page[words.LEAD_NS] == 2_000_000_000

@@ -92,15 +92,17 @@ class Pacing:
         self._sight.unpaced = why
         if why:
             return
-        if wanted != self._timings:
+        changed = wanted != self._timings
+        if changed:
             if not self._fits_now(wanted):
                 # The next renewal asks again.
                 return
             await self._prepare(wanted)
-            self._timings = wanted
-            self._take(wanted)
             log.info("timings_taken", profile=policy.profile, lease_ms=wanted.lease_ms)
-        self._sight.policy_revision = policy.revision
+        first = self._sight.policy_revision < 0
+        self._timings, self._sight.policy_revision = wanted, policy.revision
+        if changed or first:
+            self._take(wanted)
         self._page.note_policy(policy.revision, newest=self._is_confirmed())
 
     def _fits_now(self, wanted: Timings) -> bool:

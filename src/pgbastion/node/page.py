@@ -38,9 +38,15 @@ class SharedPage:
             raise PgBastionError("another daemon of this node is in office")
         self._page[words.RELEASED_EPOCH] = max(self._page[words.RELEASED_EPOCH], epoch)
 
-    def set_lead(self, lead_ms: int) -> None:
-        """Have the guard act this long before the lease's end."""
-        if self._may_write():
+    def set_lead(self, lead_ms: int, *, sure: bool) -> None:
+        """Set how long before the lease's end the guard acts.
+
+        Args:
+            lead_ms: The margin of the timings by which this daemon goes.
+            sure: They are the cluster's. What a file says may be too long for the
+                lease: until then what a former daemon has set stays.
+        """
+        if self._may_write() and (sure or not self._page[words.LEAD_NS]):
             self._page[words.LEAD_NS] = lead_ms * 1_000_000
 
     def note_pause(self, revision: int, *, paused: bool) -> None:

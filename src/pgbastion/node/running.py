@@ -409,7 +409,8 @@ class Node:
 
     def _hold(self, epoch: Epoch) -> None:
         timings = self.config.timings
-        self.page.set_lead(timings.margin_ms)
+        sure = self.loop.sight.policy_revision >= 0
+        self.page.set_lead(timings.margin_ms, sure=sure)
         self.engine.hold(
             epoch,
             self.incarnation,

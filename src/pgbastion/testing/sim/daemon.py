@@ -284,7 +284,8 @@ class Daemon:
 
     def _hold(self, epoch: Epoch) -> None:
         timings = self.timings
-        self.page.set_lead(timings.margin_ms)
+        sure = self.main.sight.policy_revision >= 0
+        self.page.set_lead(timings.margin_ms, sure=sure)
         self.engine.hold(
             epoch,
             self.incarnation,
