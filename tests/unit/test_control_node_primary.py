@@ -264,6 +264,19 @@ def test_a_promotion_that_never_ends_is_killed(since: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("woke_ago_ms", "killed"), [(499, False), (500, True)])
+def test_a_daemon_that_stood_still_asks_before_it_calls_a_server_hung(
+    woke_ago_ms: int, killed: bool
+) -> None:
+    """The answer is old since nobody asked; one that hangs still ends soon after."""
+    view = holder_view(woke_ms=NOW_MS - woke_ago_ms)
+    old = replace(view.postgres, evidence_ms=NOW_MS - 2_600)
+
+    decision = decide_node(replace(view, postgres=old))
+
+    assert (decision.reason is Reason.POSTGRES_HUNG) is killed
+
+
 # After a crash
 
 

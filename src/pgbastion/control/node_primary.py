@@ -8,6 +8,7 @@ from pgbastion.control.node_rules import (
     has_lease,
     held_by_this,
     lease_deadline_ms,
+    stall_ms,
 )
 from pgbastion.control.sync_standbys import (
     Confirming,
@@ -89,7 +90,8 @@ def answers_deadline_ms(view: NodeView) -> int:
     """Return when a holder's server that stays silent is judged to hang."""
     postgres = view.postgres
     if postgres.in_recovery is False:
-        return postgres.evidence_ms + view.limits.evidence_max_ms
+        silent_ms = postgres.evidence_ms + view.limits.evidence_max_ms
+        return max(silent_ms, view.woke_ms + stall_ms(view.limits))
     asked_ms = max(postgres.started_ms, view.lease.asked_ms, postgres.evidence_ms)
     return asked_ms + view.limits.start_max_ms
 

@@ -8,7 +8,7 @@ from pgbastion.model.cluster import Assignment
 from pgbastion.model.commands import Release, Resume
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState
-from pgbastion.model.views import NodeView
+from pgbastion.model.views import Limits, NodeView
 
 BACKOFF_MAX_MS: Final = 30_000
 
@@ -107,6 +107,15 @@ def taking_up(view: NodeView, held: Assignment) -> Resume:
         incarnation=view.incarnation,
         former=held.incarnation,
     )
+
+
+def stall_ms(limits: Limits) -> int:
+    """Return how late a daemon may be without having stood still.
+
+    So long its server has to answer after it went on: an answer that is old because
+    nobody asked is no silence.
+    """
+    return limits.evidence_max_ms // 4
 
 
 def start_backoff(view: NodeView) -> Decision | None:

@@ -422,7 +422,7 @@ def end_hung_standby(view: NodeView) -> Decision | None:
     patience_ms = max(
         HUNG_STANDBY_LEAST_MS, HUNG_STANDBY_PROBES * view.limits.evidence_max_ms
     )
-    heard_ms = max(view.postgres.evidence_ms, view.postgres.started_ms)
+    heard_ms = max(view.postgres.evidence_ms, view.postgres.started_ms, view.woke_ms)
     if not hung or view.now_ms < heard_ms + patience_ms:
         return None
     reason = HUNG.get(view.trouble, Reason.POSTGRES_HUNG)

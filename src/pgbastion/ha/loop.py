@@ -8,6 +8,7 @@ from pgbastion.clock import NS_PER_MS, boottime_ms, wall_text
 from pgbastion.control.addresses import decide_holding
 from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.node import decide_node
+from pgbastion.control.node_rules import stall_ms
 from pgbastion.control.orders import is_ordered
 from pgbastion.control.routing import Routing, RoutingView, accepts, decide_routing
 from pgbastion.ha.executor import Executor
@@ -159,6 +160,16 @@ class Loop:
                     await self._changed.wait()
             except TimeoutError:
                 pass
+            self._note_stall(late_ms=boottime_ms() - wake_ms)
+
+    def _note_stall(self, late_ms: int) -> None:
+        """Have the server asked anew where this daemon itself stood still."""
+        if late_ms < stall_ms(self.sight.limits):
+            return
+        log.info("went_on", late_ms=late_ms)
+        self.sight.woke_ms = boottime_ms()
+        if self._observer is not None:
+            self._observer.look_soon()
 
     def _runners(self) -> tuple[Runner, ...]:
         return self._node_runner, self._cluster_runner, self._placing_runner

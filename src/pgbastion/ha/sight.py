@@ -73,6 +73,8 @@ class Sight:
         """The policy whose timings this daemon goes by; -1: it knows none yet."""
         self.unpaced = ""
         """Why this node refuses to go by the cluster's profile."""
+        self.woke_ms = 0
+        """When this daemon went on after it had stood still; 0: it never has."""
         self.renewing = Epoch(0)
         """The epoch whose lease the engine renews; 0: none."""
         self.lost_data = False
@@ -116,6 +118,7 @@ class Sight:
             at=at,
             policy_revision=self.policy_revision,
             unpaced=self.unpaced,
+            woke_ms=self.woke_ms,
             declaration=self._declaration(raft_id),
         )
 

@@ -330,6 +330,8 @@ class NodeView:
     """The policy whose timings this daemon goes by; -1: it knows none yet."""
     unpaced: str = ""
     """Why this node refuses to go by the cluster's profile."""
+    woke_ms: int = 0
+    """When this daemon went on after it had stood still; 0: it never has."""
     at: str = ""
     witness: bool = False
     declaration: Declare | None = None

@@ -369,6 +369,18 @@ def former_primary_is_barred(stage: Stage) -> None:
     stage.mend()
 
 
+def daemon_stands_still(stage: Stage) -> None:
+    """The holder's daemon stands still for longer than an answer may be old."""
+    for _ in range(5):
+        stage.renewed()
+        stage.n[1].stop_python()
+        stage.wait(1_000)
+        stage.n[1].continue_parts()
+        stage.wait(3_000)
+    assert stage.epoch == 1, "a server that was well was ended"
+    stage.mend()
+
+
 def strict_waits(stage: Stage) -> None:
     """Strict: without a standby nothing is acknowledged, and it goes on after."""
     for number in (2, 3):
@@ -430,6 +442,7 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
         LONG_LEASES,
     ),
     "lengthened_and_shortened": (lengthened_and_shortened, THREE),
+    "daemon_stands_still": (daemon_stands_still, replace(THREE, profile=Profile.FAST)),
     "strict_waits": (strict_waits, replace(THREE, strict=True)),
 }
 
