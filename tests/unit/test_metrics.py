@@ -85,6 +85,8 @@ def test_exactly_one_role_is_one() -> None:
     [
         ("pgbastion_build_info", {"version": "1.2.3", "commit": "abc"}, 1),
         ("pgbastion_lease_left_seconds", {}, 4.2),
+        ("pgbastion_lease_granted_seconds", {}, 5.0),
+        ("pgbastion_lease_longest_seconds", {}, 5.0),
         ("pgbastion_view_left_seconds", {}, 4.0),
         ("pgbastion_loop_lag_seconds", {}, 0.0125),
         ("pgbastion_epoch", {}, 3),

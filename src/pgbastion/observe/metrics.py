@@ -17,6 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from pgbastion.control.lease import bounding, granted_ms
 from pgbastion.model.cluster import ClusterState, ReplicationMode
 from pgbastion.model.reasons import Reason
 from pgbastion.model.snapshot import BackendTraffic, NodeRole, NodeSnapshot
@@ -182,6 +183,18 @@ class MetricsOf(Collector):
             "How long this node's lease on the primary role lasts; 0: it has none.",
             s.lease.left_ms / MS_PER_S,
         )
+        longest = bounding(s.state)
+        if longest is not None:
+            yield _gauge(
+                "pgbastion_lease_granted_seconds",
+                "How long a lease is that is granted now: the profile's.",
+                granted_ms(s.state) / MS_PER_S,
+            )
+            yield _gauge(
+                "pgbastion_lease_longest_seconds",
+                "The longest lease that may still run: a failover waits no longer.",
+                longest.lease_ms / MS_PER_S,
+            )
         yield _gauge(
             "pgbastion_view_left_seconds",
             "How long this node may act on what it knows of the cluster; 0: too old.",
