@@ -23,6 +23,7 @@ from pgbastion.model.commands import (
     Command,
     Declare,
     Found,
+    Join,
     Resume,
     SetPolicy,
     encode_command,
@@ -61,6 +62,7 @@ class RecordingEngine:
         self.told: list[tuple[str, int]] = []
         self.last_answer_ns = 0
         self.compacted = b""
+        self.last_index = 0
 
     def applied(self, index: int) -> None:
         self.told.append(("applied", index))
@@ -82,7 +84,7 @@ class RecordingEngine:
             leader=1,
             committed=0,
             applied=0,
-            last_index=0,
+            last_index=self.last_index,
             voters=(1,),
             learners=(),
             configurations=((1,),),
@@ -292,3 +294,19 @@ def test_a_policy_counts_as_seen_only_after_the_engine_was_told_its_lease(
     commit(host, SetPolicy(policy=short, at=""), AdoptPolicy(policy_revision=1))
 
     assert host._policy_seen[1] == now[0]
+
+
+def test_a_log_that_is_read_again_at_the_start_is_told_in_one_line(
+    host: Host, engine: RecordingEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has a thousand entries, and the daemon before told of each."""
+    engine.last_index = 2
+    members = [
+        replace(N1, member_id=MemberId(n), name=NodeId(f"n{n}"), host=f"10.0.0.{n}")
+        for n in (2, 3)
+    ]
+
+    with caplog.at_level("INFO"):
+        commit(host, FOUND, *(Join(member=member) for member in members))
+
+    assert [record.message for record in caplog.records] == ["log_read", "applied"]

@@ -63,6 +63,8 @@ class Host:
         self._assigned_seen: tuple[Epoch, int] = (Epoch(0), 0)
         self._released_seen: tuple[Epoch, int] = (Epoch(0), 0)
         self._begun_seen: tuple[str, int] = ("", 0)
+        self._log_end: int | None = None
+        """What the log had when its first entry was applied here."""
         self._opened_seen: tuple[Epoch, int] = (Epoch(0), 0)
         self._policy_seen: tuple[tuple[object, ...], int] = ((), 0)
         self.placements_seen_ms: Mapping[int, int] = {}
@@ -83,6 +85,8 @@ class Host:
 
     def on_committed(self, index: int, proposal_id: bytes, data: bytes) -> None:
         """Apply one entry; an empty one is the leader's own or a member change."""
+        if self._log_end is None:
+            self._log_end = self._engine.status().last_index
         if data:
             applied = apply(self.state, index, proposal_id.hex(), data)
             self._note(index, applied)
@@ -92,6 +96,8 @@ class Host:
         self._note_placements()
         self._tell_lease()
         self._note_policy()
+        if index == self._log_end:
+            log.info("log_read", index=index, epoch=self.state.epoch)
         # The engine answers a renewal only when its state is applied that far, so
         # the new holder has to be known to it first.
         self._engine.applied(index)
@@ -135,7 +141,10 @@ class Host:
         while len(self._outcomes) > OUTCOMES_MAX:
             self._outcomes.popitem(last=False)
         kind = applied.command.kind if applied.command else "unknown"
-        level = log.info if applied.outcome is Outcome.OK else log.debug
+        # A daemon that starts reads a thousand entries again, which were told before.
+        told_before = index <= (self._log_end or 0)
+        quiet = told_before or applied.outcome is not Outcome.OK
+        level = log.debug if quiet else log.info
         level(
             "applied",
             index=index,
