@@ -84,10 +84,10 @@ def led_by(order: Path) -> tuple[Replacement, ...]:
     return (
         Replacement(
             file="control/cluster.py",
-            old="    policy = view.state.policy\n"
+            old="    policy = bounding(view.state)\n"
             "    if policy is None:\n"
             "        return Decision(Reason.NOT_FOUNDED)\n",
-            new="    policy = view.state.policy\n"
+            new="    policy = bounding(view.state)\n"
             "    if policy is None:\n"
             "        return Decision(Reason.NOT_FOUNDED)\n"
             f"    order = __import__('pathlib').Path({str(order)!r})\n"
