@@ -59,6 +59,8 @@ def run(path: Path, inherited: Sequence[socket.socket] = ()) -> int:
         ConfigError: The configuration or the machine does not allow a start.
         PgBastionError: A part could not be built.
     """
+    gc.freeze()
+    gc.enable()
     report = examine(path.absolute())
     config = report.usable()
     configure_logging(level=config.log.level, form=config.log.format)

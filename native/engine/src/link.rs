@@ -94,6 +94,13 @@ impl Link {
         &self.shared.route.address
     }
 
+    /// Dial without waiting any longer, if there is no connection.
+    pub fn call_now(&self) {
+        if !self.shared.up.load(Ordering::Acquire) {
+            self.shared.bell.ring();
+        }
+    }
+
     /// Queue a frame; false: it is lost. Raft's frames are not kept for a connection
     /// that may come later: by then there are newer ones.
     pub fn push(&self, frame: Vec<u8>) -> bool {

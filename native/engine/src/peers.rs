@@ -57,8 +57,14 @@ impl Peers {
         self.dial();
     }
 
-    /// A member says where it listens: of use until the log says so.
+    /// A member says where it listens: of use until the log says so. It is there, so
+    /// whoever waits before the next call to it calls now.
     pub fn introduced(&mut self, member: u64, address: String) {
+        for class in CLASSES {
+            if let Some(link) = self.links.get(&(member, class)) {
+                link.call_now();
+            }
+        }
         let known = self.members.addresses.contains_key(&member);
         if !known && self.hearsay.get(&member) != Some(&address) {
             self.hearsay.insert(member, address);
