@@ -32,6 +32,9 @@ PROPOSE_TIMEOUT_S: Final = 1.0
 SQL_TIMEOUT_S: Final = 5.0
 CHANGE_TIMEOUT_S: Final = 2.0
 
+CHECKPOINT_AGAIN_S: Final = 0.1
+"""So long after one that failed the next is begun."""
+
 log = get_logger("actions")
 
 
@@ -398,6 +401,8 @@ class Executor:
                 await self._prepare(action)
         except (PgBastionError, TimeoutError, OSError) as exc:
             log.warning("checkpoint_failed", error=str(exc))
+            # It is asked for anew at once, and a server that is gone refuses at once.
+            await asyncio.sleep(CHECKPOINT_AGAIN_S)
         finally:
             self.checkpointing = False
             self._observer.look_soon()
