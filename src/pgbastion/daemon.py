@@ -59,6 +59,7 @@ def run(path: Path, inherited: Sequence[socket.socket] = ()) -> int:
         ConfigError: The configuration or the machine does not allow a start.
         PgBastionError: A part could not be built.
     """
+    # Whoever called read the modules without collections.
     gc.freeze()
     gc.enable()
     report = examine(path.absolute())

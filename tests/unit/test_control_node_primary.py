@@ -264,6 +264,18 @@ def test_a_promotion_that_never_ends_is_killed(since: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("known", "stops"), [(0, False), (1, True)])
+def test_a_daemon_that_has_not_read_how_short_leases_are_leaves_the_stop_to_its_guard(
+    known: int, stops: bool
+) -> None:
+    """Its file's stop may take longer than the lease: it would be due at once."""
+    lease = lease_view(expiry_ms=NOW_MS + 1_000, policy_revision=1)
+
+    decision = decide_node(holder_view(lease=lease, policy_revision=known))
+
+    assert (decision.reason is Reason.LEASE_EXPIRING) is stops
+
+
 @pytest.mark.parametrize(("woke_ago_ms", "killed"), [(499, False), (500, True)])
 def test_a_daemon_that_stood_still_asks_before_it_calls_a_server_hung(
     woke_ago_ms: int, killed: bool

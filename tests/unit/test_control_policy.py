@@ -100,7 +100,7 @@ def test_a_lower_drift_is_a_shortening_too() -> None:
     ("command", "outcome"),
     [
         (to(Profile.NORMAL, 1), Outcome.STALE_REVISION),
-        (to(Profile.FAST, 1), Outcome.NO_CHANGE),
+        (to(Profile.FAST, 1), Outcome.STALE_REVISION),
         (to(Profile.FAST, 2), Outcome.NO_CHANGE),
         (to(Profile.FAST, 2, lease_ms=0), Outcome.SENSELESS),
         (to(Profile.FAST, 2, lease_ms=1 << 62), Outcome.SENSELESS),

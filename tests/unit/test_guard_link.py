@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pgbastion.errors import GuardError
 from pgbastion.postgres.guard_client import GuardClient, GuardRefused
 from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.postgres.guard_messages import (
@@ -17,6 +18,8 @@ from pgbastion.postgres.guard_messages import (
     WatchdogSetting,
     parse_status,
 )
+
+pytestmark = pytest.mark.anyio
 
 IDLE = GuardStatus(
     guard=1,
@@ -209,3 +212,37 @@ async def test_an_end_while_the_guard_is_renewed_is_told_by_the_renewal(
     await link.stop(fast_ms=0)
 
     assert ends == []
+
+
+class Watching:
+    """A guard that takes watchdogs, or is silent."""
+
+    exit_code = None
+    latest = IDLE
+
+    def __init__(self) -> None:
+        self.named: list[WatchdogSetting] = []
+        self.silent = False
+
+    async def watch(self, setting: WatchdogSetting) -> None:
+        if self.silent:
+            raise GuardError("the guard does not answer")
+        self.named.append(setting)
+
+
+async def test_other_times_of_the_watchdog_are_told_once_and_kept_when_unheard(
+    tmp_path: Path,
+) -> None:
+    link, guard = link_with(tmp_path, WATCHDOG), Watching()
+    client: Any = guard
+    link._client = client
+    slower = replace(WATCHDOG, timeout_s=20)
+
+    guard.silent = True
+    with pytest.raises(GuardError):
+        await link.use_watchdog(slower)
+    guard.silent = False
+    for _ in range(2):
+        await link.use_watchdog(slower)
+
+    assert guard.named == [slower]

@@ -248,6 +248,16 @@ def test_another_device_takes_the_place_of_the_first(
     assert (stage.watchdog.state, other.read_bytes()) == ("armed", b"")
 
 
+def test_another_time_out_counts_before_the_next_renewal(stage: Stage) -> None:
+    """Leases become shorter: what it was fed for may fire after the next one's end."""
+    stage.armed()
+
+    stage.watchdog.configure(str(stage.device), timeout_s=2, least_s=1, required=True)
+    stage.look(NOW + 1)
+
+    assert stage.timeouts == [4, 2]
+
+
 def test_without_a_device_there_is_none(stage: Stage) -> None:
     stage.watchdog.configure("", timeout_s=0, least_s=0, required=False)
 

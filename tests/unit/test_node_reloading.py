@@ -3,8 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 
@@ -12,6 +14,7 @@ from pgbastion.config.model import Config
 from pgbastion.config.secrets import Secrets
 from pgbastion.errors import PostgresError
 from pgbastion.model.ids import Epoch
+from pgbastion.node import reloading
 from pgbastion.node.reloading import Reloads, reload_server
 from support.configs import understood
 
@@ -122,3 +125,26 @@ async def test_who_gives_up_waiting_ends_a_reload_for_nobody_else() -> None:
     slow.go_on.set()
 
     assert await patient == "reading 1"
+
+
+async def test_a_reload_keeps_the_clusters_timings_and_tells_what_the_file_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The file's profile counts when a cluster is founded only."""
+    fast = understood(failover={"profile": "fast"})
+    node: Any = MagicMock(
+        config=replace(understood(), timings=fast.timings),
+        secrets=FakeNode(answers=True).secrets,
+        instance=None,
+        reload_server=AsyncMock(),
+    )
+    wide = understood(failover={"profile": "wide"})
+    monkeypatch.setattr(reloading, "load_config", lambda _: wide)
+    monkeypatch.setattr(reloading, "load_secrets", lambda *_: node.secrets)
+    monkeypatch.setattr(reloading, "configure_logging", lambda **_: None)
+
+    await reloading.reload_node(node, lambda _: False)
+
+    assert node.config.timings == fast.timings
+    assert node.config.failover == wide.failover
+    assert node.loop.teller.file_profile == wide.failover.profile

@@ -143,17 +143,16 @@ def _policy(snapshot: NodeSnapshot) -> shapes.PolicyFacts | None:
     policy, longest = state.policy, bounding(state)
     if policy is None or longest is None:
         return None
-    fresh_ms = snapshot.now_ms - snapshot.report_max_ms
+    waiting = not_adopted(
+        state, snapshot.reports, fresh_since_ms=snapshot.fresh_since_ms
+    )
     return {
         "profile": policy.profile,
         "revision": policy.revision,
         "lease_ms": policy.lease_ms,
         "granted_ms": granted_ms(state),
         "longest_ms": longest.lease_ms,
-        "not_adopted": [
-            member.name
-            for member in not_adopted(state, snapshot.reports, fresh_since_ms=fresh_ms)
-        ],
+        "not_adopted": [member.name for member in waiting],
     }
 
 

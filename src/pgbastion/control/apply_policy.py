@@ -47,8 +47,6 @@ def apply_policy(
 
 
 def _set(state: ClusterState, old: Policy, new: Policy) -> ClusterState | Outcome:
-    if new == old:
-        return Outcome.NO_CHANGE
     if new.revision != old.revision + 1:
         return Outcome.STALE_REVISION
     if new.profile is None or not is_sensible(new):

@@ -15,6 +15,7 @@ from pgbastion.control.situations import (
     DISK_WARNING,
     disks_below,
     doing,
+    fresh_reports,
     judge,
     members_short,
     needs_a_hand,
@@ -128,7 +129,7 @@ def _standing(snapshot: NodeSnapshot, member: Member) -> Standing:
 
 def _why_not(snapshot: NodeSnapshot, member: Member) -> str | None:
     state, reports = snapshot.state, snapshot.reports
-    fresh_ms = snapshot.now_ms - snapshot.report_max_ms
+    fresh_ms = snapshot.fresh_since_ms
     if primary_lives(state, reports, fresh_since_ms=fresh_ms):
         return unfit(state, reports, member.name, fresh_since_ms=fresh_ms)
     why = absent(state, reports, member.name, fresh_since_ms=fresh_ms)
@@ -205,21 +206,20 @@ def _on_profile(snapshot: NodeSnapshot) -> Iterator[str]:
     policy, shortening = state.policy, state.shortening
     if policy is None or policy.profile is None or longest is None:
         return
-    fresh_ms = snapshot.now_ms - snapshot.report_max_ms
-    waiting = list(not_adopted(state, snapshot.reports, fresh_since_ms=fresh_ms))
     if shortening is not None and shortening.adopted:
         yield (
             f"the profile becomes {policy.profile}: a failover still waits for leases "
             f"of {longest.lease_ms / 1_000:g} s, until the last of them has run out"
         )
     elif shortening is not None:
+        since_ms = snapshot.fresh_since_ms
+        waiting = not_adopted(state, snapshot.reports, fresh_since_ms=since_ms)
         names = ", ".join(m.name for m in waiting) or "the Raft leader's next step"
         yield (
             f"the profile becomes {policy.profile}: leases stay at "
             f"{granted_ms(state) / 1_000:g} s, it waits for {names}"
         )
-    for received in snapshot.reports.values():
-        report = received.report
+    for report in fresh_reports(snapshot):
         if report.unpaced:
             yield f"{report.node} cannot go by {policy.profile}: {report.unpaced}"
         if report.file_profile not in (None, policy.profile):

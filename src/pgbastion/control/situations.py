@@ -87,7 +87,7 @@ def _claimed(snapshot: NodeSnapshot) -> Verdict | None:
 
 
 def _split_brain(snapshot: NodeSnapshot) -> Verdict | None:
-    reports = _fresh(snapshot)
+    reports = fresh_reports(snapshot)
     running = [r for r in reports if r.state is PostgresState.PRIMARY]
     outside = [r.node for r in running if runs_outside(snapshot, r)]
     if len(running) < 2 or not outside:
@@ -197,7 +197,7 @@ def _let_one_be_promoted(snapshot: NodeSnapshot) -> str:
         return ""
     servers = snapshot.state.servers
     barred = (barred_from_role(snapshot.state, m) for m in servers)
-    unable = (f"{r.node}: {r.unable}" for r in _fresh(snapshot) if r.unable)
+    unable = (f"{r.node}: {r.unable}" for r in fresh_reports(snapshot) if r.unable)
     kept = "; ".join((*filter(None, barred), *unable))
     return f"let one have the role again ({kept}); " if kept else ""
 
@@ -244,7 +244,7 @@ def _commits_wait(snapshot: NodeSnapshot) -> Verdict | None:
     # The primary's word is as old as a probe: a standby's own counts too.
     names |= {
         standby_name(r.node, r.data_id)
-        for r in _fresh(snapshot)
+        for r in fresh_reports(snapshot)
         if r.streaming and r.data_id is not None
     }
     confirming = len(names.intersection(opened.sync.names))
@@ -275,7 +275,7 @@ def _paused(snapshot: NodeSnapshot) -> Verdict | None:
 def _disk_filling(snapshot: NodeSnapshot) -> Verdict | None:
     filling = [
         f"{report.node}: {words}"
-        for report in _fresh(snapshot)
+        for report in fresh_reports(snapshot)
         for words in disks_below(report, DISK_LOW)
     ]
     if not filling:
@@ -299,7 +299,7 @@ def disks_below(report: NodeReport, percent: int) -> list[str]:
 
 
 def _node_failed(snapshot: NodeSnapshot) -> Verdict | None:
-    failed = [r for r in _fresh(snapshot) if needs_a_hand(r)]
+    failed = [r for r in fresh_reports(snapshot) if needs_a_hand(r)]
     if not failed:
         return None
     told = "; ".join(f"{r.node}: {doing(r)}" for r in failed)
@@ -322,7 +322,7 @@ def needs_a_hand(report: NodeReport) -> bool:
 
 
 def _copying(snapshot: NodeSnapshot) -> Verdict | None:
-    copying = [r for r in _fresh(snapshot) if r.state is PostgresState.COPYING]
+    copying = [r for r in fresh_reports(snapshot) if r.state is PostgresState.COPYING]
     if not copying:
         return None
     told = ", ".join(f"{r.node} ({doing(r)})" for r in copying)
@@ -387,7 +387,7 @@ def _certificate_expiring(snapshot: NodeSnapshot) -> Verdict | None:
 
 
 def _taken_over(snapshot: NodeSnapshot) -> Verdict | None:
-    adopted = [r.node for r in _fresh(snapshot) if r.adopted]
+    adopted = [r.node for r in fresh_reports(snapshot) if r.adopted]
     if not adopted:
         return None
     return Verdict(
@@ -399,7 +399,7 @@ def _taken_over(snapshot: NodeSnapshot) -> Verdict | None:
 
 
 def _restart_pending(snapshot: NodeSnapshot) -> Verdict | None:
-    waiting = [r for r in _fresh(snapshot) if r.pending_restart]
+    waiting = [r for r in fresh_reports(snapshot) if r.pending_restart]
     if not waiting:
         return None
     told = "; ".join(f"{r.node}: {', '.join(r.pending_restart)}" for r in waiting)
@@ -456,7 +456,8 @@ def _primary_words(snapshot: NodeSnapshot) -> str:
     return words
 
 
-def _fresh(snapshot: NodeSnapshot) -> list[NodeReport]:
+def fresh_reports(snapshot: NodeSnapshot) -> list[NodeReport]:
+    """Return what the members say of themselves that are heard."""
     members = snapshot.state.members
     reports = (snapshot.fresh_report(m.name) for m in members)
     return [r for r in reports if r is not None]

@@ -395,10 +395,15 @@ class NodeSnapshot:
         """Whom clients may write to, by a view that is fresh; else None."""
         return self.routes.primary if self.view_left_ms > 0 else None
 
+    @property
+    def fresh_since_ms(self) -> int:
+        """Return from when on a report counts as one of a node that is heard."""
+        return self.now_ms - self.report_max_ms
+
     def fresh_report(self, node: NodeId) -> NodeReport | None:
         """Return what a node says of itself; None: it is silent."""
         received = self.reports.get(node)
-        if received is None or self.now_ms - received.at_ms > self.report_max_ms:
+        if received is None or received.at_ms < self.fresh_since_ms:
             return None
         return received.report
 

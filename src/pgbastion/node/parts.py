@@ -1,5 +1,7 @@
 """Makes the parts of a node out of its configuration."""
 
+from dataclasses import replace
+
 from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.secrets import Secrets
 from pgbastion.config.timings import PROFILES, Timings, smallest_lease_ms
@@ -37,18 +39,24 @@ def own_member(config: Config) -> Member:
     )
 
 
-def limits_of(config: Config) -> Limits:
-    """Return the bounds that decisions go by."""
-    timings = config.timings
+def timing_limits(timings: Timings) -> Limits:
+    """Return those bounds of decisions that these timings give."""
     return Limits(
         lease_ms=timings.lease_ms,
         stop_ms=timings.stop_ms,
         margin_ms=timings.margin_ms,
         evidence_max_ms=timings.evidence_max_ms,
         sync_silent_ms=timings.sync_silent_ms,
+        lease_least_ms=smallest_lease_ms(timings),
+    )
+
+
+def limits_of(config: Config) -> Limits:
+    """Return the bounds that decisions go by."""
+    return replace(
+        timing_limits(config.timings),
         restart_ms=config.failover.primary_restart_timeout,
         slots_ttl_ms=config.postgresql.member_slots_ttl if config.postgresql else 0,
-        lease_least_ms=smallest_lease_ms(timings),
     )
 
 

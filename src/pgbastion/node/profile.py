@@ -1,13 +1,11 @@
 """Takes an operator's word on the profile, and with it on how long a lease is."""
 
-from collections.abc import Mapping
 from typing import Final
 
 from pgbastion.api.ports import Outcome, Refused
 from pgbastion.model.commands import SetPolicy
 from pgbastion.model.ids import NodeId
 from pgbastion.model.profile import Profile
-from pgbastion.model.views import Received
 from pgbastion.node.parts import policy_of
 from pgbastion.node.proposing import Log, Wish, grant, happened
 from pgbastion.observe.logging import get_logger
@@ -30,15 +28,14 @@ async def change_profile(host: Log, profile: Profile, *, at: str) -> Outcome:
             message="there is no cluster yet whose profile could be changed",
             remedy="write failover.profile into the file of the first node",
         )
-    unaware = unaware_of_profiles(host.reports)
+    unaware = unaware_of_profiles(host)
     if unaware:
         return Refused(
             code="older_release",
             message=f"{', '.join(unaware)}: of a release that knows of no such change",
             remedy="upgrade all nodes first",
         )
-    revision = former.revision if former.profile is profile else former.revision + 1
-    policy = policy_of(profile, revision=revision)
+    policy = policy_of(profile, revision=former.revision + 1)
     facts = {"profile": profile, "lease_ms": policy.lease_ms}
     wish = Wish(
         command=SetPolicy(policy=policy, at=at),
@@ -53,6 +50,7 @@ async def change_profile(host: Log, profile: Profile, *, at: str) -> Outcome:
     return answer
 
 
-def unaware_of_profiles(reports: Mapping[NodeId, Received]) -> list[NodeId]:
-    """Return the nodes whose release would not know what to make of the command."""
-    return sorted(n for n, r in reports.items() if r.report.policy_revision is None)
+def unaware_of_profiles(host: Log) -> list[NodeId]:
+    """Return the members whose release would not know what to make of the command."""
+    told = ((m.name, host.reports.get(m.name)) for m in host.state.members)
+    return [n for n, r in told if r is not None and r.report.policy_revision is None]

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pgbastion.config.timings import PROFILES, Timings, smallest_lease_ms
+from pgbastion.config.timings import PROFILES, Timings
 from pgbastion.control.routing import Routing
 from pgbastion.ha.cutter import NodeCutter, WitnessCutter
 from pgbastion.ha.executor import Executor, Job
@@ -22,11 +22,11 @@ from pgbastion.model.ids import (
     MemberId,
     NodeId,
 )
-from pgbastion.model.views import START_MAX_MS, Limits, SurveyAnswer
+from pgbastion.model.views import START_MAX_MS, SurveyAnswer
 from pgbastion.model.wal import WalEnd
 from pgbastion.node.pacing import Pacing
 from pgbastion.node.page import SharedPage
-from pgbastion.node.parts import cut_timeout_ms
+from pgbastion.node.parts import cut_timeout_ms, timing_limits
 from pgbastion.testing.sim.addresses import SimAddresses
 from pgbastion.testing.sim.database import SimDatabase, SimHandOver
 from pgbastion.testing.sim.engine import SimEngine
@@ -170,7 +170,7 @@ class Daemon:
             executor=self.executor,
             own=self.own,
             incarnation=self.incarnation,
-            limits=_limits_of(timings),
+            limits=timing_limits(timings),
             words=self.page.read,
         )
         return Loop(
@@ -215,7 +215,7 @@ class Daemon:
         self.host.survey.cut_timeout_ms = cut_timeout_ms(timings)
         if self.observer is not None:
             self.observer.go_by(probe_ms=timings.probe_ms)
-        self.main.go_by(_pace_of(timings), _limits_of(timings))
+        self.main.go_by(_pace_of(timings), timing_limits(timings))
         if self.main.sight.renewing:
             self._hold(self.main.sight.renewing)
 
@@ -339,17 +339,6 @@ class Daemon:
         if self.routing is None or self.routing.primary is None or not fresh:
             return None
         return int(self.routing.primary.member_id)
-
-
-def _limits_of(timings: Timings) -> Limits:
-    return Limits(
-        lease_ms=timings.lease_ms,
-        stop_ms=timings.stop_ms,
-        margin_ms=timings.margin_ms,
-        evidence_max_ms=timings.evidence_max_ms,
-        sync_silent_ms=timings.sync_silent_ms,
-        lease_least_ms=smallest_lease_ms(timings),
-    )
 
 
 def _pace_of(timings: Timings) -> Pace:

@@ -54,6 +54,10 @@ class People:
 
     def _change_profile(self, profile: Profile) -> None:
         self._world.tally.faults["changed_profile"] += 1
+        self.change_profile(profile)
+
+    def change_profile(self, profile: Profile) -> None:
+        """Have the whole cluster go by another profile."""
         self.have(
             f"profile {profile}",
             lambda d: change_profile(d.host, profile, at=wall_text()),
@@ -122,10 +126,7 @@ class People:
             self.have("strict as before", lambda d: _set_strict(d, strict=strict))
         policy, profile = state.policy, self._cluster.shape.profile
         if policy is not None and policy.profile is not profile:
-            self.have(
-                "profile as before",
-                lambda d: change_profile(d.host, profile, at=wall_text()),
-            )
+            self.change_profile(profile)
         self._world.after(ms(TIDY_MS), self.tidy)
 
     def _unfence(self, node: NodeId) -> None:

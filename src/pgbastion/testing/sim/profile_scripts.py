@@ -2,19 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from pgbastion.clock import wall_text
 from pgbastion.model.profile import Profile
-from pgbastion.node.profile import change_profile
 
 if TYPE_CHECKING:
     from pgbastion.testing.sim.stage import Stage
-
-
-def _change(stage: "Stage", profile: Profile) -> None:
-    stage.cluster.people.have(
-        f"profile {profile}",
-        lambda d: change_profile(d.host, profile, at=wall_text()),
-    )
 
 
 def _is_under_way(stage: "Stage", *, adopted: bool) -> bool:
@@ -39,7 +30,7 @@ def _lead_elsewhere(stage: "Stage") -> None:
 def cut_off_before_a_shorter_lease_counts(stage: "Stage") -> None:
     """The holder is cut off when a shorter lease is decided, its own being long."""
     _lead_elsewhere(stage)
-    _change(stage, Profile.FAST)
+    stage.cluster.people.change_profile(Profile.FAST)
     stage.until(lambda: _is_under_way(stage, adopted=False), limit_ms=5_000)
     stage.isolate(stage.n[1])
     stage.until(lambda: stage.opened(2), limit_ms=90_000)
@@ -49,7 +40,7 @@ def cut_off_before_a_shorter_lease_counts(stage: "Stage") -> None:
 def cut_off_while_a_longer_lease_runs_out(stage: "Stage") -> None:
     """The holder is cut off once shorter leases are granted, its last being long."""
     _lead_elsewhere(stage)
-    _change(stage, Profile.FAST)
+    stage.cluster.people.change_profile(Profile.FAST)
     stage.until(lambda: _is_under_way(stage, adopted=True), limit_ms=20_000)
     stage.wait(30)
     stage.isolate(stage.n[1])
@@ -59,7 +50,7 @@ def cut_off_while_a_longer_lease_runs_out(stage: "Stage") -> None:
 
 def restarted_with_the_file_of_before(stage: "Stage") -> None:
     """The holder's daemon starts anew: its file has the timings of a longer lease."""
-    _change(stage, Profile.FAST)
+    stage.cluster.people.change_profile(Profile.FAST)
     stage.until(lambda: _is_settled(stage), limit_ms=90_000, step_ms=20)
     for _ in range(3):
         stage.renewed()
@@ -74,7 +65,7 @@ def restarted_with_the_file_of_before(stage: "Stage") -> None:
 def lengthened_and_shortened(stage: "Stage") -> None:
     """The lease gets longer, shorter and longer again: the primary stays."""
     for profile in (Profile.WIDE, Profile.FAST, Profile.WIDE, Profile.NORMAL):
-        _change(stage, profile)
+        stage.cluster.people.change_profile(profile)
         stage.wait(3_000)
     stage.until(lambda: _is_settled(stage), limit_ms=90_000, step_ms=20)
     assert stage.epoch == 1
