@@ -17,7 +17,7 @@ from pgbastion.consensus.directory import (
     read_directory,
     write_beginning,
 )
-from pgbastion.control.recovery import begin_again
+from pgbastion.control.disaster_recovery import begin_again
 from pgbastion.errors import ConfigError, ConsensusError
 from pgbastion.model.cluster import ClusterState, encode_state
 from pgbastion.model.ids import DataId, Epoch, MemberId, NodeId

@@ -84,10 +84,10 @@ def led_by(order: Path) -> tuple[Replacement, ...]:
     return (
         Replacement(
             file="control/cluster.py",
-            old="    policy = bounding(view.state)\n"
+            old="    policy = longest_lease_policy(view.state)\n"
             "    if policy is None:\n"
             "        return Decision(Reason.NOT_FOUNDED)\n",
-            new="    policy = bounding(view.state)\n"
+            new="    policy = longest_lease_policy(view.state)\n"
             "    if policy is None:\n"
             "        return Decision(Reason.NOT_FOUNDED)\n"
             f"    order = __import__('pathlib').Path({str(order)!r})\n"

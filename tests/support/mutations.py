@@ -281,8 +281,8 @@ MUTATIONS: Final = (
         edits=(
             Edit(
                 file="control/fencing.py",
-                old="call.confirmed and not is_free",
-                new="call.ended_ms and not is_free",
+                old="call.confirmed and not needs_no_lease_wait",
+                new="call.ended_ms and not needs_no_lease_wait",
             ),
         ),
     ),

@@ -7,7 +7,7 @@ import pytest
 
 from pgbastion.control.explain import explain
 from pgbastion.control.explain_text import LINES_MAX, render_explanation
-from pgbastion.control.foresee import foresee
+from pgbastion.control.explain_what_if import foresee
 from pgbastion.model.claims import Claim, ClaimKind
 from pgbastion.model.cluster import Fence, ReplicationMode
 from pgbastion.model.explanation import Explanation, Prospect, Situation

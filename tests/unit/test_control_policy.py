@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pgbastion.control.apply_policy import apply_policy
-from pgbastion.control.lease import bounding, granted_ms, stretched_ms
+from pgbastion.control.lease import granted_ms, longest_lease_policy, stretched_ms
 from pgbastion.control.outcomes import Outcome
 from pgbastion.control.policy import decide_policy
 from pgbastion.model.actions import Propose
@@ -55,7 +55,7 @@ def after(state: ClusterState, *commands: Command) -> ClusterState:
 
 
 def bound_ms(state: ClusterState) -> int:
-    policy = bounding(state)
+    policy = longest_lease_policy(state)
     assert policy is not None
     return policy.lease_ms
 
@@ -155,7 +155,7 @@ def test_a_node_that_is_long_silent_is_not_waited_for_unless_it_holds() -> None:
 @pytest.mark.parametrize("later", ["policy_seen", "elected"])
 def test_a_shorter_lease_is_settled_a_whole_longer_one_after(later: str) -> None:
     state = after(founded(), to(Profile.FAST, 1), AdoptPolicy(policy_revision=1))
-    policy = bounding(state)
+    policy = longest_lease_policy(state)
     assert policy is not None
     due_ms = NOW_MS - stretched_ms(policy)
 

@@ -7,7 +7,7 @@ import pytest
 from pgbastion.control.apply import Outcome
 from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.node import decide_node
-from pgbastion.control.survey import surveys
+from pgbastion.control.survey import needs_survey
 from pgbastion.control.sync_standbys import desired_set, in_order
 from pgbastion.model.actions import ApplySyncSet, Propose
 from pgbastion.model.cluster import NOBODY, ReplicationMode, SyncSet
@@ -87,8 +87,8 @@ def test_until_the_promise_is_taken_back_a_survey_is_needed() -> None:
         ),
     )
 
-    assert surveys(promised)
-    assert not surveys(in_async(promised))
+    assert needs_survey(promised)
+    assert not needs_survey(in_async(promised))
     assert decide_cluster(view).reason is Reason.SURVEYING
     chosen = decide_cluster(replace(view, state=in_async(promised)))
     assert chosen.reason is Reason.FURTHEST_CHOSEN

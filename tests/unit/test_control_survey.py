@@ -6,7 +6,11 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgbastion.control.survey import complete, counted, hold_every_commit
+from pgbastion.control.survey import (
+    answers_with_every_commit,
+    hold_every_commit,
+    usable_answers,
+)
 from pgbastion.model.cluster import NOBODY, ClusterState, SyncSet
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.testing.views import (
@@ -30,11 +34,11 @@ def state_of(sync: SyncSet, *, later: tuple[int, ...] = ()) -> ClusterState:
 
 
 def test_an_unknown_end_of_wal_does_not_count() -> None:
-    assert counted([answer(2, None), answer(3, 5)]) == (answer(3, 5),)
+    assert usable_answers([answer(2, None), answer(3, 5)]) == (answer(3, 5),)
 
 
 def test_a_holder_that_cannot_prove_its_end_does_not_count() -> None:
-    assert counted([answer(1, 5, holder_stopped=False)]) == ()
+    assert usable_answers([answer(1, 5, holder_stopped=False)]) == ()
 
 
 def test_the_holder_of_the_last_opened_epoch_has_everything() -> None:
@@ -82,43 +86,45 @@ def test_the_history_of_a_later_epoch_without_its_wal_proves_nothing() -> None:
 def test_nothing_is_known_before_the_first_epoch() -> None:
     state = cluster_state(opened=None)
     assert not hold_every_commit(state, [answer(1, 5)])
-    assert complete(state, [answer(1, 5)], ALL) == ()
+    assert answers_with_every_commit(state, [answer(1, 5)], ALL) == ()
 
 
 def test_the_furthest_are_complete() -> None:
     state = state_of(any_of(1, 2, 3, 4))
     answers = [answer(2, 9), answer(3, 9), answer(4, 7)]
-    assert complete(state, answers, ALL) == tuple(answers[:2])
+    assert answers_with_every_commit(state, answers, ALL) == tuple(answers[:2])
 
 
 def test_a_later_timeline_is_further_than_any_position_on_an_earlier_one() -> None:
     state = state_of(any_of(1, 2, 3), later=(5,))
     later = answer(3, 60, 5)
-    assert complete(state, [answer(2, 999, 4), later], ALL) == (later,)
+    assert answers_with_every_commit(state, [answer(2, 999, 4), later], ALL) == (later,)
 
 
 def test_who_may_not_be_promoted_does_not_decide_who_is_furthest() -> None:
     state = state_of(any_of(2, 2, 3))
     answers = [answer(2, 9), answer(3, 7)]
-    assert complete(state, answers, ALL - {node_name(2)}) == (answers[1],)
+    assert answers_with_every_commit(state, answers, ALL - {node_name(2)}) == (
+        answers[1],
+    )
 
 
 def test_nobody_is_complete_when_only_a_node_that_may_not_be_promoted_is() -> None:
     state = state_of(any_of(1, 2, 3))
     answers = [answer(2, 9), answer(3, 7)]
-    assert complete(state, answers, ALL - {node_name(2)}) == ()
+    assert answers_with_every_commit(state, answers, ALL - {node_name(2)}) == ()
 
 
 def test_a_timeline_that_nobody_assigned_says_nothing_about_its_place() -> None:
     state = state_of(any_of(1, 2, 3))
     stray, other, holder = answer(2, 99, 9), answer(3, 7), answer(1, 8)
-    assert complete(state, [stray, other, holder], ALL) == (holder,)
+    assert answers_with_every_commit(state, [stray, other, holder], ALL) == (holder,)
 
 
 def test_a_server_on_a_stray_timeline_counts_when_it_suffices_alone() -> None:
     state = state_of(any_of(1, 2))
     stray = answer(2, 99, 9)
-    assert complete(state, [stray, answer(3, 7)], ALL) == (stray,)
+    assert answers_with_every_commit(state, [stray, answer(3, 7)], ALL) == (stray,)
 
 
 @given(
@@ -166,7 +172,9 @@ def test_who_is_complete_has_what_the_set_acknowledged(
     }
     answers = [answer(n, lsn) for n, lsn in disks.items()]
 
-    for chosen in complete(state_of(sync), answers, set(map(node_name, able))):
+    for chosen in answers_with_every_commit(
+        state_of(sync), answers, set(map(node_name, able))
+    ):
         assert chosen.wal_end is not None
         assert chosen.wal_end.lsn >= acknowledged
         assert chosen.node in map(node_name, able)

@@ -7,7 +7,7 @@ from typing import Final
 
 from pgbastion.api import shapes, transport
 from pgbastion.api.gossip import hint
-from pgbastion.control.lease import bounding, granted_ms
+from pgbastion.control.lease import granted_ms, longest_lease_policy
 from pgbastion.control.membership import voting_note
 from pgbastion.control.policy import not_adopted
 from pgbastion.model.cluster import Member, Order, Schedule
@@ -140,7 +140,7 @@ def cluster_state(snapshot: NodeSnapshot) -> shapes.ClusterStateAnswer:
 
 def _policy(snapshot: NodeSnapshot) -> shapes.PolicyFacts | None:
     state = snapshot.state
-    policy, longest = state.policy, bounding(state)
+    policy, longest = state.policy, longest_lease_policy(state)
     if policy is None or longest is None:
         return None
     waiting = not_adopted(

@@ -1,7 +1,7 @@
 """The history of the primary role, for people and programs."""
 
 from pgbastion.api import shapes
-from pgbastion.control.changes import RoleChange, role_changes
+from pgbastion.control.role_history import RoleChange, role_changes
 from pgbastion.model.reasons import SENTENCES, Reason
 from pgbastion.model.snapshot import NodeSnapshot
 from pgbastion.model.wal import Lsn, format_lsn

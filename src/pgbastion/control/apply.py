@@ -18,8 +18,8 @@ from pgbastion.control.apply_orders import (
 )
 from pgbastion.control.apply_placements import apply_placement
 from pgbastion.control.apply_policy import is_sensible
+from pgbastion.control.apply_schedules_and_fences import apply_schedule_or_fence
 from pgbastion.control.apply_settings import apply_parameters
-from pgbastion.control.apply_wishes import apply_wish
 from pgbastion.control.outcomes import Outcome
 from pgbastion.model.cluster import (
     NOBODY,
@@ -116,7 +116,7 @@ def _apply_command(state: ClusterState, command: Command) -> ClusterState | Outc
     if isinstance(command, GiveOrder | BeginOrder | BeginWork | SettleOrder):
         return apply_order(state, command)
     if isinstance(command, ScheduleOrder | Unschedule | SetFence):
-        return apply_wish(state, command)
+        return apply_schedule_or_fence(state, command)
     if isinstance(command, PlaceAddress | VacateAddress):
         return apply_placement(state, command)
     if isinstance(command, NoteOutage):

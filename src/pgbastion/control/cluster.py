@@ -11,25 +11,34 @@ Source: docs/explanation/lease.md.
 
 from typing import Final
 
-from pgbastion.control.fencing import fence, fence_ms, is_fencing, is_free, vouch
+from pgbastion.control.fencing import (
+    fence_ms,
+    is_fencing,
+    needs_no_lease_wait,
+    switch_off,
+    vouch,
+)
 from pgbastion.control.lease import (
-    bounding,
     granted_ms,
+    longest_lease_policy,
     older_grants_end_ms,
     own_grants_end_ms,
 )
 from pgbastion.control.membership import and_membership, or_membership
 from pgbastion.control.orders import failover_order, is_ordered
-from pgbastion.control.pause import heeds_lease
+from pgbastion.control.pause import stops_at_lease_end
 from pgbastion.control.policy import decide_policy
+from pgbastion.control.schedules_and_fences import (
+    decide_schedules_and_fences,
+    ended_by_fence,
+)
 from pgbastion.control.succession import (
     ask_servers,
     choose_by_survey,
     choose_without_survey,
     next_timeline,
 )
-from pgbastion.control.survey import surveys
-from pgbastion.control.wishes import decide_wish, ended_by_fence
+from pgbastion.control.survey import needs_survey
 from pgbastion.model.actions import AskAges, CloseLease, Decision, Propose
 from pgbastion.model.cluster import (
     Assignment,
@@ -63,13 +72,13 @@ def decide_cluster(view: ClusterView) -> Decision:
         return Decision(Reason.NOT_LEADER)
     if not raft.own_entry_applied:
         return Decision(Reason.TERM_NOT_STARTED)
-    policy = bounding(view.state)
+    policy = longest_lease_policy(view.state)
     if policy is None:
         return Decision(Reason.NOT_FOUNDED)
-    wanted = _expire(view) or decide_wish(view)
+    wanted = _expire(view) or decide_schedules_and_fences(view)
     if wanted is not None:
         return wanted
-    if view.state.paused and not _somebody_wants_it(view.state):
+    if view.state.paused and not _operator_wants_change(view.state):
         return or_membership(view, Decision(Reason.PAUSED))
     held = view.state.assignment
     if held is None:
@@ -83,7 +92,7 @@ def decide_cluster(view: ClusterView) -> Decision:
     return decision
 
 
-def _somebody_wants_it(state: ClusterState) -> bool:
+def _operator_wants_change(state: ClusterState) -> bool:
     """Tell whether an operator's word asks for another primary, pause or not."""
     ordered = is_ordered(state) or failover_order(state) is not None
     return ordered or ended_by_fence(state)
@@ -166,13 +175,13 @@ def _decide_on_holder(view: ClusterView, policy: Policy, held: Assignment) -> De
     # A fresh assignment has not renewed yet. Patience only, no safety rests on it.
     patience_ms = view.assigned_seen_ms + policy.lease_ms
     until_ms = max(lease_ends_ms(view, policy), patience_ms)
-    vouching = vouch(view, held) or fence(view, held, until_ms)
+    vouching = vouch(view, held) or switch_off(view, held, until_ms)
     if vouching is not None:
         return vouching
     waiting = _wait(view, held, until_ms)
     if waiting is not None:
         return waiting
-    if not surveys(view.state) and not heeds_lease(view.state):
+    if not needs_survey(view.state) and not stops_at_lease_end(view.state):
         return Decision(Reason.PAUSE_MAY_LAST_THERE, detail=held.node)
     revoke = Revoke(epoch=held.epoch, cause=Reason.LEASE_RAN_OUT, at=view.at)
     return Decision(
@@ -224,15 +233,15 @@ def _ages_known(view: ClusterView) -> bool:
 def _decide_succession(view: ClusterView, policy: Policy, held: Assignment) -> Decision:
     """Find the next holder of the primary role, now that nobody may renew."""
     until_ms = lease_ends_ms(view, policy)
-    vouching = vouch(view, held) or fence(view, held, until_ms)
+    vouching = vouch(view, held) or switch_off(view, held, until_ms)
     if vouching is not None:
         return vouching
-    if not is_free(view, held):
+    if not needs_no_lease_wait(view, held):
         waiting = _wait(view, held, until_ms)
         if waiting is not None:
             return waiting
-    if not surveys(view.state):
-        if not (is_free(view, held) or heeds_lease(view.state)):
+    if not needs_survey(view.state):
+        if not (needs_no_lease_wait(view, held) or stops_at_lease_end(view.state)):
             return Decision(Reason.PAUSE_MAY_LAST_THERE, detail=held.node)
         return choose_without_survey(view, held)
     if not held.revoked:

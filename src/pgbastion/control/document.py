@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Final
 
-from pgbastion.control.enumerating import UNUSUAL, ask, sum_up
-from pgbastion.control.imagining import QUESTIONS
-from pgbastion.control.resting import ENDS
+from pgbastion.control.fsm_check import UNUSUAL, ask, sum_up
+from pgbastion.control.fsm_questions import QUESTIONS
+from pgbastion.control.fsm_waits import ENDS
 from pgbastion.control.transitions import TRANSITIONS, Duty, Found
 from pgbastion.model.reasons import SENTENCES
 

@@ -1,17 +1,12 @@
 """Explains a cluster from what one node knows: state, next step, who, why not, what if.
 
-The first line comes from ``control.situations``; what would happen if a node died from
-``control.foresee``, which asks the real decisions.
+The first line comes from ``control.explain_verdict``; what would happen if a node died
+from ``control.explain_what_if``, which asks the real decisions.
 """
 
 from collections.abc import Iterator
 
-from pgbastion.control.foresee import foresee, living_reports
-from pgbastion.control.lease import bounding, granted_ms
-from pgbastion.control.loss import absent, possible_loss, primary_lives
-from pgbastion.control.orders import unfit
-from pgbastion.control.policy import not_adopted
-from pgbastion.control.situations import (
+from pgbastion.control.explain_verdict import (
     DISK_WARNING,
     disks_below,
     doing,
@@ -20,6 +15,11 @@ from pgbastion.control.situations import (
     members_short,
     needs_a_hand,
 )
+from pgbastion.control.explain_what_if import foresee, living_reports
+from pgbastion.control.lease import granted_ms, longest_lease_policy
+from pgbastion.control.loss import absent, possible_loss, primary_lives
+from pgbastion.control.orders import unfit
+from pgbastion.control.policy import not_adopted
 from pgbastion.control.sync_standbys import wanted_count
 from pgbastion.model.cluster import ClusterState, Member
 from pgbastion.model.explanation import (
@@ -202,7 +202,7 @@ def _on_commits(snapshot: NodeSnapshot) -> Iterator[str]:
 
 def _on_profile(snapshot: NodeSnapshot) -> Iterator[str]:
     """Yield how far a change of the profile is, and whose file says another."""
-    state, longest = snapshot.state, bounding(snapshot.state)
+    state, longest = snapshot.state, longest_lease_policy(snapshot.state)
     policy, shortening = state.policy, state.shortening
     if policy is None or policy.profile is None or longest is None:
         return

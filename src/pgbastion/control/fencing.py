@@ -12,8 +12,12 @@ from typing import Final
 
 from pgbastion.control.loss import living_answers
 from pgbastion.control.orders import failover_order, may_hold
-from pgbastion.control.pause import heeds_lease
-from pgbastion.control.survey import complete, hold_every_commit, surveys
+from pgbastion.control.pause import stops_at_lease_end
+from pgbastion.control.survey import (
+    answers_with_every_commit,
+    hold_every_commit,
+    needs_survey,
+)
 from pgbastion.model.actions import CallFence, CloseLease, Decision, Propose
 from pgbastion.model.cluster import Assignment
 from pgbastion.model.commands import Vouched
@@ -25,7 +29,7 @@ FENCE_AGAIN_MS: Final = 5_000
 WHO: Final = "failover.fence_command"
 
 
-def is_free(view: ClusterView, held: Assignment) -> bool:
+def needs_no_lease_wait(view: ClusterView, held: Assignment) -> bool:
     """Tell whether the role may be given on without a wait for its lease."""
     return held.released or _vouched_here(view, held)
 
@@ -33,14 +37,14 @@ def is_free(view: ClusterView, held: Assignment) -> bool:
 def vouch(view: ClusterView, held: Assignment) -> Decision | None:
     """Take an operator's word that a silent holder is off, instead of waiting."""
     order = failover_order(view.state)
-    if order is None or not order.force or is_free(view, held):
+    if order is None or not order.force or needs_no_lease_wait(view, held):
         return None
     if view.now_ms < _heard_ms(view):
         return None
     return _take_word(view, held, order.cause)
 
 
-def fence(view: ClusterView, held: Assignment, until_ms: int) -> Decision | None:
+def switch_off(view: ClusterView, held: Assignment, until_ms: int) -> Decision | None:
     """Have a silent holder switched off, or take the program's word that it is.
 
     Args:
@@ -52,7 +56,7 @@ def fence(view: ClusterView, held: Assignment, until_ms: int) -> Decision | None
         None: there is nothing to do now, the lease is waited out.
     """
     call = call_of(view, held)
-    if call is not None and call.confirmed and not is_free(view, held):
+    if call is not None and call.confirmed and not needs_no_lease_wait(view, held):
         return _take_word(view, held, WHO)
     if not _may_call(view, held, until_ms) or view.now_ms < fence_ms(view, until_ms):
         return None
@@ -114,12 +118,12 @@ def _take_word(view: ClusterView, held: Assignment, who: str) -> Decision:
 
 
 def _may_call(view: ClusterView, held: Assignment, until_ms: int) -> bool:
-    if view.fencing is None or view.state.paused or is_free(view, held):
+    if view.fencing is None or view.state.paused or needs_no_lease_wait(view, held):
         return False
     if held.member_id == view.raft.member_id:
         # This node looks after its own PostgreSQL.
         return False
-    if view.now_ms >= until_ms and heeds_lease(view.state):
+    if view.now_ms >= until_ms and stops_at_lease_end(view.state):
         # Nobody waits for it any more.
         return False
     newest = view.fencing.call
@@ -145,7 +149,9 @@ def _is_replaceable(view: ClusterView, held: Assignment) -> bool:
     }
     able = may_hold(state, view.reports)
     answers = living_answers(state, living)
-    if not surveys(state):
+    if not needs_survey(state):
         return any(a.node in able for a in answers)
     told = tuple(a for a in answers if a.wal_end is not None)
-    return hold_every_commit(state, told) and bool(complete(state, told, able))
+    if not hold_every_commit(state, told):
+        return False
+    return bool(answers_with_every_commit(state, told, able))

@@ -71,7 +71,7 @@ def _majority_deadline_ms(
     return known[majority - 1] if len(known) >= majority else None
 
 
-def bounding(state: ClusterState) -> Policy | None:
+def longest_lease_policy(state: ClusterState) -> Policy | None:
     """Return the policy by which waits count: of all leases that may run the longest.
 
     None: there is no cluster yet.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from pgbastion.control.orders import barred_from_role
-from pgbastion.control.survey import hold_every_commit, surveys
+from pgbastion.control.survey import hold_every_commit, needs_survey
 from pgbastion.model.cluster import ClusterState
 from pgbastion.model.ids import DataId, NodeId
 from pgbastion.model.report import NodeReport, PostgresState
@@ -64,7 +64,7 @@ def possible_loss(
     living = living_answers(
         state, {n: r for n, r in reports.items() if r.at_ms >= fresh_since_ms}
     )
-    surveyed = surveys(state)
+    surveyed = needs_survey(state)
     if surveyed and hold_every_commit(state, living):
         return None
     held = state.assignment

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Final
 
-from pgbastion.control.lease import bounding, older_grants_end_ms
+from pgbastion.control.lease import longest_lease_policy, older_grants_end_ms
 from pgbastion.model.actions import (
     ChangeMember,
     Decision,
@@ -128,7 +128,7 @@ def has_left(state: ClusterState, member_id: MemberId) -> bool:
 
 def _may_change_members(view: ClusterView) -> bool:
     """No change before the ages' wait is over: ages speak of known configurations."""
-    policy = bounding(view.state)
+    policy = longest_lease_policy(view.state)
     if policy is None or view.state.assignment is None:
         return True
     return view.now_ms >= older_grants_end_ms(policy, view.raft, view.ages)

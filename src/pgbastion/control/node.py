@@ -13,8 +13,8 @@ from pgbastion.control.node_primary import watch_ms
 from pgbastion.control.node_rules import holds, own_assignment, promoted_primary
 from pgbastion.control.node_steps import STEPS
 from pgbastion.control.pause import keep_still
+from pgbastion.control.schedules_and_fences import is_fenced_by_force
 from pgbastion.control.transitions import TRANSITIONS, Duty, Found
-from pgbastion.control.wishes import must_stop
 from pgbastion.errors import InvariantError
 from pgbastion.model.actions import Decision, Propose
 from pgbastion.model.reasons import Reason
@@ -66,7 +66,7 @@ def duty(view: NodeView) -> Duty:
     if own is not None and not own.released:
         if not holds(view, own):
             return Duty.GIVE_UP
-        return Duty.FENCED if must_stop(view) else Duty.HOLD
+        return Duty.FENCED if is_fenced_by_force(view) else Duty.HOLD
     return Duty.WAIT if promoted_primary(view) is None else Duty.FOLLOW
 
 

@@ -10,6 +10,7 @@ from pgbastion.control.node_rules import (
     lease_deadline_ms,
     stall_ms,
 )
+from pgbastion.control.restart_and_copy import restarts_here, works_on
 from pgbastion.control.sync_standbys import (
     Confirming,
     InForce,
@@ -19,7 +20,6 @@ from pgbastion.control.sync_standbys import (
     next_sync_step,
     wanted_count,
 )
-from pgbastion.control.work import restarts_here, works_on
 from pgbastion.model.actions import (
     ApplySyncSet,
     Arm,

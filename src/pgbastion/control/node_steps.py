@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
-from pgbastion.control.history import diverged_from
 from pgbastion.control.node_primary import (
     HUNG,
     after_crash,
@@ -36,13 +35,14 @@ from pgbastion.control.orders import (
     ready_slots,
 )
 from pgbastion.control.pause import is_paused
-from pgbastion.control.slots import keep_slots
-from pgbastion.control.transitions import Step
-from pgbastion.control.work import (
+from pgbastion.control.restart_and_copy import (
     work_on_primary,
     work_on_standby,
     work_on_stopped,
 )
+from pgbastion.control.slots import keep_slots
+from pgbastion.control.transitions import Step
+from pgbastion.control.wal_history import diverged_from
 from pgbastion.errors import InvariantError
 from pgbastion.model.actions import (
     Arm,

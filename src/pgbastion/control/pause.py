@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from pgbastion.control.orders import is_ordered
-from pgbastion.control.survey import counted, surveys
-from pgbastion.control.wishes import must_stop
-from pgbastion.control.work import may_work_under_pause
+from pgbastion.control.restart_and_copy import may_work_under_pause
+from pgbastion.control.schedules_and_fences import is_fenced_by_force
+from pgbastion.control.survey import needs_survey, usable_answers
 from pgbastion.model.actions import (
     Action,
     Copy,
@@ -44,8 +44,10 @@ def keep_still(view: NodeView, decision: Decision) -> Decision:
     """Leave PostgreSQL as it is while a pause is on, whatever it is."""
     if not any(_touches(view, a) for a in decision.actions) or not is_paused(view):
         return decision
-    told = is_ordered(view.state) or must_stop(view) or may_work_under_pause(view)
-    return decision if told else Decision(Reason.PAUSED, detail=decision.reason)
+    ordered = is_ordered(view.state) or is_fenced_by_force(view)
+    if ordered or may_work_under_pause(view):
+        return decision
+    return Decision(Reason.PAUSED, detail=decision.reason)
 
 
 def _touches(view: NodeView, action: Action) -> bool:
@@ -65,7 +67,7 @@ def _touches(view: NodeView, action: Action) -> bool:
     return isinstance(action, _TOUCHING)
 
 
-def heeds_lease(state: ClusterState) -> bool:
+def stops_at_lease_end(state: ClusterState) -> bool:
     """Tell whether the holder surely stops when its lease runs out.
 
     A holder that was cut off during a pause ignores its expiry until it has heard of
@@ -84,11 +86,11 @@ def cannot_acknowledge(state: ClusterState, answers: Sequence[SurveyAnswer]) -> 
     or so many of its synchronous standbys are cut that no commit finds enough.
     """
     held, opened = state.assignment, state.opened
-    if held is None or opened is None or not surveys(state):
+    if held is None or opened is None or not needs_survey(state):
         return False
     if opened.epoch != held.epoch:
         return True
-    usable = counted(answers)
+    usable = usable_answers(answers)
     if any((a.node, a.data_id) == (held.node, held.data_id) for a in usable):
         return True
     sync = opened.sync

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from pgbastion.control.lease import bounding, stretched_ms
+from pgbastion.control.lease import longest_lease_policy, stretched_ms
 from pgbastion.model.addresses import AddressReport, Holding, Placement, ReplicaReport
 from pgbastion.model.cluster import ClusterState, Policy
 from pgbastion.model.commands import PlaceAddress, VacateAddress
@@ -72,7 +72,7 @@ class PlacingView:
 
 def decide_placing(view: PlacingView) -> tuple[PlaceAddress | VacateAddress, ...]:
     """Say what has to change about where the addresses for replicas are."""
-    policy = bounding(view.state)
+    policy = longest_lease_policy(view.state)
     if policy is None:
         return ()
     return tuple(_Placing(view, policy).changes())

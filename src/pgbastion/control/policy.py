@@ -5,7 +5,7 @@ Source: docs/explanation/lease.md, "How long a lease is".
 
 from collections.abc import Iterable, Mapping
 
-from pgbastion.control.lease import bounding, stretched_ms
+from pgbastion.control.lease import longest_lease_policy, stretched_ms
 from pgbastion.model.actions import Decision, Propose
 from pgbastion.model.cluster import ClusterState, Member
 from pgbastion.model.commands import AdoptPolicy, SettlePolicy
@@ -17,7 +17,7 @@ from pgbastion.model.views import ClusterView, Received
 def decide_policy(view: ClusterView) -> Decision | None:
     """Take the next step to a shorter lease; None: there is none to take now."""
     state, policy = view.state, view.state.policy
-    longest = bounding(state)
+    longest = longest_lease_policy(state)
     if state.shortening is None or policy is None or longest is None:
         return None
     if not state.shortening.adopted:

@@ -12,15 +12,15 @@ from dataclasses import replace
 from typing import Final
 
 from pgbastion.control.candidates import preferred
-from pgbastion.control.fencing import is_free
+from pgbastion.control.fencing import needs_no_lease_wait
 from pgbastion.control.orders import failover_order, is_ordered, may_hold
-from pgbastion.control.pause import cannot_acknowledge, heeds_lease
+from pgbastion.control.pause import cannot_acknowledge, stops_at_lease_end
 from pgbastion.control.survey import (
-    complete,
-    counted,
+    answers_with_every_commit,
     furthest_end,
     hold_every_commit,
     reached_end,
+    usable_answers,
 )
 from pgbastion.model.actions import CatchUp, CloseLease, Decision, Propose, Survey
 from pgbastion.model.cluster import Assignment, ClusterState
@@ -57,7 +57,7 @@ def choose_by_survey(view: ClusterView, held: Assignment) -> Decision:
             return replace(chosen, reason=Reason.FORCED)
         reason = Reason.SURVEYING if waiting else Reason.COMMITS_MAY_BE_MISSING
         return Decision(reason, asking, wake_ms, detail=_told(answers))
-    stopped = is_free(view, held) or heeds_lease(view.state)
+    stopped = needs_no_lease_wait(view, held) or stops_at_lease_end(view.state)
     if not stopped and not cannot_acknowledge(view.state, answers):
         reason = Reason.PAUSE_MAY_LAST_THERE
         return Decision(reason, asking, wake_ms, detail=_told(answers))
@@ -70,7 +70,7 @@ def choose_by_survey(view: ClusterView, held: Assignment) -> Decision:
     if view.now_ms < patient_ms and waits:
         return Decision(Reason.SURVEYING, asking, patient_ms, detail=_told(answers))
     able = may_hold(view.state, view.reports)
-    best = preferred(view, complete(view.state, answers, able))
+    best = preferred(view, answers_with_every_commit(view.state, answers, able))
     if best is not None:
         return _assign(view, held, best, answers)
     return _catch_up(view, able) or Decision(
@@ -88,7 +88,7 @@ def _catch_up(view: ClusterView, able: frozenset[NodeId]) -> Decision | None:
     end = furthest_end(view.state, survey.answers) if survey is not None else None
     if survey is None or end is None:
         return None
-    told = counted(survey.answers)
+    told = usable_answers(survey.answers)
     sources = [a for a in told if a.wal_end == end and _can_be_read(view, a)]
     behind = [a for a in told if a.node in able and a.wal_end and a.wal_end < end]
     if not sources or not behind:
@@ -128,7 +128,7 @@ def _forced(view: ClusterView, answers: Iterable[SurveyAnswer]) -> SurveyAnswer 
         return None
     if view.state.fence(order.target) is not None:
         return None
-    told = [a for a in counted(answers) if a.node == order.target]
+    told = [a for a in usable_answers(answers) if a.node == order.target]
     return told[0] if told else None
 
 
@@ -244,7 +244,9 @@ def _assign(
 def _cause(view: ClusterView, held: Assignment) -> Reason:
     if held.released:
         return Reason.HOLDER_RELEASED
-    return Reason.VOUCHED_FOR if is_free(view, held) else Reason.LEASE_RAN_OUT
+    if needs_no_lease_wait(view, held):
+        return Reason.VOUCHED_FOR
+    return Reason.LEASE_RAN_OUT
 
 
 def ask_servers(view: ClusterView) -> tuple[Survey, ...]:
@@ -259,7 +261,7 @@ def ask_servers(view: ClusterView) -> tuple[Survey, ...]:
     if survey is None or survey.epoch != epoch:
         first = _others(view) if _standbys_may_suffice(view.state) else servers
         return (Survey(epoch=epoch, nodes=first),)
-    told = {a.node for a in counted(survey.answers)}
+    told = {a.node for a in usable_answers(survey.answers)}
     silent = tuple(name for name in servers if name not in told)
     if silent and view.now_ms >= survey.asked_ms + SURVEY_AGAIN_MS:
         return (Survey(epoch=epoch, nodes=silent),)

@@ -11,7 +11,7 @@ from pgbastion.model.views import SurveyAnswer
 from pgbastion.model.wal import WalEnd
 
 
-def surveys(state: ClusterState) -> bool:
+def needs_survey(state: ClusterState) -> bool:
     """Tell whether the next primary has to be surveyed for acknowledged commits.
 
     The mode says what is wanted; after a change to ``async`` the old promise is in
@@ -21,7 +21,7 @@ def surveys(state: ClusterState) -> bool:
     return promised or state.mode is not ReplicationMode.ASYNC
 
 
-def counted(answers: Iterable[SurveyAnswer]) -> tuple[SurveyAnswer, ...]:
+def usable_answers(answers: Iterable[SurveyAnswer]) -> tuple[SurveyAnswer, ...]:
     """Return the answers that say something about a disk that will stay as it is."""
     return tuple(a for a in answers if a.wal_end is not None and a.holder_stopped)
 
@@ -36,7 +36,7 @@ def hold_every_commit(state: ClusterState, answers: Sequence[SurveyAnswer]) -> b
     opened = state.opened
     if opened is None:
         return False
-    usable = counted(answers)
+    usable = usable_answers(answers)
     if any(reached_end(state, answer) for answer in usable):
         return True
     if any((a.node, a.data_id) == (opened.node, opened.data_id) for a in usable):
@@ -73,7 +73,7 @@ def _beyond_opened(state: ClusterState, answer: SurveyAnswer) -> bool:
     return answer.timeline_begin is not None and end.lsn > answer.timeline_begin
 
 
-def complete(
+def answers_with_every_commit(
     state: ClusterState, answers: Sequence[SurveyAnswer], able: Collection[NodeId]
 ) -> tuple[SurveyAnswer, ...]:
     """Return those answers of ``able`` nodes that surely hold every commit.
@@ -82,7 +82,7 @@ def complete(
     out of the comparison is a server that took another timeline than the assigned
     one: its id says nothing about its place, so it counts only if it suffices alone.
     """
-    told = counted(answers)
+    told = usable_answers(answers)
     usable = [a for a in told if a.node in able]
     # Who may not be promoted can still tell how far those have to be who may.
     for among in (usable, told):
@@ -95,7 +95,7 @@ def complete(
 
 def furthest_end(state: ClusterState, answers: Sequence[SurveyAnswer]) -> WalEnd | None:
     """Return how far the furthest is, where these answers hold every commit."""
-    placed = [a for a in counted(answers) if _has_known_timeline(state, a)]
+    placed = [a for a in usable_answers(answers) if _has_known_timeline(state, a)]
     if not hold_every_commit(state, placed):
         return None
     return max(a.wal_end for a in placed if a.wal_end is not None)

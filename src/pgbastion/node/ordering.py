@@ -10,7 +10,7 @@ from pgbastion.api.ports import Done, Outcome, Refused
 from pgbastion.clock import boottime_ms, wall_time
 from pgbastion.control.loss import absent, possible_loss, primary_lives
 from pgbastion.control.orders import best_target, fit_targets, unfit
-from pgbastion.control.wishes import ORDER_VALID_MS
+from pgbastion.control.schedules_and_fences import ORDER_VALID_MS
 from pgbastion.model.cluster import Order, OrderKind
 from pgbastion.model.commands import GiveOrder
 from pgbastion.model.ids import NodeId

@@ -20,7 +20,12 @@ from pgbastion.consensus.directory import (
     read_directory,
     write_beginning,
 )
-from pgbastion.control.recovery import begin_again, begin_from_data, fresh_id, replay
+from pgbastion.control.disaster_recovery import (
+    begin_again,
+    begin_from_data,
+    fresh_id,
+    replay,
+)
 from pgbastion.errors import ConfigError, ConsensusError
 from pgbastion.model.cluster import (
     ClusterState,

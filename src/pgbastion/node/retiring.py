@@ -8,8 +8,8 @@ from typing import Final
 from pgbastion.api.ports import Done
 from pgbastion.clock import boottime_ms, wall_text
 from pgbastion.config.model import Config
+from pgbastion.control.restart_and_copy import RELEASE_WAIT_MS
 from pgbastion.control.sync_standbys import commits_wait_for
-from pgbastion.control.work import RELEASE_WAIT_MS
 from pgbastion.ha.host import Host
 from pgbastion.model.cluster import Assignment
 from pgbastion.model.commands import Release

@@ -8,8 +8,8 @@ from typing import Final
 
 from pgbastion.api.ports import Done, Outcome, Refused, When
 from pgbastion.clock import boottime_ms, wall_text, wall_time
-from pgbastion.control.moving import Stays, decide_move
-from pgbastion.control.wishes import unfenceable
+from pgbastion.control.address_moves import Stays, decide_move
+from pgbastion.control.schedules_and_fences import unfenceable
 from pgbastion.model.cluster import OrderOutcome, Schedule
 from pgbastion.model.commands import (
     Command,

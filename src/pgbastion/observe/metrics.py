@@ -17,7 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from pgbastion.control.lease import bounding, granted_ms
+from pgbastion.control.lease import granted_ms, longest_lease_policy
 from pgbastion.model.cluster import ClusterState, ReplicationMode
 from pgbastion.model.reasons import Reason
 from pgbastion.model.snapshot import BackendTraffic, NodeRole, NodeSnapshot
@@ -183,7 +183,7 @@ class MetricsOf(Collector):
             "How long this node's lease on the primary role lasts; 0: it has none.",
             s.lease.left_ms / MS_PER_S,
         )
-        longest = bounding(s.state)
+        longest = longest_lease_policy(s.state)
         if longest is not None:
             yield _gauge(
                 "pgbastion_lease_granted_seconds",

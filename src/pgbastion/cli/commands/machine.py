@@ -27,7 +27,7 @@ def fsm(
     Exit code 1 when a state has no exit.
     """
     from pgbastion.control.document import mermaid, table
-    from pgbastion.control.enumerating import ask, sum_up
+    from pgbastion.control.fsm_check import ask, sum_up
 
     if what is not Shown.CHECK:
         print(table() if what is Shown.TABLE else mermaid(), end="")

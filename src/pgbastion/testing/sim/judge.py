@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgbastion.config.timings import Timings
 from pgbastion.control.lease import granted_ms
 from pgbastion.control.placing import LEASE_MIN_MS
-from pgbastion.control.survey import surveys
+from pgbastion.control.survey import needs_survey
 from pgbastion.guard.page import ENDED_EPOCH
 from pgbastion.model.cluster import Assignment, ClusterState, OrderKind
 from pgbastion.testing.sim.clocks import NodeClock
@@ -101,7 +101,7 @@ class Judge:
         )
         if held is None:
             return
-        if not surveys(before) or _is_forced(before):
+        if not needs_survey(before) or _is_forced(before):
             self.may_lose.add(new.epoch)
         self.world.tally.failovers += 1
         if held.released or held.node == new.node:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pgbastion.control.moving import Stays, decide_move
+from pgbastion.control.address_moves import Stays, decide_move
 from pgbastion.control.placing import Cause
 from pgbastion.model.addresses import AddressReport, Placement, ReplicaReport
 from pgbastion.model.cluster import ClusterState, Fence

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pgbastion.control.cluster import STUCK
-from pgbastion.control.foresee import living_reports
+from pgbastion.control.explain_what_if import living_reports
 from pgbastion.control.orders import barred_from_role
 from pgbastion.control.sync_standbys import wanted_count
 from pgbastion.model.explanation import Situation

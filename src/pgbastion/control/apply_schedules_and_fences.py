@@ -1,4 +1,4 @@
-"""How the state takes what an operator wants for later, or for as long as it stands.
+"""How the state takes schedules of switchovers, and fences around nodes.
 
 Source: docs/explanation/orders.md.
 """
@@ -21,10 +21,12 @@ from pgbastion.model.ids import NodeId, Revision
 
 SCHEDULED_MAX: Final = 10
 
-Wish = ScheduleOrder | Unschedule | SetFence
+ScheduleOrFence = ScheduleOrder | Unschedule | SetFence
 
 
-def apply_wish(state: ClusterState, command: Wish) -> ClusterState | Outcome:
+def apply_schedule_or_fence(
+    state: ClusterState, command: ScheduleOrFence
+) -> ClusterState | Outcome:
     """Take a schedule, its end, a fence, or the end of that."""
     match command:
         case ScheduleOrder():
@@ -37,51 +39,52 @@ def apply_wish(state: ClusterState, command: Wish) -> ClusterState | Outcome:
             assert_never(command)
 
 
-def _schedule(state: ClusterState, wish: Schedule) -> ClusterState | Outcome:
+def _schedule(state: ClusterState, schedule: Schedule) -> ClusterState | Outcome:
     ordered = {order.order_id for order in state.orders}
-    if wish.order_id in ordered | {s.order_id for s in state.scheduled}:
+    if schedule.order_id in ordered | {s.order_id for s in state.scheduled}:
         return Outcome.DUPLICATE
     if len(state.scheduled) >= SCHEDULED_MAX:
         return Outcome.TOO_MANY_SCHEDULED
-    if wish.target is not None:
-        member = state.named(wish.target)
+    if schedule.target is not None:
+        member = state.named(schedule.target)
         if member is None or member.postgres_port is None:
             return Outcome.UNKNOWN_MEMBER
-    sensible = 0 <= wish.drain_ms <= DRAIN_MAX_MS and wish.due_at < wish.expires_at
-    if not wish.order_id or not sensible:
+    bounded = 0 <= schedule.drain_ms <= DRAIN_MAX_MS
+    if not (schedule.order_id and bounded and schedule.due_at < schedule.expires_at):
         return Outcome.SENSELESS
     taken = replace(
-        wish,
-        cause=wish.cause[:200],
-        at=wish.at[:40],
-        due_at=wish.due_at[:40],
-        expires_at=wish.expires_at[:40],
+        schedule,
+        cause=schedule.cause[:200],
+        at=schedule.at[:40],
+        due_at=schedule.due_at[:40],
+        expires_at=schedule.expires_at[:40],
     )
     return replace(state, scheduled=(*state.scheduled, taken))
 
 
 def _unschedule(state: ClusterState, command: Unschedule) -> ClusterState | Outcome:
     """Drop what was scheduled, and keep it among the orders with its outcome."""
-    wish = next((s for s in state.scheduled if s.order_id == command.order_id), None)
-    if wish is None:
+    by_id = {s.order_id: s for s in state.scheduled}
+    schedule = by_id.get(command.order_id)
+    if schedule is None:
         return Outcome.NO_SUCH_ORDER
     if command.outcome not in (OrderOutcome.CANCELLED, OrderOutcome.EXPIRED):
         return Outcome.SENSELESS
     dropped = Order(
-        order_id=wish.order_id,
+        order_id=schedule.order_id,
         order=OrderKind.SWITCHOVER,
-        target=wish.target or NodeId(""),
+        target=schedule.target or NodeId(""),
         epoch=state.epoch,
-        drain_ms=wish.drain_ms,
+        drain_ms=schedule.drain_ms,
         force=False,
-        cause=wish.cause,
-        at=wish.at,
-        expires_at=wish.expires_at,
+        cause=schedule.cause,
+        at=schedule.at,
+        expires_at=schedule.expires_at,
         outcome=command.outcome,
         detail=command.detail[:200],
         settled_at=command.at[:40],
     )
-    left = tuple(s for s in state.scheduled if s is not wish)
+    left = tuple(s for s in state.scheduled if s is not schedule)
     # Only the last one may be without outcome.
     settled = len(state.orders) - (state.order is not None)
     orders = (*state.orders[:settled], dropped, *state.orders[settled:])

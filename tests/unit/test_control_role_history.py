@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from pgbastion.control.apply import Outcome
-from pgbastion.control.changes import NOTE_AFTER_MS, RoleChange, role_changes
 from pgbastion.control.cluster import decide_cluster
+from pgbastion.control.role_history import NOTE_AFTER_MS, RoleChange, role_changes
 from pgbastion.control.routing import Routing
 from pgbastion.ha.outages import SILENT_MS, OutageMeter
 from pgbastion.model.actions import Decision, Propose

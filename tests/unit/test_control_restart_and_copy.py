@@ -8,10 +8,10 @@ import pytest
 from pgbastion.control.apply import Outcome
 from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.node import decide_node
+from pgbastion.control.restart_and_copy import RELEASE_WAIT_MS, may_work_under_pause
 from pgbastion.control.routing import RoutingView, decide_routing
 from pgbastion.control.sync_standbys import commits_wait_for
 from pgbastion.control.wall_time import later
-from pgbastion.control.work import RELEASE_WAIT_MS, may_work_under_pause
 from pgbastion.model.actions import (
     Arm,
     Copy,

@@ -11,7 +11,7 @@ from typing import Final
 
 from pgbastion.control.apply import Outcome, apply
 from pgbastion.control.cluster import decide_cluster
-from pgbastion.control.lease import bounding
+from pgbastion.control.lease import longest_lease_policy
 from pgbastion.control.loss import living_answers
 from pgbastion.control.sync_standbys import desired_set, wanted_count
 from pgbastion.model.actions import CatchUp, Decision, Propose, Survey
@@ -33,7 +33,7 @@ SURVEY_MS: Final = 60_000
 def foresee(snapshot: NodeSnapshot, dies: NodeId) -> Foreseen:
     """Return what would come of the death of a node, from what one node knows."""
     state = snapshot.state
-    held, policy = state.assignment, bounding(state)
+    held, policy = state.assignment, longest_lease_policy(state)
     living = living_reports(snapshot)
     left = {node: r for node, r in living.items() if node != dies}
     votes = _votes(snapshot, left)
@@ -145,7 +145,7 @@ def _without_primary(
             sentence=f"nobody would become the primary: {SENTENCES[reason]}{detail}",
             reason=reason,
         )
-    policy = bounding(end.state)
+    policy = longest_lease_policy(end.state)
     wait_s = policy.lease_ms / 1_000 if policy is not None else 0
     others = frozenset(
         standby_name(a.node, a.data_id)
@@ -178,7 +178,7 @@ class _Imagined:
         self._snapshot = snapshot
         self._left = left
         self._end = _End(state=snapshot.state)
-        policy = bounding(snapshot.state)
+        policy = longest_lease_policy(snapshot.state)
         lease_ms = policy.lease_ms if policy is not None else 0
         self._later_ms = LATER_LEASES * lease_ms + SURVEY_MS
         self._now_ms = snapshot.now_ms + self._later_ms

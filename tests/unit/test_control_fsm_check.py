@@ -5,9 +5,9 @@ from random import Random
 
 import pytest
 
-from pgbastion.control import enumerating, node
+from pgbastion.control import fsm_check, node
 from pgbastion.control.document import mermaid, render_reasons, table
-from pgbastion.control.enumerating import (
+from pgbastion.control.fsm_check import (
     STATES,
     UNUSUAL,
     Asked,
@@ -15,12 +15,12 @@ from pgbastion.control.enumerating import (
     ask,
     sum_up,
 )
-from pgbastion.control.imagining import QUESTIONS, Unanswered, imagine
+from pgbastion.control.fsm_questions import QUESTIONS, Unanswered, imagine
+from pgbastion.control.fsm_waits import ENDS
 from pgbastion.control.node import decide_node
 from pgbastion.control.node_steps import STEPS
-from pgbastion.control.resting import ENDS
+from pgbastion.control.restart_and_copy import own_work
 from pgbastion.control.transitions import TRANSITIONS, Duty, Found, Step
-from pgbastion.control.work import own_work
 from pgbastion.model.actions import Decision
 from pgbastion.model.reasons import SENTENCES, Reason
 from pgbastion.model.views import NodeView
@@ -106,7 +106,7 @@ def test_a_rest_without_an_end_is_found(
     monkeypatch: pytest.MonkeyPatch, asked: list[Asked]
 ) -> None:
     fewer = {r: end for r, end in ENDS.items() if r is not Reason.FOLLOWING}
-    monkeypatch.setattr(enumerating, "ENDS", fewer)
+    monkeypatch.setattr(fsm_check, "ENDS", fewer)
 
     stuck = sum_up(asked).stuck
 

@@ -1,4 +1,4 @@
-"""What an operator wants for later, or for as long as it stands, and when it is done.
+"""Scheduled switchovers, and fences: when what an operator wants is to be done.
 
 A schedule becomes an order within its window of wall-clock time, once, or is dropped. A
 fenced primary gets an order to hand its role over, again and again until it could.
@@ -9,8 +9,8 @@ Source: docs/explanation/orders.md.
 from collections.abc import Mapping
 from typing import Final
 
-from pgbastion.control.changes import note_outage
 from pgbastion.control.orders import best_target, unfit
+from pgbastion.control.role_history import note_outage
 from pgbastion.control.wall_time import later
 from pgbastion.model.actions import Decision, Propose
 from pgbastion.model.cluster import (
@@ -32,7 +32,7 @@ AGAIN_MS: Final = 10_000
 """How long after a hand-over of a fenced primary that failed the next one begins."""
 
 
-def decide_wish(view: ClusterView) -> Decision | None:
+def decide_schedules_and_fences(view: ClusterView) -> Decision | None:
     """Give the order that a schedule or a fence asks for now; None: nothing is due."""
     late = _drop_late(view)
     if late is not None:
@@ -48,11 +48,11 @@ def decide_wish(view: ClusterView) -> Decision | None:
 
 def _drop_late(view: ClusterView) -> Decision | None:
     """Drop what could not be given within its window."""
-    for wish in view.state.scheduled:
-        if view.at > wish.expires_at:
-            why = _unfit(view, wish)[1] or "nobody could give it in time"
+    for schedule in view.state.scheduled:
+        if view.at > schedule.expires_at:
+            why = _unfit(view, schedule)[1] or "nobody could give it in time"
             drop = Unschedule(
-                order_id=wish.order_id,
+                order_id=schedule.order_id,
                 outcome=OrderOutcome.EXPIRED,
                 detail=why,
                 at=view.at,
@@ -64,29 +64,33 @@ def _drop_late(view: ClusterView) -> Decision | None:
 
 def _give_due(view: ClusterView) -> Decision | None:
     """Give the first order that is due and can be carried out."""
-    for wish in view.state.scheduled:
-        if not wish.due_at <= view.at <= wish.expires_at:
+    for schedule in view.state.scheduled:
+        if not schedule.due_at <= view.at <= schedule.expires_at:
             continue
-        target, why = _unfit(view, wish)
+        target, why = _unfit(view, schedule)
         if target is None or why is not None:
             # Its window is still open: who lags or is silent now may be ready then.
             continue
         order = _order(
-            view, wish.order_id, target, drain_ms=wish.drain_ms, cause=wish.cause
+            view,
+            schedule.order_id,
+            target,
+            drain_ms=schedule.drain_ms,
+            cause=schedule.cause,
         )
         give = Propose(command=GiveOrder(order=order))
         return Decision(Reason.SCHEDULE_DUE, (give,), detail=target)
     return None
 
 
-def _unfit(view: ClusterView, wish: Schedule) -> tuple[NodeId | None, str | None]:
+def _unfit(view: ClusterView, schedule: Schedule) -> tuple[NodeId | None, str | None]:
     """Return whom a schedule means now, and why that one cannot take the role."""
     fresh_ms = view.now_ms - view.report_ms
-    if wish.target is None:
+    if schedule.target is None:
         best = best_target(view.state, view.reports, fresh_since_ms=fresh_ms)
         return best, None if best else "no standby could take the role"
-    why = unfit(view.state, view.reports, wish.target, fresh_since_ms=fresh_ms)
-    return wish.target, why
+    why = unfit(view.state, view.reports, schedule.target, fresh_since_ms=fresh_ms)
+    return schedule.target, why
 
 
 def _hand_fenced_over(view: ClusterView, fence: Fence) -> Decision | None:
@@ -166,7 +170,7 @@ def ended_by_fence(state: ClusterState) -> bool:
     return fence is not None and fence.force
 
 
-def must_stop(view: NodeView) -> bool:
+def is_fenced_by_force(view: NodeView) -> bool:
     """Tell whether this node holds an epoch and an operator fenced it by force."""
     fence = view.state.fence(view.node)
     return fence is not None and fence.force

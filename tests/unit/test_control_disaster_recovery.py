@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pgbastion.control.recovery import (
+from pgbastion.control.disaster_recovery import (
     EPOCHS_LEFT_OUT,
     IDS_LEFT_OUT,
     begin_again,

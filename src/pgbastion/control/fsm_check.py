@@ -1,7 +1,7 @@
 """Every state that a node can be in, asked for its decision: each has an exit.
 
-A state is one answer to each of the questions of :mod:`.imagining`: the assignment in
-the log, an operator's order, what is in the data directory, what the server does,
+A state is one answer to each of the questions of :mod:`.fsm_questions`: the assignment
+in the log, an operator's order, what is in the data directory, what the server does,
 lease, guard, evidence, pause, what the others report. There are far too many to ask
 them all, and no need to: a decision is asked with nothing chosen, and where it looks at
 something it is asked again with each of the answers. What it never looked at does not
@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Final
 
-from pgbastion.control.imagining import QUESTIONS, Choice, Unanswered, imagine
+from pgbastion.control.fsm_questions import QUESTIONS, Choice, Unanswered, imagine
+from pgbastion.control.fsm_waits import ENDS
 from pgbastion.control.node import decide_node, duty, find
-from pgbastion.control.resting import ENDS
 from pgbastion.control.transitions import Duty, Found
 from pgbastion.errors import InvariantError
 from pgbastion.model.actions import Decision

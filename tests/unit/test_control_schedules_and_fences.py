@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 
 from pgbastion.control.apply import Outcome
-from pgbastion.control.apply_wishes import SCHEDULED_MAX
+from pgbastion.control.apply_schedules_and_fences import SCHEDULED_MAX
 from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.loss import absent
 from pgbastion.control.node import decide_node, duty
 from pgbastion.control.orders import unfit
 from pgbastion.control.routing import RoutingView, decide_routing
+from pgbastion.control.schedules_and_fences import AGAIN_MS, unfenceable
 from pgbastion.control.transitions import Duty
 from pgbastion.control.wall_time import later
-from pgbastion.control.wishes import AGAIN_MS, unfenceable
 from pgbastion.model.actions import Decision, Propose, StopMode, StopPostgres
 from pgbastion.model.cluster import (
     ClusterState,
