@@ -10,11 +10,12 @@ import struct
 import pytest
 
 from pgbastion.proxy.kernel import flow as kernel_flow
-from pgbastion.proxy.kernel import path
+from pgbastion.proxy.kernel import path, program
 from pgbastion.proxy.kernel.flow import KernelFlow
 from pgbastion.proxy.kernel.program import Word
 from pgbastion.proxy.routes import DataPath
 from pgbastion.proxy.tcp_info import read_next_sequence
+from support.busy_sockets import in_use
 from support.proxy_lab import (
     RawPair,
     eventually,
@@ -35,6 +36,9 @@ _REPAIR, _QUEUE, _SEQUENCE, _OPTIONS, _WINDOW = 19, 20, 21, 22, 29  # linux/tcp.
 _RECEIVE, _SEND = 1, 2
 _SEGMENT_MAX = struct.pack("II", 2, 65_483)  # option 2, as loopback has it
 _WINDOW_BYTES = 20
+# What a sender's kernel fills at once, and how many of them a piece has at most;
+# linux/skbuff.h, net/core/sock.c.
+FRAGMENT_BYTES, FRAGMENTS_MAX = 32_768, 17
 
 
 @pytest.fixture
@@ -62,6 +66,8 @@ def rewind(old: socket.socket, by: int) -> socket.socket:
     old.close()  # in this mode nobody is told
     new.connect(there)
     new.setsockopt(tcp, _OPTIONS, _SEGMENT_MAX)
+    # To set these has the size of segments computed anew, from the option above.
+    new.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"")
     new.setsockopt(tcp, _WINDOW, window)
     new.setsockopt(tcp, _REPAIR, -1)
     new.setblocking(False)
@@ -70,13 +76,33 @@ def rewind(old: socket.socket, by: int) -> socket.socket:
 
 async def _send_again(pair: RawPair, size: int) -> None:
     """Let the server send ``size`` bytes, and then again with three new ones."""
+    again = await _send_old(pair, size) + b"new"
+    pair.server = rewind(pair.server, size)
+    await pair.loop.sock_sendall(pair.server, again)
+
+
+async def _send_again_joined(pair: RawPair, size: int) -> None:
+    """Do the same so that all of it comes joined to one piece.
+
+    It is joined while the receiver's socket is in use, to a segment that its sender
+    has forgotten; so each segment has a sender of its own.
+    """
+    again = await _send_old(pair, size) + b"new"
+    with in_use(pair.relay.server):
+        pair.server = rewind(pair.server, size)
+        for at in range(0, len(again), FRAGMENT_BYTES):
+            segment = again[at : at + FRAGMENT_BYTES]
+            assert pair.server.send(segment) == len(segment)
+            pair.server = rewind(pair.server, 0)
+
+
+async def _send_old(pair: RawPair, size: int) -> bytes:
     old = bytes(number % 251 for number in range(size))
     await pair.loop.sock_sendall(pair.server, old)
     assert await pair.receive(pair.client, size) == old
     flow = pair.relay.down
     await eventually(lambda: _is_acknowledged(pair.server) and flow.total >= size)
-    pair.server = rewind(pair.server, size)
-    await pair.loop.sock_sendall(pair.server, old + b"new")
+    return old
 
 
 def _is_acknowledged(sender: socket.socket) -> bool:
@@ -110,6 +136,35 @@ async def test_they_are_cut_off_what_is_passed_up_as_well() -> None:
         await _send_again(pair, 1_000)
 
         assert await pair.receive(pair.client, 3) == b"new"
+
+
+async def test_all_that_one_piece_can_have_of_them_is_cut_off() -> None:
+    async with raw_pair(DataPath.KERNEL) as pair:
+        await _send_again_joined(pair, FRAGMENTS_MAX * FRAGMENT_BYTES - 3)
+        assert await pair.receive(pair.client, 3) == b"new"
+
+        assert await pair.receive(pair.server, 1) == b"\0"
+        await pair.loop.sock_sendall(pair.server, b"more")
+        assert await pair.receive(pair.client, 4) == b"more"
+
+
+@pytest.mark.parametrize("cuts", [64, 65])
+async def test_more_than_is_cut_off_breaks_the_session(
+    monkeypatch: pytest.MonkeyPatch, cuts: int
+) -> None:
+    """No byte of such a piece is sent on; with one cut more it is none."""
+    monkeypatch.setattr(program, "_CUTS_MAX", cuts)
+    size = 8 * FRAGMENT_BYTES
+    assert (size <= cuts * program._CUT_BYTES) == (cuts == 65)
+    async with raw_pair(DataPath.KERNEL) as pair:
+        await _send_again_joined(pair, size)
+
+        if cuts == 65:
+            assert await pair.receive(pair.client, 3) == b"new"
+        else:
+            assert await pair.end_of(pair.client) == b""
+        broken = "proxy_stream_broken" in [name for name, _ in pair.lab.events]
+        assert broken == (cuts == 64)
 
 
 async def test_a_kernel_that_cannot_cut_safely_breaks_the_session(
