@@ -14,8 +14,8 @@ from pgbastion.cli.exits import Exit
 from pgbastion.model.recording import RECORDS_MAX, encode_kept
 from pgbastion.testing.sim.scripts import THREE
 from support.cli import Api, answering, run
+from support.simulated import staged
 from support.situations import failover_under_way
-from support.telling import staged
 
 SECRET = "planted-value-0123456789"
 

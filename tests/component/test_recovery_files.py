@@ -21,7 +21,7 @@ from pgbastion.control.disaster_recovery import begin_again
 from pgbastion.errors import ConfigError, ConsensusError
 from pgbastion.model.cluster import ClusterState, encode_state
 from pgbastion.model.ids import DataId, Epoch, MemberId, NodeId
-from pgbastion.node.recovery import (
+from pgbastion.node.disaster_recovery import (
     carry_out,
     make_backup,
     plan_recovery,

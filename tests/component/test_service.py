@@ -15,7 +15,7 @@ from pgbastion.cli.unit import render_one_user, render_unit, render_witness
 from pgbastion.clock import boottime_ms
 from pgbastion.observe.service_manager import ServiceManager
 from pgbastion.testing.sim.scripts import THREE
-from support.telling import settle, staged
+from support.simulated import settle, staged
 
 
 @pytest.fixture

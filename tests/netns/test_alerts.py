@@ -28,7 +28,7 @@ from support.alert_faults import (
 from support.lab_clients import text_of
 from support.lab_faults import KEPT_LOGS
 from support.prometheus import Prometheus
-from support.telling import steady
+from support.simulated import steady
 
 pytestmark = [
     pytest.mark.root,

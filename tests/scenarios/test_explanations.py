@@ -10,8 +10,8 @@ from pgbastion.control.explain_text import LINES_MAX, render_explanation
 from pgbastion.model.report import Disk, Vitals
 from pgbastion.model.snapshot import CertificateSnapshot, NodeSnapshot
 from pgbastion.testing.sim.scripts import THREE
+from support.simulated import staged, steady, take
 from support.situations import SITUATIONS, healthy
-from support.telling import staged, steady, take
 
 DAY_S = 86_400
 Change = Callable[[NodeSnapshot], NodeSnapshot]

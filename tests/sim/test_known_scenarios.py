@@ -9,7 +9,7 @@ from pgbastion.testing.sim.machine import Machine
 from pgbastion.testing.sim.scripts import FIVE_VOTERS, THREE
 from pgbastion.testing.sim.stage import Stage
 from pgbastion.testing.sim.world import ms
-from support.telling import settle, staged
+from support.simulated import settle, staged
 
 FAILED_OVER_MS = 30_000
 LONG_MS = 15_000

@@ -12,7 +12,7 @@ from pgbastion.model.commands import Command, GiveOrder, Pause, SetFence
 from pgbastion.model.ids import NodeId
 from pgbastion.testing.sim.scripts import THREE
 from pgbastion.testing.sim.stage import Stage
-from support.telling import propose, settle, staged
+from support.simulated import propose, settle, staged
 
 LIMIT_MS = 30_000
 

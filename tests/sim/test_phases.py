@@ -10,7 +10,7 @@ from pgbastion.observe.phases import DETECTION, Span
 from pgbastion.testing.sim.machine import Machine
 from pgbastion.testing.sim.scripts import THREE
 from pgbastion.testing.sim.stage import Stage
-from support.telling import settle, staged
+from support.simulated import settle, staged
 
 LIMIT_MS = 60_000
 

@@ -11,7 +11,7 @@ from pgbastion.testing.sim.machine import Machine
 from pgbastion.testing.sim.scripts import FIVE_VOTERS, THREE, WITNESSED
 from pgbastion.testing.sim.server import Directory
 from pgbastion.testing.sim.stage import Stage
-from support.telling import propose, settle
+from support.simulated import propose, settle
 
 LIMIT_MS = 30_000
 

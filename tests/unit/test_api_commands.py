@@ -12,10 +12,10 @@ from pgbastion.errors import ConfigError
 from pgbastion.model.cluster import ClusterState
 from pgbastion.model.commands import Command, Join
 from pgbastion.model.ids import MemberId
-from pgbastion.node.agreeing import Agreeing
 from pgbastion.node.api import NodeCommands
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.proxying import Maintenance
+from pgbastion.node.settings_change import SettingsChange
 from pgbastion.testing.views import cluster_state, member
 
 pytestmark = pytest.mark.anyio
@@ -84,7 +84,7 @@ def commands(
         members=None,  # type: ignore[arg-type]
         own=member(1),
         engine=None,
-        agreeing=Agreeing(host, judge=None),  # type: ignore[arg-type]
+        settings_change=SettingsChange(host, judge=None),  # type: ignore[arg-type]
         ordering=Ordering(host, fresh_ms=1_000, drain_ms=lambda: 0),  # type: ignore[arg-type]
         maintenance=maintenance or Maintenance(FakeProxy(), FakeLoop(), lambda: 30_000),  # type: ignore[arg-type]
         reload=reload,

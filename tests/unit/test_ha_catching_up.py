@@ -7,15 +7,15 @@ import pytest
 
 from pgbastion.ha.cutter import WitnessCutter
 from pgbastion.ha.host import Host
-from pgbastion.ha.ports import RaftEngine
-from pgbastion.ha.survey import Surveyor
-from pgbastion.ha.talk import (
+from pgbastion.ha.messages import (
     CatchUpQuestion,
     Kind,
     decode_catch_up,
     decode_cut,
     encode_answer,
 )
+from pgbastion.ha.ports import RaftEngine
+from pgbastion.ha.survey import Surveyor
 from pgbastion.model.actions import CatchUp
 from pgbastion.model.ids import Epoch, NodeId
 from pgbastion.model.views import SurveyAnswer, SurveyView

@@ -6,9 +6,7 @@ import pytest
 
 from pgbastion.ha import standing
 from pgbastion.ha.joining import Doorkeeper
-from pgbastion.ha.ports import RaftStatus
-from pgbastion.ha.standing import StandingWatch
-from pgbastion.ha.talk import (
+from pgbastion.ha.messages import (
     Kind,
     Standing,
     StandingAnswer,
@@ -16,6 +14,8 @@ from pgbastion.ha.talk import (
     encode_standing,
     encode_standing_answer,
 )
+from pgbastion.ha.ports import RaftStatus
+from pgbastion.ha.standing import StandingWatch
 from pgbastion.model.cluster import ClusterState
 from pgbastion.model.ids import MemberId, NodeId
 from pgbastion.testing.views import cluster_state, member

@@ -10,7 +10,14 @@ from pgbastion.control.apply import Outcome, apply
 from pgbastion.errors import ConfigError
 from pgbastion.ha import joining
 from pgbastion.ha.joining import Doorkeeper, Identity, Joiner
-from pgbastion.ha.talk import Brings, Guest, Kind, Welcome, decode_welcome, encode_guest
+from pgbastion.ha.messages import (
+    Brings,
+    Guest,
+    Kind,
+    Welcome,
+    decode_welcome,
+    encode_guest,
+)
 from pgbastion.model.cluster import ClusterState, Member, Policy, ReplicationMode
 from pgbastion.model.commands import Command, Found, encode_command
 from pgbastion.model.ids import MemberId, NodeId

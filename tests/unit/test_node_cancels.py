@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pgbastion.ha.talk import Kind
+from pgbastion.ha.messages import Kind
 from pgbastion.node.cancels import FarCancels, answer_cancel
 from pgbastion.testing.views import cluster_state
 

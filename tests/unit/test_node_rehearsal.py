@@ -18,12 +18,12 @@ from pgbastion.model.commands import Command, encode_command
 from pgbastion.model.ids import NodeId
 from pgbastion.model.profile import Profile
 from pgbastion.model.wal import Lsn
-from pgbastion.node.agreeing import Agreeing
 from pgbastion.node.api import NodeCommands
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.proposing import Rehearsal
 from pgbastion.node.proxying import Maintenance
+from pgbastion.node.settings_change import SettingsChange
 from pgbastion.postgres.settings import Problem
 from pgbastion.testing.views import (
     cluster_state,
@@ -148,7 +148,7 @@ def commands(there: Any) -> NodeCommands:
         own=member(1),
         engine=there,
         ordering=Ordering(there, fresh_ms=60_000, drain_ms=lambda: 0),
-        agreeing=Agreeing(there, judge=judged),
+        settings_change=SettingsChange(there, judge=judged),
         maintenance=Maintenance(there, there, lambda: 30_000),
         reload=reload,
     )

@@ -147,4 +147,4 @@ async def test_a_reload_keeps_the_clusters_timings_and_tells_what_the_file_says(
 
     assert node.config.timings == fast.timings
     assert node.config.failover == wide.failover
-    assert node.loop.teller.file_profile == wide.failover.profile
+    assert node.loop.reporter.file_profile == wide.failover.profile

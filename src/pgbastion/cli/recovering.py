@@ -15,11 +15,10 @@ from pgbastion.config.secrets import load_secrets
 from pgbastion.consensus.directory import RaftDirectory, read_directory
 from pgbastion.consensus.engine import ask_as_guest
 from pgbastion.errors import ConfigError, ConsensusError
-from pgbastion.ha.talk import Guest, Kind, decode_welcome, encode_guest
+from pgbastion.ha.messages import Guest, Kind, decode_welcome, encode_guest
 from pgbastion.model.cluster import ClusterState, join_host_port
 from pgbastion.node.certificates import Certificates
-from pgbastion.node.parts import own_member
-from pgbastion.node.recovery import (
+from pgbastion.node.disaster_recovery import (
     Plan,
     carry_out,
     make_backup,
@@ -27,6 +26,7 @@ from pgbastion.node.recovery import (
     plan_restore,
     state_of,
 )
+from pgbastion.node.parts import own_member
 
 ASK_S: Final = 1.0
 

@@ -4,8 +4,8 @@ import asyncio
 
 from pgbastion.errors import PgBastionError
 from pgbastion.ha.executor import Job, Server
+from pgbastion.ha.messages import CATCH_UP_S
 from pgbastion.ha.ports import Upstream
-from pgbastion.ha.talk import CATCH_UP_S
 from pgbastion.model.ids import Epoch, NodeId
 from pgbastion.model.views import SurveyAnswer
 from pgbastion.model.wal import WalEnd

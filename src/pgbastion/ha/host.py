@@ -13,9 +13,9 @@ from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Applied, Outcome, apply
 from pgbastion.control.lease import granted_ms
 from pgbastion.errors import ConsensusError
+from pgbastion.ha.messages import Kind
 from pgbastion.ha.ports import Cutter, Fencer, RaftEngine
 from pgbastion.ha.survey import Surveyor
-from pgbastion.ha.talk import Kind
 from pgbastion.model.cluster import ClusterState, Member, decode_state, encode_state
 from pgbastion.model.commands import Command, encode_command
 from pgbastion.model.ids import Epoch, MemberId, NodeId

@@ -17,7 +17,7 @@ from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome
 from pgbastion.control.membership import has_left
 from pgbastion.errors import ConfigError
-from pgbastion.ha.talk import (
+from pgbastion.ha.messages import (
     Brings,
     Guest,
     Kind,

@@ -18,10 +18,10 @@ from pgbastion.ha.outages import OutageMeter
 from pgbastion.ha.placing import Placer
 from pgbastion.ha.ports import Addresses, RaftEngine
 from pgbastion.ha.recorder import Recorder
+from pgbastion.ha.reporting import Reporter
 from pgbastion.ha.runner import Runner
 from pgbastion.ha.sight import Sight
 from pgbastion.ha.split import SplitBrain
-from pgbastion.ha.telling import Teller
 from pgbastion.model.actions import Decision
 from pgbastion.model.cluster import Member
 from pgbastion.model.ids import MemberId, NodeId
@@ -97,7 +97,7 @@ class Loop:
         self.recorder = Recorder()
         self.on_decided: Callable[[str, Decision], None] | None = None
         self.sight = sight
-        self.teller = Teller(
+        self.reporter = Reporter(
             host=host,
             observer=observer,
             outages=self.outages,
@@ -118,7 +118,7 @@ class Loop:
         self._pace = pace
         self.sight.limits = limits
         self._placer.margin_ms = limits.margin_ms
-        self.teller.probe_ms = pace.probe_ms
+        self.reporter.probe_ms = pace.probe_ms
         self.wake()
 
     def set_readers(self, *, lag_max_bytes: int, fallback: bool) -> None:
@@ -134,12 +134,12 @@ class Loop:
 
     def leave(self) -> None:
         """Have everybody know that this node's server is about to end in order."""
-        self.teller.leaving = True
+        self.reporter.leaving = True
         self.wake()
 
     def set_draining(self, draining: bool) -> None:  # noqa: FBT001 - the whole of it
         """Have the others know whether this node takes new sessions."""
-        self.teller.draining = draining
+        self.reporter.draining = draining
         self.wake()
 
     def wake(self) -> None:
@@ -212,7 +212,7 @@ class Loop:
         at = wall_text()
         now_ms = boottime_ms()
         self._passed_ms = now_ms
-        wakes = [self.teller.due_ms]
+        wakes = [self.reporter.due_ms]
         view = self.sight.look(now_ms, at)
         if self._addresses is not None:
             self._addresses.want(decide_holding(view))
@@ -230,7 +230,7 @@ class Loop:
         if is_ordered(view.state):
             # The holder waits for the word that new clients are held here.
             self._route()
-        self.teller.tell(view, decision.reason, now_ms)
+        self.reporter.tell(view, decision.reason, now_ms)
         self._route()
         # What was due by now was decided just now: looking again at once would spin.
         later = (wake_ms for wake_ms in wakes if wake_ms > now_ms)
@@ -294,7 +294,7 @@ class Loop:
         self._reading = frozenset(m.name for m in routing.replicas)
         self._routing = routing
         self._on_routing(routing, self.view_fresh_until_ns)
-        self.teller.holding = routing.parking
+        self.reporter.holding = routing.parking
 
     async def halt(self) -> None:
         """Decide nothing any more and interrupt what is being carried out."""

@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from pgbastion.control.membership import has_left
-from pgbastion.ha.ports import RaftEngine
-from pgbastion.ha.talk import (
+from pgbastion.ha.messages import (
     Kind,
     Standing,
     decode_standing_answer,
     encode_standing,
 )
+from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.cluster import ClusterState
 from pgbastion.model.ids import MemberId
 from pgbastion.observe.logging import get_logger

@@ -10,8 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 from pgbastion.clock import boottime_ms
-from pgbastion.ha.ports import Cutter, RaftEngine, Upstream
-from pgbastion.ha.talk import (
+from pgbastion.ha.messages import (
     CATCH_UP_S,
     CatchUpQuestion,
     Kind,
@@ -22,6 +21,7 @@ from pgbastion.ha.talk import (
     encode_catch_up,
     encode_cut,
 )
+from pgbastion.ha.ports import Cutter, RaftEngine, Upstream
 from pgbastion.model.actions import CatchUp
 from pgbastion.model.cluster import Member
 from pgbastion.model.ids import Epoch, NodeId

@@ -34,14 +34,21 @@ from pgbastion.model.snapshot import (
     RouteSnapshot,
 )
 from pgbastion.node.addresses import AnyAddresses
-from pgbastion.node.agreeing import NO_SERVER, Agreeing
 from pgbastion.node.forwarding import forward
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.profile import change_profile
-from pgbastion.node.proposing import CAUSE, Log, Rehearsal, Wish, grant, happened
+from pgbastion.node.proposing import (
+    CAUSE,
+    Log,
+    OperatorCommand,
+    Rehearsal,
+    happened,
+    submit,
+)
 from pgbastion.node.proxying import Maintenance, counts_of, sessions_of
 from pgbastion.node.replication import change_replication
+from pgbastion.node.settings_change import NO_SERVER, SettingsChange
 from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
 from pgbastion.proxy.listener import Proxy
@@ -188,7 +195,7 @@ class NodeCommands:
             it was passed on already.
         members: Adds and removes nodes.
         ordering: Gives orders.
-        agreeing: Changes settings.
+        settings_change: Changes settings.
         reload: Reads the configuration again; returns what came of it, in words.
         dry_run: Say what would come of it, and change nothing.
     """
@@ -201,7 +208,7 @@ class NodeCommands:
         own: Member,
         engine: RaftEngine | None,
         ordering: Ordering,
-        agreeing: Agreeing,
+        settings_change: SettingsChange,
         maintenance: Maintenance,
         reload: Callable[[bool], Awaitable[str]],
         dry_run: bool = False,
@@ -210,9 +217,9 @@ class NodeCommands:
         self._dry_run = dry_run
         self._members = members
         self._ordering = ordering
-        self._wishing = ordering.wishing
+        self._schedules_and_fences = ordering.schedules_and_fences
         self._engine = engine
-        self._agreeing = agreeing
+        self._settings_change = settings_change
         self._own = own
         self._maintenance = maintenance
         self._reload = reload
@@ -226,7 +233,7 @@ class NodeCommands:
             own=self._own,
             engine=self._engine,
             ordering=self._ordering.on(host),
-            agreeing=self._agreeing.on(host),
+            settings_change=self._settings_change.on(host),
             maintenance=self._maintenance,
             reload=self._reload,
             dry_run=True,
@@ -257,14 +264,14 @@ class NodeCommands:
         command = Pause(
             pause_revision=state.pause_revision + 1, paused=paused, at=wall_text()
         )
-        wish = Wish(
+        asked = OperatorCommand(
             command=command,
-            granted=f"the cluster is {word}",
+            done=f"the cluster is {word}",
             refused=f"the cluster was not {word}",
             look="look at /health, then repeat",
             facts=lambda changed: {"paused": paused, "changed": changed},
         )
-        answer = await grant(self._host, wish)
+        answer = await submit(self._host, asked)
         if happened(answer, self._host):
             log.info("pause_set", paused=paused)
         return answer
@@ -301,43 +308,45 @@ class NodeCommands:
         self, to: NodeId | None, drain_ms: int | None, when: When
     ) -> Outcome:
         """Have a switchover ordered later."""
-        return await self._wishing.schedule(to, drain_ms, when)
+        return await self._schedules_and_fences.schedule(to, drain_ms, when)
 
     async def cancel(self, order_id: str | None) -> Outcome:
         """Drop what is scheduled, or an order that was not begun."""
-        return await self._wishing.cancel(order_id)
+        return await self._schedules_and_fences.cancel(order_id)
 
     async def fence(
         self, node: NodeId, *, force: bool, drain_ms: int | None
     ) -> Outcome:
         """Keep a node from the primary role."""
-        return await self._wishing.fence(node, force=force, drain_ms=drain_ms)
+        return await self._schedules_and_fences.fence(
+            node, force=force, drain_ms=drain_ms
+        )
 
     async def restart(
         self, node: NodeId, *, pending: bool, drain_ms: int | None
     ) -> Outcome:
         """Have PostgreSQL of a node restarted in the role that it has."""
-        return await self._ordering.working.restart(
+        return await self._ordering.restart_and_copy.restart(
             node, pending=pending, drain_ms=drain_ms
         )
 
     async def reinit(self, node: NodeId) -> Outcome:
         """Have a standby's data directory replaced by a copy of the primary's."""
-        return await self._ordering.working.reinit(node)
+        return await self._ordering.restart_and_copy.reinit(node)
 
     async def unfence(self, node: NodeId) -> Outcome:
         """Let a fenced node take part again."""
-        return await self._wishing.unfence(node)
+        return await self._schedules_and_fences.unfence(node)
 
     async def move_address(self, address: str, to: NodeId | None) -> Outcome:
         """Have an address for replicas at another node."""
-        return await self._wishing.move_address(address, to)
+        return await self._schedules_and_fences.move_address(address, to)
 
     async def set_parameters(
         self, parameters: Mapping[str, str | None], *, whole: bool, base: int | None
     ) -> Outcome:
         """Agree on settings of PostgreSQL for all nodes."""
-        outcome = await self._agreeing.set_parameters(
+        outcome = await self._settings_change.set_parameters(
             parameters, whole=whole, base=base
         )
         if isinstance(outcome, Refused) and outcome.code == NO_SERVER:
@@ -361,7 +370,7 @@ class NodeCommands:
 
     async def undo_parameters(self) -> Outcome:
         """Agree on the settings that the version before had."""
-        return await self._agreeing.undo()
+        return await self._settings_change.undo()
 
     def drain(self, timeout_ms: int | None) -> Outcome:
         """Take this node out of service for clients."""

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from pgbastion.ha.host import Host
+from pgbastion.ha.messages import Kind
 from pgbastion.ha.ports import RaftEngine
-from pgbastion.ha.talk import Kind
 
 ASK_TIMEOUT_S: Final = 1.0
 _FOUND: Final = b"1"

@@ -13,8 +13,8 @@ from pgbastion.api.endpoints import CHANGES, carry_out
 from pgbastion.api.openapi import body_of
 from pgbastion.api.ports import Commands, Done, Outcome, Refused, Unknown
 from pgbastion.api.problems import ProblemError
+from pgbastion.ha.messages import Kind
 from pgbastion.ha.ports import RaftEngine
-from pgbastion.ha.talk import Kind
 from pgbastion.model.ids import MemberId
 
 ASK_TIMEOUT_S: Final = 12.0

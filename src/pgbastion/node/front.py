@@ -25,11 +25,11 @@ from pgbastion.model.snapshot import (
     GossipSnapshot,
 )
 from pgbastion.node.addresses import AnyAddresses
-from pgbastion.node.agreeing import Agreeing
 from pgbastion.node.api import NodeCommands, Snapshots
 from pgbastion.node.cancels import FarCancels
 from pgbastion.node.handing_over import HandOver
 from pgbastion.node.members import MemberOrders
+from pgbastion.node.notifications import Notifications
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.proxying import (
     Maintenance,
@@ -38,7 +38,7 @@ from pgbastion.node.proxying import (
     routes_of,
     tls_of,
 )
-from pgbastion.node.telling import Telling
+from pgbastion.node.settings_change import SettingsChange
 from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
 from pgbastion.observe.metrics import Metrics
@@ -81,16 +81,16 @@ class Front:
         own: Member,
         members: MemberOrders,
         ordering: Ordering,
-        agreeing: Agreeing,
+        settings_change: SettingsChange,
         reload: Callable[[bool], Awaitable[str]],
         on_ready: Callable[[], None],
         certificate: Callable[[], CertificateSnapshot | None],
         addresses: AnyAddresses,
         gossip: Callable[[], GossipSnapshot],
-        telling: Telling,
+        notifications: Notifications,
     ) -> None:
         self._config, self._secrets = config, secrets
-        self._telling = telling
+        self._notifications = notifications
         self._on_ready = on_ready
         self._is_ready, self._revision = False, 0
         self._routes: Routes | None = None
@@ -123,7 +123,7 @@ class Front:
             own=own,
             members=members,
             ordering=ordering,
-            agreeing=agreeing,
+            settings_change=settings_change,
             maintenance=self.maintenance,
             reload=reload,
         )
@@ -143,7 +143,7 @@ class Front:
                     tokens=self._tokens,
                     render_metrics=render,
                     requests_per_second=lambda: self._config.api.requests_per_second,
-                    events=self._telling.events,
+                    events=self._notifications.events,
                 ),
                 host=api.bind_address,
                 port=api.port,
@@ -184,7 +184,7 @@ class Front:
         """Take other limits; sessions that are open stay."""
         self._config, self._secrets = config, secrets
         self.snapshots.lag_max_bytes = config.failover.max_lag_threshold
-        self._telling.reconfigure(config)
+        self._notifications.reconfigure(config)
         self.proxy.set_limits(limits_of(config.proxy))
         self._loop.set_readers(
             lag_max_bytes=config.proxy.max_replica_lag,
@@ -200,7 +200,7 @@ class Front:
     async def stop(self) -> None:
         """Close all ports and every session."""
         self.hand_over.close()
-        self._telling.events.close()
+        self._notifications.events.close()
         await self.proxy.stop(0)
         for server in self._servers:
             await server.stop()
@@ -214,7 +214,7 @@ class Front:
         self.snapshots.routing = routing
         self.gaps.note(has_primary=routing.primary is not None)
         known = self.snapshots.take()
-        self._telling.note_role(known.role, tuple(c.node for c in known.claims))
+        self._notifications.note_role(known.role, tuple(c.node for c in known.claims))
         routes = routes_of(routing, self._revision)
         if self._routes is not None and routes == self._routes:
             self.proxy.extend(expires_ns)

@@ -26,9 +26,9 @@ from pgbastion.errors import (
 )
 from pgbastion.ha.host import Host
 from pgbastion.ha.joining import Doorkeeper, Identity, Joiner
+from pgbastion.ha.messages import Brings, Kind
 from pgbastion.ha.ports import DataFacts
 from pgbastion.ha.standing import StandingWatch
-from pgbastion.ha.talk import Brings, Kind
 from pgbastion.model.cluster import Member, join_host_port
 from pgbastion.model.commands import Found
 from pgbastion.model.ids import MemberId

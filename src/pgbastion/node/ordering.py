@@ -14,9 +14,9 @@ from pgbastion.control.schedules_and_fences import ORDER_VALID_MS
 from pgbastion.model.cluster import Order, OrderKind
 from pgbastion.model.commands import GiveOrder
 from pgbastion.model.ids import NodeId
-from pgbastion.node.proposing import Log, Wish, grant, happened
-from pgbastion.node.wishing import Wishing
-from pgbastion.node.working import Working
+from pgbastion.node.proposing import Log, OperatorCommand, happened, submit
+from pgbastion.node.restart_and_copy import RestartAndCopy
+from pgbastion.node.schedules_and_fences import SchedulesAndFences
 from pgbastion.observe.logging import get_logger
 
 LOOK: Final = "look at /cluster and /cluster/replication, then repeat"
@@ -39,12 +39,18 @@ class Ordering:
         self._host = host
         self.fresh_ms = fresh_ms
         self._drain_ms = drain_ms
-        self.wishing = Wishing(host, fresh_ms=fresh_ms, drain_ms=drain_ms)
-        self.working = Working(host, fresh_ms=fresh_ms, drain_ms=drain_ms)
+        self.schedules_and_fences = SchedulesAndFences(
+            host, fresh_ms=fresh_ms, drain_ms=drain_ms
+        )
+        self.restart_and_copy = RestartAndCopy(
+            host, fresh_ms=fresh_ms, drain_ms=drain_ms
+        )
 
     def go_by(self, *, fresh_ms: int) -> None:
         """Take another age that reports may have."""
-        self.fresh_ms = self.wishing.fresh_ms = self.working.fresh_ms = fresh_ms
+        self.fresh_ms = fresh_ms
+        self.schedules_and_fences.fresh_ms = fresh_ms
+        self.restart_and_copy.fresh_ms = fresh_ms
 
     def on(self, host: Log) -> "Ordering":
         """Return the same on another log."""
@@ -154,15 +160,15 @@ class Ordering:
 
     async def _give(self, order: Order) -> Outcome:
         said = f"the {order.order} to {order.target}"
-        wish = Wish(
+        asked = OperatorCommand(
             command=GiveOrder(order=order),
-            granted=f"{said} was ordered",
+            done=f"{said} was ordered",
             refused=f"{said} was not taken",
             look="look at /raft/directives and /cluster, then repeat",
             follow=order.order_id,
             facts=lambda _: {"id": order.order_id, "to": order.target},
         )
-        answer = await grant(self._host, wish)
+        answer = await submit(self._host, asked)
         if happened(answer, self._host):
             log.info("ordered", order=order.order_id, kind=order.order, to=order.target)
         return answer

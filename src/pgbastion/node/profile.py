@@ -7,7 +7,7 @@ from pgbastion.model.commands import SetPolicy
 from pgbastion.model.ids import NodeId
 from pgbastion.model.profile import Profile
 from pgbastion.node.parts import policy_of
-from pgbastion.node.proposing import Log, Wish, grant, happened
+from pgbastion.node.proposing import Log, OperatorCommand, happened, submit
 from pgbastion.observe.logging import get_logger
 
 LOOK: Final = "look at /cluster/state, then repeat"
@@ -37,14 +37,14 @@ async def change_profile(host: Log, profile: Profile, *, at: str) -> Outcome:
         )
     policy = policy_of(profile, revision=former.revision + 1)
     facts = {"profile": profile, "lease_ms": policy.lease_ms}
-    wish = Wish(
+    asked = OperatorCommand(
         command=SetPolicy(policy=policy, at=at),
-        granted=f"the cluster goes by the profile {profile}",
+        done=f"the cluster goes by the profile {profile}",
         refused="the profile was not changed",
         look=LOOK,
         facts=lambda changed: {**facts, "changed": changed},
     )
-    answer = await grant(host, wish)
+    answer = await submit(host, asked)
     if happened(answer, host) and answer.facts["changed"]:
         log.info("profile_set", **facts)
     return answer

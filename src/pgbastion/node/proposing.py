@@ -72,11 +72,11 @@ class Rehearsal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class OperatorCommand:
     """A command, and the words for each of its ends."""
 
     command: Command
-    granted: str
+    done: str
     """What is so then, for instance "n2 was fenced"."""
     refused: str
     """What is so otherwise, for instance "n2 was not fenced"."""
@@ -93,16 +93,18 @@ def happened(outcome: Outcome, log: Log) -> TypeGuard[Done]:
     return isinstance(outcome, Done) and not isinstance(log, Rehearsal)
 
 
-async def grant(log: Log, wish: Wish) -> Outcome:
-    """Put a wish into the log and return the answer for whoever asked."""
-    outcome = await log.propose(wish.command, timeout_s=PROPOSE_TIMEOUT_S)
+async def submit(log: Log, asked: OperatorCommand) -> Outcome:
+    """Put a command into the log and return the answer for whoever asked."""
+    outcome = await log.propose(asked.command, timeout_s=PROPOSE_TIMEOUT_S)
     if outcome is None:
         return Unknown(
-            message=f"nobody can tell yet whether {wish.granted}",
-            remedy=f"look at /operations/{wish.follow}" if wish.follow else wish.look,
+            message=f"nobody can tell yet whether {asked.done}",
+            remedy=f"look at /operations/{asked.follow}"
+            if asked.follow
+            else asked.look,
         )
     if outcome not in (Applied.OK, Applied.NO_CHANGE):
         return Refused(
-            code=str(outcome), message=f"{wish.refused}: {outcome}", remedy=wish.look
+            code=str(outcome), message=f"{asked.refused}: {outcome}", remedy=asked.look
         )
-    return Done(facts=wish.facts(outcome is Applied.OK), follow=wish.follow)
+    return Done(facts=asked.facts(outcome is Applied.OK), follow=asked.follow)

@@ -80,7 +80,7 @@ async def reload_node(
     configure_logging(level=new.log.level, form=new.log.format)
     node.own = own_member(new)
     node.loop.set_own(node.own)
-    node.loop.teller.file_profile = new.failover.profile
+    node.loop.reporter.file_profile = new.failover.profile
     node.loop.set_bounds(
         lag_max_bytes=new.failover.max_lag_threshold,
         restart_ms=new.failover.primary_restart_timeout,

@@ -6,7 +6,7 @@ from pgbastion.api.ports import Outcome, Refused
 from pgbastion.control.sync_standbys import automatic_count
 from pgbastion.model.cluster import ClusterState, ReplicationMode
 from pgbastion.model.commands import SetReplication
-from pgbastion.node.proposing import Log, Wish, grant, happened
+from pgbastion.node.proposing import Log, OperatorCommand, happened, submit
 from pgbastion.observe.logging import get_logger
 
 LOOK: Final = "look at /cluster/state, then repeat"
@@ -44,14 +44,14 @@ async def change_replication(
         "sync_count": "auto" if command.sync_count is None else command.sync_count,
         "strict": command.strict,
     }
-    wish = Wish(
+    asked = OperatorCommand(
         command=command,
-        granted="it counts",
+        done="it counts",
         refused="nothing was changed",
         look=LOOK,
         facts=lambda changed: {**facts, "changed": changed},
     )
-    answer = await grant(host, wish)
+    answer = await submit(host, asked)
     if happened(answer, host) and answer.facts["changed"]:
         log.info("replication_set", **facts)
     return answer

@@ -29,23 +29,23 @@ from pgbastion.ha.standing import StandingWatch
 from pgbastion.model.ids import Epoch, Incarnation
 from pgbastion.model.views import START_MAX_MS
 from pgbastion.node.addresses import build_addresses
-from pgbastion.node.agreeing import Agreeing
-from pgbastion.node.answering import Answering
 from pgbastion.node.certificates import Certificates
 from pgbastion.node.fencing import FenceProgram
 from pgbastion.node.front import Front
 from pgbastion.node.gossip import GossipWatch
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.membership import Membership
+from pgbastion.node.notifications import Notifications
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.page import SharedPage
 from pgbastion.node.parts import cut_timeout_ms, limits_of, own_member, pace_of
+from pgbastion.node.peer_requests import PeerRequests
 from pgbastion.node.reloading import Reloads, reload_node
 from pgbastion.node.retiring import Retiring
 from pgbastion.node.settings import ClusterSettings
+from pgbastion.node.settings_change import SettingsChange
 from pgbastion.node.slot_carrying import SlotCarrying, carrying
 from pgbastion.node.split_watch import SplitWatch
-from pgbastion.node.telling import Telling
 from pgbastion.node.timings import build_pacing
 from pgbastion.node.tracing import Traces
 from pgbastion.observe.logging import get_logger
@@ -83,7 +83,7 @@ class Node:
         self._standing: StandingWatch | None = None
         self.own = own_member(config)
         self.incarnation = Incarnation(random.randbits(62) + 1)
-        self._answering: set[asyncio.Task[None]] = set()
+        self._peer_tasks: set[asyncio.Task[None]] = set()
         self._hosts: tuple[str, ...] = ()
         self._reloads = Reloads(lambda: reload_node(self, self._holds_lease))
         self.settings: ClusterSettings | None = None
@@ -196,7 +196,7 @@ class Node:
             own=lambda: self.own,
             fresh_ms=3 * self.config.timings.probe_ms,
         )
-        self.telling = Telling(
+        self.notifications = Notifications(
             self.config,
             state=lambda: self.host.state,
             caught_up=self.engine.read_index,
@@ -210,7 +210,7 @@ class Node:
             own=self.own,
             members=self.members,
             ordering=self.ordering,
-            agreeing=Agreeing(
+            settings_change=SettingsChange(
                 self.host, judge=self.instance.judge if self.instance else None
             ),
             reload=self.reload,
@@ -218,9 +218,9 @@ class Node:
             certificate=self.certificates.snapshot,
             addresses=self.addresses,
             gossip=self.gossip.snapshot,
-            telling=self.telling,
+            notifications=self.notifications,
         )
-        self.answering = Answering(
+        self.peer_requests = PeerRequests(
             self.engine, self.host, self.membership, self.front, guard=self.guard
         )
         self.addresses.end_sessions_by(self.front.proxy.leave)
@@ -277,7 +277,7 @@ class Node:
             fence=guard.fence_unguarded,
             on_change=self.wake,
         )
-        self.loop.teller.unwatched = watch.seen
+        self.loop.reporter.unwatched = watch.seen
         return watch
 
     def wake(self) -> None:
@@ -303,7 +303,7 @@ class Node:
             if self.front.tls is not None:
                 group.create_task(self.front.tls.run(), name="api-certificate")
             group.create_task(self.gossip.run(), name="gossip")
-            group.create_task(self.telling.run(), name="telling")
+            group.create_task(self.notifications.run(), name="notifications")
             await self.membership.obtain()
             self.loop.sight.lost_data = self.membership.lost_data
             if self.observer is not None:
@@ -346,9 +346,9 @@ class Node:
                 self.host.on_committed(index, proposal_id, data)
                 self._note_state()
             case Request():
-                task = asyncio.create_task(self.answering.answer(event))
-                self._answering.add(task)
-                task.add_done_callback(self._answering.discard)
+                task = asyncio.create_task(self.peer_requests.answer(event))
+                self._peer_tasks.add(task)
+                task.add_done_callback(self._peer_tasks.discard)
             case LeaderChanged(term=term, leader=leader):
                 log.info("raft_leader", term=term, leader=leader)
                 self.host.on_leader()
@@ -373,7 +373,7 @@ class Node:
         return self.host.state.paused
 
     def _note_state(self) -> None:
-        self.telling.note_state()
+        self.notifications.note_state()
         self.pacing.note()
         if self._standing is not None:
             self._standing.notice()
@@ -392,9 +392,9 @@ class Node:
         hosts = tuple(m.host for m in state.servers)
         if hosts != self._hosts:
             self._hosts = hosts
-            task = asyncio.create_task(self.answering.let_in(self.instance))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            task = asyncio.create_task(self.peer_requests.let_in(self.instance))
+            self._peer_tasks.add(task)
+            task.add_done_callback(self._peer_tasks.discard)
 
     # The lease
 

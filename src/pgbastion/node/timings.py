@@ -23,7 +23,7 @@ def build_pacing(node: "Node") -> Pacing:
     """Return what has this node follow the cluster's profile."""
     # The engine was made with these: a changed file counts from the next start.
     raft = node.config.raft
-    node.loop.teller.file_profile = node.config.failover.profile
+    node.loop.reporter.file_profile = node.config.failover.profile
 
     def on_this_node(profile: Profile) -> Timings:
         return timings_on_node(

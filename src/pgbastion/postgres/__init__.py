@@ -3,4 +3,21 @@
 It judges nothing: every operation is asked for by a decision, is idempotent, has a
 deadline, and either did what its name says or raises `PostgresError`. `render`,
 `parse`, `rejoin`, `scram` and `settings` are pure.
+
+- The whole as decisions see it: :mod:`.instance`.
+- Is it well? :mod:`.probe` asks (:mod:`.hello` a new connection, :mod:`.disk` the
+  disks), :mod:`.trouble` tells what is wrong; beside that :mod:`.asides`,
+  :mod:`.vitals`, :mod:`.fitness`, :mod:`.standing`.
+- Running servers: :mod:`.primary` (:mod:`.sync_change`, :mod:`.slots`,
+  :mod:`.hand_over`), :mod:`.standby`, over :mod:`.connection`.
+- Stopped ones: :mod:`.offline`, :mod:`.shutdown_record`, :mod:`.directory`,
+  :mod:`.history`, and our :mod:`.mark` in the directory.
+- A standby again: :mod:`.rejoin` is the table, :mod:`.ladder` looks and takes its steps
+  as :mod:`.rejoining` is asked for them; :mod:`.source` runs pg_rewind and
+  pg_basebackup, :mod:`.staging` swaps directories, :mod:`.archive` saves WAL first.
+- The first server: :mod:`.bootstrap` makes it; one that is there already is looked at
+  by :mod:`.found` and taken over by :mod:`.stranger` and :mod:`.takeover`.
+- The guard: :mod:`.guard_link`, over :mod:`.guard_client`; :mod:`.guard_spawn`.
+- Files: :mod:`.layout`, :mod:`.config_files`, :mod:`.files`. Programs:
+  :mod:`.programs`.
 """

@@ -11,10 +11,10 @@ from pgbastion.ha.executor import Executor, Job
 from pgbastion.ha.executor import Server as Parts
 from pgbastion.ha.host import Host
 from pgbastion.ha.loop import Loop, Pace
+from pgbastion.ha.messages import Kind
 from pgbastion.ha.observer import Observer
 from pgbastion.ha.ports import Cutter, GuardFacts, Upstream
 from pgbastion.ha.sight import Sight
-from pgbastion.ha.talk import Kind
 from pgbastion.model.cluster import Member
 from pgbastion.model.ids import (
     Epoch,

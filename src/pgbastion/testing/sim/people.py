@@ -130,7 +130,10 @@ class People:
         self._world.after(ms(TIDY_MS), self.tidy)
 
     def _unfence(self, node: NodeId) -> None:
-        self.have(f"unfence {node}", lambda d: self.ordering(d).wishing.unfence(node))
+        self.have(
+            f"unfence {node}",
+            lambda d: self.ordering(d).schedules_and_fences.unfence(node),
+        )
 
     def tag(self, machine: "Machine", *, nofailover: bool) -> None:
         """Change a tag in a node's file; its daemon reads it at once."""
@@ -217,7 +220,7 @@ def scheduled_switchover(people: People) -> None:
     def schedule(daemon: "Daemon") -> Awaitable[Outcome]:
         due = wall_time() + timedelta(seconds=5)
         when = When(due=due, valid_ms=8_000)
-        return people.ordering(daemon).wishing.schedule(to, None, when)
+        return people.ordering(daemon).schedules_and_fences.schedule(to, None, when)
 
     people.have(f"schedule a switchover to {to}", schedule)
     if people.chance(0.3):
@@ -225,7 +228,7 @@ def scheduled_switchover(people: People) -> None:
             100,
             6_000,
             lambda: people.have(
-                "cancel", lambda d: people.ordering(d).wishing.cancel(None)
+                "cancel", lambda d: people.ordering(d).schedules_and_fences.cancel(None)
             ),
         )
 
@@ -245,10 +248,12 @@ def fenced(people: People) -> None:
     node, force = people.somebody(), people.chance(0.5)
 
     def fence(daemon: "Daemon") -> Awaitable[Outcome]:
-        return people.ordering(daemon).wishing.fence(node, force=force, drain_ms=None)
+        return people.ordering(daemon).schedules_and_fences.fence(
+            node, force=force, drain_ms=None
+        )
 
     def unfence(daemon: "Daemon") -> Awaitable[Outcome]:
-        return people.ordering(daemon).wishing.unfence(node)
+        return people.ordering(daemon).schedules_and_fences.unfence(node)
 
     people.have(f"fence {node}, {force=}", fence)
     people.after(2_000, 30_000, lambda: people.have(f"unfence {node}", unfence))
@@ -259,7 +264,7 @@ def ordered_restart(people: People) -> None:
     node = people.somebody()
 
     def order(daemon: "Daemon") -> Awaitable[Outcome]:
-        return people.ordering(daemon).working.restart(
+        return people.ordering(daemon).restart_and_copy.restart(
             node, pending=False, drain_ms=None
         )
 
@@ -271,7 +276,7 @@ def ordered_reinit(people: People) -> None:
     node = people.somebody()
 
     def order(daemon: "Daemon") -> Awaitable[Outcome]:
-        return people.ordering(daemon).working.reinit(node)
+        return people.ordering(daemon).restart_and_copy.reinit(node)
 
     people.have(f"reinit {node}", order)
 

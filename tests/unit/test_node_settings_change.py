@@ -19,11 +19,11 @@ from pgbastion.model.commands import Command, encode_command
 from pgbastion.model.ids import MemberId
 from pgbastion.model.report import NodeReport
 from pgbastion.model.settings import NodeSettings
-from pgbastion.node.agreeing import NO_SERVER, Agreeing
 from pgbastion.node.api import NodeCommands
 from pgbastion.node.forwarding import answer_forwarded, forward
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.settings import ClusterSettings
+from pgbastion.node.settings_change import NO_SERVER, SettingsChange
 from pgbastion.postgres.settings import Problem
 from pgbastion.testing.views import (
     cluster_state,
@@ -65,15 +65,15 @@ async def nothing_wrong(parameters: Mapping[str, str]) -> tuple[Problem, ...]:
     return ()
 
 
-def agreeing(host: FakeHost, judge: Any = nothing_wrong) -> Agreeing:
-    return Agreeing(host, judge=judge, now=lambda: "now")  # type: ignore[arg-type]
+def settings_change(host: FakeHost, judge: Any = nothing_wrong) -> SettingsChange:
+    return SettingsChange(host, judge=judge, now=lambda: "now")  # type: ignore[arg-type]
 
 
 async def change(
     host: FakeHost, changes: dict[str, str | None], **options: Any
 ) -> Outcome:
     asked = {"whole": False, "base": None, **options}
-    return await agreeing(host).set_parameters(changes, **asked)
+    return await settings_change(host).set_parameters(changes, **asked)
 
 
 # Agreeing
@@ -104,7 +104,7 @@ async def test_what_a_server_refuses_is_not_agreed_on() -> None:
     async def judge(parameters: Mapping[str, str]) -> tuple[Problem, ...]:
         return tuple(Problem(name=n, reason="bad") for n in parameters)
 
-    outcome = await agreeing(host, judge).set_parameters(
+    outcome = await settings_change(host, judge).set_parameters(
         {"work_mem": "much"}, whole=False, base=None
     )
 
@@ -123,7 +123,7 @@ async def test_only_what_changes_is_judged() -> None:
         judged.extend(parameters)
         return ()
 
-    await agreeing(host, judge).set_parameters(
+    await settings_change(host, judge).set_parameters(
         {"jit": "off", "work_mem": "1MB"}, whole=False, base=None
     )
 
@@ -161,16 +161,18 @@ async def test_undo_goes_back_by_going_on() -> None:
     await change(host, {"jit": "off"})
     await change(host, {"jit": "on"})
 
-    assert await agreeing(host).undo() == Done(facts={"version": 3, "changed": True})
+    assert await settings_change(host).undo() == Done(
+        facts={"version": 3, "changed": True}
+    )
     assert host.parameters == {"jit": "off"}
 
 
 async def test_the_first_version_can_be_undone_and_nothing_cannot() -> None:
     host = FakeHost()
-    assert isinstance(await agreeing(host).undo(), Refused)
+    assert isinstance(await settings_change(host).undo(), Refused)
     await change(host, {"jit": "off"})
 
-    await agreeing(host).undo()
+    await settings_change(host).undo()
 
     assert host.parameters == {}
 
@@ -205,7 +207,7 @@ def witness(host: FakeHost, engine: FakeEngine | None) -> NodeCommands:
         own=member(3, witness=True),
         engine=engine,  # type: ignore[arg-type]
         ordering=Ordering(host, fresh_ms=1, drain_ms=lambda: 0),  # type: ignore[arg-type]
-        agreeing=agreeing(host, None),
+        settings_change=settings_change(host, None),
         maintenance=None,  # type: ignore[arg-type]
         reload=reload,
     )
@@ -263,7 +265,7 @@ async def test_a_server_that_cannot_be_asked_is_told() -> None:
     async def judge(parameters: Mapping[str, str]) -> tuple[Problem, ...]:
         raise PostgresError("cannot connect")
 
-    outcome = await agreeing(FakeHost(), judge).set_parameters(
+    outcome = await settings_change(FakeHost(), judge).set_parameters(
         {"jit": "off"}, whole=False, base=None
     )
 

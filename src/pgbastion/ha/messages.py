@@ -11,7 +11,7 @@ from pgbastion.model.ids import Epoch, MemberId, NodeId
 from pgbastion.model.views import SurveyAnswer
 from pgbastion.model.wal import WalEnd
 
-TALK_VERSION: Final = 1
+MESSAGES_VERSION: Final = 1
 CATCH_UP_S: Final = 30.0
 """How long one node streams from another before it says how far it has come."""
 
@@ -55,7 +55,7 @@ _SURVEY: Final = TypeAdapter(_Survey)
 
 def encode_cut(epoch: Epoch) -> bytes:
     """Return the question to cut oneself off from an epoch."""
-    return _CUT.dump_json(_Cut(v=TALK_VERSION, epoch=epoch))
+    return _CUT.dump_json(_Cut(v=MESSAGES_VERSION, epoch=epoch))
 
 
 def decode_cut(data: bytes) -> Epoch | None:
@@ -64,12 +64,12 @@ def decode_cut(data: bytes) -> Epoch | None:
         cut = _CUT.validate_json(data)
     except ValidationError:
         return None
-    return cut.epoch if cut.v == TALK_VERSION else None
+    return cut.epoch if cut.v == MESSAGES_VERSION else None
 
 
 def encode_answer(answer: SurveyAnswer) -> bytes:
     """Return a survey's answer for the wire."""
-    return _SURVEY.dump_json(_Survey(v=TALK_VERSION, answer=answer))
+    return _SURVEY.dump_json(_Survey(v=MESSAGES_VERSION, answer=answer))
 
 
 def decode_answer(data: bytes) -> SurveyAnswer | None:
@@ -78,7 +78,7 @@ def decode_answer(data: bytes) -> SurveyAnswer | None:
         survey = _SURVEY.validate_json(data)
     except ValidationError:
         return None
-    return survey.answer if survey.v == TALK_VERSION else None
+    return survey.answer if survey.v == MESSAGES_VERSION else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class CatchUpQuestion:
     epoch: Epoch
     source: NodeId
     upto: WalEnd
-    v: int = TALK_VERSION
+    v: int = MESSAGES_VERSION
 
 
 _CATCH_UP: Final = TypeAdapter(CatchUpQuestion)
@@ -105,7 +105,7 @@ def decode_catch_up(data: bytes) -> CatchUpQuestion | None:
         question = _CATCH_UP.validate_json(data)
     except ValidationError:
         return None
-    return question if question.v == TALK_VERSION else None
+    return question if question.v == MESSAGES_VERSION else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ class Standing:
 
     cluster_id: str
     member_id: MemberId
-    v: int = TALK_VERSION
+    v: int = MESSAGES_VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ class StandingAnswer:
     node: NodeId
     left: bool
     """It was a member once and is none any more, for ever."""
-    v: int = TALK_VERSION
+    v: int = MESSAGES_VERSION
 
 
 _STANDING: Final = TypeAdapter(Standing)
@@ -142,7 +142,7 @@ def decode_standing(data: bytes) -> Standing | None:
         question = _STANDING.validate_json(data)
     except ValidationError:
         return None
-    return question if question.v == TALK_VERSION else None
+    return question if question.v == MESSAGES_VERSION else None
 
 
 def encode_standing_answer(answer: StandingAnswer) -> bytes:
@@ -156,7 +156,7 @@ def decode_standing_answer(data: bytes) -> StandingAnswer | None:
         answer = _STANDING_ANSWER.validate_json(data)
     except ValidationError:
         return None
-    return answer if answer.v == TALK_VERSION else None
+    return answer if answer.v == MESSAGES_VERSION else None
 
 
 class Brings(StrEnum):
@@ -178,7 +178,7 @@ class Guest:
     """It would found a cluster if nobody has one."""
     auto_join: bool
     brings: Brings = Brings.NOTHING
-    v: int = TALK_VERSION
+    v: int = MESSAGES_VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +198,7 @@ class Welcome:
     is_final: bool = False
     """Asking again changes nothing: a human has to."""
     brings: Brings = Brings.NOTHING
-    v: int = TALK_VERSION
+    v: int = MESSAGES_VERSION
 
 
 _GUEST: Final = TypeAdapter(Guest)
@@ -216,7 +216,7 @@ def decode_guest(data: bytes) -> Guest | None:
         guest = _GUEST.validate_json(data)
     except ValidationError:
         return None
-    return guest if guest.v == TALK_VERSION else None
+    return guest if guest.v == MESSAGES_VERSION else None
 
 
 def encode_welcome(welcome: Welcome) -> bytes:
@@ -230,4 +230,4 @@ def decode_welcome(data: bytes) -> Welcome | None:
         welcome = _WELCOME.validate_json(data)
     except ValidationError:
         return None
-    return welcome if welcome.v == TALK_VERSION else None
+    return welcome if welcome.v == MESSAGES_VERSION else None

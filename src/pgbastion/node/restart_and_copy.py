@@ -11,7 +11,7 @@ from pgbastion.model.cluster import Order, OrderKind
 from pgbastion.model.commands import GiveOrder
 from pgbastion.model.ids import NodeId
 from pgbastion.model.report import NodeReport, PostgresState
-from pgbastion.node.proposing import CAUSE, Log, Wish, grant, happened
+from pgbastion.node.proposing import CAUSE, Log, OperatorCommand, happened, submit
 from pgbastion.observe.logging import get_logger
 
 VALID_MS: Final = {OrderKind.RESTART: 600_000, OrderKind.REINIT: 86_400_000}
@@ -22,7 +22,7 @@ _COPYABLE: Final = (PostgresState.STANDBY, PostgresState.STOPPED)
 log = get_logger("orders")
 
 
-class Working:
+class RestartAndCopy:
     """Gives orders about one node's server on behalf of people.
 
     Args:
@@ -92,15 +92,15 @@ class Working:
             at=at,
             expires_at=later(at, VALID_MS[kind] + drain_ms),
         )
-        wish = Wish(
+        asked = OperatorCommand(
             command=GiveOrder(order=order),
-            granted=f"the {kind} of {node} was ordered",
+            done=f"the {kind} of {node} was ordered",
             refused=f"the {kind} of {node} was not taken",
             look="look at /raft/directives, then repeat",
             follow=order.order_id,
             facts=lambda _: {"id": order.order_id, "to": node},
         )
-        answer = await grant(self._host, wish)
+        answer = await submit(self._host, asked)
         if happened(answer, self._host):
             log.info("ordered", order=order.order_id, kind=kind, to=node)
         return answer

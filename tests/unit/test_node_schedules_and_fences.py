@@ -14,7 +14,7 @@ from pgbastion.model.commands import (
     Unschedule,
 )
 from pgbastion.model.wal import Lsn
-from pgbastion.node.wishing import Wishing
+from pgbastion.node.schedules_and_fences import SchedulesAndFences
 from pgbastion.testing.views import (
     cluster_state,
     primary_report,
@@ -26,8 +26,8 @@ from support.proposing import FakeHost
 pytestmark = pytest.mark.anyio
 
 
-def wishing(host: FakeHost) -> Wishing:
-    return Wishing(host, fresh_ms=60_000, drain_ms=lambda: 700)  # type: ignore[arg-type]
+def schedules_and_fences(host: FakeHost) -> SchedulesAndFences:
+    return SchedulesAndFences(host, fresh_ms=60_000, drain_ms=lambda: 700)  # type: ignore[arg-type]
 
 
 def whole() -> FakeHost:
@@ -40,7 +40,7 @@ def when(in_s: float, valid_ms: int = 30_000) -> When:
 
 
 async def schedule(host: FakeHost, in_s: float) -> Outcome:
-    return await wishing(host).schedule(N2, None, when(in_s))
+    return await schedules_and_fences(host).schedule(N2, None, when(in_s))
 
 
 async def test_a_switchover_for_later_is_kept_with_its_window() -> None:
@@ -93,7 +93,7 @@ async def test_everything_that_has_not_begun_is_cancelled() -> None:
     host = await scheduled()
     wish = host.state.scheduled[0]
 
-    outcome = await wishing(host).cancel(None)
+    outcome = await schedules_and_fences(host).cancel(None)
 
     assert outcome == Done(facts={"cancelled": [wish.order_id, "o1"]})
     first, second = host.proposed
@@ -105,7 +105,7 @@ async def test_everything_that_has_not_begun_is_cancelled() -> None:
 async def test_one_is_cancelled_by_its_id() -> None:
     host = await scheduled()
 
-    await wishing(host).cancel("o1")
+    await schedules_and_fences(host).cancel("o1")
 
     [command] = host.proposed
     assert isinstance(command, SettleOrder)
@@ -115,7 +115,7 @@ async def test_a_refused_cancel_is_told() -> None:
     host = await scheduled()
     host.outcome = Applied.NO_SUCH_ORDER
 
-    assert isinstance(await wishing(host).cancel(None), Refused)
+    assert isinstance(await schedules_and_fences(host).cancel(None), Refused)
 
 
 @pytest.mark.parametrize("order_id", [None, "x"])
@@ -123,7 +123,7 @@ async def test_without_anything_to_cancel_it_is_refused(order_id: str | None) ->
     host = whole()
     host.state = cluster_state(orders=(order(begun=True),))
 
-    outcome = await wishing(host).cancel(order_id)
+    outcome = await schedules_and_fences(host).cancel(order_id)
 
     assert isinstance(outcome, Refused)
     assert outcome.code == "nothing_to_cancel"
@@ -132,8 +132,8 @@ async def test_without_anything_to_cancel_it_is_refused(order_id: str | None) ->
 async def test_a_node_is_fenced_and_freed() -> None:
     host = whole()
 
-    fenced = await wishing(host).fence(N2, force=False, drain_ms=None)
-    freed = await wishing(host).unfence(N2)
+    fenced = await schedules_and_fences(host).fence(N2, force=False, drain_ms=None)
+    freed = await schedules_and_fences(host).unfence(N2)
 
     first, second = host.proposed
     assert isinstance(first, SetFence)
@@ -147,12 +147,12 @@ async def test_a_node_is_fenced_and_freed() -> None:
 async def test_a_fence_that_stops_writes_needs_force() -> None:
     host = FakeHost(primary_report())
 
-    refused = await wishing(host).fence(N1, force=False, drain_ms=0)
+    refused = await schedules_and_fences(host).fence(N1, force=False, drain_ms=0)
     assert isinstance(refused, Refused)
     assert refused.code == "would_stop_writes"
     assert host.proposed == []
 
-    await wishing(host).fence(N1, force=True, drain_ms=0)
+    await schedules_and_fences(host).fence(N1, force=True, drain_ms=0)
     [command] = host.proposed
     assert isinstance(command, SetFence)
     assert command.force

@@ -7,7 +7,7 @@ from pgbastion.consensus.engine import Engine
 from pgbastion.consensus.interface import Request
 from pgbastion.errors import PgBastionError
 from pgbastion.ha.host import Host
-from pgbastion.ha.talk import Kind
+from pgbastion.ha.messages import Kind
 from pgbastion.model.ids import MemberId
 from pgbastion.node.cancels import answer_cancel
 from pgbastion.node.forwarding import answer_forwarded
@@ -22,7 +22,7 @@ LET_IN_TIMEOUT_S: Final = 5.0
 log = get_logger("node")
 
 
-class Answering:
+class PeerRequests:
     """Answers the questions of one node's channel."""
 
     def __init__(

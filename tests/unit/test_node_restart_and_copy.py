@@ -8,7 +8,7 @@ from pgbastion.model.cluster import OrderKind
 from pgbastion.model.commands import GiveOrder
 from pgbastion.model.ids import NodeId
 from pgbastion.model.report import PostgresState
-from pgbastion.node.working import Working
+from pgbastion.node.restart_and_copy import RestartAndCopy
 from pgbastion.testing.views import (
     assignment,
     cluster_state,
@@ -29,17 +29,17 @@ def whole() -> FakeHost:
     )
 
 
-def working(host: FakeHost) -> Working:
-    return Working(host, fresh_ms=60_000, drain_ms=lambda: 700)  # type: ignore[arg-type]
+def restart_and_copy(host: FakeHost) -> RestartAndCopy:
+    return RestartAndCopy(host, fresh_ms=60_000, drain_ms=lambda: 700)  # type: ignore[arg-type]
 
 
 async def restart(host: FakeHost, node: NodeId, **changes: bool) -> Outcome:
     asked = {"pending": False, **changes}
-    return await working(host).restart(node, drain_ms=None, **asked)
+    return await restart_and_copy(host).restart(node, drain_ms=None, **asked)
 
 
 async def reinit(host: FakeHost, node: NodeId) -> Outcome:
-    return await working(host).reinit(node)
+    return await restart_and_copy(host).reinit(node)
 
 
 @pytest.mark.parametrize("node", [N1, N2])

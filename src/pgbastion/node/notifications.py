@@ -19,12 +19,12 @@ from pgbastion.observe.logging import ROOT_NAME, fields_of, get_logger, part_of
 
 CONFIRM_S: Final = 2.0
 # Who tells must not tell of itself, or a failure would go round for ever.
-_OWN_PARTS: Final = frozenset({"webhooks", "callbacks", "telling"})
+_OWN_PARTS: Final = frozenset({"webhooks", "callbacks", "notifications"})
 
-log = get_logger("telling")
+log = get_logger("notifications")
 
 
-class Telling:
+class Notifications:
     """The events of one node.
 
     Args:

@@ -16,7 +16,7 @@ from pgbastion.model.report import NodeReport, PostgresState, lasting
 from pgbastion.model.views import NodeView
 
 
-class Teller:
+class Reporter:
     """Makes this node's reports and sends them: at the probes' pace, or at once."""
 
     def __init__(

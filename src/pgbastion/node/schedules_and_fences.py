@@ -1,4 +1,4 @@
-"""Puts into the log what an operator wants for later, or for as long as it stands."""
+"""Puts schedules and fences into the log, and moves of addresses for replicas."""
 
 import secrets as random
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from pgbastion.model.commands import (
     Unschedule,
 )
 from pgbastion.model.ids import NodeId
-from pgbastion.node.proposing import CAUSE, Log, Wish, grant, happened
+from pgbastion.node.proposing import CAUSE, Log, OperatorCommand, happened, submit
 from pgbastion.observe.logging import get_logger
 
 LOOK: Final = "look at /raft/directives and /cluster, then repeat"
@@ -27,7 +27,7 @@ LOOK: Final = "look at /raft/directives and /cluster, then repeat"
 log = get_logger("orders")
 
 
-class Wishing:
+class SchedulesAndFences:
     """Takes schedules and fences on behalf of people.
 
     Args:
@@ -54,7 +54,7 @@ class Wishing:
                 message=f"{_text(when.due)} is over, it is {_text(now)}",
                 remedy="choose a later time, or leave it out for at once",
             )
-        wish = Schedule(
+        schedule = Schedule(
             order_id=random.token_hex(8),
             target=to,
             drain_ms=self._drain_ms() if drain_ms is None else drain_ms,
@@ -64,16 +64,16 @@ class Wishing:
             expires_at=_text(when.due + timedelta(milliseconds=when.valid_ms)),
         )
         facts: dict[str, object] = {
-            "id": wish.order_id,
+            "id": schedule.order_id,
             "to": to,
-            "due_at": wish.due_at,
-            "expires_at": wish.expires_at,
+            "due_at": schedule.due_at,
+            "expires_at": schedule.expires_at,
         }
-        outcome = await self._grant(
-            ScheduleOrder(schedule=wish), "the switchover was scheduled", facts
+        outcome = await self._submit(
+            ScheduleOrder(schedule=schedule), "the switchover was scheduled", facts
         )
         if isinstance(outcome, Done):
-            return replace(outcome, follow=wish.order_id)
+            return replace(outcome, follow=schedule.order_id)
         return outcome
 
     async def cancel(self, order_id: str | None) -> Outcome:
@@ -109,7 +109,7 @@ class Wishing:
             detail=f"cancelled by {CAUSE}",
             at=wall_text(),
         )
-        return await self._grant(command, f"{order_id} was cancelled", {})
+        return await self._submit(command, f"{order_id} was cancelled", {})
 
     async def fence(
         self, node: NodeId, *, force: bool, drain_ms: int | None
@@ -150,7 +150,7 @@ class Wishing:
                 remedy="look at /vip for the addresses and where they are",
             )
         facts: dict[str, object] = {"address": address, "to": move.to}
-        return await self._grant(move, f"{address} is to be at {move.to}", facts)
+        return await self._submit(move, f"{address} is to be at {move.to}", facts)
 
     async def _set_fence(
         self, node: NodeId, *, fenced: bool, force: bool, drain_ms: int
@@ -165,21 +165,21 @@ class Wishing:
         )
         word = "fenced" if fenced else "unfenced"
         facts: dict[str, object] = {"node": node, "fenced": fenced}
-        return await self._grant(command, f"{node} was {word}", facts)
+        return await self._submit(command, f"{node} was {word}", facts)
 
-    async def _grant(
-        self, command: Command, granted: str, facts: dict[str, object]
+    async def _submit(
+        self, command: Command, done: str, facts: dict[str, object]
     ) -> Outcome:
-        wish = Wish(
+        asked = OperatorCommand(
             command=command,
-            granted=granted,
+            done=done,
             refused="not done",
             look=LOOK,
             facts=lambda changed: {**facts, "changed": changed},
         )
-        answer = await grant(self._host, wish)
+        answer = await submit(self._host, asked)
         if happened(answer, self._host):
-            log.info("wished", command=command.kind, what=granted)
+            log.info("operator_command", command=command.kind, what=done)
         return answer
 
 

@@ -8,13 +8,13 @@ from pgbastion.api.ports import Outcome, Refused
 from pgbastion.errors import PostgresError
 from pgbastion.model.commands import SetParameters
 from pgbastion.model.settings import SettingsVersion
-from pgbastion.node.proposing import CAUSE, Log, Wish, grant
+from pgbastion.node.proposing import CAUSE, Log, OperatorCommand, submit
 from pgbastion.postgres.settings import Problem
 
 Judge = Callable[[Mapping[str, str]], Awaitable[tuple[Problem, ...]]]
 
 
-class Agreeing:
+class SettingsChange:
     """Puts another version of the settings into the log.
 
     Args:
@@ -34,9 +34,9 @@ class Agreeing:
         self._judge = judge
         self._now = now
 
-    def on(self, host: Log) -> "Agreeing":
+    def on(self, host: Log) -> "SettingsChange":
         """Return the same on another log."""
-        return Agreeing(host, judge=self._judge, now=self._now)
+        return SettingsChange(host, judge=self._judge, now=self._now)
 
     async def set_parameters(
         self, changes: Mapping[str, str | None], *, whole: bool, base: int | None
@@ -103,14 +103,14 @@ class Agreeing:
             by=CAUSE,
             at=self._now(),
         )
-        wish = Wish(
+        asked = OperatorCommand(
             command=command,
-            granted="the settings were agreed on",
+            done="the settings were agreed on",
             refused="the settings were not taken",
             look="look at /config, then repeat",
             facts=lambda changed: {"version": base + changed, "changed": changed},
         )
-        return await grant(self._host, wish)
+        return await submit(self._host, asked)
 
 
 NO_SERVER: Final = "no_server"
