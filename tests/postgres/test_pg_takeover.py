@@ -34,7 +34,7 @@ async def test_a_running_server_is_found_by_pid_start_and_directory(
     assert there.postmaster.socket_dir == str(n1.paths.socket_dir)
     assert there.control is not None
     assert there.control.state is ControlState.IN_PRODUCTION
-    assert there.is_cluster
+    assert there.control is not None
     assert there.marked
     assert not there.has_standby_signal
 
@@ -70,7 +70,7 @@ async def test_an_empty_a_foreign_and_an_unreadable_directory_are_told_apart(
     (n1.paths.data_dir / "precious").touch()
     foreign = await look(n1)
     assert not foreign.empty
-    assert not foreign.is_cluster
+    assert foreign.control is None
     (n1.paths.data_dir / "precious").unlink()
     n1.paths.data_dir.rmdir()
     n1.paths.data_dir.touch()

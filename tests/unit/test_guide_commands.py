@@ -50,12 +50,3 @@ def test_the_headings_that_others_point_to_are_there() -> None:
     anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
     assert set(ANCHORS) <= anchors
-
-
-@pytest.mark.parametrize("guide", [*GUIDES, "README.md"])
-def test_links_between_documents_lead_somewhere(guide: str) -> None:
-    path = ROOT / guide
-    text = path.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
-        if "://" not in target:
-            assert (path.parent / target).exists(), f"{guide}: {target}"

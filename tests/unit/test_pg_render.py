@@ -16,7 +16,6 @@ from pgbastion.postgres.settings import (
     OWNED,
     check_parameters,
     limits,
-    raised_by_floors,
     static_settings,
 )
 
@@ -229,7 +228,6 @@ def test_a_standby_has_at_least_its_primarys_limits() -> None:
         "max_wal_senders": 40,
         "max_worker_processes": 8,
     }
-    assert raised_by_floors(chosen, floors) == ("max_connections",)
 
 
 def test_a_verifier_knows_its_password_and_no_other() -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from pgbastion.control.apply import Outcome, apply
-from pgbastion.ha import talk
+from pgbastion.ha import messages
 from pgbastion.model import cluster, commands, report
 from pgbastion.model.cluster import ClusterState
 
@@ -25,15 +25,15 @@ CODERS: Final[dict[str, Coder]] = {
     "command": (commands.decode_command, commands.encode_command),
     "report": (report.decode_report, report.encode_report),
     "state": (cluster.decode_state, cluster.encode_state),
-    "talk.catch_up": (talk.decode_catch_up, talk.encode_catch_up),
-    "talk.cut": (talk.decode_cut, talk.encode_cut),
-    "talk.survey": (talk.decode_answer, talk.encode_answer),
-    "talk.guest": (talk.decode_guest, talk.encode_guest),
-    "talk.welcome": (talk.decode_welcome, talk.encode_welcome),
-    "talk.standing": (talk.decode_standing, talk.encode_standing),
+    "talk.catch_up": (messages.decode_catch_up, messages.encode_catch_up),
+    "talk.cut": (messages.decode_cut, messages.encode_cut),
+    "talk.survey": (messages.decode_answer, messages.encode_answer),
+    "talk.guest": (messages.decode_guest, messages.encode_guest),
+    "talk.welcome": (messages.decode_welcome, messages.encode_welcome),
+    "talk.standing": (messages.decode_standing, messages.encode_standing),
     "talk.standing_answer": (
-        talk.decode_standing_answer,
-        talk.encode_standing_answer,
+        messages.decode_standing_answer,
+        messages.encode_standing_answer,
     ),
 }
 
@@ -110,10 +110,10 @@ def test_another_version_is_refused_and_no_exception(line: dict[str, Any]) -> No
 
 def test_every_kind_of_message_has_a_line() -> None:
     kinds = {line["what"].partition(".")[0] for line in LINES}
-    messages = {line["what"] for line in LINES if line["what"].startswith("talk.")}
+    told = {line["what"] for line in LINES if line["what"].startswith("talk.")}
 
     assert kinds == {"command", "report", "state", "talk"}
-    assert messages == {name for name in CODERS if name.startswith("talk.")}
+    assert told == {name for name in CODERS if name.startswith("talk.")}
 
 
 def test_a_log_of_version_1_leads_to_the_state_that_it_led_to() -> None:

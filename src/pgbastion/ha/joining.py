@@ -36,7 +36,6 @@ from pgbastion.model.ids import MemberId
 from pgbastion.observe.logging import get_logger
 
 ASK_AGAIN_S: Final = 0.5
-JOIN_TIMEOUT_S: Final = 3.0
 CONTENDER_MS: Final = 5_000
 
 log = get_logger("join")

@@ -7,7 +7,7 @@ from typing import Final, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from pgbastion.model.cluster import Member
-from pgbastion.model.ids import Epoch, MemberId, NodeId
+from pgbastion.model.ids import NO_MEMBER, Epoch, MemberId, NodeId
 from pgbastion.model.views import SurveyAnswer
 from pgbastion.model.wal import WalEnd
 
@@ -191,7 +191,7 @@ class Welcome:
     raft_address: str
     cluster_id: str = ""
     cluster_name: str = ""
-    member_id: MemberId = MemberId(0)
+    member_id: MemberId = NO_MEMBER
     """The guest's new id; 0: not admitted (yet)."""
     peers: tuple[tuple[int, str], ...] = ()
     refused: str = ""

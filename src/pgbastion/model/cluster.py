@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pgbastion.model.addresses import Placement
 from pgbastion.model.ids import (
+    NO_MEMBER,
     DataId,
     Epoch,
     Incarnation,
@@ -16,7 +17,6 @@ from pgbastion.model.ids import (
     NodeId,
     Revision,
     Timeline,
-    standby_name,
 )
 from pgbastion.model.profile import Profile
 from pgbastion.model.settings import SettingsVersion
@@ -145,11 +145,6 @@ class Assignment:
     def live(self) -> bool:
         """Whether the holder may still renew."""
         return not (self.revoked or self.released)
-
-    @property
-    def holder_name(self) -> str:
-        """The name that the holder has as a member of synchronous sets."""
-        return standby_name(self.node, self.data_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,7 +283,7 @@ class ClusterState:
     revision: Revision = Revision(0)
     cluster_name: str = ""
     cluster_id: str = ""
-    founder: MemberId = MemberId(0)
+    founder: MemberId = NO_MEMBER
     system_identifier: str | None = None
     next_member_id: MemberId = MemberId(1)
     members: tuple[Member, ...] = ()

@@ -9,7 +9,7 @@ from pgbastion.config.types import parts_of_conninfo
 from pgbastion.config.watchdog import WatchdogMode, fits, least_unfed_s, unfed_s
 from pgbastion.ha.loop import Pace
 from pgbastion.model.cluster import Member, Policy
-from pgbastion.model.ids import MemberId, NodeId
+from pgbastion.model.ids import NO_MEMBER, NodeId
 from pgbastion.model.profile import Profile
 from pgbastion.model.views import Limits
 from pgbastion.postgres.config_files import Secrets as Passwords
@@ -22,7 +22,7 @@ def own_member(config: Config) -> Member:
     """Return this node's member record, as its configuration says."""
     tags = config.tags
     return Member(
-        member_id=MemberId(0),
+        member_id=NO_MEMBER,
         name=NodeId(config.node.name),
         host=config.node.address,
         raft_port=config.raft.bind_port,

@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 
 from pgbastion.model.addresses import AddressCounts
 from pgbastion.model.cluster import ClusterState
-from pgbastion.model.ids import MemberId, NodeId
+from pgbastion.model.ids import NO_MEMBER, NodeId
 from pgbastion.model.reasons import Reason
 from pgbastion.model.snapshot import (
     DecisionSnapshot,
@@ -39,7 +39,7 @@ and `name`.
 _NOTHING = NodeSnapshot(
     now_ms=0,
     node=NodeId("n1"),
-    member_id=MemberId(0),
+    member_id=NO_MEMBER,
     witness=False,
     state=ClusterState(),
     reports={},
@@ -47,7 +47,7 @@ _NOTHING = NodeSnapshot(
     raft=RaftSnapshot(
         role="follower",
         term=0,
-        leader=MemberId(0),
+        leader=NO_MEMBER,
         voters=(),
         learners=(),
         committed=0,

@@ -19,7 +19,6 @@ from pgbastion.postgres.settings import OWNED, Value, static_settings
 
 STATIC_NAME: Final = "pgbastion.conf"
 VOLATILE_NAME: Final = "pgbastion.recovery.conf"
-RUN_DIR_MODE: Final = 0o711
 
 _HEAD: Final = "Written by pgbastion and replaced without notice: do not edit."
 _INCLUDE_VOLATILE: Final = f"include '{VOLATILE_NAME}'\n"

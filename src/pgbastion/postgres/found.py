@@ -59,11 +59,6 @@ class Found:
     """The server that runs on it."""
     has_standby_signal: bool = False
 
-    @property
-    def is_cluster(self) -> bool:
-        """Whether there is a PostgreSQL cluster that a take-over could mean."""
-        return self.control is not None
-
 
 async def look_around(paths: PgPaths, files: Files, offline: Offline) -> Found:
     """Look into a data directory and at the process that may run on it.

@@ -167,17 +167,6 @@ def limits(settings: Mapping[str, Value]) -> dict[str, int]:
     return {name: int(settings[name]) for name in FLOOR_NAMES if name in settings}
 
 
-def raised_by_floors(
-    parameters: Mapping[str, Value], floors: Mapping[str, int]
-) -> tuple[str, ...]:
-    """Return the chosen settings that a standby's floors override: a restart is due."""
-    return tuple(
-        name
-        for name, value in parameters.items()
-        if name.lower() in floors and int(value) < floors[name.lower()]
-    )
-
-
 def _text(value: Value) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"

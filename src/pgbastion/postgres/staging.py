@@ -27,10 +27,6 @@ LAST: Final = "global"
 COMPLETE: Final = "pgbastion.complete"
 """In the staging directory: the names of its entries, once all are there."""
 
-# linux/fcntl.h, linux/fs.h
-_AT_FDCWD: Final = -100
-_RENAME_EXCHANGE: Final = 2
-
 
 class Staging:
     """One attempt to replace (or make) the data directory of a stopped server."""

@@ -126,11 +126,6 @@ class Switchboard:
         """All that are with a server or on the way to one."""
         return self._sessions.keys()
 
-    @property
-    def parks(self) -> bool:
-        """Whether new clients wait because the primary is about to end."""
-        return self._routes.park
-
     def looks_further(
         self, service: Service, state: str, avoid: Collection[Backend]
     ) -> bool:
