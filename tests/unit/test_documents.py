@@ -84,3 +84,15 @@ def test_every_target_of_make_that_is_named_exists() -> None:
         for words in quoted(text, r"make( [\w.=-]+)+"):
             wanted = words.split()[1]
             assert wanted in targets, f"{document}: {words}"
+
+
+def test_every_heading_that_the_code_gives_as_its_source_exists() -> None:
+    for path in SOURCES:
+        # Docstrings and comments of both languages, with their lines joined.
+        text = re.sub(r"\s*\n\s*(#|//[/!]?)?\s*", " ", path.read_text("utf-8"))
+        cited = re.findall(r'(docs/[\w./-]+\.md), ((?:(?:, | and )?"[^"]+")+)', text)
+        for document, words in cited:
+            target = ROOT / document
+            for heading in re.findall(r'"([^"]+)"', words):
+                slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+                assert slug in anchors(target), f"{path}: {document}, {heading}"

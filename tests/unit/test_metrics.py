@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pgbastion.model.claims import Claim, ClaimKind
 from pgbastion.model.ids import MemberId, NodeId
 from pgbastion.model.snapshot import FenceCounts, NodeSnapshot, RaftSnapshot
+from pgbastion.observe.document import render_metrics
 from pgbastion.observe.metrics import FailoverCounts, Metrics
 from pgbastion.testing.views import cluster_state, member, received, report
 from support.snapshots import change, primary_snapshot, standby_snapshot
@@ -66,6 +67,15 @@ def test_no_name_is_given_twice() -> None:
     names = re.findall(r"^# TYPE (\S+)", text(primary_snapshot()), re.MULTILINE)
 
     assert len(names) == len(set(names))
+
+
+def test_the_reference_has_every_metric_of_a_node_in_a_cluster() -> None:
+    """A node that knows nothing yet has them all, some of them without a sample."""
+    documented = render_metrics()
+
+    for snapshot in (primary_snapshot(), standby_snapshot()):
+        for name in families(snapshot):
+            assert f"| `{name}" in documented
 
 
 def test_exactly_one_role_is_one() -> None:

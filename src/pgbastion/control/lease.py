@@ -1,6 +1,6 @@
 """When the former holder's lease has surely run out.
 
-Source: docs/explanation/lease.md, "Assigning another node" and "Ages".
+Source: docs/explanation/lease.md, "Assigning another node".
 """
 
 from collections.abc import Iterable

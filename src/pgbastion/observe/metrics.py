@@ -184,17 +184,16 @@ class MetricsOf(Collector):
             s.lease.left_ms / MS_PER_S,
         )
         longest = longest_lease_policy(s.state)
-        if longest is not None:
-            yield _gauge(
-                "pgbastion_lease_granted_seconds",
-                "How long a lease is that is granted now: the profile's.",
-                granted_ms(s.state) / MS_PER_S,
-            )
-            yield _gauge(
-                "pgbastion_lease_longest_seconds",
-                "The longest lease that may still run: a failover waits no longer.",
-                longest.lease_ms / MS_PER_S,
-            )
+        yield _gauge(
+            "pgbastion_lease_granted_seconds",
+            "How long a lease is that is granted now: the profile's.",
+            granted_ms(s.state) / MS_PER_S if longest else None,
+        )
+        yield _gauge(
+            "pgbastion_lease_longest_seconds",
+            "The longest lease that may still run: a failover waits no longer.",
+            longest.lease_ms / MS_PER_S if longest else None,
+        )
         yield _gauge(
             "pgbastion_view_left_seconds",
             "How long this node may act on what it knows of the cluster; 0: too old.",
@@ -376,7 +375,8 @@ class MetricsOf(Collector):
         yield from (open_now, finished, failures, moved)
 
 
-def _gauge(name: str, about: str, value: float) -> Metric:
+def _gauge(name: str, about: str, value: float | None) -> Metric:
+    """Return a metric without labels; one whose value is not known has no sample."""
     return GaugeMetricFamily(name, about, value=value)
 
 
