@@ -1,17 +1,27 @@
-"""What the executor tells the observer of what it did."""
+"""What the executor tells the observer of what it did, and what it looks at again."""
 
 import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
+from pgbastion.control.apply import Outcome
 from pgbastion.errors import PostgresError
 from pgbastion.ha.executor import Executor, Job, Server
 from pgbastion.ha.host import Host
 from pgbastion.ha.ports import RaftEngine
-from pgbastion.model.actions import ApplySyncSet, Checkpoint
+from pgbastion.model.actions import (
+    ApplySyncSet,
+    Checkpoint,
+    Propose,
+    StartPrimary,
+)
 from pgbastion.model.cluster import SyncSet
+from pgbastion.model.commands import SetSync
+from pgbastion.model.ids import Epoch, Incarnation, Revision
 
+EPOCH = Epoch(3)
 SYNC = SyncSet(names=("n2",), num_sync=1)
+BOTH = SyncSet(names=("n2", "n3"), num_sync=2)
 
 
 class Observer:
@@ -26,15 +36,16 @@ class Observer:
         self.applied.append(sync)
 
 
-def executor_on(database: Any, observer: Any) -> Executor:
+def executor_on(database: Any, observer: Any, host: Any = None) -> Executor:
     return Executor(
-        host=cast("Host", None),
+        host=cast("Host", host),
         engine=cast("RaftEngine", None),
         server=cast("Server", SimpleNamespace(database=database, observer=observer)),
         job=Job(),
         stop_ms=0,
         latch_release=lambda _: None,
-        lease_held=lambda _: True,
+        # Nothing is started in the end: what is prepared is what is looked at.
+        lease_held=lambda _: False,
         hold=lambda _: None,
     )
 
@@ -81,3 +92,43 @@ def test_a_checkpoint_that_fails_at_once_is_not_asked_for_without_a_pause() -> N
     asyncio.run(passes())
 
     assert asked == 1
+
+
+def started_with(*, outcome: Outcome | None) -> SyncSet | None:
+    """Restart a primary after a promise was proposed; return whom its commits wait for.
+
+    Args:
+        outcome: What became of the promise; None: nobody knows.
+    """
+    prepared: list[SyncSet | None] = []
+
+    async def prepare_primary(sync: SyncSet | None) -> None:
+        prepared.append(sync)
+
+    async def propose(_command: object, *, timeout_s: float) -> Outcome | None:
+        del timeout_s
+        return outcome
+
+    async def passes() -> None:
+        opened = SimpleNamespace(sync=SYNC, epoch=EPOCH)
+        host = SimpleNamespace(propose=propose, state=SimpleNamespace(opened=opened))
+        database = SimpleNamespace(prepare_primary=prepare_primary)
+        executor = executor_on(database, None, host)
+        promise = SetSync(
+            revision=Revision(7), epoch=EPOCH, incarnation=Incarnation(1), sync=BOTH
+        )
+        await executor.perform(Propose(command=promise))
+        await executor.perform(StartPrimary(epoch=EPOCH))
+
+    asyncio.run(passes())
+    return prepared[0]
+
+
+def test_a_primary_is_restarted_with_the_set_that_is_promised() -> None:
+    assert started_with(outcome=Outcome.OK) == SYNC
+    assert started_with(outcome=Outcome.STALE_REVISION) == SYNC
+
+
+def test_nobody_confirms_on_a_restarted_primary_while_a_promise_is_on_its_way() -> None:
+    """S2: it may promise more than the set that is known, which commits go by then."""
+    assert started_with(outcome=None) is None

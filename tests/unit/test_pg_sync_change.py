@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 
 from pgbastion.clock import boottime_ns
+from pgbastion.errors import PostgresError
 from pgbastion.model.cluster import NOBODY, ReplicationMode, SyncSet
 from pgbastion.model.ids import DataId
+from pgbastion.model.wal import Lsn
 from pgbastion.postgres.primary import SyncEffect
 from pgbastion.postgres.render import parse_sync_names, sync_names
 from pgbastion.postgres.sync_change import SETTLED_NS, SyncChange
 
 QUORUM, SYNC = ReplicationMode.QUORUM, ReplicationMode.SYNC
 PAIR = SyncSet(names=("a", "b"), num_sync=1)
+BOTH = SyncSet(names=("a", "b"), num_sync=2)
 
 
 class Server:
@@ -21,10 +24,23 @@ class Server:
 
     def __init__(self) -> None:
         self.written: list[str] = []
+        self.ended: list[tuple[str, ...]] = []
+        self.fails = False
 
     async def set_sync(self, mode: ReplicationMode, sync: SyncSet, own: DataId) -> None:
         del own
         self.written.append(sync_names(mode, sync))
+        if self.fails:
+            raise PostgresError("it was not told to read its files again")
+
+    async def end_older_walsenders(self, names: tuple[str, ...]) -> None:
+        self.ended.append(names)
+
+    async def write_position(self) -> Lsn:
+        return Lsn(100)
+
+    async def senders(self) -> tuple[Any, ...]:
+        return ()
 
     async def sync_effect(self, mode: ReplicationMode, sync: SyncSet) -> SyncEffect:
         del mode, sync
@@ -44,6 +60,60 @@ def applied(*sets: tuple[ReplicationMode, SyncSet]) -> tuple[SyncChange, Server]
 
     asyncio.run(apply())
     return change, server
+
+
+def seen_then_applied(text: str, sync: SyncSet) -> Server:
+    """Have a set applied by a daemon that found this setting."""
+    change, server = applied()
+    change.facts(QUORUM, text, boottime_ns())
+    asyncio.run(change.apply(QUORUM, sync, DataId("x")))
+    return server
+
+
+@pytest.mark.parametrize("text", [sync_names(QUORUM, PAIR), "*", "ANY 1 (*)"])
+def test_walsenders_that_may_need_fewer_end_whoever_set_that(text: str) -> None:
+    """S2: their number does not show, and one that is late confirms with the old."""
+    assert seen_then_applied(text, BOTH).ended == [PAIR.names]
+
+
+@pytest.mark.parametrize(
+    "text", ["", sync_names(QUORUM, None), sync_names(QUORUM, BOTH)]
+)
+def test_walsenders_that_need_no_fewer_go_on(text: str) -> None:
+    assert seen_then_applied(text, BOTH).ended == []
+
+
+def test_a_raised_number_ends_walsenders_once() -> None:
+    _, server = applied((QUORUM, PAIR), (QUORUM, BOTH), (QUORUM, BOTH))
+
+    assert server.ended == [PAIR.names]
+
+
+def test_a_set_that_was_perhaps_written_is_not_taken_for_unwritten() -> None:
+    """S2: the next reload of the files would bring it, behind the promise's back."""
+    change, server = applied((QUORUM, BOTH))
+    server.fails = True
+    with pytest.raises(PostgresError):
+        asyncio.run(change.apply(QUORUM, PAIR, DataId("x")))
+    server.fails = False
+
+    asyncio.run(change.apply(QUORUM, BOTH, DataId("x")))
+
+    assert server.written[-1] == sync_names(QUORUM, BOTH)
+    assert len(server.written) == 3
+
+
+def test_walsenders_end_also_where_the_raise_failed_at_first() -> None:
+    change, server = applied((QUORUM, PAIR))
+    server.fails = True
+    with pytest.raises(PostgresError):
+        asyncio.run(change.apply(QUORUM, BOTH, DataId("x")))
+    server.fails = False
+    change.facts(QUORUM, sync_names(QUORUM, BOTH), boottime_ns())
+
+    asyncio.run(change.apply(QUORUM, BOTH, DataId("x")))
+
+    assert server.ended == [PAIR.names]
 
 
 def test_a_setting_of_somebody_else_is_noticed_once_and_written_again() -> None:

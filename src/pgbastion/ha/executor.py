@@ -312,6 +312,9 @@ class Executor:
     async def _start_primary(self, epoch: Epoch) -> bool:
         opened = self._host.state.opened
         sync = opened.sync if opened is not None and opened.epoch == epoch else None
+        if self.sync_unsettled:
+            # A promise on its way may say more than the one that is known.
+            sync = None
         await self._database.prepare_primary(sync)
         if not self._lease_held(epoch):
             return False

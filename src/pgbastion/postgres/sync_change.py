@@ -32,9 +32,13 @@ class SyncChange:
         self.forget()
 
     def forget(self) -> None:
-        """Forget what an earlier server was told."""
-        self._wanted: tuple[ReplicationMode, SyncSet] | None = None
+        """Forget an earlier server, and what it was told."""
         self._ends_older = False
+        self._seen_count = 0
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._wanted: tuple[ReplicationMode, SyncSet] | None = None
         self._position: Lsn | None = None
         self._effective_ns: int | None = None
         self._written_ns = 0
@@ -45,12 +49,13 @@ class SyncChange:
         Effective: every walsender goes by it, and as many of its members as have to
         confirm a commit have flushed what was written since.
         """
-        before = self._wanted
-        if before != (mode, sync):
-            raised = before is not None and sync.num_sync > before[1].num_sync
+        if self._wanted != (mode, sync):
+            if self._raises(sync):
+                self._ends_older = True
+            # What fails half-way has perhaps been written: it is written anew then.
+            self._begin_anew()
             await self._primary.set_sync(mode, sync, own)
-            self.forget()
-            self._wanted, self._ends_older = (mode, sync), raised
+            self._wanted = mode, sync
             self._written_ns = boottime_ns()
         effect = await self._primary.sync_effect(mode, sync)
         if not effect.effective:
@@ -74,12 +79,21 @@ class SyncChange:
         """
         sync = parse_sync_names(text)
         named = sync is not None and sync.num_sync > 0
+        self._seen_count = _count(text)
         return {
             "sync_setting": sync,
             "sync_text": text,
             "sync_foreign": self._notice(text, sent_ns),
             "sync_reworded": named and text != sync_names(mode, sync),
         }
+
+    def _raises(self, sync: SyncSet) -> bool:
+        """Tell whether fewer may be enough for a walsender that knows the last set.
+
+        That set may be a former daemon's, or somebody else's.
+        """
+        told = self._wanted[1].num_sync if self._wanted is not None else 0
+        return any(0 < count < sync.num_sync for count in (told, self._seen_count))
 
     def _notice(self, names: str, sent_ns: int) -> bool:
         """Tell whether somebody else has changed the setting; then forget our own."""
@@ -93,7 +107,7 @@ class SyncChange:
             return False
         if names == sync_names(*self._wanted):
             return False
-        self.forget()
+        self._begin_anew()
         return True
 
     async def _has_flushed(self, sync: SyncSet) -> bool:
@@ -106,3 +120,12 @@ class SyncChange:
             if sender.flush_lsn >= position
         }
         return len(flushed.intersection(sync.names)) >= sync.num_sync
+
+
+def _count(text: str) -> int:
+    """Return how many confirm a commit under a setting; 0: it names nobody."""
+    sync = parse_sync_names(text)
+    if not text or sync is None:
+        return 0
+    # Of a form that we do not write: one is the least.
+    return sync.num_sync or 1
