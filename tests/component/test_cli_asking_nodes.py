@@ -163,6 +163,20 @@ def test_what_hurts_needs_a_yes_where_nobody_can_be_asked(api: str) -> None:
     assert Api.asked == [REHEARSED]
 
 
+def test_a_script_removes_the_node_that_it_names(api: str) -> None:
+    Api.answers = {
+        "/raft/remove-peer": {"ok": True, "id": "n2", "member_id": 2},
+        "/raft/state": {"member_id": 1, "voters": [1, 3], "learners": []},
+    }
+
+    done = run("remove-node", "--name", "n2", "--url", api, PGBASTION_TOKEN="t")
+
+    assert (done.returncode, done.stdout) == (
+        Exit.OK,
+        "n2 (member 2) has left the cluster\n",
+    )
+
+
 def test_what_hurts_is_done_with_a_yes(api: str) -> None:
     Api.answers = {
         "/cluster/failover": {"ok": True, "id": "o1", "to": "n2"},

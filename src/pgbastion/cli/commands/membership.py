@@ -50,8 +50,9 @@ def remove_node(
 ) -> None:
     """Take a node out: its vote, its slot and its access go, its PostgreSQL stops.
 
-    A primary hands its role on first. Its data stays on its disk. Exit code 1 when it
-    is refused, 4 when it is not finished in time.
+    A primary hands its role on first. Its data stays on its disk. A script is not
+    asked whether it means it: the node has to be named. Exit code 1 when it is refused,
+    4 when it is not finished in time.
     """
     from pgbastion.cli import members
     from pgbastion.cli.asking import confirm
@@ -61,7 +62,8 @@ def remove_node(
     if dry_run:
         print(members.foretell_removal(client, name))
         return
-    confirm(f"{name} leaves the cluster and its PostgreSQL stops: go on?", yes=yes)
+    question = f"{name} leaves the cluster and its PostgreSQL stops: go on?"
+    confirm(question, yes=yes, unattended=True)
     print(members.remove_node(client, name, wait_s))
 
 
