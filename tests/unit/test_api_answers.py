@@ -10,6 +10,7 @@ import pytest
 from pgbastion.api import answers, patroni
 from pgbastion.api.endpoints import READS
 from pgbastion.model.claims import Claim, ClaimKind
+from pgbastion.model.cluster import ReplicationMode
 from pgbastion.model.ids import MemberId, NodeId
 from pgbastion.model.report import PostgresState, SlotRow, Vitals
 from pgbastion.model.snapshot import NodeSnapshot, RouteSnapshot
@@ -340,7 +341,41 @@ def test_patroni_tells_the_positions_of_a_standby() -> None:
         "replayed_location": 900,
         "paused": False,
     }
-    assert answer["patroni"] == {"version": "1.2.3", "scope": "main", "name": "n2"}
+    assert (answer["state"], answer["replication_state"]) == ("running", "streaming")
+    assert (answer["patroni"]["scope"], answer["patroni"]["name"]) == ("main", "n2")
+
+
+def test_patroni_tells_that_a_restart_is_due() -> None:
+    due = received(primary_report(pending_restart=("shared_buffers",)))
+
+    assert patroni.patroni(primary_snapshot(reports=due))["pending_restart"] is True
+    assert "pending_restart" not in patroni.patroni(primary_snapshot())
+
+
+@pytest.mark.parametrize(
+    ("mode", "word"),
+    [
+        (ReplicationMode.QUORUM, "quorum_standby"),
+        (ReplicationMode.SYNC, "sync_standby"),
+    ],
+)
+def test_a_standby_that_commits_wait_for_says_so_in_patronis_word(
+    mode: ReplicationMode, word: str
+) -> None:
+    there = standby_snapshot()
+    snapshot = replace(there, state=replace(there.state, mode=mode))
+
+    words = {"sync_standby", "quorum_standby"}
+    for answer in (answers.health(snapshot), patroni.patroni(snapshot)):
+        assert {key: answer.get(key) for key in words & set(answer)} == {word: True}
+    assert not words & set(answers.health(primary_snapshot()))
+
+
+def test_the_cluster_tells_of_a_pause_while_there_is_one() -> None:
+    paused = primary_snapshot(state=cluster_state(paused=True))
+
+    assert answers.cluster(paused)["pause"] is True
+    assert "pause" not in answers.cluster(primary_snapshot())
 
 
 @pytest.mark.parametrize("answer", READS.values(), ids=READS)

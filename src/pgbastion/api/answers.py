@@ -13,7 +13,7 @@ from pgbastion.control.policy import not_adopted
 from pgbastion.model.cluster import Member, Order, Schedule
 from pgbastion.model.ids import standby_name
 from pgbastion.model.report import NodeReport, PostgresState, SlotRow
-from pgbastion.model.snapshot import DecisionSnapshot, NodeSnapshot
+from pgbastion.model.snapshot import DecisionSnapshot, NodeSnapshot, SyncRole
 from pgbastion.model.wal import Lsn, WalEnd, format_lsn
 
 UNKNOWN: Final = "unknown"
@@ -45,8 +45,17 @@ def health(snapshot: NodeSnapshot) -> shapes.HealthAnswer:
         "paused": snapshot.state.paused,
         "version": snapshot.version,
         "warnings": list(snapshot.warnings),
+        **standing(snapshot),
         **split_brain(snapshot),
     }
+
+
+def standing(snapshot: NodeSnapshot) -> shapes.StandingFacts:
+    """Tell whether commits may wait for this node; no field: none does."""
+    role = snapshot.own_sync_role
+    if role is SyncRole.QUORUM:
+        return {"quorum_standby": True}
+    return {"sync_standby": True} if role is SyncRole.SYNC else {}
 
 
 def split_brain(snapshot: NodeSnapshot) -> shapes.SplitBrain:
@@ -74,9 +83,14 @@ def cluster(snapshot: NodeSnapshot) -> shapes.ClusterAnswer:
             "replica": [_backend(m) for m in snapshot.routes.replicas],
         },
         "voting": _voting(snapshot),
+        **_pause(snapshot),
         **split_brain(snapshot),
         **_next_switchover(snapshot),
     }
+
+
+def _pause(snapshot: NodeSnapshot) -> shapes.PauseFacts:
+    return {"pause": True} if snapshot.state.paused else {}
 
 
 def _next_switchover(snapshot: NodeSnapshot) -> shapes.NextFacts:
@@ -280,9 +294,14 @@ def replication(snapshot: NodeSnapshot) -> shapes.ReplicationAnswer:
 
 
 def state_word(report: NodeReport) -> str:
-    """Return what PostgreSQL does, in the words that Patroni's tools know."""
+    """Return what PostgreSQL does, in the words that Patroni has for a member."""
     if report.state is PostgresState.STANDBY and report.streaming:
         return "streaming"
+    return running_word(report)
+
+
+def running_word(report: NodeReport) -> str:
+    """Return whether PostgreSQL runs, in the words that Patroni has for a node."""
     return _STATES[report.state]
 
 

@@ -120,8 +120,7 @@ def _of_sync_role(snapshot: NodeSnapshot, asked: Asked, *, wanted: bool) -> Verd
     verdict = is_replica(snapshot, asked)
     if verdict is not None:
         return verdict
-    member = snapshot.state.member(snapshot.member_id)
-    role = snapshot.sync_role(member) if member else SyncRole.ASYNC
+    role = snapshot.own_sync_role
     if (role is not SyncRole.ASYNC) is wanted:
         return None
     return _fails(snapshot, "other_sync_role", f"as a standby it is {role}")

@@ -1,35 +1,56 @@
 """Read endpoints of Patroni, so that monitoring that was written for it goes on."""
 
 from itertools import pairwise
+from typing import Final
 
-from pgbastion.api.answers import state_word
-from pgbastion.api.shapes import HistoryLine, PatroniAnswer, XlogFacts
+from pgbastion.api.answers import running_word, standing
+from pgbastion.api.patroni_shapes import (
+    HistoryLine,
+    PatroniAnswer,
+    ServerFacts,
+    XlogFacts,
+)
 from pgbastion.model.report import NodeReport
 from pgbastion.model.snapshot import NodeRole, NodeSnapshot
+
+# Tools tell by the release which words to expect: a standby that streams is healthy to
+# them since 3.0.4, one of a quorum since 4.0.
+SPOKEN: Final = "4.0.0"
 
 
 def patroni(snapshot: NodeSnapshot) -> PatroniAnswer:
     """Tell what this node is, in Patroni's words."""
     report = snapshot.report
-    state = snapshot.state
-    answer: PatroniAnswer = {
-        "state": state_word(report) if report else "starting",
+    return {
+        "state": running_word(report) if report else "starting",
         "role": "primary" if snapshot.role is NodeRole.PRIMARY else "replica",
         "patroni": {
-            "version": snapshot.version,
-            "scope": state.cluster_name,
+            "version": SPOKEN,
+            "scope": snapshot.state.cluster_name,
             "name": snapshot.node,
         },
-        "pause": state.paused,
+        "pause": snapshot.state.paused,
+        **standing(snapshot),
+        **_server(snapshot, report),
     }
-    if state.system_identifier is not None:
-        answer["database_system_identifier"] = state.system_identifier
-    if report is not None and report.wal_end is not None:
-        answer["timeline"] = report.wal_end.timeline
-        answer["xlog"] = _xlog(snapshot, report)
-    if report is not None and report.postgres_version is not None:
-        answer["server_version"] = report.postgres_version
-    return answer
+
+
+def _server(snapshot: NodeSnapshot, report: NodeReport | None) -> ServerFacts:
+    facts: ServerFacts = {}
+    if snapshot.state.system_identifier is not None:
+        facts["database_system_identifier"] = snapshot.state.system_identifier
+    if report is None:
+        return facts
+    if report.streaming:
+        facts["replication_state"] = "streaming"
+    if report.adopted or report.pending_restart:
+        facts["pending_restart"] = True
+    if report.wal_end is not None:
+        facts["timeline"] = report.wal_end.timeline
+        facts["xlog"] = _xlog(snapshot, report)
+    if report.postgres_version is not None:
+        facts["server_version"] = report.postgres_version
+    return facts
 
 
 def history(snapshot: NodeSnapshot) -> list[HistoryLine]:

@@ -3,7 +3,7 @@
 The type checker holds the code to them; the OpenAPI description is made from them.
 """
 
-from typing import Any, NotRequired
+from typing import NotRequired
 
 # Pydantic wants this one before Python 3.12.
 from typing_extensions import TypedDict
@@ -40,7 +40,14 @@ class SplitBrain(TypedDict):
     split_brain: NotRequired[list[ClaimFacts]]
 
 
-class HealthAnswer(SplitBrain):
+class StandingFacts(TypedDict):
+    """The one that holds, of a standby that commits may wait for; Patroni's words."""
+
+    sync_standby: NotRequired[bool]
+    quorum_standby: NotRequired[bool]
+
+
+class HealthAnswer(SplitBrain, StandingFacts):
     """One node."""
 
     node: str
@@ -121,7 +128,13 @@ class NextFacts(TypedDict):
     scheduled_switchover: NotRequired[SwitchoverFacts]
 
 
-class ClusterAnswer(SplitBrain, NextFacts):
+class PauseFacts(TypedDict):
+    """Present while automatic actions are off; Patroni's word."""
+
+    pause: NotRequired[bool]
+
+
+class ClusterAnswer(SplitBrain, NextFacts, PauseFacts):
     """The members and where clients are sent."""
 
     scope: str
@@ -346,40 +359,6 @@ class ReplicationAnswer(TypedDict):
     timeline: int | None
     standbys: list[StandbyFacts]
     slots: list[SlotFacts]
-
-
-class PatroniFacts(TypedDict):
-    """What serves."""
-
-    version: str
-    scope: str
-    name: str
-
-
-class XlogFacts(TypedDict, total=False):
-    """Positions, as numbers of bytes."""
-
-    location: int
-    received_location: int
-    replayed_location: int | None
-    paused: bool
-
-
-class PatroniAnswer(TypedDict):
-    """One node, in Patroni's words."""
-
-    state: str
-    role: str
-    patroni: PatroniFacts
-    pause: bool
-    database_system_identifier: NotRequired[str]
-    timeline: NotRequired[int]
-    xlog: NotRequired[XlogFacts]
-    server_version: NotRequired[int]
-
-
-HistoryLine = list[Any]
-"""Timeline, position where it was left, cause, when, new primary."""
 
 
 class PostgresqlFacts(TypedDict):

@@ -447,6 +447,12 @@ class NodeSnapshot:
             return row.replay_lag_ms / 1_000
         return 0.0 if self.lag_bytes(node) == 0 else None
 
+    @property
+    def own_sync_role(self) -> SyncRole:
+        """Whether commits wait for this node."""
+        member = self.state.member(self.member_id)
+        return SyncRole.ASYNC if member is None else self.sync_role(member)
+
     def sync_role(self, member: Member) -> SyncRole:
         """Return whether commits wait for this member, by the declared set."""
         opened, held = self.state.opened, self.state.assignment
