@@ -125,6 +125,40 @@ def test_the_contracts_file_of_a_witness_works(place: Place) -> None:
     assert load_config(place.config(WITNESS), ENVIRONMENT).postgresql is None
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    ["node: {{address: 10.0.0.300}}", "raft: ", "proxy: 5", "vip: [1]", "colour: red"],
+)
+def test_a_wrong_value_hides_no_other_problem(place: Place, wrong: str) -> None:
+    """A clash of ports and a file that is missing are told beside it."""
+    section = wrong.partition(":")[0]
+    lines = [line for line in CONTRACT.splitlines() if not line.startswith(section)]
+    (place.root / "token").unlink()
+
+    text = place.messages("\n".join([*lines, "metrics: {{port: 5442}}", wrong]))
+
+    assert "postgresql.port: port 5442" in text
+    assert "api.auth_token_file" in text
+    assert text.count(": error: ") >= 3
+
+
+def test_nothing_is_said_of_what_stands_in_for_a_wrong_value(place: Place) -> None:
+    text = CONTRACT.replace("{dir}/n1/raft", "raft").replace("{dir}/n1/pg", "pg")
+    text = text.replace("n1, address: 10.77.0.1", "-, address: 10.77.0")
+    text = text.replace("profile: fast", "profile: quick").replace("{bin}", "bin")
+
+    said = [line.split(": ") for line in place.messages(text).splitlines()]
+
+    assert [words[2] for words in said if words[1] == "error"] == [
+        "node.name",
+        "node.address",
+        "raft.data_dir",
+        "failover.profile",
+        "postgresql.bin_dir",
+        "postgresql.data_dir",
+    ]
+
+
 def test_every_line_of_the_contract_points_to_its_problem(place: Place) -> None:
     (place.root / "token").unlink()
     (place.root / "passwords").chmod(0o644)

@@ -8,11 +8,12 @@ from typing import Any
 from pgbastion.config.checks import check_config
 from pgbastion.config.discovery import discover_bin_dir
 from pgbastion.config.facts import directory_facts, gather_facts
-from pgbastion.config.model import Config, Found, resolve, with_defaults
+from pgbastion.config.model import Config, File, Found, resolve, with_defaults
 from pgbastion.config.parse import parse_file
-from pgbastion.config.problems import Problem
+from pgbastion.config.problems import Problem, errors
 from pgbastion.config.reading import Report, read_document
 from pgbastion.config.rundir import run_directory
+from pgbastion.config.salvage import salvage
 from pgbastion.config.world import check_world
 from pgbastion.errors import ConfigError
 
@@ -42,17 +43,28 @@ def examine(
     if isinstance(document, Problem):
         return Report(source=path, config=None, problems=(document,), document=None)
     found, homeless = _find(document.values, environment)
+
+    def judge(file: File) -> tuple[Config, list[Problem]]:
+        config = resolve(file, source=path, found=found)
+        problems = check_config(config)
+        if world:
+            problems += check_world(config, gather_facts(config, environment))
+        return config, problems
+
     parsed = parse_file(with_defaults(document.values, found))
-    if isinstance(parsed, list):
-        return Report(
-            source=path, config=None, problems=(*homeless, *parsed), document=document
-        )
-    config = resolve(parsed, source=path, found=found)
-    problems = [*homeless, *check_config(config)]
-    if world:
-        problems += check_world(config, gather_facts(config, environment))
+    if isinstance(parsed, File):
+        config, problems = judge(parsed)
+    else:
+        config, problems = None, parsed
+        wrong = {problem.key for problem in parsed}
+        rest = parse_file(with_defaults(salvage(document.values, wrong), found))
+        if isinstance(rest, File):
+            problems += [p for p in errors(judge(rest)[1]) if p.key not in wrong]
     return Report(
-        source=path, config=config, problems=tuple(problems), document=document
+        source=path,
+        config=config,
+        problems=(*homeless, *problems),
+        document=document,
     )
 
 

@@ -145,12 +145,14 @@ def _role(value: object) -> str:
 def _peers(value: object) -> tuple[Peer, ...]:
     if not isinstance(value, list):
         raise ValueError("has to be a list: [10.0.0.1, 10.0.0.2]")  # noqa: TRY004
-    peers = []
+    peers, wrong = [], []
     for item in value:
         try:
             peers.append(parse_peer(_text(item)))
         except ValueError as exc:
-            raise ValueError(f"{item!r}: {exc}") from exc
+            wrong.append(f"{item!r}: {exc}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
     return tuple(peers)
 
 
