@@ -310,9 +310,9 @@ impl Driver {
             Command::Ages { token, deadline_ns } => core.ages(token, deadline_ns, now_ns),
             Command::Applied { index } => core.applied(index, now_ns),
             Command::Hold { hold } => core.hold(hold, now_ns),
-            Command::Pace { tick_ms } => {
+            Command::Pace { tick_ms, heartbeat_ticks } => {
                 self.settings.tick_ms = tick_ms;
-                core.pace(tick_ms);
+                core.pace(tick_ms, heartbeat_ticks);
             }
             Command::Compact { index, data } => core.compact(index, data, now_ns),
             Command::Written { token, room } => {

@@ -70,6 +70,7 @@ pub enum Command {
     },
     Pace {
         tick_ms: u64,
+        heartbeat_ticks: usize,
     },
     Compact {
         index: u64,

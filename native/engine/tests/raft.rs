@@ -7,7 +7,7 @@ use _engine::event::{Event, Payload, Status};
 use _engine::members::conf_change;
 use _engine::records::{founding, put_entry, put_hard_state, stands_alone};
 use _engine::wire::Packet;
-use common::{Cluster, MS};
+use common::{Cluster, MS, TICK_MS};
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChangeType, Entry, EntryType, HardState};
 use raft::eraftpb::{Message, MessageType};
@@ -475,6 +475,34 @@ fn a_leader_without_a_majority_steps_down() {
     cluster.pass(250);
 
     assert_ne!(cluster.member(leader).core.status().role, "leader");
+}
+
+/// The ticks in which a leader sends heartbeats, of so many.
+fn beats(cluster: &mut Cluster, leader: u64, ticks: usize) -> Vec<usize> {
+    let beats = (1..=ticks).filter(|_| {
+        cluster.now_ns += TICK_MS * MS;
+        let now_ns = cluster.now_ns;
+        cluster.member(leader).core.tick(now_ns);
+        cluster.carry_out(leader);
+        let beats = kinds(cluster, leader).contains(&MessageType::MsgHeartbeat);
+        cluster.settle();
+        beats
+    });
+    beats.collect()
+}
+
+#[test]
+fn heartbeats_follow_the_pace() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    // The library's own heartbeat comes every nine ticks (an election time-out has ten).
+    assert_eq!(beats(&mut cluster, leader, 18), [2, 4, 6, 8, 9, 11, 13, 15, 17, 18]);
+
+    cluster.member(leader).core.pace(TICK_MS as u64, 3);
+    assert_eq!(beats(&mut cluster, leader, 18), [3, 6, 9, 12, 15, 18]);
+
+    cluster.member(leader).core.pace(TICK_MS as u64, 1);
+    assert_eq!(beats(&mut cluster, leader, 9).len(), 9);
 }
 
 #[test]

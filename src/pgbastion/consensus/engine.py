@@ -24,6 +24,7 @@ from pgbastion.consensus.interface import (
     Request,
     SnapshotTaken,
 )
+from pgbastion.consensus.ticks import ticks_of
 from pgbastion.errors import ConsensusError
 from pgbastion.ha.ports import PeerStatus, RaftStatus
 from pgbastion.model.ids import MemberId
@@ -145,15 +146,18 @@ class Engine:
     ) -> None:
         # Several ticks a heartbeat: time-outs are drawn in whole ticks, and two nodes
         # that draw the same one split the vote.
-        tick_ms = max(heartbeat_ms // TICKS_A_HEARTBEAT, 1)
-        self._election_ticks = max(election_ms, 2 * heartbeat_ms) // tick_ms
+        election_ms = max(election_ms, 2 * heartbeat_ms)
+        self._election_ticks = election_ms // max(heartbeat_ms // TICKS_A_HEARTBEAT, 1)
+        tick_ms, heartbeat_ticks = ticks_of(
+            heartbeat_ms, election_ms, election_ticks=self._election_ticks
+        )
         try:
             self._node = _engine.Node(
                 dir=str(directory),
                 listen=listen,
                 secret=secret,
                 tick_ms=tick_ms,
-                heartbeat_ticks=heartbeat_ms // tick_ms,
+                heartbeat_ticks=heartbeat_ticks,
                 election_ticks=self._election_ticks,
                 page_path=str(page),
                 generation=generation,
@@ -321,12 +325,10 @@ class Engine:
             asked_max_ms=asked_max_ms,
         )
 
-    def pace(self, election_ms: int) -> None:
-        """Draw election time-outs from [t, 2t) from now on.
-
-        Heartbeats keep their share of it.
-        """
-        self._node.pace(max(election_ms // self._election_ticks, 1))
+    def pace(self, *, heartbeat_ms: int, election_ms: int) -> None:
+        """Send heartbeats so often, and draw time-outs from [t, 2t), from now on."""
+        ticks = ticks_of(heartbeat_ms, election_ms, election_ticks=self._election_ticks)
+        self._node.pace(*ticks)
 
     def status(self) -> RaftStatus:
         """Return what the engine knows now."""

@@ -27,7 +27,6 @@ from pgbastion.ha.observer import Observer
 from pgbastion.ha.sight import Sight
 from pgbastion.ha.standing import StandingWatch
 from pgbastion.model.ids import Epoch, Incarnation
-from pgbastion.model.views import START_MAX_MS
 from pgbastion.node.addresses import build_addresses
 from pgbastion.node.certificates import Certificates
 from pgbastion.node.fencing import FenceProgram
@@ -41,6 +40,7 @@ from pgbastion.node.page import SharedPage
 from pgbastion.node.parts import cut_timeout_ms, limits_of, own_member, pace_of
 from pgbastion.node.peer_requests import PeerRequests
 from pgbastion.node.reloading import Reloads, reload_node
+from pgbastion.node.renewing import hold_lease
 from pgbastion.node.retiring import Retiring
 from pgbastion.node.settings import ClusterSettings
 from pgbastion.node.settings_change import SettingsChange
@@ -408,18 +408,14 @@ class Node:
             self._hold(self.loop.sight.renewing)
 
     def _hold(self, epoch: Epoch) -> None:
-        timings = self.config.timings
-        sure = self.loop.sight.policy_revision >= 0
-        self.page.set_lead(timings.margin_ms, sure=sure)
-        self.engine.hold(
+        hold_lease(
             epoch,
-            self.incarnation,
-            renew_ms=timings.renew_ms,
-            deadline_ms=timings.deadline_ms,
-            evidence_max_ms=timings.evidence_max_ms,
-            asked_max_ms=START_MAX_MS,
+            self.config.timings,
+            incarnation=self.incarnation,
+            sight=self.loop.sight,
+            page=self.page,
+            engine=self.engine,
         )
-        self.loop.sight.renewing = epoch
 
     # A changed configuration
 

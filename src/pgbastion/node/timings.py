@@ -69,7 +69,7 @@ def go_by(node: "Node", timings: Timings) -> None:
     """Have every part of a running node go by these timings from now on."""
     node.config = config = replace(node.config, timings=timings)
     fresh_ms = 3 * timings.probe_ms
-    node.engine.pace(timings.election_ms)
+    node.engine.pace(heartbeat_ms=timings.heartbeat_ms, election_ms=timings.election_ms)
     node.ordering.go_by(fresh_ms=timings.sync_silent_ms)
     node.executor.stop_ms = timings.stop_ms
     node.members.fresh_ms = fresh_ms

@@ -138,7 +138,8 @@ impl Core {
         let config = Config {
             id: settings.member,
             election_tick: settings.election_ticks,
-            heartbeat_tick: settings.heartbeat_ticks,
+            // The library's share is fixed: this is its largest, see `tick_raft`.
+            heartbeat_tick: settings.election_ticks - 1,
             applied: base.index,
             max_size_per_msg: APPEND_MAX,
             max_inflight_msgs: INFLIGHT_MAX,
@@ -195,10 +196,11 @@ impl Core {
         Arc::clone(&self.granter)
     }
 
-    /// A tick lasts so long from now on. Heartbeats and time-outs are counted in ticks:
-    /// they keep their relation to each other.
-    pub fn pace(&mut self, tick_ms: u64) {
+    /// A tick lasts so long from now on, and a heartbeat comes every so many of them.
+    /// An election time-out keeps its number of ticks.
+    pub fn pace(&mut self, tick_ms: u64, heartbeat_ticks: usize) {
         self.settings.tick_ms = tick_ms;
+        self.settings.heartbeat_ticks = heartbeat_ticks;
     }
 
     /// One tick of Raft's clock has passed.
@@ -228,6 +230,11 @@ impl Core {
                 self.campaigns += 1;
             }
             self.node.tick();
+            // The library has just sent a heartbeat of its own where this is 0.
+            let elapsed = self.node.raft.heartbeat_elapsed();
+            if elapsed > 0 && elapsed.is_multiple_of(self.settings.heartbeat_ticks) {
+                self.node.ping();
+            }
         }
     }
 

@@ -193,8 +193,8 @@ impl Core {
         self.inner.hold(hold, now_ns);
     }
 
-    fn pace(&mut self, tick_ms: u64) {
-        self.inner.pace(tick_ms);
+    fn pace(&mut self, tick_ms: u64, heartbeat_ticks: usize) {
+        self.inner.pace(tick_ms, heartbeat_ticks);
     }
 
     fn compact(&mut self, index: u64, data: Vec<u8>, now_ns: i64) {

@@ -222,11 +222,11 @@ impl Node {
         self.inner.tell(Command::Hold { hold });
     }
 
-    fn pace(&self, tick_ms: u64) -> PyResult<()> {
-        if tick_ms == 0 {
-            return Err(PyValueError::new_err("a tick lasts a millisecond at least"));
+    fn pace(&self, tick_ms: u64, heartbeat_ticks: usize) -> PyResult<()> {
+        if tick_ms == 0 || heartbeat_ticks == 0 {
+            return Err(PyValueError::new_err("neither a tick nor a heartbeat is 0"));
         }
-        self.inner.tell(Command::Pace { tick_ms });
+        self.inner.tell(Command::Pace { tick_ms, heartbeat_ticks });
         Ok(())
     }
 

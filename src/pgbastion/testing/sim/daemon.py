@@ -22,11 +22,12 @@ from pgbastion.model.ids import (
     MemberId,
     NodeId,
 )
-from pgbastion.model.views import START_MAX_MS, SurveyAnswer
+from pgbastion.model.views import SurveyAnswer
 from pgbastion.model.wal import WalEnd
 from pgbastion.node.pacing import Pacing
 from pgbastion.node.page import SharedPage
 from pgbastion.node.parts import cut_timeout_ms, timing_limits
+from pgbastion.node.renewing import hold_lease
 from pgbastion.testing.sim.addresses import SimAddresses
 from pgbastion.testing.sim.database import SimDatabase, SimHandOver
 from pgbastion.testing.sim.engine import SimEngine
@@ -210,7 +211,9 @@ class Daemon:
         """Have every part go by other timings, as :mod:`pgbastion.node.timings`."""
         self.timings = timings
         self.machine.judge.paced(timings)
-        self.engine.pace(timings.election_ms)
+        self.engine.pace(
+            heartbeat_ms=timings.heartbeat_ms, election_ms=timings.election_ms
+        )
         self.executor.stop_ms = timings.stop_ms
         self.host.survey.cut_timeout_ms = cut_timeout_ms(timings)
         if self.observer is not None:
@@ -283,18 +286,14 @@ class Daemon:
         self.pacing.note()
 
     def _hold(self, epoch: Epoch) -> None:
-        timings = self.timings
-        sure = self.main.sight.policy_revision >= 0
-        self.page.set_lead(timings.margin_ms, sure=sure)
-        self.engine.hold(
+        hold_lease(
             epoch,
-            self.incarnation,
-            renew_ms=timings.renew_ms,
-            deadline_ms=timings.deadline_ms,
-            evidence_max_ms=timings.evidence_max_ms,
-            asked_max_ms=START_MAX_MS,
+            self.timings,
+            incarnation=self.incarnation,
+            sight=self.main.sight,
+            page=self.page,
+            engine=self.engine,
         )
-        self.main.sight.renewing = epoch
 
     # What comes in
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pgbastion.consensus._engine import Core
+from pgbastion.consensus.ticks import ticks_of
 from pgbastion.guard import page as words
 from pgbastion.ha.ports import PeerStatus, RaftStatus
 from pgbastion.model.ids import MemberId
@@ -327,11 +328,13 @@ class SimEngine:
             )
             self._drain()
 
-    def pace(self, election_ms: int) -> None:
-        """Draw election time-outs from [t, 2t) from now on."""
-        tick_ms = max(election_ms // self._election_ticks, 1)
+    def pace(self, *, heartbeat_ms: int, election_ms: int) -> None:
+        """Send heartbeats so often, and draw time-outs from [t, 2t), from now on."""
+        tick_ms, heartbeat_ticks = ticks_of(
+            heartbeat_ms, election_ms, election_ticks=self._election_ticks
+        )
         self._tick_ns = tick_ms * NS_PER_MS
-        self.core.pace(tick_ms)
+        self.core.pace(tick_ms, heartbeat_ticks)
 
     # Questions between nodes travel beside the core, over the same links
 
