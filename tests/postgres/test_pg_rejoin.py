@@ -33,6 +33,20 @@ async def pair(lab: Lab, **parameters: str) -> tuple[Server, Server]:
     return n1, n2
 
 
+async def pair_and_third(lab: Lab) -> tuple[Server, Server, Server]:
+    """Give the same with a second standby."""
+    n1, n2 = await pair(lab)
+    n3 = lab.server("n3")
+    await n1.primary.slots.keep([n2.name, n3.name])
+    await n1.config.write_access([n1.host, n2.host, n3.host])
+    await n3.copy_from(n1)
+    await n3.start()
+    written = await n1.primary.write_position()
+    await until(lambda: n3.has_flushed(written))
+    await until(lambda: n2.has_flushed(written))
+    return n1, n2, n3
+
+
 async def fail_over(n1: Server, n2: Server, timeline: int, epoch: int = 2) -> None:
     """Promote ``n2``; ``n1`` still runs and writes a row that nobody else has."""
     end = await n2.standby.cut(Epoch(epoch - 1), deadline_s=5)
@@ -122,15 +136,7 @@ async def test_orphans_of_two_promotions_never_share_a_timeline(
     By themselves both would take the same timeline id, and in the first case with the
     same history: then nothing would tell the two apart.
     """
-    n1, n2 = await pair(one_lab)
-    n3 = one_lab.server("n3")
-    await n1.primary.slots.keep([n2.name, n3.name])
-    await n1.config.write_access([n1.host, n2.host, n3.host])
-    await n3.copy_from(n1)
-    await n3.start()
-    written = await n1.primary.write_position()
-    await until(lambda: n3.has_flushed(written))
-    await until(lambda: n2.has_flushed(written))
+    n1, n2, n3 = await pair_and_third(one_lab)
     if forks == "two_positions":
         await n2.standby.cut(Epoch(1), deadline_s=5)
         await n1.rows("INSERT INTO public.t VALUES ('n3 too')")
@@ -165,6 +171,32 @@ async def test_orphans_of_two_promotions_never_share_a_timeline(
     step = await n1.ladder.decide(n3.replication_address())
     assert isinstance(step, rejoin.Follow)
     await return_to(n1, n3, epoch=3)
+
+
+async def test_whom_a_person_promoted_under_an_id_that_was_given_later_is_copied(
+    one_lab: Lab,
+) -> None:
+    """Both left at the same position: PostgreSQL sees one history, and would follow."""
+    n1, n2, n3 = await pair_and_third(one_lab)
+    await n2.mark_file.update(epoch=Epoch(1))
+    await n1.stop()
+    await n2.rows("SELECT pg_promote()")
+    await n2.crash()
+    await n3.standby.cut(Epoch(1), deadline_s=5)
+    await n3.standby.promote(Epoch(2), Timeline(3))
+    assert await n3.standby.promoted(deadline_s=10) is not None
+    assert (await n3.mark()).promoted_timeline == 3
+    await n3.standby.close()
+    await n3.primary.set_sync(ReplicationMode.QUORUM, SyncSet(), await n3.data_id())
+    await n3.rows("CREATE TABLE public.more (node text)")
+
+    source = await ask_primary(n3.replication_address())
+    local = await n2.ladder.local_state()
+
+    assert local.history == source.history
+    assert local.wal_end is not None
+    assert local.wal_end.lsn <= source.written
+    assert isinstance(rejoin.decide_rejoin(local, source), rejoin.Copy)
 
 
 async def test_a_rewind_waits_for_the_primarys_checkpoint(one_lab: Lab) -> None:

@@ -17,6 +17,7 @@ from pgbastion.testing.views import (
     answer,
     any_of,
     cluster_state,
+    end,
     name,
     node_name,
     opened,
@@ -53,6 +54,38 @@ def test_a_holder_whose_data_was_replaced_is_another_member() -> None:
     assert state.opened is not None
     state = replace(state, opened=replace(state.opened, data_id=DataId("12345678a")))
     assert not hold_every_commit(state, [answer(1, 5, data_id=DataId("12345678b"))])
+
+
+def test_a_timeline_that_nobody_gave_says_nothing_about_its_place() -> None:
+    """S2: a person promoted n4, and the cluster gave the id to another node later."""
+    state = state_of(any_of(1, 2, 3))
+    strayed = answer(4, 900, has_strayed=True)
+    answers = [answer(2, 500), answer(3, 400), strayed]
+
+    assert answers_with_every_commit(state, answers, ALL) == (answer(2, 500),)
+
+
+def test_a_timeline_that_nobody_gave_is_not_beyond_the_last_opened_epoch() -> None:
+    state = state_of(any_of(1, 2, 3), later=(5,))
+
+    assert hold_every_commit(state, [answer(4, 900, 5)])
+    assert not hold_every_commit(state, [answer(4, 900, 5, has_strayed=True)])
+
+
+def test_a_timeline_that_nobody_gave_does_not_reach_a_holders_end() -> None:
+    state = state_of(any_of(1, 2, 3))
+    assert state.assignment is not None
+    ended = replace(state.assignment, released=True, ended_at=end(500))
+    state = replace(state, assignment=ended)
+
+    assert hold_every_commit(state, [answer(4, 900)])
+    assert not hold_every_commit(state, [answer(4, 900, has_strayed=True)])
+
+
+def test_a_holder_that_strayed_still_has_what_it_acknowledged() -> None:
+    strayed = answer(1, 900, 5, has_strayed=True)
+
+    assert answers_with_every_commit(state_of(NOBODY), [strayed], ALL) == (strayed,)
 
 
 def test_degraded_means_that_only_the_holder_has_everything() -> None:

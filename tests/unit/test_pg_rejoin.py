@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from pgbastion.model.ids import Timeline
+from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.wal import Lsn, WalEnd
+from pgbastion.postgres.mark import Mark
 from pgbastion.postgres.parse import ControlData, ControlState, Fork, History
 from pgbastion.postgres.primary import WalSender, judge_effect
 from pgbastion.postgres.rejoin import (
@@ -19,6 +20,7 @@ from pgbastion.postgres.rejoin import (
     Step,
     Wait,
     decide_rejoin,
+    has_strayed,
 )
 from pgbastion.postgres.standby import Position, judge_end
 
@@ -82,9 +84,80 @@ SOURCE = SourceState(
 def test_what_the_primary_left_behind_is_rewound_and_the_rest_followed(
     end: WalEnd, step: type[Step]
 ) -> None:
-    forks = ((1, 500),) if end.timeline != 1 else ()
-    local = replace(LOCAL, wal_end=end, history=history(end.timeline, *forks))
+    local = replace(LOCAL, wal_end=end, history=SOURCE.history.up_to(end.timeline))
     assert type(decide_rejoin(local, SOURCE)) is step
+
+
+# Somebody promoted the standby by hand, its node cut off. It took timeline 5, and later
+# the cluster gave that to another one.
+
+
+@pytest.mark.parametrize("end", [wal(5, 1500), wal(2, 900)])
+def test_a_timeline_of_the_primarys_id_that_began_elsewhere_is_copied_over(
+    end: WalEnd,
+) -> None:
+    """Else it would stream on over records of its own, which nobody tells apart."""
+    forks = {5: ((1, 500), (2, 900)), 2: ((1, 400),)}[end.timeline]
+    local = replace(LOCAL, wal_end=end, history=history(end.timeline, *forks))
+    assert isinstance(decide_rejoin(local, SOURCE), Copy)
+
+
+@pytest.mark.parametrize("end", [wal(5, 1500), wal(2, 900)])
+def test_a_timeline_that_no_epoch_gave_is_copied_over_wherever_it_began(
+    end: WalEnd,
+) -> None:
+    same = replace(
+        LOCAL,
+        wal_end=end,
+        history=SOURCE.history.up_to(end.timeline),
+        has_strayed=True,
+    )
+    assert isinstance(decide_rejoin(same, SOURCE), Copy)
+
+
+def test_a_timeline_that_no_epoch_gave_and_the_primary_lacks_is_rewound() -> None:
+    lone = replace(LOCAL, wal_end=wal(3, 950), history=history(3, (1, 500), (2, 900)))
+    assert isinstance(decide_rejoin(replace(lone, has_strayed=True), SOURCE), Rewind)
+
+
+MARK = Mark(
+    cluster_id="c",
+    data_id=DataId("a"),
+    node=NodeId("n1"),
+    epoch=Epoch(4),
+    promoted_epoch=Epoch(4),
+    promoted_timeline=Timeline(2),
+)
+
+
+def strays(mark: Mark, state: ControlState, *, label: bool = False) -> bool:
+    control = replace(CONTROL, state=state)
+    return has_strayed(mark, control, wal(5, 1500), has_backup_label=label)
+
+
+@pytest.mark.parametrize("state", [ControlState.IN_PRODUCTION, ControlState.SHUT_DOWN])
+def test_a_primary_has_strayed_that_is_on_another_timeline_than_it_was_given(
+    state: ControlState,
+) -> None:
+    never = replace(MARK, promoted_epoch=Epoch(0), promoted_timeline=Timeline(0))
+
+    assert strays(MARK, state)
+    assert strays(never, state)
+
+
+def test_nobody_else_has_strayed() -> None:
+    production = ControlState.IN_PRODUCTION
+    # Of a server that was taken over, or promoted by an earlier release.
+    unknown = replace(MARK, promoted_timeline=Timeline(0))
+    # Made for the first epoch, which has not begun.
+    first = replace(unknown, epoch=Epoch(0), promoted_epoch=Epoch(0))
+
+    assert not strays(replace(MARK, promoted_timeline=Timeline(5)), production)
+    assert not strays(unknown, production)
+    assert not strays(first, production)
+    assert not strays(MARK, production, label=True)
+    assert not strays(MARK, ControlState.IN_ARCHIVE_RECOVERY)
+    assert not strays(MARK, ControlState.SHUT_DOWN_IN_RECOVERY)
 
 
 def test_an_orphans_timeline_is_rewound_to_the_common_one() -> None:

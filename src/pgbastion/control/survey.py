@@ -57,7 +57,7 @@ def reached_end(state: ClusterState, answer: SurveyAnswer) -> bool:
     Timelines never repeat, so WAL of the holder's timeline is the holder's.
     """
     held, end = state.assignment, answer.wal_end
-    if held is None or held.ended_at is None or end is None:
+    if held is None or held.ended_at is None or end is None or answer.has_strayed:
         return False
     return end.timeline == held.ended_at.timeline and end >= held.ended_at
 
@@ -68,7 +68,7 @@ def _beyond_opened(state: ClusterState, answer: SurveyAnswer) -> bool:
     Having fetched the timeline's history file proves nothing: it comes first.
     """
     end = answer.wal_end
-    if end is None or end.timeline not in state.later_timelines:
+    if end is None or end.timeline not in state.later_timelines or answer.has_strayed:
         return False
     return answer.timeline_begin is not None and end.lsn > answer.timeline_begin
 
@@ -80,7 +80,8 @@ def answers_with_every_commit(
 
     The furthest of a set that holds every commit does, and whoever is as far. Left
     out of the comparison is a server that took another timeline than the assigned
-    one: its id says nothing about its place, so it counts only if it suffices alone.
+    one, or one that nobody gave it: the id says nothing about its place, so it counts
+    only if it suffices alone.
     """
     told = usable_answers(answers)
     usable = [a for a in told if a.node in able]
@@ -103,6 +104,6 @@ def furthest_end(state: ClusterState, answers: Sequence[SurveyAnswer]) -> WalEnd
 
 def _has_known_timeline(state: ClusterState, answer: SurveyAnswer) -> bool:
     opened, end = state.opened, answer.wal_end
-    if opened is None or end is None:
+    if opened is None or end is None or answer.has_strayed:
         return False
     return end.timeline <= opened.timeline or end.timeline in state.later_timelines

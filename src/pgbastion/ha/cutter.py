@@ -5,7 +5,7 @@ import asyncio
 from pgbastion.errors import PgBastionError
 from pgbastion.ha.executor import Job, Server
 from pgbastion.ha.messages import CATCH_UP_S
-from pgbastion.ha.ports import Upstream
+from pgbastion.ha.ports import StoppedEnd, Upstream
 from pgbastion.model.ids import Epoch, NodeId
 from pgbastion.model.views import SurveyAnswer
 from pgbastion.model.wal import WalEnd
@@ -40,8 +40,8 @@ class NodeCutter:
             # A former holder that crashed must not be started as a primary of this
             # epoch after it was surveyed, by anybody.
             await self._guard.end_epoch(epoch)
-            end = await self._cut(epoch, running=facts.running)
-            begin = None
+            stopped = await self._cut(epoch, running=facts.running)
+            begin, end = None, stopped.wal_end
             if end is not None:
                 begin = await self._database.timeline_begin(end.timeline)
             newest = await self._database.newest_timeline()
@@ -58,6 +58,7 @@ class NodeCutter:
             wal_end=end,
             timeline_begin=begin,
             newest_timeline=newest,
+            has_strayed=stopped.has_strayed,
         )
 
     async def catch_up(self, upstream: Upstream, upto: WalEnd) -> SurveyAnswer | None:
@@ -76,9 +77,9 @@ class NodeCutter:
             log.warning("not_caught_up", source=upstream.node, error=str(exc))
         return await self.cut(upstream.epoch)
 
-    async def _cut(self, epoch: Epoch, *, running: bool) -> WalEnd | None:
+    async def _cut(self, epoch: Epoch, *, running: bool) -> StoppedEnd:
         if running:
-            return await self._database.cut(epoch)
+            return StoppedEnd(wal_end=await self._database.cut(epoch))
         return await self._database.cut_stopped(epoch)
 
 

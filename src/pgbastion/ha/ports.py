@@ -144,6 +144,16 @@ class DataFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoppedEnd:
+    """Where the WAL of a stopped server ends."""
+
+    wal_end: WalEnd | None
+    """None: its files cannot tell, or it could not go on from there."""
+    has_strayed: bool = False
+    """It wrote as a primary on a timeline that no epoch gave it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunningServer:
     """A postmaster that somebody else started, and its identity."""
 
@@ -233,7 +243,7 @@ class Database(Protocol):
     async def cut(self, epoch: Epoch) -> WalEnd | None:
         """Cut the running standby off from ``epoch`` durably; return its end of WAL."""
 
-    async def cut_stopped(self, epoch: Epoch) -> WalEnd | None:
+    async def cut_stopped(self, epoch: Epoch) -> StoppedEnd:
         """Cut the stopped server off from ``epoch`` durably; return its end of WAL."""
 
     async def timeline_begin(self, timeline: Timeline) -> Lsn | None:

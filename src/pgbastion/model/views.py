@@ -58,6 +58,8 @@ class SurveyAnswer:
     """The highest id for which the node has a history file, whoever left it there."""
     holder_stopped: bool = True
     """False: it once held an epoch and cannot prove that it has ended there."""
+    has_strayed: bool = False
+    """It wrote as a primary on a timeline that no epoch gave it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

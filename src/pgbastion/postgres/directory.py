@@ -93,6 +93,11 @@ class DataDirectory:
             raise PostgresError(f"there is no mark in {self._paths.data_dir}")
         return mark
 
+    async def has_backup_label(self) -> bool:
+        """Tell whether it is a base backup that was never started to its end."""
+        label = await self._files.read(self._paths.data_dir / "backup_label")
+        return label is not None
+
     async def timeline_begin(self, timeline: Timeline) -> Lsn | None:
         """Return where a timeline forked off its parent; None: it is the first."""
         known = (await self._histories.read_all()).get(timeline)

@@ -8,7 +8,13 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pgbastion.ha.ports import DataFacts, RunningServer, ServerFacts, Upstream
+from pgbastion.ha.ports import (
+    DataFacts,
+    RunningServer,
+    ServerFacts,
+    StoppedEnd,
+    Upstream,
+)
 from pgbastion.model.cluster import Member, ReplicationMode, SyncSet
 from pgbastion.model.ids import Epoch, NodeId, Timeline
 from pgbastion.model.settings import NodeSettings
@@ -32,6 +38,7 @@ from pgbastion.postgres.offline import Offline
 from pgbastion.postgres.primary import Primary
 from pgbastion.postgres.probe import Probe
 from pgbastion.postgres.programs import Programs
+from pgbastion.postgres.rejoin import has_strayed
 from pgbastion.postgres.rejoining import Rejoining
 from pgbastion.postgres.role_probe import RoleProbe
 from pgbastion.postgres.roles import renew_passwords
@@ -276,11 +283,17 @@ class Instance:
             end = await self._standby.cut(epoch, deadline_s=self._bounds.cut_s)
             return None if isinstance(end, Unknown) else end
 
-    async def cut_stopped(self, epoch: Epoch) -> WalEnd | None:
+    async def cut_stopped(self, epoch: Epoch) -> StoppedEnd:
         """Cut the stopped server off from ``epoch`` durably; return its end of WAL."""
         async with self._writing:
-            await self._standby.cut_files(epoch)
-            return await self.offline.wal_end(await self.offline.control())
+            mark = await self._standby.cut_files(epoch)
+            control = await self.offline.control()
+            end = await self.offline.wal_end(control)
+            if end is None:
+                return StoppedEnd(wal_end=None)
+            label = await self._directory.has_backup_label()
+            strayed = has_strayed(mark, control, end, has_backup_label=label)
+            return StoppedEnd(wal_end=end, has_strayed=strayed)
 
     async def timeline_begin(self, timeline: Timeline) -> Lsn | None:
         """Return where a timeline forked off its parent; None: it is the first."""

@@ -13,7 +13,7 @@ from pgbastion.postgres.files import Files
 from pgbastion.postgres.found import check_unoccupied
 from pgbastion.postgres.history import HistoryFiles
 from pgbastion.postgres.layout import PgPaths
-from pgbastion.postgres.mark import Mark
+from pgbastion.postgres.mark import Mark, MarkFile
 from pgbastion.postgres.offline import Offline
 from pgbastion.postgres.parse import History, parse_history
 from pgbastion.postgres.programs import Programs
@@ -84,6 +84,7 @@ class Ladder:
         self._offline = offline
         self._source = source
         self._histories = HistoryFiles(paths, files)
+        self._mark = MarkFile(paths, files)
 
     async def decide(self, primary: Address) -> rejoin.Step:
         """Return the next step, by what is found now on both sides.
@@ -118,7 +119,12 @@ class Ladder:
         end = max((end for end in (here, needed) if end is not None), default=None)
         histories = await self._histories.read_all()
         history = None
+        mark = await self._mark.read()
+        strayed = False
         if end is not None:
+            strayed = mark is not None and rejoin.has_strayed(
+                mark, control, end, has_backup_label=label is not None
+            )
             first = History(timeline=end.timeline) if end.timeline == 1 else None
             history = histories.get(end.timeline, first)
         return rejoin.LocalState(
@@ -130,6 +136,7 @@ class Ladder:
             lacks_wal=needed is not None and (here is None or here < needed),
             has_backup_label=label is not None,
             unfinished=moved,
+            has_strayed=strayed,
         )
 
     async def take(

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from pgbastion.errors import PostgresError
-from pgbastion.model.ids import DataId, Epoch, NodeId
+from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.postgres.files import Files
 from pgbastion.postgres.layout import PgPaths
 
@@ -31,6 +31,8 @@ class Mark:
     """The newest epoch in which the directory was promoted or followed a primary."""
     promoted_epoch: Epoch = Epoch(0)
     """The newest epoch in which its server was asked to promote."""
+    promoted_timeline: Timeline = Timeline(0)
+    """The timeline that this promotion was to take; 0: it is not known."""
     cut_epoch: Epoch = Epoch(0)
     """The newest epoch from which it was cut: it follows no primary of it again."""
 
@@ -62,6 +64,7 @@ def parse_mark(text: str) -> Mark:
             node=NodeId(str(fields["node"])),
             epoch=Epoch(int(fields["epoch"])),
             promoted_epoch=Epoch(int(fields["promoted_epoch"])),
+            promoted_timeline=Timeline(int(fields.get("promoted_timeline", 0))),
             cut_epoch=Epoch(int(fields["cut_epoch"])),
         )
     except (ValueError, TypeError, KeyError) as exc:
@@ -97,9 +100,16 @@ class MarkFile:
         *,
         epoch: Epoch | None = None,
         promoted: Epoch | None = None,
+        timeline: Timeline | None = None,
         cut: Epoch | None = None,
     ) -> Mark:
         """Raise the epochs of the mark; none of them ever falls.
+
+        Args:
+            epoch: The directory was promoted or followed a primary in it.
+            promoted: Its server is asked to promote in it.
+            timeline: Which that promotion is to take.
+            cut: The directory is cut from it.
 
         Raises:
             PostgresError: There is no mark.
@@ -113,6 +123,8 @@ class MarkFile:
             promoted_epoch=max(mark.promoted_epoch, promoted or mark.promoted_epoch),
             cut_epoch=max(mark.cut_epoch, cut or mark.cut_epoch),
         )
+        if promoted is not None and promoted >= mark.promoted_epoch:
+            raised = replace(raised, promoted_timeline=timeline or Timeline(0))
         if raised != mark:
             await self.write(raised)
         return raised

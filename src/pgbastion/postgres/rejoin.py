@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pgbastion.model.ids import Timeline
 from pgbastion.model.wal import Lsn, WalEnd, format_lsn
+from pgbastion.postgres.mark import Mark
 from pgbastion.postgres.parse import ControlData, History
 
 
@@ -30,6 +31,8 @@ class LocalState:
     """A base backup that was never started to the end."""
     unfinished: bool = False
     """A rewind or an exchange of directories was cut short."""
+    has_strayed: bool = False
+    """Its server wrote as a primary on a timeline that no epoch gave it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +109,8 @@ def decide_rejoin(local: LocalState, source: SourceState) -> Step:
     if local.wal_end is None:
         return Copy(reason="the local WAL cannot be read from the latest checkpoint on")
     excess = find_excess(local.wal_end, source.history, source.written)
+    if excess is None and _is_another_timeline(local, source, local.wal_end):
+        excess = f"{local.wal_end}, another timeline than the primary's of this id"
     if excess is None:
         return Follow(reason=f"{local.wal_end} is in the primary's history")
     return _take_back(local, source, local.wal_end, excess)
@@ -129,6 +134,40 @@ def find_excess(end: WalEnd, history: History, written: Lsn) -> str | None:
     if end.lsn <= fork:
         return None
     return f"{end}, which timeline {history.timeline} left at {format_lsn(fork)}"
+
+
+def has_strayed(
+    mark: Mark, control: ControlData, end: WalEnd, *, has_backup_label: bool
+) -> bool:
+    """Tell whether a stopped server wrote on a timeline that no epoch gave it.
+
+    It was promoted past the daemon: by a person, while its node was cut off perhaps.
+    PostgreSQL takes the next free id, and the cluster may have given that one to the
+    promotion of another node: neither id nor place of such WAL says anything.
+    """
+    if control.state.is_standby or has_backup_label or mark.epoch == 0:
+        return False
+    if mark.promoted_epoch == 0:
+        return True
+    return mark.promoted_timeline not in (0, end.timeline)
+
+
+def _is_another_timeline(local: LocalState, source: SourceState, end: WalEnd) -> bool:
+    """Tell whether the primary's timeline of this id began elsewhere.
+
+    Two that began at the same place have the same history: there the local server is
+    known to have written what it was not to write.
+    """
+    if not source.history.contains(end.timeline):
+        return False
+    if local.has_strayed:
+        return True
+    there = source.history.up_to(end.timeline)
+    return local.history is not None and _places(local.history) != _places(there)
+
+
+def _places(history: History) -> list[tuple[Timeline, Lsn]]:
+    return [(fork.parent, fork.lsn) for fork in history.forks]
 
 
 def _refusal(local: LocalState, source: SourceState) -> Refuse | None:
@@ -170,6 +209,8 @@ def _obstacle(local: LocalState, source: SourceState, end: WalEnd) -> str | None
         return "neither checksums nor wal_log_hints were on"
     if end.timeline == source.history.timeline:
         return "it is on the primary's own timeline"
+    if _is_another_timeline(local, source, end):
+        return "pg_rewind takes timelines of one id for the same"
     if local.control.backup_in_progress or local.has_backup_label:
         return "a base backup was not replayed to its end"
     if local.lacks_wal:

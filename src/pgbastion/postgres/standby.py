@@ -22,7 +22,7 @@ from pgbastion.postgres.connection import (
 from pgbastion.postgres.files import Files
 from pgbastion.postgres.history import HistoryFiles
 from pgbastion.postgres.layout import PgPaths
-from pgbastion.postgres.mark import MarkFile
+from pgbastion.postgres.mark import Mark, MarkFile
 from pgbastion.postgres.render import Upstream, Volatile, sync_names
 
 QUERY_DEADLINE_S: Final = 2.0
@@ -161,11 +161,12 @@ class Standby:
             raise PostgresError("the WAL receiver did not end in time") from exc
         return await self.wal_end(deadline_s=deadline_s)
 
-    async def cut_files(self, epoch: Epoch) -> None:
-        """Make the cut durable; all that a stopped server needs."""
+    async def cut_files(self, epoch: Epoch) -> Mark:
+        """Make the cut durable, all that a stopped server needs; return the mark."""
         mark = await self._mark.update(cut=epoch)
         await self._config.sanitise()
         await self._config.write_volatile(Volatile(), mark.data_id)
+        return mark
 
     async def wal_end(self, *, deadline_s: float) -> WalEnd | Unknown:
         """Return the end of WAL of a cut standby, as soon as it can be told."""
@@ -266,7 +267,7 @@ class Standby:
             )
         current = (await self._identify()).timeline
         await self._histories.write_missing(current, timeline)
-        await self._mark.update(promoted=epoch)
+        await self._mark.update(promoted=epoch, timeline=timeline)
         try:
             await self._connection.rows(
                 "SELECT pg_catalog.pg_promote(false)", deadline_s=QUERY_DEADLINE_S

@@ -5,7 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pgbastion.errors import PostgresError
-from pgbastion.ha.ports import DataFacts, RunningServer, ServerFacts, Upstream
+from pgbastion.ha.ports import (
+    DataFacts,
+    RunningServer,
+    ServerFacts,
+    StoppedEnd,
+    Upstream,
+)
 from pgbastion.model.cluster import Member, SyncSet
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.report import ReplicationRow
@@ -219,7 +225,7 @@ class SimDatabase:
                 return None
             return self._wal_end()
 
-    async def cut_stopped(self, epoch: Epoch) -> WalEnd | None:
+    async def cut_stopped(self, epoch: Epoch) -> StoppedEnd:
         """Cut the stopped server off from ``epoch`` durably."""
         async with self._writing:
             await self._disk()
@@ -227,7 +233,7 @@ class SimDatabase:
             directory.cut_epoch = max(directory.cut_epoch, epoch)
             directory.upstream = None
             await self._pause(5, 60)
-            return None if directory.broken else self._wal_end()
+            return StoppedEnd(wal_end=None if directory.broken else self._wal_end())
 
     async def timeline_begin(self, timeline: Timeline) -> Lsn | None:
         """Return where a timeline forked off its parent."""
