@@ -112,7 +112,7 @@ def test_an_expired_view_names_no_primary_and_says_why() -> None:
 
     assert cluster["primary"] is None
     assert cluster["backends"]["primary"] == []
-    assert "longer than the lease" in state["routes"]["primary_reason"]
+    assert "a whole lease" in state["routes"]["primary_reason"]
 
 
 def test_a_silent_member_is_unknown_and_its_lag_is_told_as_far_as_it_is_known() -> None:

@@ -125,6 +125,24 @@ def test_a_view_that_is_too_old_names_no_primary() -> None:
     assert primary_snapshot(view_left_ms=0).primary is None
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, "has not heard from the cluster for a whole lease"),
+        ({"member_id": MemberId(0)}, "is not a member of a cluster yet"),
+    ],
+)
+def test_a_check_that_fails_says_why_no_primary_is_known(
+    change: dict[str, Any], why: str
+) -> None:
+    snapshot = replace(standby_snapshot(view_left_ms=0), **change)
+
+    problem = CHECKS["/primary"](snapshot, NOTHING)
+
+    assert problem is not None
+    assert problem.remedy.endswith(f"the cluster has no primary now: this node {why}")
+
+
 def test_a_node_without_a_report_is_starting() -> None:
     snapshot = primary_snapshot(reports={})
 

@@ -145,7 +145,7 @@ def cluster_state(snapshot: NodeSnapshot) -> shapes.ClusterStateAnswer:
         "system_identifier": state.system_identifier,
         "routes": {
             "primary": snapshot.primary.name if snapshot.primary else None,
-            "primary_reason": _primary_reason(snapshot),
+            "primary_reason": snapshot.primary_reason,
             "replicas": [m.name for m in snapshot.routes.replicas],
             "replica_reason": snapshot.routes.replica_reason,
         },
@@ -387,12 +387,6 @@ def _suffrage(snapshot: NodeSnapshot, member: Member) -> str:
     if member.member_id in snapshot.raft.voters:
         return "voter"
     return "learner" if member.member_id in snapshot.raft.learners else "none"
-
-
-def _primary_reason(snapshot: NodeSnapshot) -> str:
-    if snapshot.routes.primary is not None and snapshot.view_left_ms <= 0:
-        return "this node has not heard from the cluster for longer than the lease"
-    return snapshot.routes.primary_reason
 
 
 def _backend(member: Member) -> shapes.BackendFacts:

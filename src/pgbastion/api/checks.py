@@ -142,7 +142,7 @@ def _fails(snapshot: NodeSnapshot, code: str, why: str) -> Problem:
     where = (
         f"the primary is {primary.name}, its API is {primary.api_url}"
         if primary
-        else f"the cluster has no primary now: {snapshot.routes.primary_reason}"
+        else f"the cluster has no primary now: {snapshot.primary_reason}"
     )
     return Problem(
         status=HTTPStatus.SERVICE_UNAVAILABLE,

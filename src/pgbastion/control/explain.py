@@ -91,11 +91,8 @@ def _primary(snapshot: NodeSnapshot) -> Iterator[str]:
     opened = state.opened
     if held.live and opened is not None and opened.epoch == held.epoch:
         yield _commits(state)
-    if snapshot.routes.primary is None or snapshot.view_left_ms <= 0:
-        reason = snapshot.routes.primary_reason
-        if snapshot.view_left_ms <= 0:
-            reason = "this node has not heard from the cluster for a whole lease"
-        yield f"{snapshot.node} sends no client to a primary: {reason}"
+    if snapshot.primary is None:
+        yield f"{snapshot.node} sends no client to a primary: {snapshot.primary_reason}"
 
 
 def _commits(state: ClusterState) -> str:

@@ -396,6 +396,15 @@ class NodeSnapshot:
         return self.routes.primary if self.view_left_ms > 0 else None
 
     @property
+    def primary_reason(self) -> str:
+        """Why this node sends nobody to a primary; empty: it does, to `primary`."""
+        if self.view_left_ms > 0:
+            return self.routes.primary_reason
+        if self.member_id == 0:
+            return "this node is not a member of a cluster yet"
+        return "this node has not heard from the cluster for a whole lease"
+
+    @property
     def fresh_since_ms(self) -> int:
         """Return from when on a report counts as one of a node that is heard."""
         return self.now_ms - self.report_max_ms
