@@ -9,7 +9,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -114,9 +114,7 @@ async def _main(
 
     manager = ServiceManager()
     async with _running_node(config, secrets, manager, on_removed) as node:
-        asyncio.get_running_loop().add_signal_handler(
-            signal.SIGHUP, Hangups(node.reload).note
-        )
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.reloads.soon)
         node.front.hand_over.inherited = inherited
         node.front.hand_over.on_listening = manager.keep
         spare_the_collector()
@@ -223,26 +221,3 @@ def _take_signals(ending: asyncio.Future[Ending]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: end(leaves_postgres=False))
     loop.add_signal_handler(signal.SIGUSR2, lambda: end(leaves_postgres=True))
-
-
-class Hangups:
-    """Reloads at SIGHUP, one at a time: one more for all that come meanwhile."""
-
-    def __init__(self, reload: Callable[[], Awaitable[str]]) -> None:
-        self._reload = reload
-        self._is_wanted = False
-        self._reloading: asyncio.Task[None] | None = None
-
-    def note(self) -> None:
-        """Have the configuration read after this."""
-        self._is_wanted = True
-        if self._reloading is None or self._reloading.done():
-            self._reloading = asyncio.create_task(self._reload_while_wanted())
-
-    async def _reload_while_wanted(self) -> None:
-        while self._is_wanted:
-            self._is_wanted = False
-            try:
-                await self._reload()
-            except PgBastionError as exc:
-                log.error("not_reloaded", error=str(exc))

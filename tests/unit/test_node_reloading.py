@@ -12,7 +12,7 @@ import pytest
 
 from pgbastion.config.model import Config
 from pgbastion.config.secrets import Secrets
-from pgbastion.errors import PostgresError
+from pgbastion.errors import ConfigError, PostgresError
 from pgbastion.model.ids import Epoch
 from pgbastion.node import reloading
 from pgbastion.node.reloading import Reloads, reload_server
@@ -112,6 +112,34 @@ async def test_however_many_ask_one_reloads_and_one_more_comes_after() -> None:
     assert await first == "reading 1"
     assert set(await asyncio.gather(*later)) == {"reading 2"}
     assert (slow.begun, slow.most) == (2, 1)
+
+
+async def test_a_storm_of_signals_is_two_reloads() -> None:
+    slow = Slow()
+    reloads = Reloads(slow.read)
+    first = reloads.soon()
+    await asyncio.sleep(0.01)
+    later = {reloads.soon() for _ in range(300)}
+    slow.go_on.set()
+
+    assert await first == "reading 1"
+    assert [await reading for reading in later] == ["reading 2"]
+    assert (slow.begun, slow.most) == (2, 1)
+
+
+async def test_a_reload_that_fails_is_told_and_not_the_last(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whoever sends a signal hears of it in the log only."""
+    reload = AsyncMock(side_effect=[ConfigError("nonsense"), "applied: nothing"])
+    reloads = Reloads(reload)
+
+    with pytest.raises(ConfigError):
+        await reloads.soon()
+
+    said = [r.message for r in caplog.records if r.levelno == logging.ERROR]
+    assert said == ["not_reloaded"]
+    assert await reloads.soon() == "applied: nothing"
 
 
 async def test_who_gives_up_waiting_ends_a_reload_for_nobody_else() -> None:

@@ -10,7 +10,7 @@ from pgbastion.config.load import load_config
 from pgbastion.config.model import Config
 from pgbastion.config.reload import Changes, what_changes
 from pgbastion.config.secrets import load_passwords, load_secrets
-from pgbastion.errors import PostgresError
+from pgbastion.errors import PgBastionError, PostgresError
 from pgbastion.model.ids import Epoch
 from pgbastion.node.parts import own_member
 from pgbastion.observe.logging import configure_logging, get_logger
@@ -33,7 +33,15 @@ class Reloads:
     def __init__(self, reload: Callable[[], Awaitable[str]]) -> None:
         self._reload = reload
         self._alone = asyncio.Lock()
+        self._now: asyncio.Task[str] | None = None
         self._next: asyncio.Task[str] | None = None
+
+    def soon(self) -> asyncio.Task[str]:
+        """Have it read after this; return the reading, for who waits for it."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._read())
+            self._next.add_done_callback(_tell_failure)
+        return self._next
 
     async def once(self) -> str:
         """Return what came of a reading that began after this.
@@ -41,16 +49,24 @@ class Reloads:
         Raises:
             ConfigError: It cannot be used; nothing has changed.
         """
-        if self._next is None:
-            self._next = asyncio.create_task(self._read())
         # Who gives up waiting ends it for nobody else.
-        return await asyncio.shield(self._next)
+        return await asyncio.shield(self.soon())
 
     async def _read(self) -> str:
         async with self._alone:
             # Who asks from now on may have written the file in between.
-            self._next = None
+            self._now, self._next = self._next, None
             return await self._reload()
+
+
+def _tell_failure(reading: asyncio.Task[str]) -> None:
+    # Whoever sent a signal waits for no answer.
+    failure = None if reading.cancelled() else reading.exception()
+    if isinstance(failure, PgBastionError):
+        log.error("not_reloaded", error=str(failure))
+    elif failure is not None:
+        # The loop tells it whole.
+        raise failure
 
 
 async def reload_node(

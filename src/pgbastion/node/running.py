@@ -85,7 +85,7 @@ class Node:
         self.incarnation = Incarnation(random.randbits(62) + 1)
         self._peer_tasks: set[asyncio.Task[None]] = set()
         self._hosts: tuple[str, ...] = ()
-        self._reloads = Reloads(lambda: reload_node(self, self._holds_lease))
+        self.reloads = Reloads(lambda: reload_node(self, self._holds_lease))
         self.settings: ClusterSettings | None = None
         self.slots: SlotCarrying | None = None
         self._build()
@@ -427,7 +427,7 @@ class Node:
         """
         if dry_run:
             return await reload_node(self, self._holds_lease, dry_run=True)
-        return await self._reloads.once()
+        return await self.reloads.once()
 
     async def reload_server(self) -> None:
         """Have the server read its files, written anew, if it runs."""
