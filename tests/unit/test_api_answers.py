@@ -10,7 +10,7 @@ import pytest
 from pgbastion.api import answers, patroni
 from pgbastion.api.endpoints import READS
 from pgbastion.model.claims import Claim, ClaimKind
-from pgbastion.model.cluster import ReplicationMode
+from pgbastion.model.cluster import Policy, ReplicationMode
 from pgbastion.model.ids import MemberId, NodeId
 from pgbastion.model.report import PostgresState, SlotRow, Vitals
 from pgbastion.model.snapshot import NodeSnapshot, RouteSnapshot
@@ -321,6 +321,24 @@ def test_a_lag_in_seconds_is_told_where_it_can_be(
     answer = answers.replication(primary_snapshot(reports=reports))
 
     assert answer["standbys"][0]["lag_seconds"] == wanted
+
+
+def test_the_state_tells_when_operators_changed_what() -> None:
+    never = answers.cluster_state(primary_snapshot())
+    policy = Policy(lease_ms=5_000, drift_ppm=1_000, margin_ms=500)
+    state = cluster_state(
+        policy=policy,
+        policy_at="2026-01-01T00:00:00Z",
+        replication_at="2026-01-02T00:00:00Z",
+        paused_at="2026-01-03T00:00:00Z",
+    )
+    told = answers.cluster_state(primary_snapshot(state=state))
+
+    assert (never["synchronous"]["changed_at"], never["paused_at"]) == (None, None)
+    assert told["policy"] is not None
+    assert told["policy"]["changed_at"] == "2026-01-01T00:00:00Z"
+    assert told["synchronous"]["changed_at"] == "2026-01-02T00:00:00Z"
+    assert told["paused_at"] == "2026-01-03T00:00:00Z"
 
 
 def test_history_has_one_line_for_each_timeline_that_was_left() -> None:

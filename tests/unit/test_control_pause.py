@@ -43,7 +43,7 @@ BOTH = (answer(2, 200), answer(3, 200))
 
 
 def pause(revision: int, *, paused: bool = True) -> Pause:
-    return Pause(pause_revision=revision, paused=paused, at="")
+    return Pause(pause_revision=revision, paused=paused, at=f"at {revision}")
 
 
 def running(revision: int, incarnation: Incarnation = INCARNATION) -> Running:
@@ -61,6 +61,7 @@ def test_a_pause_and_its_end_raise_both_revisions() -> None:
     assert (during.paused, during.pause_revision) == (True, 1)
     assert (after.paused, after.pause_revision) == (False, 2)
     assert before.revision < during.revision < after.revision
+    assert (during.paused_at, after.paused_at) == ("at 1", "at 2")
 
 
 @pytest.mark.parametrize("revision", [1, 3])

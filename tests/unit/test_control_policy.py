@@ -41,7 +41,7 @@ def to(profile: Profile, revision: int, **changes: Any) -> SetPolicy:
         revision=revision,
         profile=profile,
     )
-    return SetPolicy(policy=replace(policy, **changes), at="")
+    return SetPolicy(policy=replace(policy, **changes), at=f"at {revision}")
 
 
 def after(state: ClusterState, *commands: Command) -> ClusterState:
@@ -74,6 +74,7 @@ def test_a_shorter_lease_is_granted_once_adopted_and_waited_by_once_settled() ->
     assert (granted_ms(state), bound_ms(state)) == (2_000, 5_000)
 
     state = after(state, SettlePolicy(policy_revision=1))
+    assert state.policy_at == "at 1"
     assert (granted_ms(state), bound_ms(state)) == (2_000, 2_000)
 
 

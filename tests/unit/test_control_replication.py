@@ -44,8 +44,9 @@ def change(**fields: object) -> SetReplication:
 
 def test_a_change_counts_once_and_refuses_what_was_decided_before() -> None:
     before = cluster_state()
-    after = applied(before, change())
+    after = applied(before, change(at="2026-01-01T00:00:00Z"))
 
+    assert after.replication_at == "2026-01-01T00:00:00Z"
     assert (after.mode, after.sync_count, after.strict) == (QUORUM, 2, True)
     assert after.revision == before.revision + 1
     assert after.opened == before.opened

@@ -139,8 +139,10 @@ def cluster_state(snapshot: NodeSnapshot) -> shapes.ClusterStateAnswer:
             "names": list(sync.names) if sync else [],
             "num_sync": sync.num_sync if sync else 0,
             "strict": state.strict,
+            "changed_at": state.replication_at or None,
         },
         "paused": state.paused,
+        "paused_at": state.paused_at or None,
         "log_index": state.index,
         "system_identifier": state.system_identifier,
         "routes": {
@@ -167,6 +169,7 @@ def _policy(snapshot: NodeSnapshot) -> shapes.PolicyFacts | None:
         "granted_ms": granted_ms(state),
         "longest_ms": longest.lease_ms,
         "not_adopted": [member.name for member in waiting],
+        "changed_at": state.policy_at or None,
     }
 
 

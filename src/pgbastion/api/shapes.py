@@ -179,6 +179,8 @@ class SynchronousFacts(TypedDict):
     names: list[str]
     num_sync: int
     strict: bool
+    changed_at: str | None
+    """When an operator changed mode, count or strictness; null: never."""
 
 
 class RoutesFacts(TypedDict):
@@ -203,6 +205,8 @@ class PolicyFacts(TypedDict):
     """The longest lease that may still run: what waits count with."""
     not_adopted: list[str]
     """The nodes that do not go by its timings yet."""
+    changed_at: str | None
+    """When an operator changed the profile; null: never."""
 
 
 class ClusterStateAnswer(TypedDict):
@@ -219,6 +223,8 @@ class ClusterStateAnswer(TypedDict):
     policy: PolicyFacts | None
     synchronous: SynchronousFacts
     paused: bool
+    paused_at: str | None
+    """When it was paused, or resumed; null: never."""
     log_index: int
     system_identifier: str | None
     routes: RoutesFacts

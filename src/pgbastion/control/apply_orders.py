@@ -58,6 +58,7 @@ def apply_pause(state: ClusterState, command: Pause) -> ClusterState | Outcome:
         revision=Revision(state.revision + 1),
         paused=command.paused,
         pause_revision=command.pause_revision,
+        paused_at=command.at[:40],
     )
 
 
@@ -81,6 +82,7 @@ def apply_replication(
         state,
         revision=Revision(state.revision + 1),
         replication_revision=command.replication_revision,
+        replication_at=command.at[:40],
         mode=command.mode,
         sync_count=count,
         strict=command.strict,

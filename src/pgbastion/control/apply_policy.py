@@ -37,7 +37,7 @@ def apply_policy(
         return Outcome.NOT_FOUNDED
     match command:
         case SetPolicy():
-            return _set(state, policy, command.policy)
+            return _set(state, policy, command)
         case AdoptPolicy():
             return _adopt(state, policy, command)
         case SettlePolicy():
@@ -46,7 +46,10 @@ def apply_policy(
             assert_never(command)
 
 
-def _set(state: ClusterState, old: Policy, new: Policy) -> ClusterState | Outcome:
+def _set(
+    state: ClusterState, old: Policy, command: SetPolicy
+) -> ClusterState | Outcome:
+    new = command.policy
     if new.revision != old.revision + 1:
         return Outcome.STALE_REVISION
     if new.profile is None or not is_sensible(new):
@@ -60,7 +63,8 @@ def _set(state: ClusterState, old: Policy, new: Policy) -> ClusterState | Outcom
         drift_ppm=max(new.drift_ppm, old.drift_ppm, running.drift_ppm),
     )
     shorter = (longest.lease_ms, longest.drift_ppm) != (new.lease_ms, new.drift_ppm)
-    return _raised(state, policy=new, shortening=longest if shorter else None)
+    changed = replace(state, policy_at=command.at[:40])
+    return _raised(changed, policy=new, shortening=longest if shorter else None)
 
 
 def _adopt(

@@ -288,6 +288,8 @@ class ClusterState:
     next_member_id: MemberId = MemberId(1)
     members: tuple[Member, ...] = ()
     policy: Policy | None = None
+    policy_at: str = ""
+    """When an operator changed it, for people only; "": never."""
     shortening: Shortening | None = None
     """What has to be waited out before the policy's own lease bounds everything."""
     mode: ReplicationMode = ReplicationMode.QUORUM
@@ -296,6 +298,8 @@ class ClusterState:
     strict: bool = False
     replication_revision: int = 0
     """Raised by each change of mode, count or strictness."""
+    replication_at: str = ""
+    """When the newest of them was, for people only."""
     assignment: Assignment | None = None
     opened: OpenedEpoch | None = None
     later_timelines: tuple[Timeline, ...] = ()
@@ -303,6 +307,8 @@ class ClusterState:
     highest_timeline: Timeline = Timeline(0)
     paused: bool = False
     pause_revision: int = 0
+    paused_at: str = ""
+    """When it was paused or resumed, for people only."""
     history: tuple[Change, ...] = ()
     orders: tuple[Order, ...] = ()
     """The newest orders, oldest first; only the last one may be without outcome."""
