@@ -158,6 +158,7 @@ async def _run_until(
     work = asyncio.create_task(node.run())
     waiting: set[asyncio.Future[None] | asyncio.Future[Ending]] = {work, ending}
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    node.page.note_leaving()
     if work.done():
         # Nothing in there returns by itself.
         await node.dismiss_guard()

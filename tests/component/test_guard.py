@@ -14,6 +14,7 @@ from pgbastion.errors import GuardError
 from pgbastion.guard import page as words
 from pgbastion.postgres.guard_client import GuardClient
 from pgbastion.postgres.guard_messages import Gone, Vacant
+from pgbastion.postgres.office import take_office
 from support.guard_lab import (
     SERVER,
     GuardLab,
@@ -265,7 +266,7 @@ async def test_the_next_writer_gets_the_next_generation_once_the_former_ended() 
         assert (await asyncio.to_thread(former.stdout.readline)).strip() == "1"
         assert await client.hello(write=True) is None
 
-        waiting = asyncio.create_task(client.take_office(10))
+        waiting = asyncio.create_task(take_office(client, run_dir / "page"))
         await asyncio.sleep(0.05)
         assert not waiting.done()
         former.kill()

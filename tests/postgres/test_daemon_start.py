@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,12 @@ import pytest
 from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.disks import LoopDisk
 from pgbastion.bench.lab.errors import CannotRun
-from pgbastion.bench.lab.node import Node
+from pgbastion.bench.lab.node import Node, run_directories
 from pgbastion.bench.lab.settings import Plan
 from pgbastion.bench.lab.waits import wait_for
 from pgbastion.cli.exits import Exit
+from pgbastion.guard import page as words
+from pgbastion.guard.page import Page
 from pgbastion.platform.linux import NICE_FIRST
 from support.lab_faults import KEPT_LOGS
 
@@ -221,6 +223,10 @@ def test_a_daemon_that_is_replaced_leaves_postgresql_running(lab: Lab) -> None:
     wait_for("its end", lambda: node.exit_code() is not None, END_S)
     assert node.exit_code() == 0
     assert node.postmaster() == before
+    [run_dir] = run_directories(node.name, node.directory / "raft")
+    with closing(Page(str(run_dir / "page"))) as page:
+        # A successor that comes before the end waits for it.
+        assert page[words.LEAVING] == page[words.GENERATION]
 
     node.start()
     wait_for("n2 to answer", lambda: node.get("/health"), END_S)

@@ -25,6 +25,7 @@ PAUSED = 6
 RELEASED_EPOCH = 7
 POLICY_REVISION = 8
 LEAD_NS = 9
+LEAVING = 10
 ASKED_NS = 16
 ARMED_EPOCH = 17
 ENDED_EPOCH = 18
@@ -44,6 +45,7 @@ WORDS = {
     "released_epoch": RELEASED_EPOCH,
     "policy_revision": POLICY_REVISION,
     "lead_ns": LEAD_NS,
+    "leaving": LEAVING,
     "asked_ns": ASKED_NS,
     "armed_epoch": ARMED_EPOCH,
     "ended_epoch": ENDED_EPOCH,

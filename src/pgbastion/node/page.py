@@ -73,6 +73,11 @@ class SharedPage:
         if self._may_write() and (newest or revision > page[words.POLICY_REVISION]):
             page[words.POLICY_REVISION] = revision
 
+    def note_leaving(self) -> None:
+        """Have a successor know that this daemon is about to end: it waits."""
+        if self._may_write():
+            self._page[words.LEAVING] = self.generation
+
     def grants(self, epoch: Epoch, state: ClusterState, margin_ms: int) -> bool:
         """Tell whether this node may act as the holder of ``epoch`` just now."""
         page, held = self.read(), state.assignment

@@ -5,6 +5,7 @@ able to go on by forgetting to look at the answer.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import pwd
@@ -145,23 +146,16 @@ class GuardClient:
         generation: int | None = answer["generation"]
         return generation
 
-    async def take_office(self, deadline_s: float) -> int:
-        """Wait until this process is the page's writer; return its generation.
+    async def ask_for_office(self) -> int | None:
+        """Ask for the office of the page's writer; None: somebody has it."""
+        self._vacant.clear()
+        return await self.hello(write=True)
 
-        Raises:
-            GuardError: The former writer's process still lives at the deadline.
-        """
-        try:
-            async with asyncio.timeout(deadline_s):
-                while True:
-                    self._vacant.clear()
-                    generation = await self.hello(write=True)
-                    if generation is not None:
-                        return generation
-                    await self._vacant.wait()
-        except TimeoutError as exc:
-            writer = self.latest.writer if self.latest else 0
-            raise GuardError(f"process {writer} still writes the page") from exc
+    async def office_is_vacant(self, until_s: float) -> None:
+        """Wait, at most until then, for the end of the writer seen when asking."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until_s):
+                await self._vacant.wait()
 
     async def status(self) -> GuardStatus:
         """Return what the guard says of itself now."""

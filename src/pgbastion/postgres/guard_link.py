@@ -26,9 +26,10 @@ from pgbastion.postgres.guard_messages import (
     WatchdogSetting,
 )
 from pgbastion.postgres.guard_spawn import reap
+from pgbastion.postgres.office import take_office
 
 KILL_DEADLINE_S: Final = 2.0
-OFFICE_DEADLINE_S: Final = 10.0
+GUARD_END_S: Final = 10.0
 PAGE_NAME: Final = "page"
 # The guard's word for a directory in which somebody else's server runs.
 OCCUPIED: Final = "occupied"
@@ -104,7 +105,7 @@ class GuardLink:
             if status.state != "idle":
                 return
             await client.quit()
-            async with asyncio.timeout(OFFICE_DEADLINE_S):
+            async with asyncio.timeout(GUARD_END_S):
                 await gone.wait()
             page.unlink(missing_ok=True)
             log.info("page_made_anew", reason="this node has no identity")
@@ -121,13 +122,10 @@ class GuardLink:
             self._run_dir, on_event=self._take, python=sys.executable
         )
         try:
-            self.generation = await client.take_office(OFFICE_DEADLINE_S)
-        except GuardError as exc:
+            self.generation = await take_office(client, self._run_dir / PAGE_NAME)
+        except GuardError:
             await client.close()
-            raise GuardError(
-                f"another daemon of this node runs: {exc}; end it, or take over from "
-                "it with: pgbastion start --replace"
-            ) from exc
+            raise
         self._client = client
         if self._removals:
             # A new guard, in the middle of this daemon's life.
