@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from pgbastion.errors import GuardError
 from pgbastion.guard import kill as recipe
 from pgbastion.guard.kill import Identity, Kill
+from pgbastion.model.ids import Epoch
 from pgbastion.platform import processes
 from pgbastion.platform.clock import boottime_ns
+from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.postgres.guard_messages import Exited, Killed, Stopped
 from support.guard_lab import (
     SERVER,
@@ -29,6 +32,15 @@ from support.guard_lab import (
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+
+# A stand-in that looks like what a guard does not start a server beside.
+NAMED_POSTGRES = (
+    "/bin/sh",
+    "-c",
+    """cd "$PGDATA"; ln -s "$(command -v sleep)" postgres
+    setsid sleep 600 & exec ./postgres 600""",
+)
 
 
 @pytest.fixture
@@ -330,3 +342,27 @@ async def test_only_that_process_in_that_directory_is_adopted(lab: GuardLab) -> 
                 await lab.client.adopt(pid, began, pgdata=where, primary=True)
     finally:
         stranger.end()
+
+
+async def test_the_server_of_another_node_s_daemon_is_left_alone(lab: GuardLab) -> None:
+    """Somebody gave both nodes the same data directory; this process is a daemon."""
+    server = await lab.start(NAMED_POSTGRES)
+    with lab_directories() as (made, _):
+        run_dir = made.rename(made.with_name("other-node"))
+        link = GuardLink(
+            run_dir=run_dir,
+            data_dir=lab.pgdata,
+            user=lab.account.pw_name,
+            uid=lab.account.pw_uid,
+            on_stopped=lambda: None,
+            on_event=lambda: None,
+        )
+        await link.connect()
+        said = f"another node, process {os.getpid()}, runs PostgreSQL"
+        with pytest.raises(GuardError, match=said):
+            await link.start(SERVER, primary=False, epoch=Epoch(1))
+        with pytest.raises(GuardError, match=said):
+            await link.fence_unguarded()
+        await link.dismiss()
+
+    assert alive(server)

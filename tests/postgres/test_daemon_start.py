@@ -214,6 +214,20 @@ def test_a_second_daemon_of_a_node_names_the_first(lab: Lab) -> None:
     assert node.daemon() == daemon
 
 
+def test_the_data_directory_of_another_daemon_is_refused(lab: Lab) -> None:
+    used, node = lab.node("n1"), lab.node("n3")
+    daemon, server = used.daemon(), used.postmaster()
+    assert daemon is not None
+
+    said = refusal(
+        node, lambda text: text.replace(str(node.data_dir), str(used.data_dir))
+    )
+
+    assert "give each node a data directory of its own" in said
+    assert f"process {daemon.pid}, runs PostgreSQL" in node.log.read_text()
+    assert used.postmaster() == server
+
+
 def test_a_daemon_that_is_replaced_leaves_postgresql_running(lab: Lab) -> None:
     """PROCESS.md, "Stopping the daemon": SIGUSR2."""
     node = lab.node("n2")

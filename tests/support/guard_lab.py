@@ -151,7 +151,7 @@ def is_settled(pid: int) -> bool:
     names = [processes.stat(child) for child in children]
     return (
         found is not None
-        and found.name == b"sleep"
+        and found.name in (b"sleep", *processes.NAMES_OF_POSTGRES)
         and any(child is not None and child.name == b"sleep" for child in names)
     )
 

@@ -332,6 +332,15 @@ def test_a_postgresql_without_our_mark_is_the_founders_only() -> None:
     assert "taken over" in noted.problem
 
 
+def test_the_data_directory_of_another_node_s_daemon_is_refused() -> None:
+    ours = data(Content.POSTGRESQL, major=16, marked=True)
+
+    refused = only(judged(postgresql_facts(data=ours, other_daemon=77)))
+
+    assert refused.key == "postgresql.data_dir"
+    assert "another node of this machine, process 77, runs" in refused.problem
+
+
 def test_a_server_that_was_taken_over_is_to_be_restarted_once() -> None:
     ours = data(Content.POSTGRESQL, major=16, marked=True)
 

@@ -38,12 +38,12 @@ from pgbastion.config.secrets import (
     parse_passwords,
     strip_line_end,
 )
+from pgbastion.guard.others import GUARD_WORDS, other_daemon
 from pgbastion.platform.choice import current
 from pgbastion.platform.interface import Stat
 
 # Native, and not there in a tree that was never built.
 ADDRESS_CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
-GUARD_WORDS: Final = "pgbastion.guard"
 ENGINE: Final = "pgbastion.consensus._engine"
 DAY_S: Final = 86_400
 
@@ -64,7 +64,9 @@ def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
         auth_token=_optional_file(config.api.auth_token_file),
         read_token=_optional_file(config.api.read_token_file),
         raft=_raft_facts(config.raft.data_dir),
-        postgresql=None if section is None else _postgresql_facts(section),
+        postgresql=(
+            None if section is None else _postgresql_facts(section, config.run_dir)
+        ),
         tls=_tls_facts(config),
         api_tls=_api_tls_facts(config.api),
         has_addresses=current().has_addresses,
@@ -213,7 +215,7 @@ def _data_major(data_dir: Path) -> int | None:
     return int(digits) if digits.isascii() and digits.isdigit() else None
 
 
-def _postgresql_facts(section: PostgresqlSection) -> PostgresqlFacts:
+def _postgresql_facts(section: PostgresqlSection, run_dir: Path) -> PostgresqlFacts:
     try:
         account = pwd.getpwnam(section.os_user)
     except KeyError:
@@ -238,6 +240,7 @@ def _postgresql_facts(section: PostgresqlSection) -> PostgresqlFacts:
             name for name in current().programs if shutil.which(name) is None
         ),
         adopted=_runs_without_guard(section.data_dir),
+        other_daemon=_daemon_of_another_node(section.data_dir, run_dir),
     )
 
 
@@ -265,6 +268,12 @@ def _runs_without_guard(data_dir: Path) -> bool:
         return False
     words = current().command_line(postmaster.parent)
     return bool(words) and GUARD_WORDS not in words
+
+
+def _daemon_of_another_node(data_dir: Path, run_dir: Path) -> int:
+    """Return the daemon of another node that has its server there; 0: none."""
+    postmaster = _postmaster(data_dir)
+    return 0 if postmaster is None else other_daemon(postmaster.parent, str(run_dir))
 
 
 def closed_parent(path: Path, account: pwd.struct_passwd) -> Path | None:

@@ -92,6 +92,8 @@ class PostgresqlFacts:
     """Programs without which no server can be started as another user."""
     adopted: bool = False
     """A server runs on our data directory that no guard started."""
+    other_daemon: int = 0
+    """The daemon of another node whose server runs there; 0: there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -301,7 +301,18 @@ def _data_dir(
         )
     yield from _lost_data(section, facts, data)
     yield from _taken_over(found)
+    yield from _in_use(section, found)
     yield from _foreign_data(section, facts, data)
+
+
+def _in_use(section: PostgresqlSection, found: PostgresqlFacts) -> Iterator[Problem]:
+    if found.other_daemon:
+        yield Problem(
+            key="postgresql.data_dir",
+            problem="the daemon of another node of this machine, process "
+            f"{found.other_daemon}, runs PostgreSQL in {section.data_dir}",
+            remedy="give each node a data directory of its own",
+        )
 
 
 def _taken_over(found: PostgresqlFacts) -> Iterator[Problem]:

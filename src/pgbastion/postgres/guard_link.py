@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import GuardError
+from pgbastion.guard.others import other_daemon_in
 from pgbastion.ha.ports import GuardFacts, RunningServer
 from pgbastion.model.ids import Epoch
 from pgbastion.observe.logging import get_logger
@@ -205,7 +206,9 @@ class GuardLink:
 
         Raises:
             GuardError: It is refused. A server that runs there without a guard, which
-                no lease holds back, is killed: the next start finds nobody.
+                no lease holds back, is killed: the next start finds nobody. That of
+                another node's daemon, to which somebody gave the same directory, is
+                not.
         """
         client = self._connected()
         self._idle.clear()
@@ -220,6 +223,7 @@ class GuardLink:
         except GuardRefused as exc:
             self._note()
             if exc.reason == OCCUPIED:
+                await self._check_not_anothers()
                 log.error("unguarded_server_fenced", error=str(exc))
                 await self._kill(client)
             raise
@@ -256,10 +260,23 @@ class GuardLink:
         """Kill a server that somebody else started on the data directory.
 
         Raises:
-            GuardError: Some process is left; the message says which.
+            GuardError: Some process is left, or it is another node's; the message says
+                which.
         """
         if not self.facts().running:
+            await self._check_not_anothers()
             await self._kill(self._connected())
+
+    async def _check_not_anothers(self) -> None:
+        """See that the daemon of no other node has a server in the data directory."""
+        daemon = await asyncio.to_thread(
+            other_daemon_in, self._real_data_dir, self._uid, str(self._run_dir)
+        )
+        if daemon:
+            raise GuardError(
+                f"the daemon of another node, process {daemon}, runs PostgreSQL in "
+                f"{self._data_dir}: give each node a postgresql.data_dir of its own"
+            )
 
     async def _kill(self, client: GuardClient) -> None:
         """Kill everything in the data directory, started by whomever."""
