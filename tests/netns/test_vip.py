@@ -18,7 +18,7 @@ from pgbastion.guard.addresses import Removals
 from pgbastion.model.addresses import AddressState, Holding, VirtualAddress
 from pgbastion.model.ids import Epoch
 from pgbastion.vip import packets, slot
-from pgbastion.vip.netlink import FOREVER
+from pgbastion.vip.links import FOREVER
 from support.guard_lab import until
 from support.lab_namespaces import namespaces
 from support.vip_lab import MINUTE_NS, SEC_NS, V4, V6, addresses, hardware, node, run

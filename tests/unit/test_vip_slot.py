@@ -4,7 +4,7 @@ import pytest
 
 from pgbastion.model.addresses import AddressState, VirtualAddress
 from pgbastion.vip import slot as slots
-from pgbastion.vip.netlink import FOREVER, LinkFacts
+from pgbastion.vip.links import FOREVER, LinkFacts
 from pgbastion.vip.slot import KERNEL_LATE_NS, NEVER_NS, Slot, lifetime
 
 LINK = LinkFacts(index=2, name="eth0", hardware=b"\x02" * 6, up=True, carrier=True)

@@ -29,7 +29,6 @@ from pgbastion.platform.choice import current
 from pgbastion.postgres.guard_link import GuardLink
 from pgbastion.vip.hooks import Hook
 from pgbastion.vip.manager import Leave, TellGuard, VipManager
-from pgbastion.vip.netlink import Netlink
 
 LOOK_S: Final = 1.0
 START_DEADLINE_S: Final = 5.0
@@ -305,6 +304,8 @@ class _Managers:
         tell_guard: TellGuard,
         permit: Callable[[Epoch], bool],
     ) -> VipManager:
+        from pgbastion.vip.netlink import Netlink
+
         return VipManager(
             addresses,
             netlink=Netlink(),

@@ -12,7 +12,7 @@ kernel.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pgbastion.clock import NS_PER_MS, boottime_ms, boottime_ns
 from pgbastion.errors import PgBastionError, VipError
@@ -29,11 +29,14 @@ from pgbastion.model.ids import Epoch
 from pgbastion.observe.logging import get_logger
 from pgbastion.platform.choice import current
 from pgbastion.vip.hooks import Hook
-from pgbastion.vip.netlink import FoundAddress, LinkFacts, Netlink
+from pgbastion.vip.links import FoundAddress, LinkFacts
 from pgbastion.vip.packets import hardware_text
 from pgbastion.vip.segment import Segments
 from pgbastion.vip.slot import NO_LINK, Slot, lifetime
 from pgbastion.vip.watch import Watch
+
+if TYPE_CHECKING:
+    from pgbastion.vip.netlink import Netlink
 
 PROBES: Final = 3
 PROBE_EVERY_S: Final = 0.02
@@ -66,7 +69,7 @@ class VipManager:
         self,
         addresses: tuple[VirtualAddress, ...],
         *,
-        netlink: Netlink,
+        netlink: "Netlink",
         renew_ms: int,
         hook: Hook | None,
         tell_guard: TellGuard,

@@ -1,26 +1,24 @@
 """The kernel's addresses and links, by netlink.
 
+Loaded only where a node has an address, and netlink is there (`has_addresses`).
+
 pyroute2 needs an event loop of the standard library's; the daemon runs on another one.
 So its socket lives in a thread with a loop of its own, and only there.
 """
 
 import asyncio
-import sys
 import threading
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final, TypeVar
 
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
 from pgbastion.errors import VipError
 from pgbastion.model.addresses import VirtualAddress
+from pgbastion.vip.links import FoundAddress, LinkFacts
 
-if sys.platform == "linux":
-    # Elsewhere there is none, and nobody makes a `Netlink` (`has_addresses`).
-    from pyroute2 import AsyncIPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
-
-FOREVER: Final = 0xFFFFFFFF
 DEADLINE_S: Final = 2.0
 _UP: Final = 0x1
 # RFC 4862's detection would hold the address back for a second: it is asked for by
@@ -29,26 +27,6 @@ _NO_DETECTION: Final = 0x02
 _FAMILIES: Final = {4: 2, 6: 10}
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkFacts:
-    """A network interface as the kernel has it now."""
-
-    index: int
-    name: str
-    hardware: bytes
-    up: bool
-    carrier: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundAddress:
-    """An address that is set somewhere on this machine."""
-
-    address: str
-    prefix: int
-    index: int
 
 
 class Netlink:

@@ -14,7 +14,7 @@ from typing import Final
 
 from pgbastion.errors import VipError
 from pgbastion.vip import packets
-from pgbastion.vip.netlink import LinkFacts
+from pgbastion.vip.links import LinkFacts
 
 Claim = Callable[[str, str], None]
 """Told an address and the hardware address of whoever says that it has it."""

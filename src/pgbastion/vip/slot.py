@@ -7,7 +7,7 @@ from typing import Final
 from pgbastion.clock import NS_PER_MS, boottime_ms, boottime_ns
 from pgbastion.model.addresses import AddressState, AddressStatus, VirtualAddress
 from pgbastion.model.ids import Epoch
-from pgbastion.vip.netlink import FOREVER, LinkFacts
+from pgbastion.vip.links import FOREVER, LinkFacts
 
 ANNOUNCEMENTS: Final = 5
 ANNOUNCE_AFTER_MS: Final = (0, 1_000, 5_000)
