@@ -189,7 +189,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.POSTMASTER_HUNG: "the server took no new connection for too long",
     Reason.BACKENDS_HUNG: "the server's sessions were silent for too long",
     Reason.DISK_HUNG: "an fsync of the server's disk did not return for too long",
-    Reason.DISK_FAILED: "the server's disk could not be written for too long",
+    Reason.DISK_FAILED: "the server's files were gone or not writable for too long",
     Reason.DISK_FULL: "the server's disk is full",
     Reason.CRASHED_STANDBY_READY: "PostgreSQL died and a synchronous standby is ready",
     Reason.RESTARTING_IN_PLACE: "PostgreSQL died, no standby has everything: restart",

@@ -24,6 +24,6 @@ _SENTENCES = {
     Trouble.BACKENDS_SILENT: "new connections are greeted, but no session answers",
     Trouble.SERVER_SILENT: "neither sessions nor new connections are answered",
     Trouble.DISK_SILENT: "an fsync of a small file does not return",
-    Trouble.DISK_FAILED: "a small file cannot be written",
+    Trouble.DISK_FAILED: "its files are gone, or none can be written beside them",
     Trouble.DISK_FULL: "less than one WAL segment is free",
 }

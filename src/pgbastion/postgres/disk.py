@@ -1,4 +1,7 @@
-"""Whether the disks under the server still write: one small fsync at a time."""
+"""Whether the disks under the server still write, and its files are there.
+
+One small fsync at a time.
+"""
 
 import asyncio
 import json
