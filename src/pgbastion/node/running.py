@@ -304,6 +304,8 @@ class Node:
                 group.create_task(self.front.tls.run(), name="api-certificate")
             group.create_task(self.gossip.run(), name="gossip")
             group.create_task(self.notifications.run(), name="notifications")
+            if self.guard is not None:
+                group.create_task(self.guard.keep_log_short(), name="server-log")
             await self.membership.obtain()
             self.loop.sight.lost_data = self.membership.lost_data
             if self.observer is not None:

@@ -28,6 +28,7 @@ from pgbastion.postgres.guard_messages import (
 )
 from pgbastion.postgres.guard_spawn import reap
 from pgbastion.postgres.office import take_office
+from pgbastion.postgres.server_log import keep_within_bound
 
 KILL_DEADLINE_S: Final = 2.0
 GUARD_END_S: Final = 10.0
@@ -229,6 +230,10 @@ class GuardLink:
             raise
         log.info("postgres_started", pid=pid, primary=primary, epoch=epoch)
         self._on_event()
+
+    async def keep_log_short(self) -> None:
+        """Keep the server's log within its bound, until cancelled."""
+        await keep_within_bound(self._run_dir / SERVER_LOG)
 
     async def adopt(self, server: RunningServer) -> None:
         """Watch a postmaster that somebody else started as a primary."""

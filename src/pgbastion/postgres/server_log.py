@@ -1,0 +1,53 @@
+"""The server's log in the run directory lies in memory: it is kept within a bound.
+
+The server has the file open, so it cannot be exchanged. Its newest lines are copied and
+the file is made empty; what is written between the two is lost.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Final
+
+from pgbastion.guard.launch import LOG_BYTES_MAX
+from pgbastion.observe.logging import get_logger
+
+LOOK_EVERY_S: Final = 2.0
+
+log = get_logger("postgres")
+
+
+async def keep_within_bound(path: Path) -> None:
+    """Look after the log at ``path`` until cancelled."""
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        try:
+            await asyncio.to_thread(put_aside, path)
+        except FileNotFoundError:
+            # No server has been started.
+            continue
+        except OSError as exc:
+            log.state("server log", "server_log_too_long", error=str(exc))
+
+
+def put_aside(path: Path, most: int = LOG_BYTES_MAX) -> None:
+    """Copy the newest of more than ``most`` bytes to ``PATH.1``, and make it empty.
+
+    PostgreSQL's user may add files to the directory: no link is followed.
+
+    Raises:
+        OSError: It cannot be done.
+    """
+    source = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        size = os.fstat(source).st_size
+        if size <= most:
+            return
+        aside = path.with_name(f"{path.name}.1")
+        aside.unlink(missing_ok=True)
+        aside.touch(mode=0o600, exist_ok=False)
+        aside.write_bytes(os.pread(source, most, size - most))
+        os.ftruncate(source, 0)
+        log.info("server_log_put_aside", file=str(aside))
+    finally:
+        os.close(source)

@@ -1,0 +1,46 @@
+"""The server's log, which lies in memory."""
+
+from pathlib import Path
+
+import pytest
+
+from pgbastion.postgres.server_log import put_aside
+
+
+def test_the_newest_lines_are_put_aside_and_the_server_goes_on(tmp_path: Path) -> None:
+    path, aside = tmp_path / "postgres.log", tmp_path / "postgres.log.1"
+    aside.write_text("of an earlier time")
+    with path.open("ab", buffering=0) as server:
+        server.write(b"old\nnewer\nnewest\n")
+
+        put_aside(path, most=len("newer\nnewest\n"))
+        server.write(b"after\n")
+
+    assert aside.read_text() == "newer\nnewest\n"
+    assert aside.stat().st_mode & 0o777 == 0o600
+    assert path.read_bytes() == b"after\n"
+
+
+def test_no_link_that_the_server_s_user_made_is_followed(tmp_path: Path) -> None:
+    path, precious = tmp_path / "postgres.log", tmp_path / "precious"
+    precious.write_text("mine")
+    path.write_text("lines")
+    (tmp_path / "postgres.log.1").symlink_to(precious)
+
+    put_aside(path, most=4)
+    path.unlink()
+    path.symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic links"):
+        put_aside(path, most=1)
+
+    assert precious.read_text() == "mine"
+    assert (tmp_path / "postgres.log.1").read_text() == "ines"
+
+
+def test_a_short_log_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "postgres.log"
+    path.write_text("line")
+
+    put_aside(path, most=4)
+
+    assert [each.name for each in tmp_path.iterdir()] == ["postgres.log"]
