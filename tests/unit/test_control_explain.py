@@ -20,6 +20,7 @@ from pgbastion.model.snapshot import (
     LeaseSnapshot,
     NodeSnapshot,
 )
+from pgbastion.model.trouble import Trouble
 from pgbastion.testing.views import (
     NOW_MS,
     any_of,
@@ -384,6 +385,24 @@ def test_who_is_kept_from_the_role_is_named_where_nobody_else_has_everything(
     assert told.next_step == (
         f"{said}where a loss is accepted: pgbastion failover --to NODE --force"
     )
+
+
+def test_a_standby_whose_files_are_gone_can_be_copied_anew() -> None:
+    told = explain(snapshot(report(3, trouble=Trouble.DISK_FAILED)))
+
+    assert told.state.startswith("n3: its files are gone, or none can be written")
+    assert told.next_step.endswith("pgbastion reinit n3")
+    assert any(w.startswith("n3 needs a hand: its files") for w in told.warnings)
+    [without] = [f for f in told.foreseen if f.node == "n2"]
+    assert "confirmed by" not in without.sentence
+
+
+def test_a_copy_in_the_place_of_lost_files_is_told_as_such() -> None:
+    copying = report(
+        3, trouble=Trouble.DISK_FAILED, state=PostgresState.COPYING, progress="10%"
+    )
+
+    assert explain(snapshot(copying)).situation is Situation.COPYING
 
 
 def test_a_standby_that_does_not_come_back_can_be_copied_anew() -> None:

@@ -321,6 +321,20 @@ def test_a_stopped_standby_is_copied_if_that_was_noted() -> None:
     assert copied.reason is restarts.reason is Reason.EXAMINING
 
 
+def test_a_standby_whose_files_were_removed_under_it_is_copied_if_that_was_begun() -> (
+    None
+):
+    """Else the order would stay open for ever, and be in the way of every other."""
+    gone = replace(stopped(work(REINIT, 2)), data=DataView(empty=True, ours=False))
+    copies = decide_node(replace(gone, state=state(begun(REINIT, 2))))
+    ordered = decide_node(gone)
+    restarts = decide_node(replace(gone, state=state(begun(RESTART, 2))))
+
+    copy = Copy(primary=N1, epoch=Epoch(3))
+    assert copies == Decision(Reason.COPYING, (copy,), detail="n1")
+    assert ordered.reason is restarts.reason is Reason.DATA_DIRECTORY_MISSING
+
+
 def test_a_copy_that_failed_is_repeated_after_a_while() -> None:
     view = stopped(begun(REINIT, 2), job_failed="disk full", job_failed_ms=NOW_MS - 10)
 

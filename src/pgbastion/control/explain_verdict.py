@@ -306,7 +306,7 @@ def _node_failed(snapshot: NodeSnapshot) -> Verdict | None:
     first = failed[0]
     anew = (
         f"; where its files are at fault: pgbastion reinit {first.node}"
-        if first.reason == Reason.REJOIN_FAILED
+        if first.reason == Reason.REJOIN_FAILED or first.files_lost
         else ""
     )
     return Verdict(
@@ -318,7 +318,8 @@ def _node_failed(snapshot: NodeSnapshot) -> Verdict | None:
 
 def needs_a_hand(report: NodeReport) -> bool:
     """Tell whether a node waits for a person."""
-    return report.state is PostgresState.FAILED or report.reason in NEED_A_HAND
+    failed = report.state is PostgresState.FAILED or report.reason in NEED_A_HAND
+    return failed or report.files_lost
 
 
 def _copying(snapshot: NodeSnapshot) -> Verdict | None:
@@ -488,4 +489,6 @@ def _is_server(snapshot: NodeSnapshot, node: NodeId) -> bool:
 
 def doing(report: NodeReport) -> str:
     """Return what a node does: how far a step has come, or its last reason."""
+    if report.trouble is not None and report.files_lost:
+        return report.trouble.sentence
     return report.progress or sentence_of(report.reason)

@@ -109,7 +109,7 @@ def _streaming(
         received = left.get(member.name)
         if received is None or member.nosync or member.data_id is None:
             continue
-        if received.report.streaming:
+        if received.report.streaming and not received.report.files_lost:
             yield standby_name(member.name, member.data_id)
 
 

@@ -163,14 +163,13 @@ def _eligible(view: NodeView) -> frozenset[str]:
 def _is_lost(view: NodeView, node: NodeId) -> bool:
     """Tell whether what a node's server confirms is worth nothing, as it says itself.
 
-    It is about to end in order, or no file can be written beside its data: those were
-    removed, perhaps, and it flushes into what nobody will find again.
+    It is about to end in order, or its files are gone, or none can be written there.
     """
     received = view.reports.get(node)
     if received is None:
         return False
     report = received.report
-    return report.leaving or report.trouble is Trouble.DISK_FAILED
+    return report.leaving or report.files_lost
 
 
 def keep_sync(view: NodeView) -> Decision | None:

@@ -36,6 +36,7 @@ from pgbastion.control.orders import (
 )
 from pgbastion.control.pause import is_paused
 from pgbastion.control.restart_and_copy import (
+    is_copied_anew,
     work_on_primary,
     work_on_standby,
     work_on_stopped,
@@ -119,7 +120,7 @@ def await_assignment(view: NodeView) -> Decision | None:
 def refuse_empty(view: NodeView) -> Decision | None:
     """Refuse to fill a directory that had data before: its mount may be missing."""
     member = view.state.member(view.member_id)
-    if member is None or member.data_id is None:
+    if member is None or member.data_id is None or is_copied_anew(view):
         return None
     return Decision(Reason.DATA_DIRECTORY_MISSING)
 

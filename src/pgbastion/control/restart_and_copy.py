@@ -56,6 +56,12 @@ def restarts_here(view: NodeView) -> bool:
     return order is not None and order.begun and order.order is OrderKind.RESTART
 
 
+def is_copied_anew(view: NodeView) -> bool:
+    """Tell whether an operator had this node's data replaced while it was there."""
+    order = own_work(view)
+    return order is not None and order.begun and order.order is OrderKind.REINIT
+
+
 def work_on_standby(view: NodeView) -> Decision | None:
     """Carry an order out on a running standby."""
     order = own_work(view)

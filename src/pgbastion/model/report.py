@@ -39,6 +39,11 @@ class PostgresState(StrEnum):
     """It cannot go on without a human; the reason says why."""
 
 
+_NO_SERVER: Final = frozenset(
+    {PostgresState.EMPTY, PostgresState.STOPPED, PostgresState.COPYING}
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicationRow:
     """One row of ``pg_stat_replication`` on the primary."""
@@ -177,6 +182,11 @@ class NodeReport:
     """What its own file says; it counts when a cluster is founded only."""
     settings: NodeSettings | None = None
     """What its running server has of the cluster's settings."""
+
+    @property
+    def files_lost(self) -> bool:
+        """Whether its server runs and flushes into what nobody may find again."""
+        return self.trouble is Trouble.DISK_FAILED and self.state not in _NO_SERVER
 
 
 # What changes with every write or look, or beside everything that is decided.
