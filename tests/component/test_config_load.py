@@ -121,6 +121,17 @@ def test_the_contracts_file_works_as_it_stands(place: Place) -> None:
     assert config.postgresql.socket_dir == config.run_dir
 
 
+@pytest.mark.parametrize(("address", "told"), [("192.0.2.1", 1), ("127.0.0.1", 0)])
+def test_an_address_that_no_interface_has_is_told(
+    place: Place, address: str, told: int
+) -> None:
+    text = CONTRACT.replace("address: 10.77.0.1", f"address: {address}")
+
+    report = examine(place.config(text), ENVIRONMENT)
+
+    assert [problem.key for problem in report.problems].count("node.address") == told
+
+
 def test_the_contracts_file_of_a_witness_works(place: Place) -> None:
     assert load_config(place.config(WITNESS), ENVIRONMENT).postgresql is None
 

@@ -48,6 +48,18 @@ def test_a_good_machine_has_no_problem() -> None:
     assert judged(GOOD_FACTS) == []
 
 
+def test_an_address_that_the_machine_lacks_is_told_under_the_key_it_is_from() -> None:
+    facts = replace(GOOD_FACTS, absent_addresses=("10.0.1.1", "10.0.1.9"))
+
+    problems = judged(facts, api={"bind_address": "10.0.1.9"})
+
+    assert of_severity(problems, Severity.ERROR) == []
+    assert of_severity(problems, Severity.WARNING) == [
+        "node.address",
+        "api.bind_address",
+    ]
+
+
 def test_a_joiner_without_the_secret_is_refused() -> None:
     problem = only(judged(replace(GOOD_FACTS, secret=MISSING)))
 

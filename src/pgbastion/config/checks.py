@@ -7,9 +7,10 @@ hears of every problem at once.
 import ipaddress
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Final, NamedTuple
+from typing import Final
 
 from pgbastion.config.address_checks import check_addresses
+from pgbastion.config.listening import listeners
 from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.problems import Problem, Severity
 from pgbastion.config.proxy_checks import check_proxy
@@ -34,14 +35,8 @@ def check_config(config: Config) -> list[Problem]:
     return [problem for check in _CHECKS for problem in check(config)]
 
 
-class _Listener(NamedTuple):
-    key: str
-    address: str
-    port: int
-
-
 def _ports(config: Config) -> Iterator[Problem]:
-    for first, second in combinations(_listeners(config), 2):
+    for first, second in combinations(listeners(config), 2):
         if first.port == second.port and _overlap(first.address, second.address):
             yield Problem(
                 key=second.key,
@@ -49,27 +44,6 @@ def _ports(config: Config) -> Iterator[Problem]:
                 f"{first.key} on {first.address}",
                 remedy="give one of them another port, or addresses that differ",
             )
-
-
-def _listeners(config: Config) -> list[_Listener]:
-    proxy = config.proxy
-    listeners = [
-        _Listener("raft.bind_port", config.raft.bind_address, config.raft.bind_port),
-        _Listener("api.port", config.api.bind_address, config.api.port),
-        _Listener("metrics.port", config.metrics.bind_address, config.metrics.port),
-    ]
-    ports = {"primary_port": proxy.primary_port, "replica_port": proxy.replica_port}
-    if proxy.any_port is not None:
-        ports["any_port"] = proxy.any_port
-    listeners += [
-        _Listener(f"proxy.{key}", address, port)
-        for address in proxy.bind_address
-        for key, port in ports.items()
-    ]
-    if config.postgresql is not None:
-        section = config.postgresql
-        listeners.append(_Listener("postgresql.port", section.listen, section.port))
-    return listeners
 
 
 def _overlap(first: str, second: str) -> bool:

@@ -3,6 +3,7 @@
 Nothing is changed. What cannot be read is a fact of its own, never taken for absent.
 """
 
+import errno
 import json
 import os
 import pwd
@@ -15,11 +16,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import filterfalse
 from pathlib import Path
 from typing import Final
 
 from pgbastion.config.api import ApiSection
 from pgbastion.config.discovery import server_version
+from pgbastion.config.listening import listening_addresses
 from pgbastion.config.machine import (
     MARK_NAME,
     PROGRAMS,
@@ -69,6 +72,7 @@ def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
         ),
         tls=_tls_facts(config),
         api_tls=_api_tls_facts(config.api),
+        absent_addresses=tuple(filterfalse(_is_here, listening_addresses(config))),
         has_addresses=current().has_addresses,
         interfaces=tuple(name for _, name in socket.if_nameindex()) if vip else (),
         missing_capabilities=_missing_capabilities() if vip else (),
@@ -77,6 +81,16 @@ def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
         fence_mode=_mode_of(fence),
         watchdog_fault=_watchdog_fault(config.watchdog.device),
     )
+
+
+def _is_here(address: str) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as tried:
+            tried.bind((address, 0))
+    except OSError as exc:
+        return exc.errno != errno.EADDRNOTAVAIL
+    return True
 
 
 def _watchdog_fault(device: Path) -> str | None:

@@ -137,6 +137,8 @@ class Facts:
     """None: no certificates are configured."""
     api_tls: ApiTlsFacts | None = None
     """None: none are configured for the API."""
+    absent_addresses: tuple[str, ...] = ()
+    """Addresses to listen on that no interface has."""
     has_addresses: bool = True
     """This platform can have virtual addresses."""
     interfaces: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from typing import Final
 
 from pgbastion.config.address_checks import check_address_world
 from pgbastion.config.fence_checks import check_fencing
+from pgbastion.config.listening import check_listening
 from pgbastion.config.machine import (
     NEWEST_MAJOR,
     OLDEST_MAJOR,
@@ -35,6 +36,7 @@ def check_world(config: Config, facts: Facts) -> list[Problem]:
     problems = [*_secret(config, facts), *_tokens(facts), *_raft_dir(config, facts)]
     problems += check_tls(config, facts.tls)
     problems += check_api_tls(config, facts.api_tls)
+    problems += check_listening(config, facts)
     problems += check_address_world(config, facts)
     problems += check_fencing(config, facts)
     problems += check_watchdog_world(config, facts)
