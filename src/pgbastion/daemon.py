@@ -21,6 +21,7 @@ from pgbastion.config.model import Config
 from pgbastion.config.problems import Severity
 from pgbastion.config.rundir import make_run_directory
 from pgbastion.config.secrets import Secrets, load_secrets
+from pgbastion.directories import make_directory
 from pgbastion.errors import ConfigError, InvariantError, PgBastionError
 from pgbastion.node.build import build_node
 from pgbastion.node.ending import end_sessions
@@ -97,7 +98,7 @@ def _prepare_directories(config: Config) -> None:
         gid = resolve_account(section.os_user).gid
     make_run_directory(config.run_dir, gid)
     try:
-        config.raft.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(config.raft.data_dir, 0o700)
     except OSError as exc:
         raise ConfigError(f"cannot make raft.data_dir {config.raft.data_dir}") from exc
 

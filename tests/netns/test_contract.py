@@ -74,6 +74,8 @@ def cluster(plan: Plan) -> Iterator[Lab]:
         with Lab(plan, keep_logs_in=KEPT_LOGS) as lab:
             for node in lab.nodes.values():
                 node.config.write_text(written_for(node, lab))
+                # Only the three files are there; what the daemon needs, it makes.
+                node.directory.rmdir()
             lab.start()
             yield lab
     except CannotRun as why:

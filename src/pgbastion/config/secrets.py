@@ -16,6 +16,7 @@ from typing import Final
 
 from pgbastion.config.machine import SECRET_BYTES_MIN, SECRET_VARIABLE
 from pgbastion.config.model import Config, PostgresqlSection
+from pgbastion.directories import PASSABLE, make_directory
 from pgbastion.errors import ConfigError
 
 TOKEN_VARIABLE: Final = "PGBASTION_TOKEN"  # noqa: S105 - the variable's name
@@ -203,7 +204,7 @@ def _make_secret_file(path: Path) -> None:
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_directory(path.parent, PASSABLE)
         _write_durably(temporary, secrets.token_hex(SECRET_BYTES_MADE) + "\n")
         try:
             os.link(temporary, path)
@@ -220,7 +221,7 @@ def _write_token_file(raft_dir: Path, token: str) -> None:
     path = raft_dir / TOKEN_FILE_NAME
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        raft_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(raft_dir, 0o700)
         _write_durably(temporary, token + "\n")
         temporary.replace(path)
     except OSError as exc:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
+from pgbastion.directories import make_parents
 from pgbastion.errors import PostgresError
 from pgbastion.postgres.layout import Account
 
@@ -154,6 +155,7 @@ def sync_dir(path: Path) -> None:
 
 def make_dir(path: Path, account: Account, mode: int = DIR_MODE) -> None:
     """Make the directory ``path`` for ``account``, or give it one that exists."""
+    make_parents(path)
     path.mkdir(mode=mode, exist_ok=True)
     found = path.stat()
     if stat.S_IMODE(found.st_mode) != mode:
