@@ -83,7 +83,11 @@ async def test_a_humans_alter_system_does_not_weaken_the_set(one_lab: Lab) -> No
     n1 = await one_lab.primary("n1")
     await n1.rows("ALTER SYSTEM SET synchronous_standby_names = ''")
     await n1.rows("ALTER SYSTEM SET work_mem = '5MB'")
-    assert await n1.config.sanitise() == ("synchronous_standby_names",)
+    await n1.rows("ALTER SYSTEM SET synchronous_commit = 'local'")
+    assert set(await n1.config.sanitise()) == {
+        "synchronous_commit",
+        "synchronous_standby_names",
+    }
     assert await n1.config.sanitise() == ()
     await n1.rows("SELECT pg_reload_conf()")
     fresh = Connection(n1.address())

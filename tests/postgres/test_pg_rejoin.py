@@ -1,6 +1,7 @@
 """The ways back behind the primary: follow, crash recovery, rewind, copy."""
 
 import signal
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ from pgbastion.model.cluster import ReplicationMode, SyncSet
 from pgbastion.model.ids import Epoch, Timeline
 from pgbastion.model.wal import WalEnd
 from pgbastion.postgres import rejoin
+from pgbastion.postgres.directory import DataDirectory
 from pgbastion.postgres.ladder import ask_primary
 from pgbastion.postgres.mark import MARK_NAME, render_mark
 from pgbastion.postgres.parse import ControlState, segment_name
@@ -228,7 +230,10 @@ async def test_a_copy_is_the_last_resort_and_leaves_the_old_directory(
     step = await n1.ladder.decide(n2.replication_address())
     assert isinstance(step, rejoin.Copy)
     assert await n1.ladder.take(step, n2.upstream, new) is None
-    assert await n1.mark() == new
+    assert await n1.mark() == replace(new, backup=(await n1.mark()).backup)
+    # A copy that this node has made keeps its data id.
+    directory = DataDirectory(n1.paths, n1.files, n1.mark_file, n1.offline)
+    assert (await directory.inspect("test", running=False)).data_id == new.data_id
     assert not n1.paths.work_flag.exists()
     kept = n1.paths.data_dir.with_name("data.pgbastion-old")
     assert (kept / "PG_VERSION").exists()

@@ -13,10 +13,10 @@ from pgbastion.postgres import render, scram
 from pgbastion.postgres.layout import PgIdentity, PgRoles
 from pgbastion.postgres.render import SYNCHRONIZED_SLOTS
 from pgbastion.postgres.settings import (
-    OWNED,
     check_parameters,
     limits,
     static_settings,
+    undermines,
 )
 
 IDENTITY = PgIdentity(
@@ -167,9 +167,29 @@ def test_our_include_is_the_last_line_whatever_was_there() -> None:
 
 def test_what_a_human_set_against_us_is_taken_out() -> None:
     text = "# by ALTER SYSTEM\nSynchronous_Standby_Names = ''\nwork_mem = '4MB'\n"
-    kept, removed = render.without_settings(text, frozenset(OWNED))
+    kept, removed = render.without_settings(text, undermines)
     assert kept == "# by ALTER SYSTEM\nwork_mem = '4MB'\n"
     assert removed == ("synchronous_standby_names",)
+
+
+@pytest.mark.parametrize("value", ["'off'", "off", "= Local # why", "='remote_write'"])
+def test_a_setting_under_which_no_commit_waits_is_taken_out(value: str) -> None:
+    """S2: ALTER SYSTEM would have every commit acknowledged by the primary alone."""
+    text = f"work_mem = '4MB'\nsynchronous_commit {value}\n"
+    kept, removed = render.without_settings(text, undermines)
+    assert kept == "work_mem = '4MB'\n"
+    assert removed == ("synchronous_commit",)
+
+
+@pytest.mark.parametrize("value", ["'on'", "'remote_apply'", "true"])
+def test_a_setting_that_is_strong_enough_is_a_humans_choice(value: str) -> None:
+    text = f"synchronous_commit = {value}\nwal_level = 'logical'\n"
+    assert render.without_settings(text, undermines) == (text, ())
+
+
+def test_commits_wait_unless_somebody_chooses_otherwise() -> None:
+    """What postgresql.conf says, of a server that was taken over, counts no more."""
+    assert static_settings(IDENTITY, "/run/x", {}, {})["synchronous_commit"] == "on"
 
 
 @given(TEXT)

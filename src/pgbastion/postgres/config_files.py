@@ -15,7 +15,7 @@ from pgbastion.observe.logging import get_logger
 from pgbastion.postgres import render
 from pgbastion.postgres.files import Files
 from pgbastion.postgres.layout import PgIdentity, PgPaths
-from pgbastion.postgres.settings import OWNED, Value, static_settings
+from pgbastion.postgres.settings import Value, static_settings, undermines
 
 STATIC_NAME: Final = "pgbastion.conf"
 VOLATILE_NAME: Final = "pgbastion.recovery.conf"
@@ -163,7 +163,7 @@ class ConfigFiles:
         await self._files.write(self._paths.passfile, text)
 
     async def sanitise(self) -> tuple[str, ...]:
-        """Remove from ``postgresql.auto.conf`` what overrides us; return its names.
+        """Remove from ``postgresql.auto.conf`` what undermines us; return its names.
 
         ALTER SYSTEM writes there, and the file is read after all others.
         """
@@ -171,7 +171,7 @@ class ConfigFiles:
         current = await self._files.read(path)
         if current is None:
             return ()
-        text, removed = render.without_settings(current, frozenset(OWNED))
+        text, removed = render.without_settings(current, undermines)
         if removed:
             await self._files.write(path, text)
             log.warning("settings_removed", settings=",".join(removed), file=str(path))

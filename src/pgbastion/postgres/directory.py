@@ -1,19 +1,25 @@
 """What is in a data directory: whose it is, how its server ended, which histories."""
 
+from dataclasses import replace
 from typing import Final
 
 from pgbastion.errors import PostgresError
 from pgbastion.ha.ports import DataFacts
 from pgbastion.model.ids import Timeline
 from pgbastion.model.wal import Lsn
+from pgbastion.observe.logging import get_logger
 from pgbastion.postgres import staging
 from pgbastion.postgres.files import Files
 from pgbastion.postgres.history import HistoryFiles
-from pgbastion.postgres.layout import PgPaths
-from pgbastion.postgres.mark import Mark, MarkFile
+from pgbastion.postgres.layout import BACKUP_LABEL, PgPaths
+from pgbastion.postgres.mark import Mark, MarkFile, name_backup, new_data_id
 from pgbastion.postgres.offline import Offline
 
 HISTORY_MAX: Final = 64
+STREAMED: Final = "BACKUP METHOD: streamed"
+"""Unlike that of a rewind, or of a backup that was begun in the running server."""
+
+log = get_logger("postgres")
 
 
 class DataDirectory:
@@ -55,6 +61,8 @@ class DataDirectory:
                 problem=f"{data_dir} belongs to the cluster {mark.cluster_id}, this "
                 f"node to {cluster_id}: move it away, or correct postgresql.data_dir",
             )
+        if not running:
+            mark = await self._with_own_id(mark)
         control = await self._offline.control()
         timeline = None
         if not running and mark.epoch == 0:
@@ -95,8 +103,27 @@ class DataDirectory:
 
     async def has_backup_label(self) -> bool:
         """Tell whether it is a base backup that was never started to its end."""
-        label = await self._files.read(self._paths.data_dir / "backup_label")
-        return label is not None
+        return await self._label() is not None
+
+    async def _label(self) -> str | None:
+        return await self._files.read(self._paths.data_dir / BACKUP_LABEL)
+
+    async def _with_own_id(self, mark: Mark) -> Mark:
+        """Return the mark, with a new data id where it came along with a base backup.
+
+        Somebody has restored that one here. It may be this node's own, of long ago, and
+        lacks what the data id has confirmed since.
+        """
+        label = await self._label()
+        if label is None or STREAMED not in label:
+            return mark
+        backup = name_backup(label)
+        if backup == mark.backup:
+            return mark
+        renewed = replace(mark, data_id=new_data_id(), backup=backup)
+        await self._mark.write(renewed)
+        log.warning("backup_found", former=mark.data_id, data_id=renewed.data_id)
+        return renewed
 
     async def timeline_begin(self, timeline: Timeline) -> Lsn | None:
         """Return where a timeline forked off its parent; None: it is the first."""

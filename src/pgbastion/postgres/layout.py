@@ -4,9 +4,13 @@ import os
 import pwd
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pgbastion.errors import PostgresError
 from pgbastion.model.ids import NodeId
+
+BACKUP_LABEL: Final = "backup_label"
+"""In a data directory: it is a base backup, whose recovery begins where this says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

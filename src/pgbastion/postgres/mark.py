@@ -5,6 +5,7 @@ touches the directory, so that nobody takes the new content for the old. Copying
 programs bring the source's mark along; ours is written again after them.
 """
 
+import hashlib
 import json
 import secrets
 from dataclasses import asdict, dataclass, replace
@@ -35,11 +36,18 @@ class Mark:
     """The timeline that this promotion was to take; 0: it is not known."""
     cut_epoch: Epoch = Epoch(0)
     """The newest epoch from which it was cut: it follows no primary of it again."""
+    backup: str = ""
+    """The base backup that this data id was given to; empty: none was."""
 
 
 def new_data_id() -> DataId:
     """Draw the id of a data directory."""
     return DataId(secrets.token_hex(DATA_ID_BYTES))
+
+
+def name_backup(label: str) -> str:
+    """Return what tells a base backup from others, by its ``backup_label``."""
+    return hashlib.sha256(label.encode()).hexdigest()[:16]
 
 
 def render_mark(mark: Mark) -> str:
@@ -66,6 +74,7 @@ def parse_mark(text: str) -> Mark:
             promoted_epoch=Epoch(int(fields["promoted_epoch"])),
             promoted_timeline=Timeline(int(fields.get("promoted_timeline", 0))),
             cut_epoch=Epoch(int(fields["cut_epoch"])),
+            backup=str(fields.get("backup", "")),
         )
     except (ValueError, TypeError, KeyError) as exc:
         raise PostgresError(f"{MARK_NAME} is damaged: {exc!r}") from exc

@@ -3,7 +3,7 @@
 import hashlib
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -343,17 +343,26 @@ def include_last(text: str) -> str:
     return "\n".join([*kept, "", INCLUDE_LINE]) + "\n"
 
 
-_SETTING_LINE: Final = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.]*)\s*(?:=|\s)")
+_SETTING_LINE: Final = re.compile(
+    r"\s*([A-Za-z_][A-Za-z0-9_.]*)\s*(?:=|\s)\s*(?:'([^']*)'|([^\s#]*))"
+)
 
 
-def without_settings(text: str, owned: frozenset[str]) -> tuple[str, tuple[str, ...]]:
-    """Return postgresql.auto.conf without settings that are ours, and their names."""
+def without_settings(
+    text: str, unwanted: Callable[[str, str], bool]
+) -> tuple[str, tuple[str, ...]]:
+    """Return postgresql.auto.conf without unwanted settings, and the names of those.
+
+    Args:
+        text: The file.
+        unwanted: Judges a name in lower case and its value.
+    """
     kept: list[str] = []
     removed: list[str] = []
     for line in re.split(r"(?<=\n)", text):
         match = _SETTING_LINE.match(line)
         name = match[1].lower() if match else ""
-        if name in owned:
+        if match and unwanted(name, match[2] or match[3] or ""):
             removed.append(name)
         else:
             kept.append(line)

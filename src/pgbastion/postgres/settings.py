@@ -53,6 +53,8 @@ _DEFAULTS: Final[Mapping[str, Value]] = {
     "max_replication_slots": 16,
     "wal_keep_size": "128MB",
     "hot_standby_feedback": False,
+    # Whatever postgresql.conf had before this cluster: below it, no set holds.
+    "synchronous_commit": "on",
     "password_encryption": "scram-sha-256",
     # A cut standby asks again this soon, or a failover costs the default of 5 s.
     "wal_retrieve_retry_interval": "50ms",
@@ -89,6 +91,17 @@ class Problem:
 
     name: str
     reason: str
+
+
+def undermines(name: str, value: str) -> bool:
+    """Tell whether a setting that somebody made on a server overrides or weakens ours.
+
+    Args:
+        name: In lower case.
+        value: Without quotes.
+    """
+    chosen = _CHOICES.get(name)
+    return name in OWNED or (chosen is not None and value.lower() not in chosen[0])
 
 
 def check_parameters(parameters: Mapping[str, Value]) -> tuple[Problem, ...]:

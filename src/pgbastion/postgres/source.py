@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -12,8 +12,8 @@ from pgbastion.observe.logging import get_logger
 from pgbastion.postgres.archive import ArchiveBacklog
 from pgbastion.postgres.config_files import ConfigFiles
 from pgbastion.postgres.files import Files, remove_durably
-from pgbastion.postgres.layout import PgIdentity, PgPaths
-from pgbastion.postgres.mark import MARK_NAME, Mark, render_mark
+from pgbastion.postgres.layout import BACKUP_LABEL, PgIdentity, PgPaths
+from pgbastion.postgres.mark import MARK_NAME, Mark, name_backup, render_mark
 from pgbastion.postgres.parse import parse_progress
 from pgbastion.postgres.programs import Output, ProgramError, Programs
 from pgbastion.postgres.render import Upstream, slot_name, source_conninfo
@@ -78,6 +78,8 @@ class FromPrimary:
         await self._config.write_passfile(upstream)
         try:
             await self._base_backup(upstream, str(staging.path), progress)
+            label = await self._files.read(staging.path / BACKUP_LABEL)
+            mark = replace(mark, backup=name_backup(label or ""))
             await self._files.write(staging.path / MARK_NAME, render_mark(mark))
             await self._files.remove(staging.path / "standby.signal")
         except PostgresError:
