@@ -95,6 +95,17 @@ async def test_of_a_long_output_the_end_is_kept(server: Server) -> None:
     assert output.stdout.endswith("line 19999\n")
 
 
+async def test_of_long_lines_the_beginning_is_kept(server: Server) -> None:
+    output = await server.programs.run(
+        SHELL,
+        "-c",
+        r"printf %070000d 1; printf '\nshort\nabc'; printf defghi; printf '\njkl'",
+        deadline_s=20,
+        line_bytes=5,
+    )
+    assert output.stdout == "00000\nshort\nabcde\njkl"
+
+
 async def test_a_failure_says_what_the_program_said(server: Server) -> None:
     with pytest.raises(ProgramError, match=r"exit code 7.*no such thing"):
         await server.programs.run(

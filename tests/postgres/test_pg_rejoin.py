@@ -9,12 +9,12 @@ import pytest
 from pgbastion.errors import PostgresError
 from pgbastion.model.cluster import ReplicationMode, SyncSet
 from pgbastion.model.ids import Epoch, Timeline
-from pgbastion.model.wal import WalEnd
+from pgbastion.model.wal import Lsn, WalEnd, parse_lsn
 from pgbastion.postgres import rejoin
 from pgbastion.postgres.directory import DataDirectory
 from pgbastion.postgres.ladder import ask_primary
 from pgbastion.postgres.mark import MARK_NAME, render_mark
-from pgbastion.postgres.parse import ControlState, segment_name
+from pgbastion.postgres.parse import ControlData, ControlState, segment_name
 from support.postgres import Lab, Server, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
@@ -363,6 +363,14 @@ async def test_a_crashed_standby_is_rewound_without_writing_wal(any_lab: Lab) ->
     assert await n2.value("SELECT count(*) FROM public.t WHERE node = 'both'") == 1
 
 
+def erase_wal(server: Server, control: ControlData, lsn: Lsn) -> None:
+    """Erase what the segment of ``lsn`` holds from there on."""
+    name = segment_name(control.checkpoint.timeline, lsn, control.wal_segment_bytes)
+    with (server.paths.wal_dir / name).open("r+b") as segment:
+        segment.seek(lsn % control.wal_segment_bytes)
+        segment.write(bytes(control.wal_segment_bytes - segment.tell()))
+
+
 async def test_data_that_need_wal_which_nobody_has_are_copied(one_lab: Lab) -> None:
     """As after a rewind: its source had written on, and lost the role since."""
     n1, n2, n3 = await trio(one_lab)
@@ -375,10 +383,7 @@ async def test_data_that_need_wal_which_nobody_has_are_copied(one_lab: Lab) -> N
     control = await n2.offline.control()
     assert control.min_recovery is not None
     assert control.min_recovery.lsn > fork.lsn
-    name = segment_name(fork.parent, fork.lsn, control.wal_segment_bytes)
-    with (n2.paths.wal_dir / name).open("r+b") as segment:
-        segment.seek(fork.lsn % control.wal_segment_bytes)
-        segment.write(bytes(control.wal_segment_bytes - segment.tell()))
+    erase_wal(n2, control, fork.lsn)
 
     step = await n2.ladder.decide(n3.replication_address())
 
@@ -397,6 +402,37 @@ async def test_a_rewind_that_would_do_nothing_is_none(one_lab: Lab) -> None:
     assert "nothing to take back" in failed.reason
     assert await n1.mark() == before
     assert not n1.paths.work_flag.exists()
+
+
+async def test_a_long_message_is_no_end_that_cannot_be_told(any_lab: Lab) -> None:
+    """What it holds is listed byte by byte."""
+    n1 = await any_lab.primary("n1")
+    await n1.rows("CHECKPOINT")
+    await n1.rows("SELECT pg_logical_emit_message(false, 'test', repeat('x', 1048576))")
+    written = parse_lsn(str(await n1.value("SELECT pg_current_wal_insert_lsn()::text")))
+    # Flushes it; then the message is the last that a crash has left.
+    await n1.rows("CREATE TABLE public.t (i int)")
+    await n1.crash()
+    control = await n1.offline.control()
+    erase_wal(n1, control, written)
+
+    end = await n1.offline.wal_on_disk(control)
+
+    assert end is not None
+    assert written - control.wal_block_bytes < end.lsn <= written
+
+
+async def test_wal_ends_with_the_segment_after_a_switch(any_lab: Lab) -> None:
+    n1 = await any_lab.primary("n1")
+    await n1.rows("CREATE TABLE public.t (i int)")
+    await n1.rows("SELECT pg_switch_wal()")
+    await n1.crash()
+
+    control = await n1.offline.control()
+    end = await n1.offline.wal_on_disk(control)
+
+    assert end is not None
+    assert end.lsn % control.wal_segment_bytes == 0
 
 
 async def test_crash_recovery_keeps_what_a_rewind_reads(one_lab: Lab) -> None:

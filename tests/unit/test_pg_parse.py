@@ -17,6 +17,7 @@ from pgbastion.postgres.parse import (
     parse_controldata,
     parse_history,
     parse_last_record,
+    parse_last_sound,
     parse_progress,
     parse_version,
     record_end,
@@ -134,6 +135,16 @@ def test_the_last_record_of_a_listing_is_found() -> None:
         begin=Lsn(0x1A2B3C8), length=8162, manager="Heap", description="LOCK off 3"
     )
     assert parse_last_record("pg_waldump: error: nothing") is None
+
+
+def test_the_last_sound_record_is_told_where_the_next_is_none() -> None:
+    said = (
+        "pg_waldump: error: error in WAL record at 1/15550A8:"
+        " invalid record length at 1/15550E0: wanted 24, got 0\n"
+    )
+    assert parse_last_sound(said) == (1 << 32) + 0x15550A8
+    unread = "pg_waldump: error: could not find a valid record after 0/1000000\n"
+    assert parse_last_sound(unread) is None
 
 
 SEGMENT = 16 << 20

@@ -1,6 +1,7 @@
 """What a stopped server's files say, and crash recovery without clients."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,18 +19,54 @@ from pgbastion.postgres.parse import (
     WalRecord,
     parse_controldata,
     parse_last_record,
+    parse_last_sound,
     record_end,
     segment_name,
 )
-from pgbastion.postgres.programs import ProgramError, Programs
+from pgbastion.postgres.programs import Output, ProgramError, Programs
 
 CONTROLDATA_DEADLINE_S: Final = 10.0
 WALDUMP_DEADLINE_S: Final = 120.0
 RECOVERY_DEADLINE_S: Final = 3600.0
 KEEP_ALL_MB: Final = (1 << 31) - 1
 """The most that wal_keep_size takes."""
-# The last line of a listing of WAL; descriptions can be long.
+# The last lines of a listing of WAL. What a message of logical decoding holds is listed
+# byte by byte.
 LISTING_TAIL_BYTES: Final = 1 << 16
+LISTING_LINE_BYTES: Final = 1 << 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stretch:
+    """WAL of one timeline; all of its segments are there."""
+
+    start: WalEnd
+    limit: Lsn
+    """The end of its last segment."""
+    segment_bytes: int
+
+    def last(self, size: int) -> "_Stretch":
+        """Return so much of its end, or all of it."""
+        lsn = Lsn(max(self.start.lsn, self.limit - size))
+        return replace(self, start=replace(self.start, lsn=lsn))
+
+    def words(self) -> tuple[str, ...]:
+        """Return how pg_waldump is told."""
+        timeline, last = self.start.timeline, Lsn(self.limit - self.segment_bytes)
+        return (
+            "--timeline",
+            str(timeline),
+            "--start",
+            format_lsn(self.start.lsn),
+            "--end",
+            format_lsn(self.limit),
+            # Without names it takes a segment's size from any file that it finds first,
+            # and fails on one that was made ahead and is still all zeros.
+            *(
+                segment_name(timeline, lsn, self.segment_bytes)
+                for lsn in (self.start.lsn, last)
+            ),
+        )
 
 
 class Offline:
@@ -141,33 +178,36 @@ class Offline:
         )
         if limit <= start.lsn:
             return None
-        last = Lsn(limit - segment_bytes)
+        stretch = _Stretch(start=start, limit=limit, segment_bytes=segment_bytes)
+        # To read all is quick, to list it is not: only the end of it is listed.
+        checked = await self._waldump(stretch, "--quiet")
+        sound = parse_last_sound(checked.stderr)
+        back = segment_bytes if sound is None else limit - sound
+        while True:
+            listed = await self._waldump(stretch.last(back))
+            record = parse_last_record(listed.stdout)
+            if record is not None or back >= limit - start.lsn:
+                return record
+            # One that is longer than that has begun before.
+            back *= 2
+
+    async def _waldump(self, stretch: _Stretch, *options: str) -> Output:
         try:
-            output = await self._programs.run(
+            return await self._programs.run(
                 "pg_waldump",
+                *options,
                 "--path",
                 str(self._paths.wal_dir),
-                "--timeline",
-                str(start.timeline),
-                "--start",
-                format_lsn(start.lsn),
-                "--end",
-                format_lsn(limit),
-                # Without names it takes a segment's size from any file that it finds
-                # first, and fails on one that was made ahead and is still all zeros.
-                *(
-                    segment_name(start.timeline, lsn, segment_bytes)
-                    for lsn in (start.lsn, last)
-                ),
+                *stretch.words(),
                 deadline_s=WALDUMP_DEADLINE_S,
                 keep_bytes=LISTING_TAIL_BYTES,
+                line_bytes=LISTING_LINE_BYTES,
             )
         except ProgramError as exc:
             # Reaching the end of valid WAL is an error of pg_waldump.
             if exc.timed_out:
                 raise
-            output = exc.output
-        return parse_last_record(output.stdout)
+            return exc.output
 
     async def recover(self) -> bool:
         """Let a crashed server recover, without clients and without archiving.

@@ -196,6 +196,18 @@ def parse_last_record(text: str) -> WalRecord | None:
     return None
 
 
+_AFTER_SOUND: Final = re.compile(r"error in WAL record at ([0-9A-F]+/[0-9A-F]+):")
+
+
+def parse_last_sound(text: str) -> Lsn | None:
+    """Return where the last record begins before the one that pg_waldump stopped at.
+
+    None: it did not stop at one, or has read none.
+    """
+    match = _AFTER_SOUND.search(text)
+    return parse_lsn(match[1]) if match else None
+
+
 SHORT_PAGE_HEADER: Final = 24
 LONG_PAGE_HEADER: Final = 40
 ALIGNMENT: Final = 8

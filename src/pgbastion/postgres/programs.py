@@ -55,6 +55,7 @@ class Programs:
         env: Mapping[str, str] | None = None,
         on_error_text: Listener | None = None,
         keep_bytes: int = OUTPUT_MAX_BYTES,
+        line_bytes: int = OUTPUT_MAX_BYTES,
     ) -> Output:
         """Run a program of ``bin_dir`` and return what it wrote.
 
@@ -66,6 +67,7 @@ class Programs:
             env: Variables besides the fixed ones.
             on_error_text: Is told of each piece of its standard error.
             keep_bytes: How much of the end of each output is kept.
+            line_bytes: How much of the beginning of each line of its standard output.
 
         Raises:
             ProgramError: It failed or was not done in time.
@@ -73,7 +75,10 @@ class Programs:
         """
         path = self._paths.program(name)
         process = await self._start([str(path), *args], env or {})
-        tails = (_Tail(keep_bytes), _Tail(keep_bytes, on_error_text))
+        tails = (
+            _Tail(keep_bytes, line_bytes=line_bytes),
+            _Tail(keep_bytes, on_error_text),
+        )
         timed_out = False
         try:
             async with asyncio.timeout(deadline_s):
@@ -169,13 +174,26 @@ def fixed_environment(account: Account) -> dict[str, str]:
 class _Tail:
     """The last bytes of an output."""
 
-    def __init__(self, keep_bytes: int, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        keep_bytes: int,
+        listener: Listener | None = None,
+        *,
+        line_bytes: int = OUTPUT_MAX_BYTES,
+    ) -> None:
         self._keep_bytes = keep_bytes
         self._listener = listener
+        self._line_bytes = self._line_left = line_bytes
         self._bytes = bytearray()
 
     def add(self, chunk: bytes) -> None:
-        self._bytes += chunk
+        begun, *others = chunk.split(b"\n")
+        self._bytes += begun[: self._line_left]
+        self._line_left = max(self._line_left - len(begun), 0)
+        for line in others:
+            self._bytes += b"\n"
+            self._bytes += line[: self._line_bytes]
+            self._line_left = max(self._line_bytes - len(line), 0)
         if len(self._bytes) > 2 * self._keep_bytes:
             del self._bytes[: -self._keep_bytes]
         if self._listener is not None:
