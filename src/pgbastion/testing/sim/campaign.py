@@ -74,8 +74,8 @@ UNREACHED_TRANSITIONS: Final[dict[str, str]] = {
     "hold <- empty": KEPT,
     "give_up <- empty": KEPT,
     "follow <- unusable": KEPT,
-    "give_up <- standby": "rare: a holder gives up before it is promoted",
-    "give_up <- starting": "rare: a holder gives up while its server starts",
+    "give_up <- standby": "rare: the script gives_up_as_a_standby has it",
+    "give_up <- starting": "rare: gives_up_while_its_server_starts has it",
 }
 """Rows of the table that a run need not reach, and why."""
 

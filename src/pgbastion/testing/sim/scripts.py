@@ -17,6 +17,10 @@ from pgbastion.testing.sim.address_scripts import (
 )
 from pgbastion.testing.sim.cluster import Cluster, Shape
 from pgbastion.testing.sim.fence_scripts import fencing_fails, fencing_works
+from pgbastion.testing.sim.giving_up_scripts import (
+    gives_up_as_a_standby,
+    gives_up_while_its_server_starts,
+)
 from pgbastion.testing.sim.loop import node_time
 from pgbastion.testing.sim.machine import Machine
 from pgbastion.testing.sim.profile_scripts import (
@@ -35,6 +39,7 @@ LONG_LEASES: Final = replace(THREE, profile=Profile.WIDE, write_ms=1_500)
 WITNESSED: Final = Shape(write_ms=200, servers=2, witnesses=1)
 ADDRESSED: Final = replace(THREE, addresses=("10.0.0.101",))
 FIVE_VOTERS: Final = Shape(write_ms=200, sync_count=1, witnesses=2)
+ONE_TO_CHOOSE: Final = replace(FIVE_VOTERS, nofailover=(2,))
 
 
 def restarted_voter(stage: Stage) -> None:
@@ -426,6 +431,11 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
     "former_primary_is_barred": (
         former_primary_is_barred,
         replace(FIVE_VOTERS, write_ms=40, nofailover=(1,)),
+    ),
+    "gives_up_as_a_standby": (gives_up_as_a_standby, ONE_TO_CHOOSE),
+    "gives_up_while_its_server_starts": (
+        gives_up_while_its_server_starts,
+        ONE_TO_CHOOSE,
     ),
     "address_holder_is_cut_off": (address_holder_is_cut_off, ADDRESSED),
     "address_holder_hears_it_late": (address_holder_hears_it_late, ADDRESSED),
