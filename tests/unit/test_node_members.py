@@ -7,6 +7,7 @@ import pytest
 from pgbastion.api.ports import Done, Refused, Unknown
 from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome
+from pgbastion.control.outcomes import SENTENCES
 from pgbastion.ha.ports import RaftStatus
 from pgbastion.model.cluster import ClusterState
 from pgbastion.model.commands import Command, Join, Leave
@@ -157,6 +158,11 @@ async def test_what_the_cluster_refuses_is_refused_with_its_word() -> None:
 
     assert isinstance(outcome, Refused)
     assert outcome.code == Outcome.ADDRESS_TAKEN
+    assert outcome.message.endswith("was not added: another member has this address")
+
+
+def test_whatever_may_become_of_a_command_has_its_sentence() -> None:
+    assert set(SENTENCES) == set(Outcome)
 
 
 async def test_an_unknown_outcome_is_never_told_as_a_refusal() -> None:

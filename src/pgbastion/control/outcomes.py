@@ -1,6 +1,8 @@
 """What can become of a command of the log."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Final
 
 
 class Outcome(StrEnum):
@@ -36,3 +38,32 @@ class Outcome(StrEnum):
     TOO_MANY_ADDRESSES = "too_many_addresses"
     SENSELESS = "senseless"
     """Its fields contradict each other or the state."""
+
+
+_CHANGED_MEANWHILE: Final = "the primary changed meanwhile"
+SENTENCES: Final[Mapping[Outcome, str]] = {
+    Outcome.OK: "it is done",
+    Outcome.NO_CHANGE: "it is so already",
+    Outcome.DUPLICATE: "it was taken before",
+    Outcome.MALFORMED: "it is not understood",
+    Outcome.STALE_REVISION: "somebody else made a change meanwhile",
+    Outcome.WRONG_EPOCH: _CHANGED_MEANWHILE,
+    Outcome.WRONG_INCARNATION: "the node was started again meanwhile",
+    Outcome.EPOCH_OVER: _CHANGED_MEANWHILE,
+    Outcome.NOT_HOLDER: _CHANGED_MEANWHILE,
+    Outcome.NOT_FOUNDED: "the cluster is not founded yet",
+    Outcome.ALREADY_FOUNDED: "the cluster is founded already",
+    Outcome.NAME_TAKEN: "another member has this name",
+    Outcome.ADDRESS_TAKEN: "another member has this address",
+    Outcome.UNKNOWN_MEMBER: "there is no such member",
+    Outcome.HOLDS_EPOCH: "it is the primary",
+    Outcome.LAST_MEMBER: "it is the last member",
+    Outcome.FENCED: "that node is fenced",
+    Outcome.TOO_MANY_MEMBERS: "the cluster has as many members as it may have",
+    Outcome.ORDER_OPEN: "another order is being carried out",
+    Outcome.NO_SUCH_ORDER: "there is no such order that has not begun",
+    Outcome.TOO_MANY_SCHEDULED: "as much is scheduled as may be",
+    Outcome.ADDRESS_HELD: "a node may still have this address",
+    Outcome.TOO_MANY_ADDRESSES: "there are as many addresses as may be",
+    Outcome.SENSELESS: "it contradicts what the cluster is",
+}

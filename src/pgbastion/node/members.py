@@ -8,6 +8,7 @@ from pgbastion.api.ports import Done, Outcome, Refused, Unknown
 from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome as Applied
 from pgbastion.control.membership import keeps_majority, next_leaders
+from pgbastion.control.outcomes import SENTENCES
 from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.cluster import Member, join_host_port
 from pgbastion.model.commands import Join, Leave
@@ -86,7 +87,7 @@ class MemberOrders:
         if outcome is not Applied.OK or member is None:
             return Refused(
                 code=str(outcome),
-                message=f"{name} at {address} was not added: {outcome}",
+                message=f"{name} at {address} was not added: {SENTENCES[outcome]}",
                 remedy="look at /raft/peers",
             )
         if not self._rehearses:
@@ -116,7 +117,7 @@ class MemberOrders:
         if outcome is not Applied.OK:
             return Refused(
                 code=str(outcome),
-                message=f"{name} was not removed: {outcome}",
+                message=f"{name} was not removed: {SENTENCES[outcome]}",
                 remedy=LOOK,
             )
         if not self._rehearses:

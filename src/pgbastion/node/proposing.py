@@ -7,6 +7,7 @@ from typing import Final, Protocol, TypeGuard
 from pgbastion.api.ports import Done, Outcome, Refused, Unknown
 from pgbastion.control.apply import Outcome as Applied
 from pgbastion.control.apply import apply
+from pgbastion.control.outcomes import SENTENCES
 from pgbastion.model.cluster import ClusterState
 from pgbastion.model.commands import Command, encode_command
 from pgbastion.model.ids import NodeId
@@ -105,6 +106,8 @@ async def submit(log: Log, asked: OperatorCommand) -> Outcome:
         )
     if outcome not in (Applied.OK, Applied.NO_CHANGE):
         return Refused(
-            code=str(outcome), message=f"{asked.refused}: {outcome}", remedy=asked.look
+            code=str(outcome),
+            message=f"{asked.refused}: {SENTENCES[outcome]}",
+            remedy=asked.look,
         )
     return Done(facts=asked.facts(outcome is Applied.OK), follow=asked.follow)
