@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pgbastion._build import VERSION
 from pgbastion.cli.exits import Exit
 from pgbastion.config.document import render_example
 from support.cli import MEMBERS, Api, answering, run
@@ -26,6 +27,12 @@ def config(tmp_path: Path) -> Path:
         f"raft: {{data_dir: {tmp_path}/raft, bootstrap: true, tls_enabled: false}}\n"
     )
     return path
+
+
+def test_the_version_is_told_as_by_other_programs() -> None:
+    done = run("--version")
+
+    assert (done.returncode, done.stdout) == (Exit.OK, f"pgbastion {VERSION}\n")
 
 
 def test_version_prints_what_the_build_was_made_from() -> None:

@@ -27,6 +27,7 @@ from pgbastion.cli.options import (
     CertOption,
     KeyOption,
     TrustedOption,
+    VersionOption,
 )
 
 PARTS: Final = (
@@ -54,9 +55,13 @@ app = typer.Typer(
 
 @app.callback()
 def prove(
-    cert: CertOption = None, key: KeyOption = None, trusted: TrustedOption = None
+    cert: CertOption = None,
+    key: KeyOption = None,
+    trusted: TrustedOption = None,
+    version: VersionOption = False,
 ) -> None:
     """Take how a command proves itself to nodes, and verifies them."""
+    del version  # told before anything else
     given = {CERT_VARIABLE: cert, KEY_VARIABLE: key, CA_VARIABLE: trusted}
     os.environ.update({name: str(path) for name, path in given.items() if path})
 

@@ -5,6 +5,8 @@ from typing import Annotated, Final
 
 import typer
 
+from pgbastion._build import VERSION
+
 DEFAULT_CONFIG: Final = Path("/etc/pgbastion/pgbastion.yaml")
 WAIT_S: Final = 120.0
 
@@ -43,6 +45,13 @@ WaitOption = Annotated[
     float, typer.Option("--wait", help="Seconds to wait for the outcome.")
 ]
 
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pgbastion {VERSION}")
+        raise typer.Exit
+
+
 # Before the command's name, since they mean the same for all of them.
 CertOption = Annotated[
     Path | None,
@@ -64,5 +73,14 @@ TrustedOption = Annotated[
         "--cacert",
         envvar=CA_VARIABLE,
         help="Authorities in PEM by which nodes are verified.",
+    ),
+]
+VersionOption = Annotated[
+    bool,
+    typer.Option(
+        "--version",
+        help="Print the version and end.",
+        is_eager=True,
+        callback=_tell_version,
     ),
 ]
