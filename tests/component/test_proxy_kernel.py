@@ -1,23 +1,28 @@
 """What only the kernel data path can get wrong."""
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import random
 import socket
+import struct
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pgbastion.errors import InvariantError, ProxyError
+from pgbastion.proxy import tcp_info
 from pgbastion.proxy.kernel import bpf, path
 from pgbastion.proxy.kernel.assembler import Assembler, Register
-from pgbastion.proxy.kernel.flow import WINDOW_BYTES
+from pgbastion.proxy.kernel.flow import WINDOW_BYTES, KernelFlow
+from pgbastion.proxy.kernel.program import Word
 from pgbastion.proxy.listener import Proxy
 from pgbastion.proxy.routes import Binding, DataPath, Limits, Service
-from pgbastion.testing.stand_in_server import row
+from pgbastion.testing.stand_in_server import READY, row
 from support.proxy_lab import (
     PRIMARY_PORT,
     REPLICA_PORT,
@@ -226,6 +231,24 @@ async def test_the_end_of_one_direction_leaves_the_other_what_it_has_queued() ->
         assert await pair.receive(pair.client, sent) == bytes(sent)
 
 
+@pytest.mark.parametrize("by", [5, -5])
+async def test_an_end_waits_for_all_that_came_before_it(by: int) -> None:
+    """It waits for bytes redirected and not queued yet, and for bytes not yet seen."""
+    async with raw_pair(KERNEL) as pair:
+        flow = pair.relay.down
+        assert isinstance(flow, KernelFlow)
+        flow._words[flow._at + Word.REDIRECTED] += by
+
+        pair.server.shutdown(socket.SHUT_WR)
+
+        # It was met, and is looked at again.
+        await eventually(lambda: flow._timer is not None)
+        with pytest.raises(BlockingIOError):
+            pair.client.recv(1)
+        flow._words[flow._at + Word.REDIRECTED] -= by
+        assert await pair.end_of(pair.client) == b""
+
+
 async def test_a_session_for_which_there_is_no_room_stays_in_user_space() -> None:
     limits = Limits(connections_max=2)
     async with proxy_lab("n1", limits=limits, data_path=KERNEL) as lab:
@@ -356,3 +379,25 @@ async def test_many_small_queries_through_the_kernel_come_back_in_order() -> Non
         async with asyncio.timeout(30):
             await asyncio.gather(*(talk(client) for client in clients))
         assert lab.proxy.snapshot().in_kernel == 8
+
+
+async def test_bytes_acknowledged_at_the_adoption_are_counted_as_queued(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Counted too low at first, later ones would be taken for queued too early."""
+
+    def late(fd: int, request: int, size: bytes) -> bytes:
+        """Answer when a small message that was on the way at the call has arrived."""
+        end_s = time.monotonic() + WAIT_S
+        while True:
+            (queued,) = struct.unpack("@i", fcntl.ioctl(fd, request, size))
+            if not 0 < queued <= len(READY) or time.monotonic() > end_s:
+                return struct.pack("@i", queued)
+
+    monkeypatch.setattr(tcp_info, "fcntl", SimpleNamespace(ioctl=late))
+    async with raw_pair(KERNEL) as pair:
+        for flow in (pair.relay.up, pair.relay.down):
+            assert isinstance(flow, KernelFlow)
+            queued = tcp_info.read_queued_bytes_exactly(flow.sink)
+            queued -= flow._queued_before
+            assert queued == flow.total - flow._moved_before

@@ -1,5 +1,6 @@
 """What the kernel knows of a TCP connection; tcp(7), TCP_INFO, linux/tcp.h."""
 
+import errno
 import fcntl
 import socket
 import struct
@@ -20,6 +21,8 @@ _TCP_QUEUE_SEQ: Final = 21
 _RECEIVE_QUEUE: Final = 1
 _ON, _OFF_SILENTLY = 1, -1
 _COUNT: Final = struct.Struct("@i")
+# An acknowledgement seldom comes between two system calls.
+_LOOKS_MAX: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,20 @@ def read_queued_bytes(connection: socket.socket) -> int:
     acked = read_tcp_info(connection).acked_bytes
     raw = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(_COUNT.size))
     return acked + int(_COUNT.unpack(raw)[0])
+
+
+def read_queued_bytes_exactly(connection: socket.socket) -> int:
+    """Return the same, and never less.
+
+    Raises:
+        OSError: It is no connected TCP socket, or acknowledgements came at every look.
+    """
+    for _ in range(_LOOKS_MAX):
+        acked = read_tcp_info(connection).acked_bytes
+        queued = read_queued_bytes(connection)
+        if read_tcp_info(connection).acked_bytes == acked:
+            return queued
+    raise BlockingIOError(errno.EAGAIN, "the peer acknowledges bytes all the time")
 
 
 def read_next_sequence(connection: socket.socket) -> int:

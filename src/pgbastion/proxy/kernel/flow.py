@@ -19,6 +19,7 @@ from pgbastion.proxy.relay import Flow, Relay
 from pgbastion.proxy.tcp_info import (
     read_next_sequence,
     read_queued_bytes,
+    read_queued_bytes_exactly,
     read_tcp_info,
 )
 from pgbastion.proxy.wire import ServerStream, ends_cycle
@@ -63,7 +64,8 @@ class KernelFlow(Flow):
         self._words = words
         self._at = slot * WORDS_PER_SLOT
         self._read_before = read_tcp_info(self.source).received_bytes
-        self._queued_before = read_queued_bytes(self.sink)
+        # Less would let later bytes pass for queued too early, more for ever too late.
+        self._queued_before = read_queued_bytes_exactly(self.sink)
         # How many bytes the program was never asked about, once that is certain.
         self._unjudged: int | None = None
         # Values of REDIRECTED: when all of it was last known to be in the queue; when
