@@ -53,7 +53,7 @@ def test_what_a_node_is_made_of_is_none_of_the_collectors(
     async def build(*_arguments: object) -> AsyncIterator[object]:
         part.append([])
         yield SimpleNamespace(
-            reload=None,
+            reloads=SimpleNamespace(soon=None),
             front=SimpleNamespace(hand_over=SimpleNamespace()),
             loop=SimpleNamespace(silent_ms=lambda: 0),
         )
