@@ -288,7 +288,7 @@ class Lab:
         if name in self.plan.own_disk:
             self._mount_disk(node)
         self._stack.callback(node.remove_run_files)
-        self._stack.callback(node.kill)
+        self._stack.callback(node.end)
         if name in self.disks:
             # A process that waits for a frozen disk cannot be killed.
             self._stack.callback(self.disks[name].thaw)

@@ -159,6 +159,26 @@ class Node:
         if self._daemon is not None:
             self._daemon.wait(waits.PROCESS_GONE_S)
 
+    def end(self) -> None:
+        """End every process of the node, the server by itself where it does that.
+
+        A postmaster that is killed leaves its shared memory to the machine.
+        """
+        if (daemon := self.daemon()) is not None:
+            # It would start the server again.
+            processes.send(daemon, signal.SIGKILL)
+        head = self.postmaster()
+        if head is not None and processes.state(head) not in ("T", "D"):
+            processes.send(head, signal.SIGQUIT)
+            with suppress(LabError):
+                waits.wait_for(
+                    "PostgreSQL to end",
+                    lambda: not processes.is_alive(head),
+                    waits.SERVER_QUITS_S,
+                    every_s=0.01,
+                )
+        self.kill()
+
     def get(self, path: str) -> Any:
         """Ask the API; return the parsed JSON, None if the node does not answer."""
         return self.ask(path, API_PORT)

@@ -18,6 +18,7 @@ POLL_S: Final = 0.1
 CLUSTER_READY_S: Final = 90.0  # initdb, two copies, the first synchronous set
 API_ANSWER_S: Final = 2.0  # one question to one node
 PROCESS_GONE_S: Final = 10.0  # from SIGKILL to the end of a process
+SERVER_QUITS_S: Final = 2.0  # from SIGQUIT to the end of a server that is well
 DAEMON_STOP_S: Final = 20.0  # from SIGTERM to the end of daemon, guard, PostgreSQL
 REJOINED_S: Final = 30.0  # the old primary streams again after the fault's end
 REPLAYED_S: Final = 20.0  # a standby has replayed what the primary had written
