@@ -26,6 +26,10 @@ class PostgresError(PgBastionError):
     """A program of PostgreSQL or a connection to the server failed."""
 
 
+class TimelineTaken(PostgresError):  # noqa: N818 - an outcome that the caller expects
+    """A promotion cannot take its timeline: the id is known here already."""
+
+
 class ProxyError(PgBastionError):
     """The proxy cannot listen or relay."""
 

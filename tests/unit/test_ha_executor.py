@@ -4,20 +4,23 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from pgbastion.control.apply import Outcome
-from pgbastion.errors import PostgresError
+from pgbastion.errors import PostgresError, TimelineTaken
 from pgbastion.ha.executor import Executor, Job, Server
 from pgbastion.ha.host import Host
 from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.actions import (
     ApplySyncSet,
     Checkpoint,
+    Promote,
     Propose,
     StartPrimary,
 )
 from pgbastion.model.cluster import SyncSet
 from pgbastion.model.commands import SetSync
-from pgbastion.model.ids import Epoch, Incarnation, Revision
+from pgbastion.model.ids import Epoch, Incarnation, Revision, Timeline
 
 EPOCH = Epoch(3)
 SYNC = SyncSet(names=("n2",), num_sync=1)
@@ -36,16 +39,23 @@ class Observer:
         self.applied.append(sync)
 
 
-def executor_on(database: Any, observer: Any, host: Any = None) -> Executor:
+def executor_on(
+    database: Any,
+    observer: Any,
+    host: Any = None,
+    *,
+    guard: Any = None,
+    lease_held: bool = False,
+) -> Executor:
+    server = SimpleNamespace(database=database, observer=observer, guard=guard)
     return Executor(
         host=cast("Host", host),
         engine=cast("RaftEngine", None),
-        server=cast("Server", SimpleNamespace(database=database, observer=observer)),
+        server=cast("Server", server),
         job=Job(),
         stop_ms=0,
         latch_release=lambda _: None,
-        # Nothing is started in the end: what is prepared is what is looked at.
-        lease_held=lambda _: False,
+        lease_held=lambda _: lease_held,
         hold=lambda _: None,
     )
 
@@ -92,6 +102,53 @@ def test_a_checkpoint_that_fails_at_once_is_not_asked_for_without_a_pause() -> N
     asyncio.run(passes())
 
     assert asked == 1
+
+
+def promoted_on(database: Any, *, times: int) -> Epoch:
+    """Ask so often for a promotion that fails; return whose epoch is given up."""
+    observer = SimpleNamespace(data_changed_epoch=Epoch(0), note_mark=lambda **_: None)
+
+    async def ask(_epoch: Epoch) -> None:
+        return None
+
+    guard = SimpleNamespace(ask=ask, facts=lambda: SimpleNamespace(pid=7))
+    promote = Promote(epoch=EPOCH, timeline=Timeline(5), surveyed=None)
+
+    async def passes() -> None:
+        executor = executor_on(database, observer, guard=guard, lease_held=True)
+        for _ in range(times):
+            with pytest.raises(PostgresError):
+                await executor.perform(promote)
+
+    asyncio.run(passes())
+    given_up: Epoch = observer.data_changed_epoch
+    return given_up
+
+
+async def taken(_epoch: Epoch, _timeline: Timeline) -> None:
+    raise TimelineTaken("timeline 5 is known here")
+
+
+def test_an_epoch_whose_timeline_stays_taken_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """L1: after a crash in the middle of its promotion it could never be promoted."""
+    database = SimpleNamespace(promote=taken)
+    assert promoted_on(database, times=2) == 0
+
+    monkeypatch.setattr("pgbastion.ha.executor.TAKEN_MAX_MS", 0)
+    assert promoted_on(database, times=1) == 0
+    assert promoted_on(database, times=2) == EPOCH
+
+
+def test_an_epoch_is_not_given_up_for_another_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def silent(_epoch: Epoch, _timeline: Timeline) -> None:
+        raise PostgresError("nobody answers")
+
+    monkeypatch.setattr("pgbastion.ha.executor.TAKEN_MAX_MS", 0)
+    assert promoted_on(SimpleNamespace(promote=silent), times=3) == 0
 
 
 def started_with(*, outcome: Outcome | None) -> SyncSet | None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome
-from pgbastion.errors import InvariantError, PgBastionError
+from pgbastion.errors import InvariantError, PgBastionError, TimelineTaken
 from pgbastion.ha.host import Host
 from pgbastion.ha.observer import Observer
 from pgbastion.ha.ports import (
@@ -34,6 +34,9 @@ CHANGE_TIMEOUT_S: Final = 2.0
 
 CHECKPOINT_AGAIN_S: Final = 0.1
 """So long after one that failed the next is begun."""
+
+TAKEN_MAX_MS: Final = 10_000
+"""So long a promotion may go on that a former daemon has asked for."""
 
 log = get_logger("actions")
 
@@ -129,6 +132,7 @@ class Executor:
         self.checkpointing = False
         self.prepared = ""
         self._answer_seen_ms = 0
+        self._taken = Epoch(0), 0
         self.sync_unsettled = False
         self.job = job
 
@@ -371,11 +375,28 @@ class Executor:
             return False
         pid = self._guard.facts().pid
         self._observer.note_mark(promoted_epoch=action.epoch, epoch=action.epoch)
-        await self._database.promote(action.epoch, action.timeline)
+        try:
+            await self._database.promote(action.epoch, action.timeline)
+        except TimelineTaken:
+            self._give_up_taken(action.epoch)
+            raise
         self._observer.promote_asked_pid = pid
         log.info("promotion_asked", epoch=action.epoch, timeline=action.timeline)
         self._observer.look_soon()
         return True
+
+    def _give_up_taken(self, epoch: Epoch) -> None:
+        """Give an epoch up whose timeline stays taken: asking again changes nothing.
+
+        A crash has cut its promotion short when the id was in the files already. One
+        that a former daemon asked for, and that goes on, ends sooner.
+        """
+        now_ms = boottime_ms()
+        if self._taken[0] != epoch:
+            self._taken = epoch, now_ms
+        elif now_ms - self._taken[1] >= TAKEN_MAX_MS:
+            log.warning("timeline_stays_taken", epoch=epoch)
+            self._observer.data_changed_epoch = epoch
 
     def _upstream(self, node: NodeId, epoch: Epoch) -> Upstream:
         member = self._host.state.named(node)

@@ -271,7 +271,12 @@ class Database(Protocol):
         """Return the running standby's end of WAL, read now."""
 
     async def promote(self, epoch: Epoch, timeline: Timeline) -> None:
-        """Ask for a promotion that takes ``timeline``; do not wait for its end."""
+        """Ask for a promotion that takes ``timeline``; do not wait for its end.
+
+        Raises:
+            TimelineTaken: The id is known here: such a promotion goes on, or was cut
+                short by a crash.
+        """
 
     async def apply_sync(self, sync: SyncSet) -> bool:
         """Put the set into the setting; tell whether it is effective everywhere."""

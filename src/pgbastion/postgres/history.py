@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from pgbastion.errors import PostgresError
+from pgbastion.errors import TimelineTaken
 from pgbastion.model.ids import Timeline
 from pgbastion.model.wal import Lsn
 from pgbastion.postgres.files import Files
@@ -54,13 +54,13 @@ class HistoryFiles:
             target: The id that its promotion is to take.
 
         Raises:
-            PostgresError: ``target`` is not above ``current``, or there is a file for
+            TimelineTaken: ``target`` is not above ``current``, or there is a file for
                 it already: its promotion would take another id.
         """
         known = await self.read_all()
         if target <= current or any(t >= target for t in known):
             newest = max([current, *known])
-            raise PostgresError(
+            raise TimelineTaken(
                 f"timeline {target} cannot be taken: timeline {newest} is known here"
             )
         for history in missing_histories(known, current, target):

@@ -253,8 +253,8 @@ class Standby:
             signal_postmaster: How a postmaster is signalled that takes no connection.
 
         Raises:
-            PostgresError: It is not cut, ``timeline`` cannot be taken, or nobody
-                answers.
+            TimelineTaken: There is a timeline of this id, or a later one.
+            PostgresError: It is not cut, or nobody answers.
         """
         await self._connection.open(deadline_s=QUERY_DEADLINE_S)
         is_cut, names = await self._settings()
