@@ -71,6 +71,25 @@ def test_a_primary_fails_from_the_instant_at_which_its_lease_is_over() -> None:
     assert snapshot.role is NodeRole.FENCED
 
 
+@pytest.mark.parametrize(
+    ("epoch", "left_ms", "role"),
+    [
+        (3, 0, NodeRole.FENCED),
+        (3, 900, NodeRole.STARTING),  # it is to be started again in place
+        (0, 0, NodeRole.STARTING),  # it comes back, and has had no lease yet
+    ],
+)
+def test_a_holder_that_was_stopped_is_fenced_once_its_lease_is_over(
+    epoch: int, left_ms: int, role: NodeRole
+) -> None:
+    snapshot = primary_snapshot(
+        reports=received(report(1, state=PostgresState.STOPPED)),
+        lease=LeaseSnapshot(epoch=Epoch(epoch), left_ms=left_ms),
+    )
+
+    assert snapshot.role is role
+
+
 def test_a_lease_of_another_epoch_is_none() -> None:
     snapshot = primary_snapshot(lease=LeaseSnapshot(epoch=Epoch(2), left_ms=4_000))
 

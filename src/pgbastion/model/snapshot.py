@@ -359,11 +359,19 @@ class NodeSnapshot:
             return NodeRole.FENCED
         if report.state is PostgresState.STANDBY:
             return NodeRole.STANDBY
-        held = self.state.assignment
-        lost = held is not None and held.member_id == self.member_id and not held.live
-        if report.state is PostgresState.PRIMARY or lost:
+        if report.state is PostgresState.PRIMARY or self._lost_the_role:
             return NodeRole.FENCED
         return NodeRole.STARTING
+
+    @property
+    def _lost_the_role(self) -> bool:
+        """Whether its epoch has ended, or its lease has and its server was stopped."""
+        held, report = self.state.assignment, self.report
+        if held is None or held.member_id != self.member_id:
+            return False
+        had_lease = self.lease.epoch == held.epoch and self.lease.left_ms <= 0
+        stopped = report is not None and report.state is PostgresState.STOPPED
+        return not held.live or (had_lease and stopped)
 
     @property
     def warnings(self) -> tuple[str, ...]:
