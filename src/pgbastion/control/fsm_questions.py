@@ -301,35 +301,31 @@ _SERVER: Final[Mapping[str, Answer]] = {
 # What the others say
 
 
+_A_NODE: Final = NodeReport(
+    node=NodeId("n2"),
+    version="",
+    state=PostgresState.STANDBY,
+    reason="",
+    data_id=DataId("a2"),
+    epoch=_EPOCH,
+    wal_end=_END,
+)
+
+
 def _primary_says(**changes: object) -> Answer:
-    made = NodeReport(
-        node=NodeId("n2"),
-        version="",
+    primary = replace(
+        _A_NODE,
         state=PostgresState.PRIMARY,
-        reason="",
-        data_id=DataId("a2"),
-        epoch=_EPOCH,
         promoted=True,
         accepting=True,
-        wal_end=_END,
         checkpointed=_TIMELINE,
         history=((Timeline(3), Lsn(90)),),
     )
-    return _told(replace(made, **changes))  # type: ignore[arg-type]
+    return _told(replace(primary, **changes))  # type: ignore[arg-type]
 
 
 def _standbys_say(**changes: object) -> Answer:
-    made = NodeReport(
-        node=NodeId("n2"),
-        version="",
-        state=PostgresState.STANDBY,
-        reason="",
-        data_id=DataId("a2"),
-        epoch=_EPOCH,
-        streaming=True,
-        wal_end=_END,
-        replay_lsn=_END.lsn,
-    )
+    made = replace(_A_NODE, streaming=True, replay_lsn=_END.lsn)
     standby = replace(made, **changes)  # type: ignore[arg-type]
     own = replace(
         made,

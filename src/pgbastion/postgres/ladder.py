@@ -100,17 +100,17 @@ class Ladder:
         """Look at the stopped server's files."""
         control = await self._offline.control()
         data_dir = self._paths.data_dir
-        programs_major = (await self._programs.version()).major
+        major = (await self._programs.version()).major
+        local = rejoin.LocalState(
+            control=control,
+            major=major,
+            programs_major=major,
+            wal_end=None,
+            history=None,
+        )
         if await self._files.read(self._paths.work_flag) is not None:
             # Cut short, a rewind leaves any file empty: nothing more is read.
-            return rejoin.LocalState(
-                control=control,
-                major=programs_major,
-                programs_major=programs_major,
-                wal_end=None,
-                history=None,
-                unfinished=True,
-            )
+            return replace(local, unfinished=True)
         version = await self._files.read(data_dir / "PG_VERSION")
         label = await self._files.read(data_dir / "backup_label")
         moved = await self._files.run("look", lambda: is_unfinished(data_dir))
@@ -127,10 +127,9 @@ class Ladder:
             )
             first = History(timeline=end.timeline) if end.timeline == 1 else None
             history = histories.get(end.timeline, first)
-        return rejoin.LocalState(
-            control=control,
+        return replace(
+            local,
             major=_major(version),
-            programs_major=programs_major,
             wal_end=end,
             history=history,
             lacks_wal=needed is not None and (here is None or here < needed),
