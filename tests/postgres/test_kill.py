@@ -27,6 +27,8 @@ from support.guard_server import (
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 WRITERS = 8
+# A process that waits for a disk ends when the disk has answered.
+KILLED_S = 20.0
 
 
 @pytest.fixture
@@ -258,7 +260,7 @@ async def test_orphans_of_guard_and_postmaster_end_by_directory(
     await asyncio.sleep(0.3)
     assert any(map(alive, below))
 
-    assert await kill_by_directory(*lab.where, deadline_s=5) == ()
+    assert await kill_by_directory(*lab.where, deadline_s=KILLED_S) == ()
 
     await until(lambda: not any(map(alive, below)))
     await lab.is_dead_for_good()
@@ -278,7 +280,7 @@ async def test_a_frozen_server_without_guard_ends_by_directory(
     await lab.guard.event(Gone)
     assert any(map(alive, below))
 
-    assert await kill_by_directory(*lab.where, deadline_s=5) == ()
+    assert await kill_by_directory(*lab.where, deadline_s=KILLED_S) == ()
     await until(lambda: not any(map(alive, below)))
 
 

@@ -152,8 +152,9 @@ class ServerLab:
 
     def connect(self) -> "psycopg.Connection[tuple[Any, ...]]":
         """Open a session."""
-        where = f"host={self.sockets} user=postgres dbname=postgres connect_timeout=5"
-        return psycopg.connect(where, autocommit=True)
+        # A session that is not there in time would be missed without a word.
+        where = f"host={self.sockets} user=postgres dbname=postgres"
+        return psycopg.connect(where, autocommit=True, connect_timeout=int(START_S))
 
     def run(self, statement: str) -> None:
         """Run a statement in a session of its own until it or the server ends."""
