@@ -7,13 +7,11 @@ from typing import Final
 UNBUILT: Final = "unbuilt"
 
 
-def version_text() -> str:
-    """Return the version of this build; "unbuilt" in a tree that was never built."""
-    return versions()["pgbastion"]
-
-
 def versions() -> dict[str, str]:
-    """Return version, commit and engine of the build, and the running Python."""
+    """Return version, commit and engine of the build, and the running Python.
+
+    A tree that was never built has the version "unbuilt".
+    """
     try:
         build = import_module("pgbastion._build")
     except ModuleNotFoundError:

@@ -20,6 +20,7 @@ from pgbastion.config.secrets import (
     strip_line_end,
 )
 from pgbastion.errors import ConfigError
+from support.postgres import os_user
 
 CONTRACT = """\
 node: {{name: n1, address: 10.77.0.1}}
@@ -42,7 +43,7 @@ class Place:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.user = _server_user()
+        self.user = os_user()
         self.bin_dir = root / "bin"
         self.bin_dir.mkdir()
         for name in (
@@ -85,13 +86,6 @@ class Place:
 
 
 ENVIRONMENT: Mapping[str, str] = {"PATH": os.environ["PATH"]}
-
-
-def _server_user() -> str:
-    if os.geteuid() != 0:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    names = {entry.pw_name for entry in pwd.getpwall()}
-    return "postgres" if "postgres" in names else "nobody"
 
 
 def _tree(root: Path) -> dict[str, tuple[int, int, int]]:
@@ -323,7 +317,7 @@ def test_the_cluster_of_marked_data_is_known(tmp_path: Path) -> None:
 
 
 def test_everybody_may_pass_the_root_directory() -> None:
-    account = pwd.getpwnam(_server_user())
+    account = pwd.getpwnam(os_user())
 
     assert closed_parent(Path("/pgbastion-does-not-exist/pg"), account) is None
 

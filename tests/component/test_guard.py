@@ -39,11 +39,6 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def lab() -> AsyncIterator[GuardLab]:
     async with guard_lab() as made:
         yield made

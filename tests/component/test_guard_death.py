@@ -43,11 +43,6 @@ FAR_NS = 10_000 * MS
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def lab() -> AsyncIterator[GuardLab]:
     async with guard_lab() as made:
         yield made

@@ -44,11 +44,6 @@ NAMED_POSTGRES = (
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def lab() -> AsyncIterator[GuardLab]:
     async with guard_lab() as made:
         yield made

@@ -31,11 +31,6 @@ TRIES = 20
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def lab() -> AsyncIterator[GuardLab]:
     async with guard_lab() as made:
         yield made

@@ -53,11 +53,6 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def lab() -> AsyncIterator[GuardLab]:
     async with guard_lab() as made:
         yield made

@@ -12,11 +12,6 @@ from support.proxy_servers import Programs, tls_programs, tls_server
 SERVERS = find_servers()
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="session", params=sorted(SERVERS), ids=lambda v: f"pg{v}")
 def any_bin_dir(request: pytest.FixtureRequest) -> Iterator[Path]:
     """Programs of each PostgreSQL that is here, one after the other."""

@@ -31,11 +31,6 @@ WRITERS = 8
 KILLED_S = 20.0
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def bin_dir() -> Iterator[Path]:
     with newest_server() as found:

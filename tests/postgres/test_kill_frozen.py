@@ -29,11 +29,6 @@ WRITERS = 2
 IMAGE_BYTES = 320 << 20
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @contextmanager
 def own_file_system() -> Iterator[Path]:
     """Mount an ext4 of its own; skip the test where that is impossible."""

@@ -12,9 +12,9 @@ from pgbastion.model.ids import Epoch, Timeline
 from pgbastion.model.wal import Lsn, WalEnd, parse_lsn
 from pgbastion.postgres import rejoin
 from pgbastion.postgres.directory import DataDirectory
-from pgbastion.postgres.ladder import ask_primary
 from pgbastion.postgres.mark import MARK_NAME, render_mark
 from pgbastion.postgres.parse import ControlData, ControlState, segment_name
+from pgbastion.postgres.rejoin_ladder import ask_primary
 from support.postgres import Lab, Server, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]

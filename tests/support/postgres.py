@@ -29,12 +29,12 @@ from pgbastion.postgres.config_files import ConfigFiles, Secrets
 from pgbastion.postgres.connection import Address, Connection
 from pgbastion.postgres.files import Files
 from pgbastion.postgres.found import Found
-from pgbastion.postgres.ladder import Ladder
 from pgbastion.postgres.layout import PgIdentity, PgPaths, PgRoles, resolve_account
 from pgbastion.postgres.mark import Mark, MarkFile, new_data_id
 from pgbastion.postgres.offline import Offline
 from pgbastion.postgres.primary import Primary
 from pgbastion.postgres.programs import Programs, unprivileged
+from pgbastion.postgres.rejoin_ladder import Ladder
 from pgbastion.postgres.render import Upstream, Volatile
 from pgbastion.postgres.settings import limits
 from pgbastion.postgres.source import FromPrimary

@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import replace
+from itertools import combinations, product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgbastion.model.cluster import join_host_port
+from pgbastion.model.cluster import SyncSet, join_host_port
 from pgbastion.model.commands import (
     Join,
     Undecodable,
@@ -60,6 +61,20 @@ def test_a_standby_name_tells_copies_of_one_node_apart() -> None:
     first = standby_name(NodeId("n1"), DataId("0123456789"))
     assert first == "n1_01234567"
     assert first != standby_name(NodeId("n1"), DataId("1123456789"))
+
+
+def test_names_meet_every_quorum_exactly_when_no_quorum_avoids_them() -> None:
+    """The slow twin of R + W > N: every W of the N members is tried."""
+    members = ("a", "b", "c", "d")
+    for wanted, size in product(range(1, 5), range(5)):
+        for names in combinations(members, size):
+            avoided = any(
+                not {*names} & {*quorum} for quorum in combinations(members, wanted)
+            )
+            sync = SyncSet(names=members, num_sync=wanted)
+            assert sync.meets_every_quorum((*names, "stranger")) is not avoided
+
+    assert not SyncSet().meets_every_quorum(members)
 
 
 def test_servers_are_the_members_with_postgres() -> None:

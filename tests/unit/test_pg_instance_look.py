@@ -10,7 +10,7 @@ from pgbastion.postgres.disk import DiskAnswer
 from pgbastion.postgres.instance import Bounds, Instance
 from pgbastion.postgres.layout import Account, PgIdentity, PgPaths, PgRoles
 from pgbastion.postgres.probe import ProbeResult, ServerFacts
-from pgbastion.postgres.standing import NOTHING, Stand
+from pgbastion.postgres.settings_state import NOTHING, SettingsState
 
 NOWHERE = Path("/nonexistent")
 LOOK_S = 0.2
@@ -71,7 +71,7 @@ def test_the_end_of_wal_has_its_timeline_whatever_is_forgotten_meanwhile() -> No
         await instance._forget()
 
     instance._probe.look = a_probe  # type: ignore[method-assign]
-    instance._asides.ask = forget_meanwhile  # type: ignore[method-assign]
+    instance._side.ask = forget_meanwhile  # type: ignore[method-assign]
 
     facts = asyncio.run(instance.look(lambda _: None))
 
@@ -89,7 +89,7 @@ def test_a_look_does_not_wait_for_other_work_on_its_connections() -> None:
         noted_before.append(len(noted))
         await other_work.wait()
 
-    async def nothing() -> Stand:
+    async def nothing() -> SettingsState:
         return NOTHING
 
     async def look_often() -> None:
@@ -107,6 +107,6 @@ def test_a_look_does_not_wait_for_other_work_on_its_connections() -> None:
 
     instance._probe.look = a_probe  # type: ignore[method-assign]
     instance._standby.warm = wait  # type: ignore[method-assign]
-    instance._asides._standing.ask = nothing  # type: ignore[method-assign]
+    instance._side._settings_watch.ask = nothing  # type: ignore[method-assign]
 
     asyncio.run(look_often())

@@ -26,7 +26,7 @@ from pgbastion.model.explanation import (
     Explanation,
     Foreseen,
     Prospect,
-    Standing,
+    Readiness,
 )
 from pgbastion.model.reasons import Reason, sentence_of
 from pgbastion.model.snapshot import NodeSnapshot, SyncRole
@@ -58,7 +58,9 @@ def explain(snapshot: NodeSnapshot) -> Explanation:
         primary=holder,
         serving=snapshot.primary is not None,
         primary_lines=tuple(_primary(snapshot)),
-        others=tuple(_standing(snapshot, m) for m in state.members if m.name != holder),
+        others=tuple(
+            _readiness(snapshot, m) for m in state.members if m.name != holder
+        ),
         foreseen=foreseen,
         blocking=tuple(_blocking(snapshot, foreseen)),
         warnings=tuple(_warnings(snapshot)),
@@ -106,22 +108,22 @@ def _commits(state: ClusterState) -> str:
 # Why not the others
 
 
-def _standing(snapshot: NodeSnapshot, member: Member) -> Standing:
+def _readiness(snapshot: NodeSnapshot, member: Member) -> Readiness:
     name = member.name
     if not member.joined:
-        return Standing(node=name, ready=False, sentence="was announced, has not come")
+        return Readiness(node=name, ready=False, sentence="was announced, has not come")
     if member.postgres_port is None:
         silent = "" if snapshot.fresh_report(name) else ", and is silent"
-        return Standing(node=name, ready=False, sentence=f"is a witness{silent}")
+        return Readiness(node=name, ready=False, sentence=f"is a witness{silent}")
     why = _why_not(snapshot, member)
     if why is not None:
         report = snapshot.fresh_report(name)
         busy = f" ({doing(report)})" if report is not None else ""
-        return Standing(node=name, ready=False, sentence=f"cannot: {why}{busy}")
+        return Readiness(node=name, ready=False, sentence=f"cannot: {why}{busy}")
     lag = snapshot.lag_bytes(name)
     behind = "" if lag is None else f", {lag} bytes to replay"
     role = SYNC_WORDS[snapshot.sync_role(member)]
-    return Standing(node=name, ready=True, sentence=f"is ready: {role}{behind}")
+    return Readiness(node=name, ready=True, sentence=f"is ready: {role}{behind}")
 
 
 def _why_not(snapshot: NodeSnapshot, member: Member) -> str | None:

@@ -347,16 +347,13 @@ def standbys_have_everything(view: NodeView) -> bool:
     opened = view.state.opened
     if opened is None or opened.epoch != view.state.epoch:
         return False
-    living = {
+    return opened.sync.meets_every_quorum(
         standby_name(r.report.node, r.report.data_id)
         for r in view.reports.values()
         if r.report.data_id is not None
         and r.report.state is PostgresState.STANDBY
         and view.now_ms - r.at_ms < view.limits.sync_silent_ms
-    }
-    sync = opened.sync
-    ready = len(living.intersection(sync.names))
-    return sync.num_sync > 0 and ready + sync.num_sync > len(sync.names)
+    )
 
 
 def restart(view: NodeView) -> Decision | None:

@@ -93,7 +93,6 @@ def cannot_acknowledge(state: ClusterState, answers: Sequence[SurveyAnswer]) -> 
     usable = usable_answers(answers)
     if any((a.node, a.data_id) == (held.node, held.data_id) for a in usable):
         return True
-    sync = opened.sync
-    names = {standby_name(a.node, a.data_id) for a in usable}
-    cut = len(names.intersection(sync.names))
-    return sync.num_sync > 0 and cut + sync.num_sync > len(sync.names)
+    return opened.sync.meets_every_quorum(
+        standby_name(a.node, a.data_id) for a in usable
+    )

@@ -43,12 +43,9 @@ def hold_every_commit(state: ClusterState, answers: Sequence[SurveyAnswer]) -> b
         return True
     if any(_beyond_opened(state, answer) for answer in usable):
         return True
-    # W members of the set flushed a commit before it was acknowledged; R of its N
-    # members answer. Any W and any R of N share one exactly when R + W > N.
-    sync = opened.sync
-    names = {standby_name(a.node, a.data_id) for a in usable}
-    answering = len(names.intersection(sync.names))
-    return sync.num_sync > 0 and answering + sync.num_sync > len(sync.names)
+    return opened.sync.meets_every_quorum(
+        standby_name(a.node, a.data_id) for a in usable
+    )
 
 
 def reached_end(state: ClusterState, answer: SurveyAnswer) -> bool:

@@ -1,5 +1,6 @@
 """The replicated state: what every node agrees on. Nothing volatile is in it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -84,6 +85,15 @@ class SyncSet:
 
     names: tuple[str, ...] = ()
     num_sync: int = 0
+
+    def meets_every_quorum(self, names: Iterable[str]) -> bool:
+        """Tell whether every commit in force of the promise is on one of ``names``.
+
+        W members flushed it before it was acknowledged. Any W and any R of the N
+        members share one exactly when R + W > N.
+        """
+        present = len({*self.names}.intersection(names))
+        return self.num_sync > 0 and present + self.num_sync > len(self.names)
 
 
 NOBODY = SyncSet()

@@ -59,8 +59,8 @@ class Foreseen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """Where a node that is not the primary stands."""
+class Readiness:
+    """Whether a node that is not the primary could become it, in words."""
 
     node: NodeId
     ready: bool
@@ -84,7 +84,7 @@ class Explanation:
     serving: bool
     """Whether this node sends clients to the primary."""
     primary_lines: tuple[str, ...]
-    others: tuple[Standing, ...]
+    others: tuple[Readiness, ...]
     foreseen: tuple[Foreseen, ...]
     blocking: tuple[str, ...]
     """What keeps an automatic failover from happening, if the primary died now."""

@@ -6,15 +6,15 @@ deadline, and either did what its name says or raises `PostgresError`. `render`,
 
 - The whole as decisions see it: :mod:`.instance`.
 - Is it well? :mod:`.probe` asks (:mod:`.hello` a new connection, :mod:`.disk` the
-  disks), :mod:`.trouble` tells what is wrong; beside that :mod:`.asides`,
-  :mod:`.vitals`, :mod:`.fitness`, :mod:`.standing`.
+  disks), :mod:`.trouble` tells what is wrong; beside that :mod:`.side_queries`,
+  :mod:`.vitals`, :mod:`.fitness`, :mod:`.settings_state`.
 - Running servers: :mod:`.primary` (:mod:`.sync_change`, :mod:`.slots`,
   :mod:`.hand_over`), :mod:`.standby`, over :mod:`.connection`.
 - Stopped ones: :mod:`.offline`, :mod:`.shutdown_record`, :mod:`.directory`,
   :mod:`.history`, and our :mod:`.mark` in the directory.
-- A standby again: :mod:`.rejoin` is the table, :mod:`.ladder` looks and takes its steps
-  as :mod:`.rejoining` is asked for them; :mod:`.source` runs pg_rewind and
-  pg_basebackup, :mod:`.staging` swaps directories, :mod:`.archive` saves WAL first.
+- A standby again: :mod:`.rejoin` is the table, :mod:`.rejoin_ladder` looks and
+  takes its steps as :mod:`.rejoining` is asked for them; :mod:`.source` runs pg_rewind
+  and pg_basebackup, :mod:`.staging` swaps directories, :mod:`.archive` saves WAL first.
 - The first server: :mod:`.bootstrap` makes it; one that is there already is looked at
   by :mod:`.found` and taken over by :mod:`.stranger` and :mod:`.takeover`.
 - The guard: :mod:`.guard_link`, over :mod:`.guard_client`; :mod:`.guard_spawn`.

@@ -21,7 +21,6 @@ from pgbastion.model.settings import NodeSettings
 from pgbastion.model.views import RejoinView
 from pgbastion.model.wal import Lsn, WalEnd
 from pgbastion.postgres import render
-from pgbastion.postgres.asides import Asides
 from pgbastion.postgres.bootstrap import init_cluster
 from pgbastion.postgres.config_files import ConfigFiles, Secrets
 from pgbastion.postgres.connection import Address
@@ -31,7 +30,6 @@ from pgbastion.postgres.files import Files
 from pgbastion.postgres.fitness import Fitness
 from pgbastion.postgres.guc import judge_settings
 from pgbastion.postgres.hand_over import PlannedEnd
-from pgbastion.postgres.ladder import Ladder
 from pgbastion.postgres.layout import PgIdentity, PgPaths
 from pgbastion.postgres.mark import Mark, MarkFile, new_data_id
 from pgbastion.postgres.offline import Offline
@@ -39,10 +37,12 @@ from pgbastion.postgres.primary import Primary
 from pgbastion.postgres.probe import Probe
 from pgbastion.postgres.programs import Programs
 from pgbastion.postgres.rejoin import has_strayed
+from pgbastion.postgres.rejoin_ladder import Ladder
 from pgbastion.postgres.rejoining import Rejoining
 from pgbastion.postgres.role_probe import RoleProbe
 from pgbastion.postgres.roles import renew_passwords
 from pgbastion.postgres.settings import Problem, Value, limits
+from pgbastion.postgres.side_queries import SideQueries
 from pgbastion.postgres.source import FromPrimary
 from pgbastion.postgres.standby import Standby, Unknown
 from pgbastion.postgres.stranger import Stranger
@@ -113,7 +113,7 @@ class Instance:
         self._standby = Standby(paths, address, self.files, self.config, self.mark)
         self._primary = Primary(address, self.config)
         self._sync = SyncChange(self._primary)
-        self._asides = Asides(self._primary, self._standby, look_s=bounds.look_s)
+        self._side = SideQueries(self._primary, self._standby, look_s=bounds.look_s)
         self._access: tuple[str, ...] | None = None
         self._timeline: Timeline | None = None
         self._fitness = Fitness(address, deadline_s=bounds.look_s)
@@ -221,7 +221,7 @@ class Instance:
 
     async def _forget(self) -> None:
         """Close what belongs to an earlier server: it must not tell old truth."""
-        await self._asides.forget()
+        await self._side.forget()
         await self._probe.close()
         await self._doctor.forget()
         await self._fitness.close()
@@ -249,8 +249,8 @@ class Instance:
         # What it is of this server stays so while other work forgets the last one.
         timeline = facts.timeline or self._timeline or facts.checkpoint_timeline
         self._timeline = timeline
-        asides = self._asides
-        await asides.ask(self.nodes, in_recovery=facts.in_recovery)
+        side = self._side
+        await side.ask(self.nodes, in_recovery=facts.in_recovery)
         if facts.in_recovery:
             lsn = max(facts.receive_lsn or Lsn(0), facts.replay_lsn or Lsn(0))
         else:
@@ -267,13 +267,13 @@ class Instance:
             replay_lsn=facts.replay_lsn if facts.in_recovery else facts.flush_lsn,
             streaming=facts.receiver is not None and facts.receiver.is_streaming,
             checkpoint_timeline=facts.checkpoint_timeline,
-            replication=() if facts.in_recovery else asides.rows,
-            replication_ns=asides.rows_ns,
-            slots=asides.slots,
-            pending_restart=asides.stand.pending_restart,
+            replication=() if facts.in_recovery else side.rows,
+            replication_ns=side.rows_ns,
+            slots=side.slots,
+            pending_restart=side.settings_state.pending_restart,
             flaws=self._fitness.flaws,
-            settings=replace(self._settings, limits=asides.stand.limits),
-            vitals=vitals(result, asides.all_slots),
+            settings=replace(self._settings, limits=side.settings_state.limits),
+            vitals=vitals(result, side.all_slots),
             **self._sync.facts(self.mode, facts.sync_names, result.sent_ns),
         )
 
@@ -342,7 +342,7 @@ class Instance:
         """Have exactly these members' slots."""
         await self._primary.open()
         await self._primary.slots.keep(nodes)
-        self._asides.slots = None
+        self._side.slots = None
 
     async def checkpoint(self) -> None:
         """Write a checkpoint, however long it takes."""
@@ -385,7 +385,7 @@ class Instance:
         # A standby must not have less than pg_control asks for; a primary may.
         await self.config.write_static({} if primary else control.settings)
         await self._write_access(servers)
-        await self._asides.reload()
+        await self._side.reload()
 
     def note_settings(self, settings: NodeSettings) -> None:
         """Note what the files have of what the cluster agreed on; reports carry it."""
@@ -412,7 +412,7 @@ class Instance:
     def go_by(self, bounds: Bounds) -> None:
         """Take other limits."""
         self._bounds = bounds
-        self._asides.go_by(look_s=bounds.look_s)
+        self._side.go_by(look_s=bounds.look_s)
         self._fitness.deadline_s = bounds.look_s
 
     async def close(self) -> None:

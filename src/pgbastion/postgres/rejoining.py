@@ -10,8 +10,8 @@ from pgbastion.model.views import RejoinStep, RejoinView
 from pgbastion.observe.logging import get_logger
 from pgbastion.postgres import rejoin
 from pgbastion.postgres.connection import Address
-from pgbastion.postgres.ladder import Ladder
 from pgbastion.postgres.mark import Mark, new_data_id
+from pgbastion.postgres.rejoin_ladder import Ladder
 from pgbastion.postgres.render import Upstream
 
 _STEPS: Final[Mapping[type[rejoin.Step], RejoinStep]] = {

@@ -11,13 +11,13 @@ from pgbastion.model.ids import NodeId
 from pgbastion.model.report import ReplicationRow, SlotRow
 from pgbastion.postgres import render
 from pgbastion.postgres.primary import Primary
+from pgbastion.postgres.settings_state import NOTHING, SettingsWatch
 from pgbastion.postgres.standby import Standby
-from pgbastion.postgres.standing import NOTHING, Standing
 
 SLOTS_EVERY_NS: Final = 2_000_000_000
 
 
-class Asides:
+class SideQueries:
     """The newest answers of one server: who streams, slots, settings.
 
     They come over connections that actions use, too, and may have to wait for those.
@@ -32,14 +32,14 @@ class Asides:
         self._primary = primary
         self._standby = standby
         self._look_s = look_s
-        self._standing = Standing(primary, look_s=look_s)
+        self._settings_watch = SettingsWatch(primary, look_s=look_s)
         self._asking: asyncio.Task[None] | None = None
         self._slots_ns = 0
         self._forget()
 
     def go_by(self, *, look_s: float) -> None:
         """Take another time that each part may take."""
-        self._look_s = self._standing.look_s = look_s
+        self._look_s = self._settings_watch.look_s = look_s
 
     def _forget(self) -> None:
         self.rows: tuple[ReplicationRow, ...] = ()
@@ -48,7 +48,7 @@ class Asides:
         self.slots: tuple[NodeId, ...] | None = None
         """The nodes with a slot; None: it is to be asked again."""
         self.all_slots: tuple[SlotRow, ...] = ()
-        self.stand = NOTHING
+        self.settings_state = NOTHING
 
     async def forget(self) -> None:
         """Stop asking: what is told from now on is another server's."""
@@ -56,12 +56,12 @@ class Asides:
         if asking is not None:
             asking.cancel()
             await asyncio.wait({asking})
-        self._standing.forget()
+        self._settings_watch.forget()
         self._forget()
 
     async def reload(self) -> None:
         """Have the server read its files again; ask until it has."""
-        await self._standing.reload()
+        await self._settings_watch.reload()
 
     async def ask(self, nodes: Sequence[NodeId], *, in_recovery: bool) -> None:
         """Ask, and wait for the answers as long as the next look can wait.
@@ -84,7 +84,7 @@ class Asides:
         with suppress(PostgresError, TimeoutError):
             async with asyncio.timeout(self._look_s):
                 await (self._warm() if in_recovery else self._ask_primary(nodes))
-        self.stand = await self._standing.ask()
+        self.settings_state = await self._settings_watch.ask()
 
     async def _warm(self) -> None:
         """Keep the connections that a failover will use open."""

@@ -8,7 +8,7 @@ from pgbastion.postgres.primary import Primary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stand:
+class SettingsState:
     """The server's settings, as far as others want to know."""
 
     pending_restart: tuple[str, ...] = ()
@@ -17,16 +17,16 @@ class Stand:
     """What it runs with of those that a standby must not have less of."""
 
 
-NOTHING = Stand()
+NOTHING = SettingsState()
 
 
-class Standing:
+class SettingsWatch:
     """Asks one server, over a connection that somebody else keeps open."""
 
     def __init__(self, primary: Primary, *, look_s: float) -> None:
         self._primary = primary
         self.look_s = look_s
-        self._known: Stand | None = None
+        self._known: SettingsState | None = None
         self._outdated = ""
 
     def forget(self) -> None:
@@ -42,13 +42,13 @@ class Standing:
         await self._primary.reload()
         self._known = None
 
-    async def ask(self) -> Stand:
+    async def ask(self) -> SettingsState:
         """Return what it says; nothing while it does not answer."""
         if self._known is None:
             try:
                 async with asyncio.timeout(self.look_s):
                     loaded_at = await self._primary.loaded_at()
-                    found = Stand(
+                    found = SettingsState(
                         pending_restart=await self._primary.pending_restart(),
                         limits=await self._primary.limits(),
                     )

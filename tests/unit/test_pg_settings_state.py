@@ -7,7 +7,7 @@ import pytest
 
 from pgbastion.errors import PostgresError
 from pgbastion.postgres.primary import Primary
-from pgbastion.postgres.standing import NOTHING, Standing
+from pgbastion.postgres.settings_state import NOTHING, SettingsWatch
 
 
 class FakePrimary:
@@ -40,46 +40,48 @@ def server() -> FakePrimary:
 
 
 @pytest.fixture
-def standing(server: FakePrimary) -> Standing:
-    return Standing(cast("Primary", server), look_s=1.0)
+def watch(server: FakePrimary) -> SettingsWatch:
+    return SettingsWatch(cast("Primary", server), look_s=1.0)
 
 
-def pending(standing: Standing) -> tuple[str, ...]:
-    return asyncio.run(standing.ask()).pending_restart
+def pending(watch: SettingsWatch) -> tuple[str, ...]:
+    return asyncio.run(watch.ask()).pending_restart
 
 
-def test_a_server_is_asked_once(server: FakePrimary, standing: Standing) -> None:
-    assert (pending(standing), pending(standing)) == ((), ())
+def test_a_server_is_asked_once(server: FakePrimary, watch: SettingsWatch) -> None:
+    assert (pending(watch), pending(watch)) == ((), ())
     assert server.asked == 1
 
 
 def test_what_a_session_says_before_it_took_a_reload_up_is_not_kept(
-    server: FakePrimary, standing: Standing
+    server: FakePrimary, watch: SettingsWatch
 ) -> None:
-    asyncio.run(standing.reload())
-    assert pending(standing) == ()
+    asyncio.run(watch.reload())
+    assert pending(watch) == ()
 
     server.taken_up = server.files
 
-    assert pending(standing) == ("max_connections",)
-    assert pending(standing) == ("max_connections",)
+    assert pending(watch) == ("max_connections",)
+    assert pending(watch) == ("max_connections",)
     assert server.asked == 2
 
 
-def test_another_server_is_asked_anew(server: FakePrimary, standing: Standing) -> None:
-    assert pending(standing) == ()
+def test_another_server_is_asked_anew(
+    server: FakePrimary, watch: SettingsWatch
+) -> None:
+    assert pending(watch) == ()
     server.taken_up = 1
 
-    standing.forget()
+    watch.forget()
 
-    assert pending(standing) == ("max_connections",)
+    assert pending(watch) == ("max_connections",)
 
 
 def test_a_silent_server_says_nothing_that_is_kept(
-    server: FakePrimary, standing: Standing
+    server: FakePrimary, watch: SettingsWatch
 ) -> None:
     server.answers = False
-    assert asyncio.run(standing.ask()) is NOTHING
+    assert asyncio.run(watch.ask()) is NOTHING
     server.answers, server.taken_up = True, 1
 
-    assert pending(standing) == ("max_connections",)
+    assert pending(watch) == ("max_connections",)
