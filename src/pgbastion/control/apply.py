@@ -63,7 +63,9 @@ from pgbastion.model.wal import WalEnd
 __all__ = ("HISTORY_MAX", "MEMBERS_MAX", "RECENT_MAX", "Applied", "Outcome", "apply")
 
 HISTORY_MAX: Final = 200
+"""How many notes the history of roles keeps, the newest ones."""
 RECENT_MAX: Final = 512
+"""How many proposals are remembered, to know one that comes again."""
 MEMBERS_MAX: Final = 32
 
 

@@ -24,6 +24,7 @@ from pgbastion.model.commands import (
 from pgbastion.model.ids import NodeId, Revision
 
 ORDERS_MAX: Final = 50
+"""How many orders are kept, the newest ones, with what became of them."""
 SYNC_COUNT_MAX: Final = 31
 """One fewer than a cluster has members at most."""
 DRAIN_MAX_MS: Final = 86_400_000

@@ -54,6 +54,7 @@ from pgbastion.model.report import PostgresState
 from pgbastion.model.views import ClusterView
 
 AGES_AGAIN_MS: Final = 200
+"""How soon voters that have not told their age are asked again."""
 STUCK: Final = frozenset(
     {
         Reason.COMMITS_MAY_BE_MISSING,

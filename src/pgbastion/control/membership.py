@@ -17,6 +17,7 @@ from pgbastion.model.reasons import Reason
 from pgbastion.model.views import ClusterView, RaftView
 
 VOTERS_MAX: Final = 5
+"""More voters make each entry of the log slower, and are hardly ever needed."""
 
 
 def or_membership(view: ClusterView, otherwise: Decision) -> Decision:

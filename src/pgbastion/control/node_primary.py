@@ -40,7 +40,9 @@ from pgbastion.model.trouble import Trouble
 from pgbastion.model.views import NodeView, PostgresView
 
 CONFIRM_AGAIN_MS: Final = 50
+"""How soon to ask again whether every walsender goes by the new set."""
 START_FAILURES_MAX: Final = 3
+"""A crashed primary that has failed to start so often gives its role back."""
 CHECKPOINT_AFTER_MS: Final = 300
 """How long the first clients of a new primary have its disks for themselves."""
 CHILD_DIED_RESTART_MS: Final = 3_000

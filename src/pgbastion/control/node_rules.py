@@ -11,6 +11,7 @@ from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.views import Limits, NodeView
 
 BACKOFF_MAX_MS: Final = 30_000
+"""The longest pause before a server that ended before it answered is started again."""
 
 
 def own_assignment(view: NodeView) -> Assignment | None:

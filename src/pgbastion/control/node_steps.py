@@ -71,8 +71,9 @@ from pgbastion.model.trouble import Trouble
 from pgbastion.model.views import NodeView, RejoinStep
 
 HUNG_STANDBY_LEAST_MS: Final = 8_000
-HUNG_STANDBY_PROBES: Final = 4
-"""A standby's server may be silent for so many times as long as a primary's."""
+HUNG_STANDBY_FACTOR: Final = 4
+"""A standby's server may be silent for so many times as long as a primary's, and at
+least for so many milliseconds."""
 _SERVER_HANGS: Final = frozenset(
     {Trouble.SERVER_SILENT, Trouble.BACKENDS_SILENT, Trouble.POSTMASTER_SILENT}
 )
@@ -421,7 +422,7 @@ def end_hung_standby(view: NodeView) -> Decision | None:
     """
     hung = view.trouble in _SERVER_HANGS and not is_paused(view)
     patience_ms = max(
-        HUNG_STANDBY_LEAST_MS, HUNG_STANDBY_PROBES * view.limits.evidence_max_ms
+        HUNG_STANDBY_LEAST_MS, HUNG_STANDBY_FACTOR * view.limits.evidence_max_ms
     )
     heard_ms = max(view.postgres.evidence_ms, view.postgres.started_ms, view.woke_ms)
     if not hung or view.now_ms < heard_ms + patience_ms:

@@ -35,6 +35,7 @@ RELEASE_WAIT_MS: Final = 5_000
 STOP_MAX_MS: Final = 60_000
 """How long the orderly end of a standby may take."""
 RELEASE_AGAIN_MS: Final = 100
+"""How soon it looks again whether it was let out."""
 
 
 def works_on(state: ClusterState) -> NodeId | None:

@@ -31,6 +31,8 @@ from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.views import ClusterView, SurveyAnswer
 
 SURVEY_AGAIN_MS: Final = 500
+"""How soon who has not answered a survey is asked again; for so long nobody says that
+commits are missing."""
 HANDOVER_PATIENCE_MS: Final = 1_500
 """How long a planned change waits for the node that was ordered, then for the old
 primary, before another node that has everything is taken."""

@@ -37,6 +37,7 @@ from pgbastion.observe.logging import get_logger
 
 ASK_AGAIN_S: Final = 0.5
 CONTENDER_MS: Final = 5_000
+"""For so long another founder that was heard of may still go first."""
 
 log = get_logger("join")
 
