@@ -1,4 +1,6 @@
-//! What a voter remembers of the leaders that it confirmed (section 4, "Ages").
+//! What a voter remembers of the leaders that it confirmed.
+//!
+//! Source: docs/explanation/lease.md, "Assigning another node".
 
 /// When this voter last confirmed a leader, kept apart for the newest term and for all
 /// terms before it.

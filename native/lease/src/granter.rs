@@ -113,7 +113,7 @@ impl Granter {
     }
 
     /// Answer what may be answered at `now_ns` with a state applied up to `applied`,
-    /// and note the instant: from it the leader counts the lease (section 2.2).
+    /// and note the instant: from it the leader counts the lease.
     pub fn answers(&mut self, now_ns: i64, applied: u64) -> Vec<(u64, Renewal, Answer)> {
         let ready = |p: &Pending| p.confirmed_index.is_some_and(|index| applied >= index);
         let mut answers = Vec::new();

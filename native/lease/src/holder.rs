@@ -132,7 +132,7 @@ impl Holder {
     /// Return the renewal to send now, `None` if none is due.
     ///
     /// The caller sends it at `now_ns`: from this instant the lease will count, not
-    /// from that of the answer (section 2.1).
+    /// from that of the answer.
     pub fn due(
         &mut self,
         now_ns: i64,
@@ -173,7 +173,7 @@ impl Holder {
 
     /// Take a positive answer to renewal `number` that names the lease's length.
     ///
-    /// What comes after the release of its epoch is thrown away (section 2.5).
+    /// What comes after the release of its epoch is thrown away.
     pub fn granted(
         &mut self,
         epoch: i64,
@@ -209,7 +209,7 @@ fn ended(page: &PageWords, epoch: i64) -> bool {
     page.released_epoch >= epoch || page.ended_epoch >= epoch
 }
 
-/// Section 2.4: PostgreSQL and its disk answered, or the guard's word that it is busy
+/// PostgreSQL and its disk answered, or the guard's word that it is busy
 /// with a start. `None`: neither holds.
 fn evidence_age(hold: &Hold, now_ns: i64, page: &PageWords) -> Option<i64> {
     let age_ns = (now_ns - page.evidence_ns).max(0);

@@ -5,7 +5,7 @@
 //! [`Confirmations`] what every voter remembers of the leaders that it confirmed, so
 //! that a new leader can bound what an older one may have granted.
 //!
-//! Source: docs/explanation/lease.md; the numbers in comments are its sections.
+//! Source: docs/explanation/lease.md, "Renewal" and "Assigning another node".
 
 mod ages;
 mod granter;

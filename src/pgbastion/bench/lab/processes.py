@@ -172,13 +172,11 @@ def kill(processes: Iterable[Process]) -> None:
     )
 
 
-def kill_until_none(
-    find_them: Callable[[], list[Process]], within_s: float = PROCESS_GONE_S
-) -> None:
+def kill_until_none(find_them: Callable[[], list[Process]]) -> None:
     """Kill what ``find_them`` finds, again and again until it finds none.
 
     Raises:
-        LabError: Some are still there after ``within_s`` seconds.
+        LabError: Some are still there after ``PROCESS_GONE_S`` seconds.
     """
 
     def none_left() -> bool:
@@ -187,7 +185,7 @@ def kill_until_none(
             send(process, signal.SIGKILL)
         return not left
 
-    wait_for("processes to end", none_left, within_s, every_s=0.02)
+    wait_for("processes to end", none_left, PROCESS_GONE_S, every_s=0.02)
 
 
 def cpu_seconds(process: Process) -> float:

@@ -126,7 +126,6 @@ class Writers(Client):
         place: Place,
         targets: Sequence[str],
         *,
-        answer_s: float | None = None,
         writers: int | None = None,
     ) -> None:
         """Write in turn to ``targets``, each ADDRESS:PORT of a proxy or server."""
@@ -135,8 +134,6 @@ class Writers(Client):
         self.first_id = boottime_ns()
         first = ["--first", str(self.first_id)]
         arguments = ["--to", ",".join(targets), "--user", USER, *first]
-        if answer_s is not None:
-            arguments += ["--answer", str(answer_s)]
         if writers is not None:
             arguments += ["--writers", str(writers)]
         super().__init__(place, "writers", arguments)

@@ -193,7 +193,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--record", required=True, help="file of acknowledged rows")
     parser.add_argument("--first", type=int, required=True, help="the first id")
     parser.add_argument("--writers", type=int, default=4)
-    parser.add_argument("--answer", type=float, default=ANSWER_S, help="seconds")
     options = parser.parse_args(arguments)
     password = os.environ[PASSWORD_VARIABLE]
     targets = [
@@ -202,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     ids = Ids(first=options.first)
     writers = [
-        Writer(targets, ids, answer_ns=int(options.answer * 1e9), turn=number)
+        Writer(targets, ids, answer_ns=int(ANSWER_S * 1e9), turn=number)
         for number in range(options.writers)
     ]
     with open(options.record, "a", encoding="ascii") as record:  # noqa: PTH123
