@@ -8,8 +8,9 @@ a line that is not read any more is a log, or a neighbour, that is not understoo
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import pytest
 
@@ -109,11 +110,15 @@ def test_another_version_is_refused_and_no_exception(line: dict[str, Any]) -> No
 
 
 def test_every_kind_of_message_has_a_line() -> None:
-    kinds = {line["what"].partition(".")[0] for line in LINES}
-    told = {line["what"] for line in LINES if line["what"].startswith("talk.")}
+    kinds = {
+        f"command.{field.default}"
+        for command in get_args(commands.Command)
+        for field in fields(command)
+        if field.name == "kind"
+    }
+    messages_and_state = set(CODERS) - {"command"}
 
-    assert kinds == {"command", "report", "state", "talk"}
-    assert told == {name for name in CODERS if name.startswith("talk.")}
+    assert {line["what"] for line in LINES} == kinds | messages_and_state
 
 
 def test_a_log_of_version_1_leads_to_the_state_that_it_led_to() -> None:
