@@ -158,11 +158,22 @@ def test_status_of_a_silent_node_ends_with_3() -> None:
     assert "does not answer" in done.stderr
 
 
-def test_status_with_a_bad_file_ends_with_78() -> None:
-    done = run("status", "-c", "/nonexistent.yaml")
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("/nonexistent.yaml", "cannot be read"), ("/dev/zero", "larger than 1048576")],
+)
+def test_status_with_a_bad_file_ends_with_78(path: str, said: str) -> None:
+    done = run("status", "-c", path)
 
     assert done.returncode == 78
-    assert "cannot be read" in done.stderr
+    assert said in done.stderr
+
+
+def test_an_order_to_an_address_without_a_token_says_what_it_needs() -> None:
+    done = run("pause", "--url", "http://127.32.0.1:9", "-c", "/nonexistent.yaml")
+
+    assert done.returncode == 78
+    assert "needs a token or a certificate: set PGBASTION_TOKEN" in done.stderr
 
 
 def test_start_with_a_bad_file_says_why_and_ends_with_78() -> None:

@@ -73,6 +73,16 @@ def test_with_no_daemon_this_machine_is_looked_at(tmp_path: Path) -> None:
     assert "ended without an orderly stop" in rest[-1]
 
 
+def test_of_a_node_elsewhere_nothing_is_said_from_here() -> None:
+    done = run("explain", "--url", "http://127.32.0.9:9")
+
+    assert done.returncode == Exit.UNREACHABLE
+    assert done.stdout == (
+        "http://127.32.0.9:9 does not answer: Connection refused. Next: start the "
+        "daemon there, or ask another node.\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("to", "code"), [(["--to", "n2"], 0), (["--to", "n3"], 1), (["--to", "x"], 1)]
 )

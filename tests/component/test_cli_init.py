@@ -77,7 +77,7 @@ def test_what_cannot_be_used_is_told_and_nothing_is_written(
 
     assert done.returncode == Exit.CONFIG
     assert word in done.stderr
-    assert list((tmp_path / "etc").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_prints_the_file_and_writes_nothing(tmp_path: Path) -> None:
@@ -85,6 +85,18 @@ def test_a_dry_run_prints_the_file_and_writes_nothing(tmp_path: Path) -> None:
 
     assert 'data_dir: "/srv/pg"' in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_makes_every_check(tmp_path: Path) -> None:
+    unusable = run(*options(tmp_path, "--bootstrap", "--name=a b", "--dry-run"))
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/pgbastion.yaml").touch()
+    again = run(*options(tmp_path, "--bootstrap", "--dry-run"))
+
+    assert unusable.returncode == Exit.CONFIG
+    assert "node.name" in unusable.stderr
+    assert again.returncode == Exit.NO
+    assert "pgbastion.yaml exists" in again.stderr
 
 
 def test_the_unit_starts_the_program_that_made_it(tmp_path: Path) -> None:

@@ -52,8 +52,10 @@ def read_records(path: Path) -> Iterator[Record]:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise CommandError(f"cannot read {path}: {exc}") from exc
+    except OSError as exc:
+        raise CommandError(f"cannot read {path}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise CommandError(f"{path} has no records: it is not UTF-8") from exc
     for number, line in enumerate(lines, start=1):
         read = decode_record(line)
         if read is None:

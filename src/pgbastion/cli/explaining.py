@@ -11,7 +11,6 @@ from pgbastion.cli.replacing import find_daemon
 from pgbastion.cli.target import target_of
 from pgbastion.config.model import Config
 from pgbastion.config.reading import understand
-from pgbastion.errors import ConfigError
 
 EXPLAIN: str = "/cluster/explain"
 
@@ -44,13 +43,12 @@ def _told(client: Client) -> Mapping[str, Any]:
     return told
 
 
-def look_here(config: Path, trouble: str) -> tuple[str, ...]:
+def look_here(config: Path, url: str | None, trouble: str) -> tuple[str, ...]:
     """Return what can be said without any daemon, from this machine alone."""
+    if url is not None:
+        return (f"{trouble}. Next: start the daemon there, or ask another node.",)
     first = f"{trouble}. Next: start the daemon here: systemctl start pgbastion."
-    try:
-        found = understand(config)
-    except ConfigError:
-        return (first, f"  {config} is not understood: pgbastion check says why")
+    found = understand(config)
     return (first, "on this machine:", *(f"  {line}" for line in _local(found)))
 
 

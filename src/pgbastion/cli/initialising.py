@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from pgbastion.cli.problems import CommandError
 from pgbastion.cli.unit import PROGRAM, render_unit
-from pgbastion.config.load import examine
+from pgbastion.config.load import examine_document
 from pgbastion.config.model import Config
-from pgbastion.config.reading import Report
+from pgbastion.config.parse import parse_document
 from pgbastion.config.secrets import load_cluster_secret
 from pgbastion.errors import ConfigError
 
@@ -126,39 +126,38 @@ def _quoted(text: str) -> str:
     return json.dumps(text)
 
 
-def write_configuration(path: Path, text: str) -> Config:
-    """Write the file once it was found to be usable; an existing one is never touched.
+def judge(path: Path, text: str) -> Config:
+    """Return what ``text`` would be in ``path``; a joiner's secret is fetched later.
 
     Raises:
-        CommandError: There is one already, or it cannot be written.
-        ConfigError: It could not be used; nothing was written.
+        CommandError: There is a file already.
+        ConfigError: It could not be used.
     """
     if path.exists():
         raise CommandError(f"{path} exists: change it, or name another with --config")
+    report = examine_document(parse_document(text), path)
+    errors = [p for p in report.errors if p.key != FETCHED_KEY]
+    if report.config is None or errors:
+        raise ConfigError(report.render(errors))
+    return report.config
+
+
+def write_configuration(path: Path, text: str) -> None:
+    """Write the file as a whole; one that has come meanwhile is not touched.
+
+    Raises:
+        CommandError: It cannot be written.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         try:
             draft.write_text(text, encoding="utf-8")
-            config = _judged(examine(draft, os.environ))
             os.link(draft, path)
         finally:
             draft.unlink(missing_ok=True)
     except OSError as exc:
         raise CommandError(f"cannot write {path}: {exc.strerror}") from exc
-    return config
-
-
-def _judged(report: Report) -> Config:
-    """Return the configuration of a draft; a joiner's secret comes from another node.
-
-    Raises:
-        ConfigError: It cannot be used.
-    """
-    errors = [p for p in report.errors if p.key != FETCHED_KEY]
-    if report.config is None or errors:
-        raise ConfigError(report.render(errors))
-    return report.config
 
 
 def make_secret(config: Config) -> None:

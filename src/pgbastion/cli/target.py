@@ -80,7 +80,15 @@ def writing_target(
     proven = token is not None or CERT_VARIABLE in environment
     if url is not None and proven:
         return Target(urls=_given(url), token=token, trust=trust_of(environment))
-    found = understand(config)
+    try:
+        found = understand(config)
+    except ConfigError as exc:
+        if url is None:
+            raise
+        raise ConfigError(
+            f"an order needs a token or a certificate: set {TOKEN_VARIABLE}, or name "
+            f"with --config a file that says where it is ({config} does not)"
+        ) from exc
     urls = urls_of(found) if url is None else _given(url)
     trust = trust_of(environment, found.api)
     if token is None:

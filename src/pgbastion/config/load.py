@@ -9,7 +9,7 @@ from pgbastion.config.checks import check_config
 from pgbastion.config.discovery import discover_bin_dir
 from pgbastion.config.facts import directory_facts, gather_facts
 from pgbastion.config.model import Config, File, Found, resolve, with_defaults
-from pgbastion.config.parse import parse_file
+from pgbastion.config.parse import Document, parse_file
 from pgbastion.config.problems import Problem, errors
 from pgbastion.config.reading import Report, read_document
 from pgbastion.config.rundir import run_directory
@@ -39,7 +39,17 @@ def examine(
     path: Path, environment: Mapping[str, str] = os.environ, *, world: bool = True
 ) -> Report:
     """Return everything that can be said about the configuration in ``path``."""
-    document = read_document(path)
+    return examine_document(read_document(path), path, environment, world=world)
+
+
+def examine_document(
+    document: Document | Problem,
+    path: Path,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    world: bool = True,
+) -> Report:
+    """Return everything that can be said about what is, or may come, in ``path``."""
     if isinstance(document, Problem):
         return Report(source=path, config=None, problems=(document,), document=None)
     found, homeless = _find(document.values, environment)

@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import Final
 
 from pgbastion.config.model import Config, Found, resolve, with_defaults
-from pgbastion.config.parse import Document, parse_document, parse_file
+from pgbastion.config.parse import (
+    FILE_BYTES_MAX,
+    Document,
+    parse_document,
+    parse_file,
+)
 from pgbastion.config.problems import Problem, errors, render_problems
 from pgbastion.errors import ConfigError
 
@@ -68,7 +73,10 @@ def understand(path: Path) -> Config:
 def read_document(path: Path) -> Document | Problem:
     """Return what the file holds, or why it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            # A device has no end.
+            raw = file.read(FILE_BYTES_MAX + 1)
+        text = raw.decode("utf-8")
     except OSError as exc:
         return Problem(
             key="",

@@ -4,7 +4,7 @@ Each rule looks at one node's knowledge and has a verdict or none; the first tha
 one is told.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +26,6 @@ DISK_WARNING: Final = 20
 """Percent of a disk that are free: less is told."""
 DISK_LOW: Final = 10
 """Less of a disk than so many percent free comes first."""
-FEWER: Final = "until then fewer failures are survived"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,7 +357,7 @@ def _node_silent(snapshot: NodeSnapshot) -> Verdict | None:
     return Verdict(
         situation=Situation.NODE_SILENT,
         state=f"without {', '.join(silent)}: {_primary_words(snapshot)}",
-        next_step=f"bring back {', '.join(silent)}: {FEWER}",
+        next_step=_bring_back(silent),
     )
 
 
@@ -369,7 +368,15 @@ def _witness_lost(snapshot: NodeSnapshot) -> Verdict | None:
     return Verdict(
         situation=Situation.WITNESS_LOST,
         state=f"without the vote of {', '.join(silent)}: {_primary_words(snapshot)}",
-        next_step=f"bring back {', '.join(silent)}: {FEWER}",
+        next_step=_bring_back(silent),
+    )
+
+
+def _bring_back(silent: Sequence[NodeId]) -> str:
+    """Return what to do about nodes that still count, also where none comes back."""
+    return (
+        f"bring back {', '.join(silent)}: until then fewer failures are survived; if "
+        f"gone for good: pgbastion remove-node --name {silent[0]}"
     )
 
 

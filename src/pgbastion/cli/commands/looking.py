@@ -84,7 +84,7 @@ def explain(
     try:
         told = ask_cluster(config, url)
     except UnreachableError as exc:
-        lines = look_here(config, str(exc))
+        lines = look_here(config, url, str(exc))
         print(json.dumps({"lines": lines}) if as_json else "\n".join(lines))
         raise typer.Exit(Exit.UNREACHABLE) from exc
     print(json.dumps(told) if as_json else "\n".join(told["lines"]))

@@ -156,10 +156,11 @@ def initialise(
     }
     ask = making.accept if yes else making.ask_terminal
     text = making.render_configuration(making.gather(given, ask))
+    made = making.judge(config, text)
     if dry_run:
         print(text, end="")
         return
-    made = making.write_configuration(config, text)
+    making.write_configuration(config, text)
     making.make_secret(made)
     print(f"wrote {config}")
     if unit_dir is not None:
