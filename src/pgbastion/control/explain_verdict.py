@@ -374,10 +374,8 @@ def _witness_lost(snapshot: NodeSnapshot) -> Verdict | None:
 
 def _bring_back(silent: Sequence[NodeId]) -> str:
     """Return what to do about nodes that still count, also where none comes back."""
-    return (
-        f"bring back {', '.join(silent)}: until then fewer failures are survived; if "
-        f"gone for good: pgbastion remove-node --name {silent[0]}"
-    )
+    back = f"bring back {', '.join(silent)}: until then fewer failures are survived"
+    return f"{back}; if gone for good: pgbastion remove-node --name {silent[0]}"
 
 
 def _certificate_expiring(snapshot: NodeSnapshot) -> Verdict | None:
