@@ -140,6 +140,30 @@ def test_an_order_is_followed_to_its_outcome(api: str) -> None:
     assert (done.returncode, done.stdout) == (Exit.OK, "done: n2\n")
 
 
+@pytest.mark.parametrize("command", ["switchover", "failover"])
+def test_an_order_and_its_outcome_are_told_to_programs(api: str, command: str) -> None:
+    Api.answers = {
+        f"/cluster/{command}": {"ok": True, "id": "o1", "to": "n2"},
+        "/raft/directives": {"directives": [ORDER]},
+    }
+
+    done = run(command, "--to", "n2", "--json", "--url", api, PGBASTION_TOKEN="t")
+
+    assert (done.returncode, json.loads(done.stdout)) == (Exit.OK, ORDER)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_programs_hear_what_a_command_changed_or_would(api: str, dry_run: bool) -> None:
+    said = {"ok": True, "paused": True, "changed": True}
+    Api.answers = {"/cluster/pause": said}
+    options = ["--dry-run"] if dry_run else []
+
+    done = run("pause", "--json", *options, "--url", api, PGBASTION_TOKEN="t")
+
+    assert json.loads(done.stdout) == said
+    assert [body.get("dry_run", False) for _, body in Api.asked] == [dry_run]
+
+
 def test_an_order_without_an_outcome_in_time_has_its_own_exit_code(api: str) -> None:
     Api.answers = {
         "/cluster/switchover": {"ok": True, "id": "o1", "to": "n2"},

@@ -1,5 +1,6 @@
 """Commands that change who is the primary, or whether that may change by itself."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from pgbastion.cli.options import (
     WAIT_S,
     ConfigOption,
     DryRunOption,
+    JsonOption,
     UrlOption,
     WaitOption,
     YesOption,
@@ -24,6 +26,7 @@ commands = typer.Typer()
 @commands.command()
 def pause(
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -33,27 +36,28 @@ def pause(
     """
     from pgbastion.cli.target import writer
 
-    if dry_run:
+    if dry_run and not as_json:
         _foretell(config, url, off=True)
         return
-    writer(config, url).order("/cluster/pause", {})
-    print("paused")
+    told = writer(config, url).order("/cluster/pause", {}, dry_run=dry_run)
+    print(json.dumps(told) if as_json else "paused")
 
 
 @commands.command()
 def resume(
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
     """Switch automatic actions on again."""
     from pgbastion.cli.target import writer
 
-    if dry_run:
+    if dry_run and not as_json:
         _foretell(config, url, off=False)
         return
-    writer(config, url).order("/cluster/resume", {})
-    print("resumed")
+    told = writer(config, url).order("/cluster/resume", {}, dry_run=dry_run)
+    print(json.dumps(told) if as_json else "resumed")
 
 
 @commands.command()
@@ -127,6 +131,7 @@ def switchover(
         bool,
         typer.Option("--cancel", help="Drop what is scheduled or has not begun."),
     ] = False,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     wait_s: WaitOption = WAIT_S,
     url: UrlOption = None,
@@ -140,27 +145,24 @@ def switchover(
     from pgbastion.cli.target import writer
 
     if cancel:
-        told = writer(config, url).order(
-            "/cluster/switchover", {}, method="DELETE", dry_run=dry_run
-        )
-        word = "would be cancelled:" if dry_run else "cancelled"
-        print(f"{word} {', '.join(told['cancelled'])}")
+        _cancel(config, url, as_json=as_json, dry_run=dry_run)
         return
     asked = (("to", to), ("drain", drain), ("at", at), ("within", within))
     body = {k: v for k, v in asked if v is not None}
-    if dry_run:
+    if dry_run and not as_json:
         _rehearse(config, url, to)
         if body.keys() - {"to"}:
             told = writer(config, url).order("/cluster/switchover", body, dry_run=True)
             print(f"it would begin at {told['due_at']}" if at else "it would be taken")
         return
     client = writer(config, url)
-    if at is not None:
-        told = client.order("/cluster/switchover", body)
-        print(f"scheduled {told['id']} for {told['due_at']}")
+    if at is not None or dry_run:
+        told = client.order("/cluster/switchover", body, dry_run=dry_run)
+        print(json.dumps(told) if as_json else _scheduled(told))
         return
     what = f"switchover to {to or 'the best standby'}"
-    _tell(carry_out(client, "/cluster/switchover", body, what=what, wait_s=wait_s))
+    found = carry_out(client, "/cluster/switchover", body, what=what, wait_s=wait_s)
+    _tell(found, as_json=as_json)
 
 
 @commands.command()
@@ -179,6 +181,7 @@ def failover(
         str | None,
         typer.Option(help="How long a living primary's open transactions may go on."),
     ] = None,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     wait_s: WaitOption = WAIT_S,
@@ -200,12 +203,30 @@ def failover(
     told = client.order("/cluster/failover", body, dry_run=True)
     loss = told.get("possible_loss")
     if dry_run:
-        print(f"{to} could become the primary" + (f"; {loss}" if loss else ""))
+        plain = f"{to} could become the primary" + (f"; {loss}" if loss else "")
+        print(json.dumps(told) if as_json else plain)
         return
     if force and not told.get("primary_lives"):
         lost = loss or "nothing is known to be lost"
         confirm(f"The old primary has to be off, and {lost}: go on?", yes=yes)
-    _tell(carry_out(client, "/cluster/failover", body, what=what, wait_s=wait_s))
+    found = carry_out(client, "/cluster/failover", body, what=what, wait_s=wait_s)
+    _tell(found, as_json=as_json)
+
+
+def _scheduled(told: Mapping[str, Any]) -> str:
+    return f"scheduled {told['id']} for {told['due_at']}"
+
+
+def _cancel(config: Path, url: str | None, *, as_json: bool, dry_run: bool) -> None:
+    """Drop what is scheduled or has not begun."""
+    from pgbastion.cli.target import writer
+
+    told = writer(config, url).order(
+        "/cluster/switchover", {}, method="DELETE", dry_run=dry_run
+    )
+    word = "would be cancelled:" if dry_run else "cancelled"
+    plain = f"{word} {', '.join(told['cancelled'])}"
+    print(json.dumps(told) if as_json else plain)
 
 
 def _foretell(config: Path, url: str | None, *, off: bool) -> None:
@@ -233,7 +254,8 @@ def _rehearse(config: Path, url: str | None, to: str | None) -> None:
         raise typer.Exit(Exit.NO)
 
 
-def _tell(found: Mapping[str, Any]) -> None:
-    print(f"{found['outcome']}: {found['to']} {found['detail']}".rstrip())
+def _tell(found: Mapping[str, Any], *, as_json: bool) -> None:
+    plain = f"{found['outcome']}: {found['to']} {found['detail']}".rstrip()
+    print(json.dumps(found) if as_json else plain)
     if found["outcome"] != "done":
         raise typer.Exit(Exit.NO)
