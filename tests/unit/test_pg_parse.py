@@ -216,8 +216,7 @@ def history(timeline: int, *forks: tuple[int, int]) -> History:
 
 def test_every_lower_id_gets_a_history_so_that_the_target_is_next() -> None:
     own = history(4, (1, 0x5000000), (2, 0x6000000))
-    known = {Timeline(4): own, Timeline(2): history(2, (1, 0x5000000))}
-    made = missing_histories(known, Timeline(4), Timeline(7))
+    made = missing_histories({Timeline(2), Timeline(4)}, own, Timeline(7))
     assert [h.timeline for h in made] == [3, 5, 6]
     for one in made:
         assert one.forks[0].parent == 1
@@ -226,7 +225,7 @@ def test_every_lower_id_gets_a_history_so_that_the_target_is_next() -> None:
 
 def test_an_ancestors_missing_history_is_made_true() -> None:
     own = history(4, (1, 0x5000000), (2, 0x6000000))
-    made = missing_histories({Timeline(4): own}, Timeline(4), Timeline(5))
+    made = missing_histories({Timeline(4)}, own, Timeline(5))
     assert made[0] == history(2, (1, 0x5000000))
 
 

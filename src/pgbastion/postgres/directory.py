@@ -127,15 +127,15 @@ class DataDirectory:
 
     async def timeline_begin(self, timeline: Timeline) -> Lsn | None:
         """Return where a timeline forked off its parent; None: it is the first."""
-        known = (await self._histories.read_all()).get(timeline)
+        known = await self._histories.read(timeline)
         return None if known is None else known.begin
 
     async def newest_timeline(self) -> Timeline:
         """Return the highest timeline id that it knows of; 0: none."""
-        return max(await self._histories.read_all(), default=Timeline(0))
+        return max(await self._histories.known(), default=Timeline(0))
 
     async def history(self, timeline: Timeline) -> tuple[tuple[Timeline, Lsn], ...]:
         """Return a timeline's newest ancestors and where each was left."""
-        known = (await self._histories.read_all()).get(timeline)
+        known = await self._histories.read(timeline)
         forks = known.forks if known is not None else ()
         return tuple((fork.parent, fork.lsn) for fork in forks[-HISTORY_MAX:])

@@ -311,13 +311,12 @@ class Offline:
 
     async def _continuations(self, start: WalEnd) -> list[History]:
         """Return the known timelines that go on from ``start``, oldest first."""
-        found = [
+        return [
             history
-            for history in (await self._histories.read_all()).values()
+            for history in await self._histories.newer(start.timeline)
             if (fork := history.end_of(start.timeline)) is not None
             and fork >= start.lsn
         ]
-        return sorted(found, key=lambda history: history.timeline)
 
 
 def _end_of(record: WalRecord, control: ControlData) -> Lsn:

@@ -117,7 +117,6 @@ class Ladder:
         here, needed = await self._offline.wal_on_disk(control), control.min_recovery
         # A directory that was rewound needs WAL that it does not have yet.
         end = max((end for end in (here, needed) if end is not None), default=None)
-        histories = await self._histories.read_all()
         history = None
         mark = await self._mark.read()
         strayed = False
@@ -125,8 +124,9 @@ class Ladder:
             strayed = mark is not None and rejoin.has_strayed(
                 mark, control, end, has_backup_label=label is not None
             )
-            first = History(timeline=end.timeline) if end.timeline == 1 else None
-            history = histories.get(end.timeline, first)
+            history = await self._histories.read(end.timeline)
+            if history is None and end.timeline == 1:
+                history = History(timeline=end.timeline)
         return replace(
             local,
             major=_major(version),
