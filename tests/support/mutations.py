@@ -183,11 +183,14 @@ MUTATIONS: Final = (
         edits=(
             Edit(
                 file="ha/cutter.py",
-                old="            return await self._database.cut(epoch)",
+                old=(
+                    "            return StoppedEnd("
+                    "wal_end=await self._database.cut(epoch))"
+                ),
                 new=(
                     "            end = await self._database.wal_end()\n"
                     "            await self._database.cut(epoch)\n"
-                    "            return end"
+                    "            return StoppedEnd(wal_end=end)"
                 ),
             ),
         ),
