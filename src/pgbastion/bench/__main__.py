@@ -2,7 +2,9 @@
 
 import importlib
 import pkgutil
+import signal
 import sys
+from types import FrameType
 
 from pgbastion import bench
 
@@ -19,8 +21,14 @@ def main() -> None:
     known = names()
     if len(sys.argv) < 2 or sys.argv[1] not in known:
         sys.exit(f"usage: python -m pgbastion.bench {{{','.join(known)}}} ...")
+    signal.signal(signal.SIGTERM, _end)
     module = sys.argv[1].replace("-", "_")
     importlib.import_module(f"pgbastion.bench.{module}").main(sys.argv[2:])
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    # An exception, so that a laboratory clears up on its way out.
+    sys.exit("ended by a signal")
 
 
 if __name__ == "__main__":

@@ -7,14 +7,12 @@ table as well, since a short gap is worth nothing without them.
 """
 
 import argparse
-import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from types import FrameType
 from typing import Final
 
 from rich.console import Console
@@ -103,7 +101,6 @@ class Series:
 def main(arguments: Sequence[str]) -> None:
     """Measure what the arguments ask for; exit code 1 if a promise was broken."""
     options = _parse(arguments)
-    signal.signal(signal.SIGTERM, _end)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     try:
         if options.idle:
@@ -315,8 +312,3 @@ def _broken(series: Series) -> bool:
 
 def _seconds(ms: float) -> str:
     return f"{ms / 1000:.2f} s"
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    # An exception, so that the laboratory clears up on its way out.
-    sys.exit("ended by a signal")

@@ -63,7 +63,6 @@ def main(arguments: Sequence[str]) -> None:
         "--plain", action="store_true", help="without TLS between the engines"
     )
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit("ended by a signal"))
     with tempfile.TemporaryDirectory(dir=options.directory) as made:
         rows = _measure(
             Path(made),

@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from types import FrameType
 from typing import Any, Final
 
 from rich.console import Console
@@ -113,7 +111,6 @@ class Run:
 def main(arguments: Sequence[str]) -> None:
     """Measure what the arguments ask for; exit code 1 if a promise was broken."""
     options = _parse(arguments)
-    signal.signal(signal.SIGTERM, _end)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     plan = Plan(profile=options.profile, version=options.version, mode=options.mode)
     runs: list[Run] = []
@@ -321,8 +318,3 @@ def _print_steps(console: Console, runs: Sequence[Run]) -> None:
             f"{max(at[name]):.0f}",
         )
     console.print(table)
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    # An exception, so that the laboratory clears up on its way out.
-    sys.exit("ended by a signal")

@@ -14,7 +14,6 @@ the kernel stands still as well, and that is not in this table.
 
 import argparse
 import fcntl
-import signal
 import socket
 import struct
 import sys
@@ -23,7 +22,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from types import FrameType
 from typing import Final
 
 from rich.console import Console
@@ -114,7 +112,6 @@ class Passage:
 def main(arguments: Sequence[str]) -> None:
     """Measure what the arguments ask for; exit code 1 if a promise was broken."""
     options = _parse(arguments)
-    signal.signal(signal.SIGTERM, _end)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     failed: list[str] = []
     passages: list[Passage] = []
@@ -333,8 +330,3 @@ def _worst(group: list[Passage], address: str) -> str:
 
 def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f} ms"
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    # An exception, so that the laboratory clears up on its way out.
-    sys.exit("ended by a signal")
