@@ -21,7 +21,7 @@ from pgbastion.config.model import Config
 from pgbastion.config.problems import Severity
 from pgbastion.config.rundir import make_run_directory
 from pgbastion.config.secrets import Secrets, load_secrets
-from pgbastion.directories import make_directory
+from pgbastion.directories import PASSABLE, make_directory
 from pgbastion.errors import ConfigError, InvariantError, PgBastionError
 from pgbastion.node.build import build_node
 from pgbastion.node.ending import end_sessions
@@ -30,6 +30,7 @@ from pgbastion.node.running import Node
 from pgbastion.observe.logging import configure_logging, get_logger
 from pgbastion.observe.service_manager import ServiceManager
 from pgbastion.platform.choice import current
+from pgbastion.postgres.files import make_dir
 from pgbastion.postgres.layout import resolve_account
 
 STOP_DEADLINE_S: Final = 5.0
@@ -78,7 +79,7 @@ def run(path: Path, inherited: Sequence[socket.socket] = ()) -> int:
     # The directory that it was started in may be on a file system that is to go.
     os.chdir("/")
     secrets = load_secrets(config, os.environ)
-    _prepare_directories(config)
+    prepare_directories(config)
     log.info("starting", node=config.node.name, run_dir=str(config.run_dir))
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         listeners = [*inherited, *kept_by_systemd(os.environ)]
@@ -90,17 +91,28 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop() if current().has_epoll else asyncio.new_event_loop()
 
 
-def _prepare_directories(config: Config) -> None:
-    """Make the run directory and the Raft directory."""
+def prepare_directories(config: Config) -> None:
+    """Make the run directory, the Raft directory and the one of the server's socket.
+
+    Raises:
+        ConfigError: One cannot be made.
+    """
     section = config.postgresql
-    gid = None
-    if section is not None and os.geteuid() == 0:
-        gid = resolve_account(section.os_user).gid
-    make_run_directory(config.run_dir, gid)
+    account = None if section is None else resolve_account(section.os_user)
+    is_root = os.geteuid() == 0
+    make_run_directory(config.run_dir, account.gid if account and is_root else None)
     try:
         make_directory(config.raft.data_dir, 0o700)
     except OSError as exc:
         raise ConfigError(f"cannot make raft.data_dir {config.raft.data_dir}") from exc
+    if section is None or account is None or section.socket_dir.exists():
+        return
+    try:
+        make_dir(section.socket_dir, account, PASSABLE)
+    except OSError as exc:
+        raise ConfigError(
+            f"cannot make postgresql.socket_dir {section.socket_dir}"
+        ) from exc
 
 
 async def _main(
