@@ -126,6 +126,24 @@ def test_an_address_that_no_interface_has_is_told(
     assert [problem.key for problem in report.problems].count("node.address") == told
 
 
+def test_what_this_user_may_not_make_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may make everything, so it is asked for in the kernel's place."""
+    closed = place.root / "closed"
+    closed.mkdir()
+    may = os.access
+
+    def access(path: Path, mode: int, **how: bool) -> bool:
+        return path != closed and may(path, mode, **how)
+
+    monkeypatch.setattr(os, "access", access)
+    inside = CONTRACT.replace("{dir}/n1", "{dir}/closed/n1")
+
+    assert "raft.data_dir: is missing" in place.messages(inside)
+    assert f"may not make it in {closed}" in place.messages(inside)
+
+
 def test_the_contracts_file_of_a_witness_works(place: Place) -> None:
     assert load_config(place.config(WITNESS), ENVIRONMENT).postgresql is None
 

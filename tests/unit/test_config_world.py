@@ -48,6 +48,15 @@ def test_a_good_machine_has_no_problem() -> None:
     assert judged(GOOD_FACTS) == []
 
 
+def test_what_the_daemon_cannot_make_is_refused() -> None:
+    facts = replace(GOOD_FACTS, unmakeable=(("raft.data_dir", Path("/var/lib")),))
+
+    problem = only(judged(facts))
+
+    assert problem.key == "raft.data_dir"
+    assert "may not make it in /var/lib" in problem.problem
+
+
 def test_an_address_that_the_machine_lacks_is_told_under_the_key_it_is_from() -> None:
     facts = replace(GOOD_FACTS, absent_addresses=("10.0.1.1", "10.0.1.9"))
 

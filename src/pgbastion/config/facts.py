@@ -12,7 +12,7 @@ import socket
 import ssl
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -72,6 +72,7 @@ def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
         ),
         tls=_tls_facts(config),
         api_tls=_api_tls_facts(config.api),
+        unmakeable=tuple(_unmakeable(config, has_secret=secret is not None)),
         absent_addresses=tuple(filterfalse(_is_here, listening_addresses(config))),
         has_addresses=current().has_addresses,
         interfaces=tuple(name for _, name in socket.if_nameindex()) if vip else (),
@@ -81,6 +82,26 @@ def gather_facts(config: Config, environment: Mapping[str, str]) -> Facts:
         fence_mode=_mode_of(fence),
         watchdog_fault=_watchdog_fault(config.watchdog.device),
     )
+
+
+def _unmakeable(config: Config, *, has_secret: bool) -> Iterator[tuple[str, Path]]:
+    section = config.postgresql
+    made = {"raft.data_dir": config.raft.data_dir}
+    if config.raft.bootstrap and not has_secret:
+        made["cluster.secret_file"] = config.cluster.secret_file
+    if section is not None:
+        made["postgresql.data_dir"] = section.data_dir
+    if section is not None and section.socket_dir != config.run_dir:
+        made["postgresql.socket_dir"] = section.socket_dir
+    for key, path in made.items():
+        try:
+            path.stat()
+        except FileNotFoundError:
+            above = next(parent for parent in path.parents if parent.exists())
+            if not os.access(above, os.W_OK | os.X_OK):
+                yield key, above
+        except OSError:
+            continue  # It is there; what is wrong with it is a fact of its own.
 
 
 def _is_here(address: str) -> bool:

@@ -137,6 +137,8 @@ class Facts:
     """None: no certificates are configured."""
     api_tls: ApiTlsFacts | None = None
     """None: none are configured for the API."""
+    unmakeable: tuple[tuple[str, Path], ...] = ()
+    """Keys of what is missing, each with the directory that it cannot be made in."""
     absent_addresses: tuple[str, ...] = ()
     """Addresses to listen on that no interface has."""
     has_addresses: bool = True

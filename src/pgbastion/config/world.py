@@ -36,6 +36,7 @@ def check_world(config: Config, facts: Facts) -> list[Problem]:
     problems = [*_secret(config, facts), *_tokens(facts), *_raft_dir(config, facts)]
     problems += check_tls(config, facts.tls)
     problems += check_api_tls(config, facts.api_tls)
+    problems += _makeable(facts)
     problems += check_listening(config, facts)
     problems += check_address_world(config, facts)
     problems += check_fencing(config, facts)
@@ -163,6 +164,15 @@ def _raft_dir(config: Config, facts: Facts) -> Iterator[Problem]:
             problem=f"{path} belongs to user {raft.uid}, the daemon is {facts.user}",
             remedy=f"chown -R {facts.user} {path}, or run the daemon as its owner",
             severity=Severity.WARNING if facts.uid == 0 else Severity.ERROR,
+        )
+
+
+def _makeable(facts: Facts) -> Iterator[Problem]:
+    for key, above in facts.unmakeable:
+        yield Problem(
+            key=key,
+            problem=f"is missing, and {facts.user} may not make it in {above}",
+            remedy=f"make it for the user {facts.user}, or name another place",
         )
 
 
