@@ -44,6 +44,7 @@ async def test_a_primary_tells_its_timeline_and_end_of_wal(any_lab: Lab) -> None
     assert facts is not None
     assert (facts.in_recovery, facts.timeline) == (False, 2)
     assert facts.flush_lsn is not None
+    assert facts.replayed is None
     assert n1.process is not None
     assert facts.postmaster_pid == n1.process.pid
     assert result.evidence_ns is not None
@@ -72,6 +73,10 @@ async def test_a_standby_tells_what_it_receives(one_lab: Lab) -> None:
     assert facts.timeline == 2
     assert facts.receive_lsn is not None
     assert facts.receive_lsn >= written
+    assert facts.replayed is not None
+    assert facts.replay_lsn is not None
+    assert facts.replayed.timeline == 2
+    assert facts.replayed.lsn <= facts.replay_lsn
 
 
 async def test_a_frozen_server_gives_no_evidence_and_costs_no_more_than_asked(

@@ -144,6 +144,23 @@ def test_a_standby_with_foreign_wal_is_stopped(wal: object) -> None:
     assert decide_node(view) == Decision(Reason.DIVERGED, (stop,), detail=str(wal))
 
 
+def test_a_standby_whose_recovery_chose_another_timeline_is_stopped() -> None:
+    """It receives nothing there: its end has the timeline of its checkpoint."""
+    chosen = end(85, 5)
+    server = standby_server(wal_end=end(86, 3), replayed=chosen)
+    stop = StopPostgres(mode=StopMode.FAST, reason=Reason.DIVERGED)
+    assert decide_node(standby_view(postgres=server)) == Decision(
+        Reason.DIVERGED, (stop,), detail=str(chosen)
+    )
+
+
+@pytest.mark.parametrize("replayed", [end(85, 1), end(86, 4)], ids=["older", "its own"])
+def test_what_a_standby_has_replayed_before_does_not_stop_it(replayed: object) -> None:
+    """The primary names its newest ancestors only."""
+    server = standby_server(wal_end=end(86, 3), replayed=replayed)
+    assert decide_node(standby_view(postgres=server)).reason is Reason.FOLLOWING
+
+
 @pytest.mark.parametrize(
     "wal", [end(90, 3), end(500, 4), None], ids=["at the fork", "same", "unknown"]
 )

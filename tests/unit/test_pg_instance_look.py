@@ -51,6 +51,7 @@ async def a_probe(*, deadline_s: float, fresh: bool = False) -> ProbeResult:
             flush_lsn=None,
             receive_lsn=None,
             replay_lsn=Lsn(100),
+            replayed=WalEnd(timeline=Timeline(4), lsn=Lsn(90)),
             replay_paused=False,
             receiver=None,
             sync_names="",
@@ -76,6 +77,7 @@ def test_the_end_of_wal_has_its_timeline_whatever_is_forgotten_meanwhile() -> No
     facts = asyncio.run(instance.look(lambda _: None))
 
     assert facts.wal_end == WalEnd(timeline=Timeline(3), lsn=Lsn(100))
+    assert facts.replayed == WalEnd(timeline=Timeline(4), lsn=Lsn(90))
 
 
 def test_a_look_does_not_wait_for_other_work_on_its_connections() -> None:

@@ -43,7 +43,7 @@ from pgbastion.control.restart_and_copy import (
 )
 from pgbastion.control.slots import keep_slots
 from pgbastion.control.transitions import Step
-from pgbastion.control.wal_history import diverged_from
+from pgbastion.control.wal_history import diverged_from, surest_end
 from pgbastion.errors import InvariantError
 from pgbastion.model.actions import (
     Arm,
@@ -394,7 +394,7 @@ def _is_to_be_read(view: NodeView) -> bool:
 
 def check_history(view: NodeView) -> Decision | None:
     """Stop a standby that has WAL which the primary's history lacks."""
-    end = view.postgres.wal_end
+    end = surest_end(view.postgres.wal_end, view.postgres.replayed)
     if end is None or not diverged_from(_primary(view), end):
         return None
     action = StopPostgres(mode=StopMode.FAST, reason=Reason.DIVERGED)

@@ -299,7 +299,6 @@ class Observer:
                 start_failures=self.start_failures,
                 start_failed_ms=self.start_failed_ms,
             )
-        promotion = self._promotion
         following, epoch = self.following or (None, Epoch(0))
         end = server.wal_end
         sync = server.sync_setting if self._applied is None else self._applied
@@ -311,8 +310,9 @@ class Observer:
             timeline=end.timeline if end else None,
             wal_end=end,
             earlier_end=self._flushing.earlier_end(),
-            promoted_at=promotion.at if promotion else None,
-            promoted_ms=promotion.seen_ms if promotion else 0,
+            replayed=server.replayed,
+            promoted_at=self._promotion.at if self._promotion else None,
+            promoted_ms=self._promotion.seen_ms if self._promotion else 0,
             promote_asked=self.promote_asked_pid == facts.pid,
             following=following,
             following_epoch=epoch,

@@ -173,6 +173,8 @@ class ServerFacts:
     in_recovery: bool | None = None
     wal_end: WalEnd | None = None
     replay_lsn: Lsn | None = None
+    replayed: WalEnd | None = None
+    """Up to where a standby's data surely hold WAL."""
     streaming: bool = False
     checkpoint_timeline: Timeline | None = None
     replication: tuple[ReplicationRow, ...] = ()

@@ -213,6 +213,8 @@ class PostgresView:
     wal_end: WalEnd | None = None
     earlier_end: Lsn | None = None
     """The end of a primary's WAL a moment ago: who keeps up has flushed that."""
+    replayed: WalEnd | None = None
+    """Up to where a standby's data surely hold WAL."""
     promoted_at: Lsn | None = None
     """The end of the promotion: what standbys must have flushed past."""
     promoted_ms: int = 0

@@ -265,6 +265,7 @@ class Instance:
             in_recovery=facts.in_recovery,
             wal_end=WalEnd(timeline=timeline, lsn=lsn),
             replay_lsn=facts.replay_lsn if facts.in_recovery else facts.flush_lsn,
+            replayed=facts.replayed,
             streaming=facts.receiver is not None and facts.receiver.is_streaming,
             checkpoint_timeline=facts.checkpoint_timeline,
             replication=() if facts.in_recovery else side.rows,

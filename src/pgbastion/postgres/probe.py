@@ -6,7 +6,7 @@ from typing import Final
 
 from pgbastion.clock import boottime_ns
 from pgbastion.model.ids import Timeline
-from pgbastion.model.wal import Lsn, parse_lsn
+from pgbastion.model.wal import Lsn, WalEnd, parse_lsn
 from pgbastion.platform.choice import current
 from pgbastion.postgres.connection import (
     Address,
@@ -33,8 +33,8 @@ SELECT pg_catalog.pg_is_in_recovery(),
            epoch FROM pg_catalog.pg_postmaster_start_time()))::bigint,
        pg_catalog.current_setting('synchronous_standby_names'),
        r.pid, r.status, r.sender_host, r.sender_port, r.received_tli,
-       r.flushed_lsn::text
-  FROM (SELECT 1) AS one
+       r.flushed_lsn::text, c.min_recovery_end_timeline, c.min_recovery_end_lsn::text
+  FROM pg_catalog.pg_control_recovery() AS c
   LEFT JOIN pg_catalog.pg_stat_wal_receiver AS r ON true
 """
 
@@ -70,6 +70,8 @@ class ServerFacts:
     receive_lsn: Lsn | None
     """What a standby has flushed since its start; null or small after one."""
     replay_lsn: Lsn | None
+    replayed: WalEnd | None
+    """Up to where the data of a standby surely hold WAL: what pg_control says."""
     replay_paused: bool
     receiver: WalReceiver | None
     sync_names: str
@@ -208,6 +210,7 @@ def _facts(row: Row, backend_pid: int | None) -> ServerFacts:
         flush_lsn=_lsn(row[2]),
         receive_lsn=_lsn(row[3]),
         replay_lsn=_lsn(row[4]),
+        replayed=_replayed(row[15], row[16]) if row[0] else None,
         replay_paused=row[5],
         checkpoint_timeline=Timeline(row[6]),
         started_us=row[7],
@@ -215,6 +218,11 @@ def _facts(row: Row, backend_pid: int | None) -> ServerFacts:
         receiver=receiver,
         postmaster_pid=_parent(backend_pid),
     )
+
+
+def _replayed(timeline: int, text: str) -> WalEnd | None:
+    lsn = parse_lsn(text)
+    return WalEnd(timeline=Timeline(timeline), lsn=lsn) if lsn else None
 
 
 def _lsn(text: str | None) -> Lsn | None:
