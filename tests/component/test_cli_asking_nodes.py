@@ -218,14 +218,23 @@ def test_the_environment_names_the_nodes(api: str) -> None:
     assert [member["name"] for member in json.loads(done.stdout)] == ["n1", "n2"]
 
 
-def test_an_answer_that_is_none_of_ours_is_told_as_such(api: str) -> None:
-    Api.answers = {"/cluster": ["what"]}
+@pytest.mark.parametrize("command", ["status", "list", "history"])
+def test_an_answer_that_is_none_of_ours_is_told_as_such(api: str, command: str) -> None:
+    Api.answers = {"/cluster": ["what"], "/cluster/history": "what"}
 
-    done = run("status", "--url", api)
+    done = run(command, "--url", api)
 
     assert done.returncode == Exit.UNREACHABLE
     assert "does not answer as pgbastion does" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_token_that_no_request_can_carry_is_never_sent(api: str) -> None:
+    done = run("pause", "--url", api, PGBASTION_TOKEN="t\nx")
+
+    assert done.returncode == Exit.NO
+    assert "the token has characters that no request can carry" in done.stderr
+    assert Api.asked == []
 
 
 def test_a_reload_is_for_this_node_alone(tmp_path: Path) -> None:

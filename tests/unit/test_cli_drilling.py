@@ -45,6 +45,8 @@ class FakeClient:
         standby = {"name": "n2", "role": "quorum_standby", "state": self._standby}
         return {"epoch": 3, "primary": self.primary, "members": [standby]}
 
+    fetch = get
+
     def order(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         self.ordered.append((path, body))
         return {"ok": True, "id": "o1"}

@@ -137,7 +137,7 @@ def _parts(
     for endpoint in ENDPOINTS:
         name = endpoint.strip("/").replace("/", "-")
         try:
-            told = client.get(endpoint)
+            told = client.fetch(endpoint)
         except CommandError as exc:
             missing.append(f"{endpoint}: {exc}")
             continue

@@ -64,7 +64,10 @@ class Client:
     """Asks one cluster; whoever answered last is asked first the next time."""
 
     def __init__(self, target: Target) -> None:
-        self._token = target.token
+        token = target.token
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise CommandError("the token has characters that no request can carry")
+        self._token = token
         self._trust = target.trust
         self._urls = list(dict.fromkeys(url.rstrip("/") for url in target.urls))
 
@@ -73,8 +76,20 @@ class Client:
         """The node that is asked first: after an answer, whoever gave it."""
         return self._urls[0]
 
-    def get(self, path: str) -> Any:
-        """Return what a node knows.
+    def get(self, path: str) -> dict[str, Any]:
+        """Return what a node knows, by name.
+
+        Raises:
+            UnreachableError: No node answers, or somebody else does in its place.
+            RefusedError: The one that does refuses to.
+        """
+        found = self.fetch(path)
+        if not isinstance(found, dict):
+            raise UnreachableError(f"{self.url} does not answer as pgbastion does")
+        return found
+
+    def fetch(self, path: str) -> Any:
+        """Return what a node answers, of whatever kind.
 
         Raises:
             UnreachableError: No node answers.
@@ -164,9 +179,8 @@ class Client:
             connection.close()
         text = raw.decode(errors="replace")
         is_json = answer.headers.get_content_type() == "application/json"
-        return Reply(
-            url=url, status=answer.status, body=json.loads(text) if is_json else text
-        )
+        body_told = _parse(text) if is_json else text
+        return Reply(url=url, status=answer.status, body=body_told)
 
     def _connection(self, parts: SplitResult) -> http.client.HTTPConnection:
         try:
@@ -182,6 +196,13 @@ class Client:
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError as exc:
+        raise ValueError("its answer is nested too deeply") from exc
 
 
 def _value_of(reply: Reply) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pgbastion.cli.client import Client
-from pgbastion.cli.problems import CommandError
+from pgbastion.cli.problems import CommandError, UnreachableError
 from pgbastion.cli.progress import Progress
 from pgbastion.control.cluster import decide_cluster
 from pgbastion.control.node import decide_node, duty, find
@@ -36,12 +36,19 @@ def fetch_lines(client: Client, seconds: float) -> list[str]:
     found: dict[int, str] = {}
     with Progress("recording") as progress:
         while True:
-            for plain in client.get(PATH):
+            for plain in _decisions(client):
                 found.setdefault(plain["r"]["number"], json.dumps(plain))
             progress.say(f"{len(found)} decisions")
             if time.monotonic() >= until_s:
                 return [found[number] for number in sorted(found)]
             time.sleep(min(EVERY_S, max(until_s - time.monotonic(), 0)))
+
+
+def _decisions(client: Client) -> list[dict[str, Any]]:
+    told = client.fetch(PATH)
+    if not isinstance(told, list):
+        raise UnreachableError(f"{client.url} does not answer as pgbastion does")
+    return told
 
 
 def read_records(path: Path) -> Iterator[Record]:

@@ -70,7 +70,7 @@ def wait_moved(client: Client, node: str, *, wait_s: float) -> None:
             cluster = client.get("/cluster")
         except CommandError:
             return None
-        members = cluster.get("members", []) if isinstance(cluster, dict) else []
+        members = cluster.get("members", [])
         leads = any(m["name"] == node and m["role"] == "leader" for m in members)
         if leads:
             progress.say(f"{node} hands the role over")
@@ -91,7 +91,7 @@ def how_far(operation: Mapping[str, Any]) -> str:
 def _operation(client: Client, order_id: str) -> Mapping[str, Any] | None:
     # A node that is busy for a moment is asked again.
     try:
-        found = client.get(f"/operations/{order_id}")
+        found = client.fetch(f"/operations/{order_id}")
     except RefusedError:
         return _directive(client, order_id)
     except CommandError:
@@ -105,5 +105,5 @@ def _directive(client: Client, order_id: str) -> Mapping[str, Any] | None:
         told = client.get("/raft/directives")
     except CommandError:
         return None
-    orders = told.get("directives", []) if isinstance(told, dict) else []
+    orders = told.get("directives", [])
     return next((o for o in orders if o.get("id") == order_id), None)

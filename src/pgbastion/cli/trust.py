@@ -28,7 +28,9 @@ def trust_of(
     try:
         context = ssl.create_default_context(cafile=authorities or None)
     except (OSError, ssl.SSLError) as exc:
-        raise ConfigError(f"{CA_VARIABLE}: cannot use {authorities}: {exc}") from exc
+        raise ConfigError(
+            f"{CA_VARIABLE}: cannot use {authorities}: {_words(exc)}"
+        ) from exc
     if shown is None:
         return context
     cert, key = shown
@@ -36,7 +38,7 @@ def trust_of(
         # A key with a passphrase is refused, instead of asked for at the terminal.
         context.load_cert_chain(cert, key, password=lambda: "")
     except (OSError, ValueError) as exc:
-        raise ConfigError(f"{CERT_VARIABLE}: cannot use {cert}: {exc}") from exc
+        raise ConfigError(f"{CERT_VARIABLE}: cannot use {cert}: {_words(exc)}") from exc
     return context
 
 
@@ -55,3 +57,7 @@ def _shown(
         if os.access(api.client_key, os.R_OK)
         else None
     )
+
+
+def _words(exc: Exception) -> str:
+    return getattr(exc, "strerror", None) or str(exc)
