@@ -96,3 +96,12 @@ def test_every_heading_that_the_code_gives_as_its_source_exists() -> None:
             for heading in re.findall(r'"([^"]+)"', words):
                 slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
                 assert slug in anchors(target), f"{path}: {document}, {heading}"
+
+
+def test_every_module_that_a_docstring_points_to_exists() -> None:
+    for path in SOURCES:
+        for name in re.findall(r":mod:`\.(\w+)`", path.read_text("utf-8")):
+            module = path.parent / name
+            assert module.with_suffix(".py").exists() or module.is_dir(), (
+                f"{path}: {name}"
+            )
