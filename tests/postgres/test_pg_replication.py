@@ -1,6 +1,8 @@
 """Bootstrap, copy, stream, cut, promote, follow: on every PostgreSQL that is here."""
 
 import asyncio
+import os
+import signal
 import socket
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from pgbastion.model.wal import Lsn, WalEnd, parse_lsn
 from pgbastion.postgres.parse import segment_name
 from pgbastion.postgres.render import Upstream
 from pgbastion.postgres.slots import CarriedSlots
+from pgbastion.postgres.sync_change import SyncChange
 from support.postgres import Lab, Server, until
 
 MADE_AHEAD_MAX = 200
@@ -84,6 +87,36 @@ async def test_a_commit_waits_until_the_promoted_server_has_a_set(one_lab: Lab) 
         await n1.client("CREATE TABLE public.t (i int)", deadline_s=0.5)
     await n1.primary.set_sync(ReplicationMode.QUORUM, SyncSet(), await n1.data_id())
     await n1.client("CREATE TABLE public.u (i int)", deadline_s=5)
+
+
+async def test_a_first_set_is_in_force_when_commits_wait(one_lab: Lab) -> None:
+    """What has sessions wait is the checkpointer: here it is too busy to."""
+    n1, n2 = await two(one_lab)
+    await n1.set_sync(ReplicationMode.QUORUM, 0)
+    await n1.client("CREATE TABLE public.t (i int)", deadline_s=5)
+    change, own = SyncChange(n1.primary), await n1.data_id()
+    one = SyncSet(names=(await n2.standby_name(),), num_sync=1)
+
+    async def in_force() -> bool:
+        return await change.apply(ReplicationMode.QUORUM, one, own, first=True)
+
+    checkpointer = await n1.value(
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+    )
+    assert isinstance(checkpointer, int)
+    os.kill(checkpointer, signal.SIGSTOP)
+    try:
+        assert not await in_force()
+        # The setting is there, and nobody goes by it.
+        await n1.client("INSERT INTO public.t VALUES (1)", deadline_s=5)
+        assert not await in_force()
+    finally:
+        os.kill(checkpointer, signal.SIGCONT)
+    await until(in_force)
+
+    await n2.crash()
+    with pytest.raises(PostgresError, match="no answer"):
+        await n1.client("INSERT INTO public.t VALUES (2)", deadline_s=0.5)
 
 
 async def test_a_set_is_in_force_only_when_every_walsender_has_it(one_lab: Lab) -> None:

@@ -103,7 +103,7 @@ def test_from_async_the_promise_comes_after_the_setting() -> None:
         for now in (server, replace(server, server_sync=any_of(1, 2, 3)))
     ]
 
-    assert steps[0] == (ApplySyncSet(sync=any_of(1, 2, 3)),)
+    assert steps[0] == (ApplySyncSet(sync=any_of(1, 2, 3), first=True),)
     assert isinstance(steps[1][0], Propose)
 
 
@@ -142,7 +142,9 @@ def test_strict_never_degrades_where_nothing_was_promised_yet() -> None:
     view = holder_view(
         state=state, postgres=primary_server(server_sync=NOBODY, replication=())
     )
-    assert decide_node(view).actions == (ApplySyncSet(sync=any_of(1, 2, 3)),)
+    assert decide_node(view).actions == (
+        ApplySyncSet(sync=any_of(1, 2, 3), first=True),
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,4 +175,4 @@ def test_a_setting_weakened_by_hand_takes_the_promise_back_first() -> None:
     assert isinstance(first, Propose)
     assert isinstance(first.command, SetSync)
     assert first.command.sync == NOBODY
-    assert second == (ApplySyncSet(sync=any_of(1, 2, 3)),)
+    assert second == (ApplySyncSet(sync=any_of(1, 2, 3), first=True),)

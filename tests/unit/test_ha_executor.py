@@ -64,12 +64,13 @@ def applied(*, changed_meanwhile: bool) -> list[SyncSet]:
     """Have a set applied; return what the observer was told of it."""
     observer = Observer()
 
-    async def apply_sync(_sync: SyncSet) -> bool:
+    async def apply_sync(_sync: SyncSet, *, first: bool) -> bool:
+        assert first
         observer.drifts += changed_meanwhile
         return True
 
     executor = executor_on(SimpleNamespace(apply_sync=apply_sync), observer)
-    assert asyncio.run(executor.perform(ApplySyncSet(sync=SYNC)))
+    assert asyncio.run(executor.perform(ApplySyncSet(sync=SYNC, first=True)))
     return observer.applied
 
 

@@ -12,7 +12,7 @@ from pgbastion.model.ids import DataId
 from pgbastion.model.wal import Lsn
 from pgbastion.postgres.primary import SyncEffect
 from pgbastion.postgres.render import parse_sync_names, sync_names
-from pgbastion.postgres.sync_change import SETTLED_NS, SyncChange
+from pgbastion.postgres.sync_change import SETTLED_NS, TAKEN_UP_NS, SyncChange
 
 QUORUM, SYNC = ReplicationMode.QUORUM, ReplicationMode.SYNC
 PAIR = SyncSet(names=("a", "b"), num_sync=1)
@@ -26,12 +26,25 @@ class Server:
         self.written: list[str] = []
         self.ended: list[tuple[str, ...]] = []
         self.fails = False
+        self.waits = self.prepared = False
 
-    async def set_sync(self, mode: ReplicationMode, sync: SyncSet, own: DataId) -> None:
+    async def set_sync(
+        self, mode: ReplicationMode, sync: SyncSet | None, own: DataId
+    ) -> None:
         del own
         self.written.append(sync_names(mode, sync))
+        # Once nobody confirms, a connection may be hard to get.
+        assert sync is not None or self.prepared
         if self.fails:
             raise PostgresError("it was not told to read its files again")
+
+    async def prepare_to_commit(self) -> None:
+        self.prepared = True
+
+    async def commits_wait(self) -> bool:
+        assert self.prepared
+        assert self.written[-1] == sync_names(QUORUM, None)
+        return self.waits
 
     async def end_older_walsenders(self, names: tuple[str, ...]) -> None:
         self.ended.append(names)
@@ -56,7 +69,7 @@ def applied(*sets: tuple[ReplicationMode, SyncSet]) -> tuple[SyncChange, Server]
 
     async def apply() -> None:
         for mode, sync in sets:
-            await change.apply(mode, sync, DataId("x"))
+            await change.apply(mode, sync, DataId("x"), first=False)
 
     asyncio.run(apply())
     return change, server
@@ -66,7 +79,7 @@ def seen_then_applied(text: str, sync: SyncSet) -> Server:
     """Have a set applied by a daemon that found this setting."""
     change, server = applied()
     change.facts(QUORUM, text, boottime_ns())
-    asyncio.run(change.apply(QUORUM, sync, DataId("x")))
+    asyncio.run(change.apply(QUORUM, sync, DataId("x"), first=False))
     return server
 
 
@@ -94,10 +107,10 @@ def test_a_set_that_was_perhaps_written_is_not_taken_for_unwritten() -> None:
     change, server = applied((QUORUM, BOTH))
     server.fails = True
     with pytest.raises(PostgresError):
-        asyncio.run(change.apply(QUORUM, PAIR, DataId("x")))
+        asyncio.run(change.apply(QUORUM, PAIR, DataId("x"), first=False))
     server.fails = False
 
-    asyncio.run(change.apply(QUORUM, BOTH, DataId("x")))
+    asyncio.run(change.apply(QUORUM, BOTH, DataId("x"), first=False))
 
     assert server.written[-1] == sync_names(QUORUM, BOTH)
     assert len(server.written) == 3
@@ -107,13 +120,65 @@ def test_walsenders_end_also_where_the_raise_failed_at_first() -> None:
     change, server = applied((QUORUM, PAIR))
     server.fails = True
     with pytest.raises(PostgresError):
-        asyncio.run(change.apply(QUORUM, BOTH, DataId("x")))
+        asyncio.run(change.apply(QUORUM, BOTH, DataId("x"), first=False))
     server.fails = False
     change.facts(QUORUM, sync_names(QUORUM, BOTH), boottime_ns())
 
-    asyncio.run(change.apply(QUORUM, BOTH, DataId("x")))
+    asyncio.run(change.apply(QUORUM, BOTH, DataId("x"), first=False))
 
     assert server.ended == [PAIR.names]
+
+
+def first_set(change: SyncChange, sync: SyncSet = PAIR) -> bool:
+    return asyncio.run(change.apply(QUORUM, sync, DataId("x"), first=True))
+
+
+def test_a_first_set_is_written_when_a_commit_was_seen_to_wait() -> None:
+    """S2: the checkpointer, which may be busy, has sessions wait; no walsender does."""
+    change, server = applied((QUORUM, NOBODY))
+    nobody = sync_names(QUORUM, None)
+
+    assert not first_set(change)
+    assert not first_set(change)
+    assert server.written == ["", nobody]
+
+    server.waits = True
+    first_set(change)
+    assert server.written == ["", nobody, sync_names(QUORUM, PAIR)]
+
+
+def test_commits_that_wait_are_seen_once_as_long_as_they_do() -> None:
+    change, server = applied((QUORUM, NOBODY))
+    server.waits = True
+    first_set(change)
+    server.waits = False
+
+    first_set(change, BOTH)
+    assert server.written[-1] == sync_names(QUORUM, BOTH)
+
+    asyncio.run(change.apply(QUORUM, NOBODY, DataId("x"), first=False))
+    first_set(change)
+    assert server.written[-1] == sync_names(QUORUM, None)
+
+
+def test_commits_are_seen_to_wait_again_after_somebody_elses_setting() -> None:
+    change, server = applied((QUORUM, NOBODY))
+    server.waits = True
+    first_set(change)
+    server.waits = False
+    assert change.facts(QUORUM, "", boottime_ns() + 2 * TAKEN_UP_NS)["sync_foreign"]
+
+    first_set(change)
+    assert server.written[-1] == sync_names(QUORUM, None)
+
+
+def test_under_a_promise_commits_wait_and_go_on_to_without_it() -> None:
+    """A standby that is back before the setting is empty interrupts no commit."""
+    change, server = applied((QUORUM, PAIR))
+
+    first_set(change)
+
+    assert sync_names(QUORUM, None) not in server.written
 
 
 def test_a_setting_of_somebody_else_is_noticed_once_and_written_again() -> None:
@@ -122,7 +187,7 @@ def test_a_setting_of_somebody_else_is_noticed_once_and_written_again() -> None:
 
     assert change.facts(QUORUM, "*", later)["sync_foreign"]
     assert not change.facts(QUORUM, "*", later)["sync_foreign"]
-    asyncio.run(change.apply(QUORUM, NOBODY, DataId("x")))
+    asyncio.run(change.apply(QUORUM, NOBODY, DataId("x"), first=False))
     assert server.written == ["", ""]
 
 

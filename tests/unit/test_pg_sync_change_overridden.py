@@ -25,7 +25,7 @@ class Overridden:
 def test_what_was_written_and_never_took_effect_was_changed_by_somebody() -> None:
     primary: Any = Overridden()
     change = SyncChange(primary)
-    applying = change.apply(ReplicationMode.QUORUM, ONE, DataId("a1"))
+    applying = change.apply(ReplicationMode.QUORUM, ONE, DataId("a1"), first=False)
     assert not asyncio.run(applying)
 
     now_ns = boottime_ns()

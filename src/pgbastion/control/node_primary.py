@@ -196,17 +196,21 @@ def keep_sync(view: NodeView) -> Decision | None:
         case InForce():
             return _reword(view, opened.sync)
         case SetServer(sync=sync):
-            action = ApplySyncSet(sync=sync)
+            action = _apply(opened.sync, sync)
             return Decision(Reason.CHANGING_SYNC_SET, (action,), detail=_say(sync))
         case SetReplicated(sync=sync):
             return _promise(view, sync)
         case Confirming():
             again_ms = view.now_ms + CONFIRM_AGAIN_MS
             wake = again_ms if wake_ms is None else min(wake_ms, again_ms)
-            confirm = ApplySyncSet(sync=desired)
+            confirm = _apply(opened.sync, desired)
             return Decision(Reason.CONFIRMING_SYNC_SET, (confirm,), wake)
         case _:
             assert_never(step)
+
+
+def _apply(promised: SyncSet, sync: SyncSet) -> ApplySyncSet:
+    return ApplySyncSet(sync=sync, first=promised.num_sync == 0 < sync.num_sync)
 
 
 def _reword(view: NodeView, sync: SyncSet) -> Decision | None:

@@ -344,9 +344,9 @@ class Executor:
                 await self._database.follow(upstream)
                 self._observer.following = (primary, epoch)
                 self._observer.note_mark(epoch=epoch)
-            case act.ApplySyncSet(sync=sync):
+            case act.ApplySyncSet(sync=sync, first=first):
                 drifts = self._observer.drifts
-                confirmed = await self._database.apply_sync(sync)
+                confirmed = await self._database.apply_sync(sync, first=first)
                 if drifts == self._observer.drifts:
                     # Else somebody has changed it meanwhile: the next look tells.
                     self._observer.on_sync_applied(sync, confirmed=confirmed)

@@ -280,8 +280,13 @@ class Database(Protocol):
                 short by a crash.
         """
 
-    async def apply_sync(self, sync: SyncSet) -> bool:
-        """Put the set into the setting; tell whether it is effective everywhere."""
+    async def apply_sync(self, sync: SyncSet, *, first: bool) -> bool:
+        """Put the set into the setting; tell whether it is effective everywhere.
+
+        Args:
+            sync: The set.
+            first: No set is promised yet: a commit has to be seen to wait before.
+        """
 
     async def keep_slots(self, nodes: Sequence[NodeId]) -> None:
         """Have exactly these members' slots."""

@@ -225,6 +225,8 @@ class ApplySyncSet:
     """Put this set into the server's setting; confirm that it is effective."""
 
     sync: SyncSet
+    first: bool = False
+    """No set is promised yet: that commits wait at all has to be seen before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

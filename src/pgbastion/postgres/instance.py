@@ -333,11 +333,12 @@ class Instance:
                 await self._standby.cut(Epoch(epoch - 1), deadline_s=self._bounds.cut_s)
             await self._standby.promote(epoch, timeline)
 
-    async def apply_sync(self, sync: SyncSet) -> bool:
+    async def apply_sync(self, sync: SyncSet, *, first: bool) -> bool:
         """Put the set into the setting; tell whether it is effective everywhere."""
         async with self._writing:
             mark = await self._directory.own_mark()
-            return await self._sync.apply(self.mode, sync, mark.data_id)
+            own = mark.data_id
+            return await self._sync.apply(self.mode, sync, own, first=first)
 
     async def keep_slots(self, nodes: Sequence[NodeId]) -> None:
         """Have exactly these members' slots."""

@@ -1,5 +1,6 @@
 """What is done to a running primary: its synchronous set, slots, a checkpoint."""
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
@@ -10,12 +11,13 @@ from pgbastion.model.report import ReplicationRow
 from pgbastion.model.settings import STANDBY_LIMITS
 from pgbastion.model.wal import Lsn, parse_lsn
 from pgbastion.postgres.config_files import ConfigFiles
-from pgbastion.postgres.connection import Address, Connection, connected
+from pgbastion.postgres.connection import Address, Connection, Row, connected
 from pgbastion.postgres.render import Volatile, sync_names
 from pgbastion.postgres.slots import Slots
 
 DEADLINE_S: Final = 5.0
 CHECKPOINT_DEADLINE_S: Final = 3600.0
+ASK_EVERY_S: Final = 0.003
 
 _REPLICATION: Final = """
 SELECT r.application_name, r.state, r.sync_state, r.sync_priority, r.pid,
@@ -27,6 +29,10 @@ SELECT r.application_name, r.state, r.sync_state, r.sync_priority, r.pid,
            pg_catalog.clock_timestamp() - r.reply_time))::bigint,
        pg_catalog.ceil(1000 * extract(epoch FROM r.replay_lag))::bigint
   FROM pg_catalog.pg_stat_replication AS r
+"""
+_MESSAGE: Final = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgbastion', '')"
+_WAITS: Final = """
+SELECT a.wait_event = 'SyncRep' FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = %s
 """
 _LOADED_AT: Final = "SELECT pg_catalog.pg_conf_load_time()::text"
 # A server goes on saying so of a setting that is in no file any more, also where it
@@ -121,6 +127,7 @@ class Primary:
         self._address = address
         self._config = config
         self._connection = Connection(address)
+        self._committing = Connection(address)
         self.slots = Slots(self._connection)
 
     @property
@@ -135,6 +142,7 @@ class Primary:
     async def close(self) -> None:
         """Close the connection: before a stop, and before the next start."""
         await self._connection.close()
+        await self._committing.close()
 
     async def set_sync(
         self, mode: ReplicationMode, sync: SyncSet | None, data_id: DataId
@@ -185,6 +193,53 @@ class Primary:
             _OLDER_WALSENDERS, (list(names),), deadline_s=DEADLINE_S
         )
 
+    async def prepare_to_commit(self) -> None:
+        """Connect for `commits_wait`: when commits wait, clients may take the rest."""
+        await self._committing.open(deadline_s=DEADLINE_S)
+        await self._committing.rows(
+            "SET synchronous_commit = on", deadline_s=DEADLINE_S
+        )
+
+    async def commits_wait(self) -> bool:
+        """Tell whether a commit waits, where the setting names nobody who exists.
+
+        After a setting that was empty, that is the checkpointer's to say, and it reads
+        the files only between checkpoints, or while it spreads one. Until then every
+        session passes by, whatever the setting and the walsenders have.
+
+        Source: PostgreSQL, src/backend/postmaster/checkpointer.c,
+        UpdateSharedMemoryConfig; src/backend/replication/syncrep.c, SyncRepWaitForLSN.
+        """
+        await self.open()
+        await self.prepare_to_commit()
+        session = self._committing
+        commit = asyncio.create_task(session.rows(_MESSAGE, deadline_s=DEADLINE_S))
+        try:
+            waits = await self._is_seen_to_wait(session.backend_pid, commit)
+        finally:
+            commit.cancel()
+            await asyncio.wait([commit])
+        if waits:
+            await session.close()
+        return waits
+
+    async def _is_seen_to_wait(
+        self, pid: int | None, commit: "asyncio.Task[list[Row]]"
+    ) -> bool:
+        while not commit.done():
+            rows = await self._connection.rows(_WAITS, (pid,), deadline_s=DEADLINE_S)
+            if rows and rows[0][0]:
+                await self._connection.rows(
+                    "SELECT pg_catalog.pg_cancel_backend(%s)",
+                    (pid,),
+                    deadline_s=DEADLINE_S,
+                )
+                await commit
+                return True
+            await asyncio.sleep(ASK_EVERY_S)
+        await commit
+        return False
+
     async def pending_restart(self) -> tuple[str, ...]:
         """Return the settings that wait for a restart; on a standby too."""
         await self.open()
@@ -234,10 +289,7 @@ class Primary:
         commit waits for no standby (the connection's ``synchronous_commit`` is local).
         """
         await self.open()
-        await self._connection.rows(
-            "SELECT pg_catalog.pg_logical_emit_message(true, 'pgbastion', '')",
-            deadline_s=DEADLINE_S,
-        )
+        await self._connection.rows(_MESSAGE, deadline_s=DEADLINE_S)
         rows = await self._connection.rows(
             "SELECT pg_catalog.pg_current_wal_flush_lsn()::text", deadline_s=DEADLINE_S
         )

@@ -35,28 +35,37 @@ class SyncChange:
         """Forget an earlier server, and what it was told."""
         self._ends_older = False
         self._seen_count = 0
+        self._waits = False
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._wanted: tuple[ReplicationMode, SyncSet] | None = None
+        self._wanted: tuple[ReplicationMode, SyncSet | None] | None = None
         self._position: Lsn | None = None
         self._effective_ns: int | None = None
         self._written_ns = 0
 
-    async def apply(self, mode: ReplicationMode, sync: SyncSet, own: DataId) -> bool:
+    async def apply(
+        self, mode: ReplicationMode, sync: SyncSet, own: DataId, *, first: bool
+    ) -> bool:
         """Put the set into the setting; tell whether it is effective everywhere.
 
         Effective: every walsender goes by it, and as many of its members as have to
-        confirm a commit have flushed what was written since.
+        confirm a commit have flushed what was written since. With ``first`` no set was
+        promised before: then sessions may not wait at all, whatever walsenders say.
         """
+        if sync.num_sync == 0:
+            self._waits = False
+        elif not first:
+            self._waits = True
+        elif not self._waits:
+            self._waits = await self._are_seen_to_wait(mode, own)
+            if not self._waits:
+                return False
         if self._wanted != (mode, sync):
             if self._raises(sync):
                 self._ends_older = True
             # What fails half-way has perhaps been written: it is written anew then.
-            self._begin_anew()
-            await self._primary.set_sync(mode, sync, own)
-            self._wanted = mode, sync
-            self._written_ns = boottime_ns()
+            await self._write(mode, sync, own)
         effect = await self._primary.sync_effect(mode, sync)
         if not effect.effective:
             return False
@@ -68,6 +77,21 @@ class SyncChange:
             self._ends_older = False
             return False
         return sync.num_sync == 0 or await self._has_flushed(sync)
+
+    async def _write(
+        self, mode: ReplicationMode, sync: SyncSet | None, own: DataId
+    ) -> None:
+        self._begin_anew()
+        await self._primary.set_sync(mode, sync, own)
+        self._wanted = mode, sync
+        self._written_ns = boottime_ns()
+
+    async def _are_seen_to_wait(self, mode: ReplicationMode, own: DataId) -> bool:
+        """Have the setting name nobody, and tell whether a commit waits under it."""
+        if self._wanted != (mode, None):
+            await self._primary.prepare_to_commit()
+            await self._write(mode, None, own)
+        return await self._primary.commits_wait()
 
     def facts(self, mode: ReplicationMode, text: str, sent_ns: int) -> SyncFacts:
         """Judge what the server said of its setting.
@@ -92,7 +116,8 @@ class SyncChange:
 
         That set may be a former daemon's, or somebody else's.
         """
-        told = self._wanted[1].num_sync if self._wanted is not None else 0
+        _, wanted = self._wanted or (None, None)
+        told = wanted.num_sync if wanted is not None else 0
         return any(0 < count < sync.num_sync for count in (told, self._seen_count))
 
     def _notice(self, names: str, sent_ns: int) -> bool:
@@ -108,6 +133,7 @@ class SyncChange:
         if names == sync_names(*self._wanted):
             return False
         self._begin_anew()
+        self._waits = False
         return True
 
     async def _has_flushed(self, sync: SyncSet) -> bool:

@@ -304,8 +304,10 @@ class SimDatabase:
             server = await self._server()
             server.promote(self._machine.promotion_ms())
 
-    async def apply_sync(self, sync: SyncSet) -> bool:
+    async def apply_sync(self, sync: SyncSet, *, first: bool) -> bool:
         """Put the set into the setting; tell whether it is effective everywhere."""
+        # Sessions of this server wait as soon as its setting says so.
+        del first
         async with self._writing:
             server = await self._server()
             if not self._sync_known or self._sync != sync:
