@@ -103,6 +103,23 @@ async def test_before_a_stop_idle_sessions_end_at_once_and_others_when_done() ->
 # --- a server ---
 
 
+async def test_a_standby_that_is_taken_out_again_has_all_of_its_time_again() -> None:
+    async with proxy_lab("n1", "n2", limits=Limits(drain_s=0.5)) as lab:
+        out = replace(lab.routes("n1"), draining=frozenset({lab.backend("n2")}))
+        lab.proxy.set_routes(lab.routes("n1", "n2"))
+        reader = await lab.session(REPLICA_PORT)
+        lab.proxy.set_routes(out)
+        first = lab.proxy._board._drains[lab.backend("n2")]
+
+        lab.proxy.set_routes(lab.routes("n1", "n2"))
+        lab.proxy.set_routes(replace(out, revision=9))
+
+        assert first.cancelled()
+        assert await reader.query("who") == [b"n2"]
+        assert "maintenance" in (await reader.error())["M"]
+        assert not lab.proxy._board._drains
+
+
 async def test_sessions_with_a_standby_that_is_taken_out_end_after_a_while() -> None:
     limits = Limits(drain_s=0.3)
     async with proxy_lab("n1", "n2", "n3", limits=limits) as lab:

@@ -16,6 +16,7 @@ from support.proxy_lab import (
     PRIMARY_PORT,
     REPLICA_PORT,
     eventually,
+    own_address,
     proxy_lab,
     query,
     seconds_from_now,
@@ -111,6 +112,18 @@ async def test_a_session_with_a_standby_ends_when_that_becomes_primary() -> None
     async with proxy_lab("n1", "n2") as lab:
         lab.proxy.set_routes(lab.routes("n1", "n2"))
         client = await lab.session(REPLICA_PORT)
+
+        lab.proxy.set_routes(lab.routes("n2", "n2", epoch=2))
+
+        assert (await client.error())["C"] == "57P01"
+
+
+async def test_it_ends_also_where_the_standbys_address_had_changed() -> None:
+    """It is the same server, whatever address the session has reached it by."""
+    async with proxy_lab("n1", "n2") as lab:
+        lab.proxy.set_routes(lab.routes("n1", "n2"))
+        client = await lab.session(REPLICA_PORT)
+        lab.servers["n2"].host = own_address()
 
         lab.proxy.set_routes(lab.routes("n2", "n2", epoch=2))
 

@@ -93,6 +93,10 @@ class Routes:
     # Servers that are taken out for maintenance.
     draining: frozenset[Backend] = frozenset()
 
+    def is_primary(self, backend: Backend) -> bool:
+        """Tell whether ``backend`` is the primary's server, by whatever address."""
+        return self.primary is not None and backend.node == self.primary.node
+
 
 NO_ROUTES: Final = Routes(
     revision=0,

@@ -98,6 +98,8 @@ class Switchboard:
         self._keys: dict[CancelKey, Backend] = {}
         self._turn = 0
         self._expiry_timer: TimerHandle | None = None
+        # Servers that are taken out, and when what is left of their sessions ends.
+        self._drains: dict[Backend, TimerHandle] = {}
         self._expired = True
         self.on_answer: dict[Service, Callable[[], None]] = {}
         """Whom to tell when a server has a new client of a port."""
@@ -164,8 +166,13 @@ class Switchboard:
         self._primary_lease.set(routes.expires_ns)
         self._watch_expiry()
         self._release_held()
+        for backend in tuple(self._drains):
+            if backend not in routes.draining:
+                self._drains.pop(backend).cancel()
         for backend in taken_out:
-            self._loop.call_later(self.limits.drain_s, self._end_drained, backend)
+            self._drains[backend] = self._loop.call_later(
+                self.limits.drain_s, self._end_drained, backend
+            )
 
     def extend(self, expires_ns: int) -> None:
         """Raise the expiry; it never goes back this way."""
@@ -228,7 +235,7 @@ class Switchboard:
 
     def engage(self, service: Service, backend: Backend) -> Engagement:
         """Describe a session with ``backend`` that begins now."""
-        bound = backend == self._routes.primary
+        bound = self._routes.is_primary(backend)
         return Engagement(service, backend, self._routes.epoch, bound)
 
     def mirror_lease(self, word: memoryview | None) -> None:
@@ -329,7 +336,10 @@ class Switchboard:
             session.dismiss(last_words)
 
     def close(self) -> None:
-        """Stop watching the expiry and the queue."""
+        """Stop watching the expiry, the queue and what is taken out."""
+        for timer in self._drains.values():
+            timer.cancel()
+        self._drains.clear()
         if self._release_turn is not None:
             self._release_turn.cancel()
             self._release_turn = None
@@ -368,7 +378,8 @@ class Switchboard:
 
     def _end_drained(self, backend: Backend) -> None:
         """End what is left of the sessions with a server that is taken out."""
-        if backend not in self._routes.draining or backend == self._routes.primary:
+        del self._drains[backend]
+        if self._routes.is_primary(backend):
             return
         left = [s for s, e in self._sessions.items() if e.backend == backend]
         self.end(left, render_refusal(Refusal.DRAINING, UNKNOWN))
@@ -436,13 +447,13 @@ def _is_outdated(engagement: Engagement, routes: Routes) -> bool:
     """Tell whether ``routes`` end a session.
 
     With the primary: when it is another one or the same in another epoch. With a
-    standby: when it has become the primary, since from then on the session could
-    write without being bound to the epoch.
+    standby: when it has become the primary, at whatever address, since from then on
+    the session could write without being bound to the epoch.
     """
     if engagement.bound:
         same = engagement.backend == routes.primary
         return not same or engagement.epoch != routes.epoch
-    return engagement.backend == routes.primary
+    return routes.is_primary(engagement.backend)
 
 
 def _superseded_because(routes: Routes) -> str:
