@@ -1,6 +1,7 @@
 """Cancel requests reach the server that runs the query."""
 
 import asyncio
+from ipaddress import ip_network
 
 import pytest
 
@@ -130,3 +131,15 @@ async def test_what_is_no_cancel_request_is_not_delivered() -> None:
         lab.proxy.set_routes(lab.routes("n1"))
 
         assert not await lab.proxy.deliver_cancel(SSL_REQUEST)
+
+
+async def test_who_may_not_connect_may_not_cancel() -> None:
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        client = await lab.session()
+        lab.proxy.set_limits(Limits(allow=(ip_network("192.0.2.0/24"),)))
+        canceller = await lab.connect()
+        canceller.send(cancel_request(client.key))
+
+        assert (await canceller.error())["C"] == "28000"
+        assert lab.servers["n1"].cancels == []

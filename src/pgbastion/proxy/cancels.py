@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from pgbastion.proxy.proxy_protocol import LOCAL_HEADER
 from pgbastion.proxy.routes import Backend, Limits, Service
 from pgbastion.proxy.switchboard import Switchboard
 from pgbastion.proxy.wire import CancelRequest, parse_first_packet
@@ -29,6 +30,7 @@ class Canceller:
     ) -> None:
         self._board = board
         self._timeout_s = limits.connect_s
+        self._preface = LOCAL_HEADER if limits.tells_servers else b""
         self._most = limits.cancels_max
         self._on_unknown = on_unknown
         self._running = 0
@@ -86,7 +88,7 @@ class Canceller:
                     backend.host, backend.port
                 )
                 try:
-                    writer.write(packet)
+                    writer.write(self._preface + packet)
                     await reader.read(_ANSWER_BYTES)
                 finally:
                     writer.close()

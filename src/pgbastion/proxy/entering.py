@@ -4,7 +4,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from pgbastion.proxy.proxy_protocol import parse_header
+from pgbastion.proxy.proxy_protocol import missing_bytes, parse_header
 from pgbastion.proxy.refusals import ClientGoneError, Refusal, RefusedError
 from pgbastion.proxy.relay import RelayHost
 from pgbastion.proxy.sessions import Encryption
@@ -89,7 +89,7 @@ class Entrance:
             if header is not None:
                 del self.received[: header.length]
                 return header.address
-            await self._receive(end_s)
+            await self._receive(end_s, missing_bytes(self.received))
 
     async def next_packet(self) -> FirstPacket:
         """Read one packet; what follows it stays."""
@@ -113,16 +113,16 @@ class Entrance:
         self.is_silent = False
         return packet
 
-    async def _receive(self, end_s: float) -> None:
+    async def _receive(self, end_s: float, most: int = STARTUP_BYTES_MAX) -> None:
         client = self.the_client()
         wake = await self._readable(client, end_s)
         self._on_silence_broken()
         if wake is Wake.LATE:
             raise RefusedError(Refusal.LATE)
-        self.read()
+        self.read(most)
 
-    def read(self) -> None:
-        """Take what the client has sent.
+    def read(self, most: int = STARTUP_BYTES_MAX) -> None:
+        """Take what the client has sent, ``most`` bytes of it.
 
         Raises:
             ClientGoneError: It has closed, or broken off.
@@ -135,7 +135,7 @@ class Entrance:
                     # The handshake reads it again.
                     self.received += first
                     return
-            received = client.recv(STARTUP_BYTES_MAX)
+            received = client.recv(most)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as exc:

@@ -177,6 +177,8 @@ class Opening:
                 continue
             match packet:
                 case CancelRequest():
+                    if refused is not None and refused.refusal is Refusal.NOT_ALLOWED:
+                        raise refused
                     self._drop_server()
                     await self._cancel(packet, self.service)
                     return None
@@ -197,13 +199,14 @@ class Opening:
 
     async def _know_client(self, refused: RefusedError | None) -> RefusedError | None:
         """Learn the client's own address from a balancer that tells it."""
-        if refused is not None or not self._limits.is_proxied(self.address):
+        if not self._limits.is_proxied(self.address):
             return refused
+        # It comes first, also where the client is going to be refused.
         address = await self._entrance.proxied_address()
-        if not address:
-            # The balancer looks whether we are there.
-            raise ClientGoneError
-        why = self._on_proxied(self, address)
+        if refused is not None:
+            return refused
+        # Without one the balancer speaks for itself, as it does to look at servers.
+        why = self._on_proxied(self, address or self.address)
         return None if why is None else RefusedError(why)
 
     async def _encrypt(

@@ -19,6 +19,10 @@ _TCP4, _TCP6 = 0x11, 0x21
 _ADDRESS_BYTES: Final = {_TCP4: 4, _TCP6: 16}
 
 
+# What a connection begins with that is made for nobody else.
+LOCAL_HEADER: Final = _HEADER.pack(SIGNATURE, _VERSION << 4 | _LOCAL, 0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What a balancer says of a connection."""
@@ -51,6 +55,16 @@ def parse_header(received: bytes | bytearray) -> Header | str | None:
         return "The header of the PROXY protocol is too short."
     raw = bytes(received[_HEADER.size : _HEADER.size + size])
     return Header(end, str(_unmapped(ip_address(raw))))
+
+
+def missing_bytes(received: bytes | bytearray) -> int:
+    """Return how much has to come at least until a header is whole; 0: it is.
+
+    What follows it may be a handshake, which somebody else reads.
+    """
+    if len(received) < _HEADER.size:
+        return _HEADER.size - len(received)
+    return max(_HEADER.size + int(_HEADER.unpack_from(received)[3]) - len(received), 0)
 
 
 def render_header(source: tuple[str, int], destination: tuple[str, int]) -> bytes:
