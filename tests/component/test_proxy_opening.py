@@ -273,6 +273,25 @@ async def test_one_address_has_a_limit_of_its_own() -> None:
         await lab.session()
 
 
+async def test_that_limit_holds_for_those_who_come_at_once() -> None:
+    async with proxy_lab("n1", limits=Limits(connections_per_address_max=2)) as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        # Connected by the kernel while the loop has no turn.
+        raw = [socket.create_connection((lab.address, PRIMARY_PORT)) for _ in range(9)]
+        for client in raw:
+            client.send(startup())
+
+        await eventually(lambda: lab.proxy.snapshot().accepted_total == 9)
+        await eventually(lambda: lab.proxy.snapshot().opening == 0)
+
+        assert lab.proxy.snapshot().connections == 2
+        expected = {Refusal.TOO_MANY_FROM_ADDRESS: 7}
+        assert lab.proxy.snapshot().refused_total == expected
+        for client in raw:
+            client.close()
+        await eventually(lambda: not lab.proxy._by_address)
+
+
 async def test_beyond_all_limits_a_client_is_told_without_being_read() -> None:
     limits = Limits(connections_max=1, refusals_max=0)
     async with proxy_lab("n1", limits=limits) as lab:

@@ -228,6 +228,17 @@ async def test_a_session_with_a_stalled_reader_is_superseded_at_once(
         assert b"57P01" not in received
 
 
+async def test_an_urgent_byte_is_one_like_the_others(data_path: DataPath) -> None:
+    async with raw_pair(data_path) as pair:
+        pair.client.send(b"a")
+        pair.client.send(b"b", socket.MSG_OOB)
+        await pair.loop.sock_sendall(pair.client, b"c")
+        assert await pair.receive(pair.server, 3) == b"abc"
+
+        pair.client.close()
+        assert await pair.end_of(pair.server) == b""
+
+
 async def test_both_sides_notice_a_dead_peer(data_path: DataPath) -> None:
     """Keepalive and TCP_USER_TIMEOUT are on, and small messages are not delayed."""
     async with raw_pair(data_path) as pair:
@@ -242,21 +253,35 @@ async def test_both_sides_notice_a_dead_peer(data_path: DataPath) -> None:
             assert timeout_ms == limits.user_timeout_ms
 
 
-async def test_a_reader_that_stalls_outlives_the_time_out_of_dead_peers(
+async def test_readers_that_stall_outlive_the_time_out_of_dead_peers(
     data_path: DataPath,
 ) -> None:
-    """TCP_USER_TIMEOUT alone would end it although its kernel answers every probe."""
+    """TCP_USER_TIMEOUT alone would end them although their kernels answer every probe.
+
+    Client and server stall at once, as in a COPY each way, and then go on.
+    """
     async with raw_pair(data_path, Limits(user_timeout_ms=600)) as pair:
-        data = bytes(16 << 20)
-        sending = asyncio.create_task(pair.loop.sock_sendall(pair.server, data))
+        data = random.Random(3).randbytes(16 << 20)
+        ends = pair.client, pair.server
+        sending = [
+            asyncio.create_task(pair.loop.sock_sendall(end, data)) for end in ends
+        ]
+        sides = pair.relay.client, pair.relay.server
+        await eventually(lambda: [_time_out_of(side) for side in sides] == [0, 0])
         await asyncio.sleep(2)
 
-        tcp = socket.IPPROTO_TCP
-        assert pair.relay.client.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 0
-        assert await pair.receive(pair.client, len(data)) == data
-        await sending
-        await asyncio.sleep(0.5)
-        assert pair.relay.client.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 600
+        for flow in (pair.relay.up, pair.relay.down):
+            assert len(flow.waiting) <= Limits().chunk_bytes
+            assert flow.total < len(data)
+        assert not any(task.done() for task in sending)
+        received = await asyncio.gather(*(pair.receive(e, len(data)) for e in ends))
+        assert received == [data, data]
+        await asyncio.gather(*sending)
+        await eventually(lambda: [_time_out_of(side) for side in sides] == [600, 600])
+
+
+def _time_out_of(side: socket.socket) -> int:
+    return side.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
 
 async def test_two_thousand_sessions_end_within_a_second(data_path: DataPath) -> None:

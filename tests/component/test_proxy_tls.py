@@ -207,6 +207,28 @@ async def test_a_certificate_that_changes_is_read_again(
         assert "proxy_certificate_refused" in [name for name, _ in lab.events]
 
 
+async def test_they_are_read_again_also_when_only_servers_are_spoken_to(
+    files: TlsFiles, tmp_path: Path
+) -> None:
+    async with proxy_lab("n1") as lab:
+        there = tmp_path / "server"
+        there.mkdir()
+        cert, key = make_certificate(there, lab.servers["n1"].host)
+        ca = tmp_path / "ca.crt"
+        ca.write_bytes(files.cert.read_bytes())
+        lab.proxy.set_tls(replace(files, verify="ca", ca=ca))
+        async with tls_server(lab, TlsFiles(cert=cert, key=key)):
+            lab.proxy.set_routes(lab.routes("n1"))
+            client = await lab.connect()
+            client.send(startup())
+            assert "CERTIFICATE_VERIFY" in (await client.error())["D"]
+
+            ca.write_bytes(cert.read_bytes())
+            lab.proxy._host.tls._looked_s = 0  # type: ignore[union-attr]
+
+            await lab.session()
+
+
 async def test_files_that_cannot_be_used_are_refused(files: TlsFiles) -> None:
     async with ending(files) as lab:
         wrong = replace(files, key=files.cert)

@@ -1,13 +1,14 @@
 """Hold, don't refuse: also while nobody has decided on another primary yet."""
 
 import asyncio
+import struct
 
 import pytest
 
 from pgbastion.proxy.opening import Opening
 from pgbastion.proxy.refusals import Refusal
 from pgbastion.proxy.routes import Limits
-from pgbastion.testing.stand_in_server import Behaviour
+from pgbastion.testing.stand_in_server import Behaviour, error, message
 from support.proxy_lab import REPLICA_PORT, eventually, proxy_lab, startup
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +49,35 @@ async def test_clients_wait_for_a_primary_that_starts_again_in_place() -> None:
         await client.until_ready()
         assert lab.proxy.snapshot().held_total == 1
         assert lab.proxy.snapshot().held_seconds_total > 0
+
+
+async def test_they_wait_also_where_another_protocol_was_negotiated_first() -> None:
+    """A server tells its version before it says that it is starting up."""
+    async with proxy_lab("n1", "n2") as lab:
+        told = []
+
+        async def start_up(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            told.append(await reader.read(1_000))
+            negotiated = message(b"v", struct.pack("!II", 3 << 16, 0))
+            writer.write(negotiated + error("57P03", "n1 is starting up"))
+            writer.close()
+
+        starting = await asyncio.start_server(start_up, lab.servers["n1"].host, 0)
+        lab.servers["n1"].port = starting.sockets[0].getsockname()[1]
+        lab.proxy.set_routes(lab.routes("n1", patient=True))
+        client = await lab.connect()
+        client.send(startup())
+        try:
+            await eventually(lambda: lab.proxy.snapshot().held == 1)
+        finally:
+            starting.close()
+        assert told
+
+        lab.proxy.set_routes(lab.routes("n2", epoch=2))
+
+        await client.until_ready()
 
 
 async def test_who_waited_in_vain_is_told_what_the_server_said() -> None:

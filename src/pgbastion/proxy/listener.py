@@ -354,6 +354,11 @@ class Proxy:
             cancel=self._canceller.cancel,
             on_proxied=self._on_proxied,
         )
+        # At once: more may be accepted before the task begins.
+        if refusal is None:
+            self._by_address[address] += 1
+        else:
+            self._refusing += 1
         open_up = self._own(self._open(opening, refusal))
         self._openings[opening] = self._loop.create_task(open_up)
 
@@ -402,10 +407,6 @@ class Proxy:
     async def _open(self, opening: Opening, refusal: Refusal | None) -> None:
         """Own one client until its relay runs, and count what becomes of it."""
         counted = refusal is None
-        if counted:
-            self._by_address[opening.address] += 1
-        else:
-            self._refusing += 1
         try:
             outcome = await opening.run(refusal)
             if isinstance(outcome, Relay):

@@ -136,6 +136,8 @@ def tune(connection: socket.socket, limits: Limits) -> None:
     tcp = socket.IPPROTO_TCP
     connection.setsockopt(tcp, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # An urgent byte stays in its place and is counted, as it is in the kernel path.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     connection.setsockopt(tcp, socket.TCP_KEEPINTVL, limits.keepalive_interval_s)
     connection.setsockopt(tcp, socket.TCP_KEEPCNT, limits.keepalive_probes)
     current().limit_silence(

@@ -121,6 +121,7 @@ class Tls:
 
     def connect(self, server: socket.socket, host: str) -> TlsSocket:
         """Return the client's end of TLS with ``server``, before the handshake."""
+        self._look()
         if self._to_servers is None:
             raise ProxyError("TLS with servers is not configured")
         wrapped = self._to_servers.wrap_socket(

@@ -202,7 +202,11 @@ def error_response(
 
 
 def leading_error_sqlstate(received: bytes) -> str | None:
-    """Return the SQLSTATE when ``received`` begins with a whole ErrorResponse."""
+    """Return the SQLSTATE when ``received`` begins with a whole ErrorResponse.
+
+    NegotiateProtocolVersion may come before it: a server says first what it speaks,
+    and then that it is starting up.
+    """
     return _leading_error_field(received, b"C")
 
 
@@ -212,6 +216,8 @@ def leading_error_message(received: bytes) -> str:
 
 
 def _leading_error_field(received: bytes, kind: bytes) -> str | None:
+    if received[:1] == b"v" and len(received) >= 5:
+        received = received[1 + _LENGTH.unpack_from(received, 1)[0] :]
     if received[:1] != b"E" or len(received) < 5:
         return None
     (length,) = _LENGTH.unpack_from(received, 1)
