@@ -1,6 +1,9 @@
 """What a node does for its clients before its daemon stops."""
 
 from pgbastion.node.running import Node
+from pgbastion.observe.logging import get_logger
+
+log = get_logger("node")
 
 
 async def end_sessions(node: Node) -> None:
@@ -13,4 +16,8 @@ async def end_sessions(node: Node) -> None:
     node.front.maintenance.leave(drain_ms)
     await node.retiring.hand_role_on()
     await node.retiring.leave_sync_set()
+    left = node.front.proxy.snapshot().connections
+    if left:
+        # Of those that are encrypted nobody knows when they are between transactions.
+        log.info("stop_waits_for_sessions", sessions=left, at_most_ms=drain_ms)
     await node.front.proxy.until_empty()
