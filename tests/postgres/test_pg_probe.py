@@ -170,23 +170,21 @@ async def test_a_disk_that_refuses_is_named_and_gives_no_evidence(
     assert result.facts is not None
 
 
-async def test_a_running_server_without_its_wal_gives_no_evidence(
-    one_lab: Lab,
-) -> None:
-    """It would go on until it needs the next segment, and then lose all of it."""
-    n1 = await one_lab.primary("n1")
+async def test_without_its_wal_no_server_has_evidence(one_lab: Lab) -> None:
+    """One that runs goes on until it needs the next segment, and then loses all."""
+    n1 = one_lab.server("n1")
+    await n1.bootstrap()
     wal = n1.paths.data_dir / "pg_wal"
-    away = wal.with_name("away")
-    async with probing(n1) as probe:
-        before = await probe.look(deadline_s=5)
-        wal.rename(away)
-        without = await probe.look(deadline_s=5)
-        away.rename(wal)
-        after = await probe.look(deadline_s=5)
-    assert before.evidence_ns is not None
-    assert without.evidence_ns is None
-    assert without.reason == f"{n1.paths.data_dir}: pg_wal is gone"
-    assert after.evidence_ns is not None
+    disk = DiskWorker(n1.paths, n1.files)
+    before = await disk.check(deadline_s=5)
+    away = wal.rename(wal.with_name("away"))
+    without = await disk.check(deadline_s=5)
+    away.rename(wal)
+    after = await disk.check(deadline_s=5)
+    await disk.close()
+    assert before.is_good
+    assert without.error == f"{n1.paths.data_dir}: pg_wal is gone"
+    assert after.is_good
 
 
 async def test_a_disk_that_hangs_has_one_fsync_under_way(one_lab: Lab) -> None:
