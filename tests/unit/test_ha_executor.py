@@ -21,6 +21,8 @@ from pgbastion.model.actions import (
 from pgbastion.model.cluster import SyncSet
 from pgbastion.model.commands import SetSync
 from pgbastion.model.ids import Epoch, Incarnation, Revision, Timeline
+from pgbastion.model.wal import WalEnd
+from pgbastion.testing.views import end
 
 EPOCH = Epoch(3)
 SYNC = SyncSet(names=("n2",), num_sync=1)
@@ -150,6 +152,43 @@ def test_an_epoch_is_not_given_up_for_another_failure(
 
     monkeypatch.setattr("pgbastion.ha.executor.TAKEN_MAX_MS", 0)
     assert promoted_on(SimpleNamespace(promote=silent), times=3) == 0
+
+
+def asked_with(*, lease_held: bool, now: WalEnd) -> tuple[bool, Epoch]:
+    """Ask for a promotion; return whether the server was asked, and who is given up."""
+    asked: list[Epoch] = []
+
+    async def promote(epoch: Epoch, _timeline: Timeline) -> None:
+        asked.append(epoch)
+
+    async def wal_end() -> WalEnd:
+        return now
+
+    async def ask(_epoch: Epoch) -> None:
+        return None
+
+    observer = SimpleNamespace(
+        data_changed_epoch=Epoch(0),
+        note_mark=lambda **_: None,
+        look_soon=lambda: None,
+    )
+    guard = SimpleNamespace(ask=ask, facts=lambda: SimpleNamespace(pid=7))
+    database = SimpleNamespace(promote=promote, wal_end=wal_end)
+    order = Promote(epoch=EPOCH, timeline=Timeline(5), surveyed=end(9))
+
+    async def passes() -> None:
+        executor = executor_on(database, observer, guard=guard, lease_held=lease_held)
+        await executor.perform(order)
+
+    asyncio.run(passes())
+    return bool(asked), observer.data_changed_epoch
+
+
+def test_only_what_was_surveyed_is_promoted_and_only_under_the_lease() -> None:
+    """S1, S2: both are looked at again just before it."""
+    assert asked_with(lease_held=True, now=end(9)) == (True, 0)
+    assert asked_with(lease_held=False, now=end(9)) == (False, 0)
+    assert asked_with(lease_held=True, now=end(8)) == (False, EPOCH)
 
 
 def started_with(*, outcome: Outcome | None) -> SyncSet | None:
