@@ -5,7 +5,7 @@ mod common;
 use _engine::event::{Event, Payload, Status, VoterAge};
 use _engine::wire::Packet;
 use common::{Cluster, MS};
-use pgbastion_lease::{Hold, Leased, PageWords};
+use pgbastion_lease::{Answer, Hold, Leased, PageWords};
 
 const LEASE_MS: i64 = 2_000;
 
@@ -19,18 +19,34 @@ fn to(member: u64) -> Option<Leased> {
     Some(Leased { member, epoch: 1, incarnation: 7, lease_ms: LEASE_MS })
 }
 
+const HOLD: Hold = Hold {
+    epoch: 1,
+    incarnation: 7,
+    renew_ns: 250 * MS,
+    deadline_ns: 400 * MS,
+    evidence_max_ns: 3_600_000 * MS,
+    asked_max_ns: 0,
+};
+
 fn hold(cluster: &mut Cluster, holder: u64) {
-    let hold = Hold {
-        epoch: 1,
-        incarnation: 7,
-        renew_ns: 250 * MS,
-        deadline_ns: 400 * MS,
-        evidence_max_ns: 3_600_000 * MS,
-        asked_max_ns: 0,
-    };
     let page = PageWords { evidence_ns: cluster.now_ns, ..PageWords::default() };
     cluster.member(holder).core.set_page(page);
-    cluster.order(holder, 0, |core, _, now_ns| core.hold(Some(hold), now_ns));
+    cluster.order(holder, 0, |core, _, now_ns| core.hold(Some(HOLD), now_ns));
+}
+
+/// Begin to hold; return the number of the renewal, which reaches nobody.
+fn first_number(cluster: &mut Cluster, holder: u64) -> u64 {
+    let now_ns = cluster.now_ns;
+    let member = cluster.member(holder);
+    member.core.set_page(PageWords { evidence_ns: now_ns, ..PageWords::default() });
+    member.core.hold(Some(HOLD), now_ns);
+    cluster.carry_out(holder);
+    let sent = std::mem::take(&mut cluster.member(holder).sent);
+    let number = |packet: &Packet| match packet {
+        Packet::Renewal(renewal) => Some(renewal.number),
+        _ => None,
+    };
+    sent.iter().find_map(|(_, packet)| number(packet)).expect("a renewal was due")
 }
 
 fn expiries(cluster: &mut Cluster, id: u64) -> Vec<i64> {
@@ -103,6 +119,26 @@ fn a_leader_that_lost_its_majority_answers_no_renewal() {
     cluster.pass(90);
 
     assert_eq!(expiries(&mut cluster, holder).len(), before);
+}
+
+#[test]
+fn a_late_answer_to_a_former_life_extends_no_lease() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let holder = leader % 3 + 1;
+    cluster.pass(100);
+    let number = first_number(&mut cluster, holder);
+    cluster.restart(holder);
+    cluster.pass(100);
+    first_number(&mut cluster, holder);
+
+    let answer = Answer::Granted { lease_ns: LEASE_MS * MS };
+    let now_ns = cluster.now_ns;
+    let late = Packet::Answer { epoch: 1, number, answer };
+    cluster.member(holder).core.receive(leader, late, now_ns);
+    cluster.settle();
+
+    assert!(expiries(&mut cluster, holder).is_empty());
 }
 
 #[test]

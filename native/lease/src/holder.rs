@@ -93,6 +93,12 @@ pub struct Holder {
 }
 
 impl Holder {
+    /// A holder whose renewals are numbered from here on. Each life has numbers of its
+    /// own: a late answer to a former one's must not count from a later sending.
+    pub fn numbered_from(number: u64) -> Holder {
+        Holder { numbers: number, ..Holder::default() }
+    }
+
     /// Renew this from now on; `None`: stop. The same once more changes nothing.
     pub fn hold(&mut self, hold: Option<Hold>) {
         let same = match (&self.hold, &hold) {
@@ -153,7 +159,7 @@ impl Holder {
         let Some(evidence_age_ns) = evidence_age(&hold, now_ns, page) else {
             return Err(Withheld::NoEvidence);
         };
-        self.numbers += 1;
+        self.numbers = self.numbers.wrapping_add(1);
         self.last_sent_ns = Some(now_ns);
         self.answered = false;
         if self.outstanding.len() == OUTSTANDING_MAX {

@@ -174,7 +174,7 @@ impl Core {
             commands: Commands::default(),
             reads: Reads::default(),
             granter: Arc::default(),
-            holder: Holder::default(),
+            holder: Holder::numbered_from(mix(settings.nonce)),
             page: PageWords::default(),
             withheld: None,
             confirmations: Confirmations::new(settings.lock_ns),
