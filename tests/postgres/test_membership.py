@@ -185,6 +185,7 @@ def test_a_wiped_node_comes_back_with_another_id(lab: Lab) -> None:
 def test_the_primary_and_raft_leader_is_removed_by_one_command(lab: Lab) -> None:
     primary = lab.node(lab.primary())
     assert primary.get("/raft/state")["role"] == "leader"
+    wait_for("a standby that may take over", lambda: may_hand_over(primary), READY_S)
 
     said = removed(lab, primary)
 
@@ -192,6 +193,11 @@ def test_the_primary_and_raft_leader_is_removed_by_one_command(lab: Lab) -> None
     wait_for("the other standby", lambda: standbys(lab) == 1, READY_S)
     assert lab.primary() != primary.name
     wait_for("a leader", lambda: leader(lab) not in (None, primary.name), JOINED_S)
+
+
+def may_hand_over(primary: Node) -> bool:
+    """Tell whether a standby is known to have every commit."""
+    return command(primary, "switchover", "--dry-run").returncode == 0
 
 
 def leader(lab: Lab) -> str | None:
