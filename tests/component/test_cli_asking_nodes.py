@@ -164,6 +164,36 @@ def test_programs_hear_what_a_command_changed_or_would(api: str, dry_run: bool) 
     assert [body.get("dry_run", False) for _, body in Api.asked] == [dry_run]
 
 
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        ("replication --mode sync", "/cluster/replication"),
+        ("profile fast", "/cluster/profile"),
+        ("unfence n2", "/cluster/unfence"),
+        ("fence n2 --dry-run", "/cluster/fence"),
+        ("restart n2 --dry-run", "/cluster/restart"),
+        ("reinit n2 --dry-run", "/cluster/reinit"),
+        ("config set work_mem=8MB", "/config"),
+        ("config undo", "/config/undo"),
+        ("connections drain", "/connections/drain"),
+        ("connections undrain", "/connections/undrain"),
+        ("raft snapshot", "/raft/snapshot"),
+        ("raft transfer --to n2", "/raft/transfer"),
+        ("vip move --dry-run", "/cluster/switchover"),
+        ("reload", "/reload"),
+    ],
+)
+def test_every_command_that_changes_something_speaks_to_programs(
+    api: str, command: str, path: str
+) -> None:
+    said = {"ok": True, "what": "only a node knows"}
+    Api.answers = {path: said}
+
+    done = run(*command.split(), "--json", "--url", api, PGBASTION_TOKEN="t")
+
+    assert (done.returncode, json.loads(done.stdout)) == (Exit.OK, said), done.stderr
+
+
 def test_an_order_without_an_outcome_in_time_has_its_own_exit_code(api: str) -> None:
     Api.answers = {
         "/cluster/switchover": {"ok": True, "id": "o1", "to": "n2"},

@@ -17,6 +17,8 @@ class Place:
     is_wanted: bool
     """It is where it was sent."""
     text: str
+    facts: Mapping[str, Any]
+    """As a node tells it."""
 
 
 def is_of_primary(client: Client, address: str) -> bool:
@@ -49,7 +51,8 @@ def move_replica(client: Client, body: Mapping[str, str], *, wait_s: float) -> P
         return here
 
     found = wait_for(look, what=f"{name} to be at {told['to']}", within_s=wait_s)
-    return Place(is_wanted=found["node"] == told["to"], text=_replica(found))
+    wanted = found["node"] == told["to"]
+    return Place(is_wanted=wanted, text=_replica(found), facts=found)
 
 
 def _bare(address: str) -> str:

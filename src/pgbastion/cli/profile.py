@@ -7,20 +7,23 @@ from typing import Any
 from pgbastion.cli.target import reader, writer
 
 
-def tell(config: Path, url: str | None) -> str:
-    """Return the profile, its lease, and who does not go by it yet, in a line."""
-    policy = reader(config, url).get("/cluster/state")["policy"]
-    return "there is no cluster yet" if policy is None else _line(policy)
+def ask(config: Path, url: str | None) -> Any:
+    """Return the profile as a node tells it; None: there is no cluster yet."""
+    return reader(config, url).get("/cluster/state")["policy"]
 
 
-def change(config: Path, url: str | None, profile: str, *, dry_run: bool) -> str:
+def change(config: Path, url: str | None, profile: str, *, dry_run: bool) -> Any:
     """Order a change and return what comes of it, or would.
 
     Raises:
         CommandError: It was refused, or nobody can tell.
     """
     body = {"profile": profile}
-    said = writer(config, url).order("/cluster/profile", body, dry_run=dry_run)
+    return writer(config, url).order("/cluster/profile", body, dry_run=dry_run)
+
+
+def render_change(said: Mapping[str, Any], *, dry_run: bool) -> str:
+    """Return a change in a line."""
     lease_s = said["lease_ms"] / 1_000
     if not said["changed"]:
         return f"{said['profile']} already, with leases of {lease_s:g} s"
@@ -28,7 +31,10 @@ def change(config: Path, url: str | None, profile: str, *, dry_run: bool) -> str
     return f"{would}{said['profile']}, with leases of {lease_s:g} s"
 
 
-def _line(policy: Mapping[str, Any]) -> str:
+def render(policy: Mapping[str, Any] | None) -> str:
+    """Return the profile, its lease, and who does not go by it yet, in a line."""
+    if policy is None:
+        return "there is no cluster yet"
     granted_s, longest_s = policy["granted_ms"] / 1_000, policy["longest_ms"] / 1_000
     told = f"{policy['profile'] or 'each by its own file'}, leases of {granted_s:g} s"
     if longest_s > granted_s:

@@ -7,14 +7,14 @@ from typing import Any
 from pgbastion.cli.target import reader, writer
 
 
-def tell(config: Path, url: str | None) -> str:
-    """Return who confirms commits, in a line."""
-    return _line(reader(config, url).get("/cluster/state")["synchronous"])
+def ask(config: Path, url: str | None) -> Any:
+    """Return who confirms commits, as a node tells it."""
+    return reader(config, url).get("/cluster/state")["synchronous"]
 
 
 def change(
     config: Path, url: str | None, body: dict[str, Any], *, dry_run: bool = False
-) -> str:
+) -> Any:
     """Order a change and return what is wanted from now on, or would be.
 
     Raises:
@@ -23,7 +23,11 @@ def change(
     count = body.get("sync_count")
     if isinstance(count, str) and count.isdecimal():
         body = {**body, "sync_count": int(count)}
-    said = writer(config, url).order("/cluster/replication", body, dry_run=dry_run)
+    return writer(config, url).order("/cluster/replication", body, dry_run=dry_run)
+
+
+def render_change(said: Mapping[str, Any], *, dry_run: bool) -> str:
+    """Return a change in a line."""
     would = "it would be " if dry_run else ""
     return (
         f"{would}{said['mode']}, {said['sync_count']} to confirm, "
@@ -31,7 +35,8 @@ def change(
     )
 
 
-def _line(sync: Mapping[str, Any]) -> str:
+def render(sync: Mapping[str, Any]) -> str:
+    """Return who confirms commits in a line."""
     names = ", ".join(sync["names"]) or "nobody"
     return (
         f"{sync['mode']}, {'strict' if sync['strict'] else 'may degrade'}; "

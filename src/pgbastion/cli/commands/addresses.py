@@ -50,6 +50,7 @@ def move(
         str | None, typer.Option("--to", help="The new holder; default: the best.")
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     wait_s: WaitOption = WAIT_S,
     url: UrlOption = None,
@@ -73,14 +74,16 @@ def move(
         path = "/vip/move"
     if dry_run:
         told = client.order(path, body, dry_run=True)
-        print(f"{told.get('address', 'the addresses')} would go to {told['to']}")
+        name = told.get("address", "the addresses")
+        print(json.dumps(told) if as_json else f"{name} would go to {told['to']}")
         return
     if "address" in body:
         place = move_replica(client, body, wait_s=wait_s)
-        print(place.text)
+        print(json.dumps(place.facts) if as_json else place.text)
         raise typer.Exit(Exit.OK if place.is_wanted else Exit.NO)
     what = f"move of the addresses to {to or 'the best standby'}"
     found = carry_out(client, path, body, what=what, wait_s=wait_s)
-    print(f"{found['outcome']}: {found['to']} {found['detail']}".rstrip())
+    plain = f"{found['outcome']}: {found['to']} {found['detail']}".rstrip()
+    print(json.dumps(found) if as_json else plain)
     if found["outcome"] != "done":
         raise typer.Exit(Exit.NO)

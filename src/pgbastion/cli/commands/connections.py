@@ -9,6 +9,7 @@ from pgbastion.cli.options import (
     DEFAULT_CONFIG,
     ConfigOption,
     DryRunOption,
+    JsonOption,
     UrlOption,
 )
 
@@ -26,7 +27,7 @@ def show(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     url: UrlOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show who is connected through this node's proxy, and to which server."""
     if context.invoked_subcommand is not None:
@@ -45,6 +46,7 @@ def drain(
         str | None,
         typer.Option(help="How long sessions may go on. Default: drain_timeout."),
     ] = None,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -56,6 +58,9 @@ def drain(
 
     body = {} if timeout is None else {"timeout": timeout}
     told = writer(config, url).order("/connections/drain", body, dry_run=dry_run)
+    if as_json:
+        print(json.dumps(told))
+        return
     word = "would drain" if dry_run else "draining"
     print(f"{word}: {told['sessions']} connections, {told['timeout_ms']} ms at most")
 
@@ -63,11 +68,13 @@ def drain(
 @connections.command()
 def undrain(
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
     """Let clients in again."""
     from pgbastion.cli.target import writer
 
-    writer(config, url).order("/connections/undrain", {}, dry_run=dry_run)
-    print(f"clients {'would be' if dry_run else 'are'} let in again")
+    told = writer(config, url).order("/connections/undrain", {}, dry_run=dry_run)
+    plain = f"clients {'would be' if dry_run else 'are'} let in again"
+    print(json.dumps(told) if as_json else plain)

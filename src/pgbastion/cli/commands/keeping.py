@@ -1,5 +1,6 @@
 """Commands about one node: kept from the primary role, restarted, copied anew."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from pgbastion.cli.options import (
     WAIT_S,
     ConfigOption,
     DryRunOption,
+    JsonOption,
     UrlOption,
     WaitOption,
     YesOption,
@@ -37,6 +39,7 @@ def fence(
         ),
     ] = False,
     drain: DrainOption = None,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     wait_s: WaitOption = WAIT_S,
@@ -59,17 +62,18 @@ def fence(
     if dry_run:
         told = client.order("/cluster/fence", body, dry_run=True)
         would = "would be fenced" if told.get("changed") else "is fenced already"
-        print(f"{node} {would}")
+        print(json.dumps(told) if as_json else f"{node} {would}")
         return
-    client.order("/cluster/fence", body)
+    told = client.order("/cluster/fence", body)
     wait_moved(client, node, wait_s=wait_s)
-    print(f"fenced {node}")
+    print(json.dumps(told) if as_json else f"fenced {node}")
 
 
 @commands.command()
 def unfence(
     node: NodeArgument,
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -79,7 +83,8 @@ def unfence(
     client = writer(config, url)
     told = client.order("/cluster/unfence", {"node": node}, dry_run=dry_run)
     done = f"{node} would be unfenced" if dry_run else f"unfenced {node}"
-    print(done if told.get("changed") else f"{node} was not fenced")
+    plain = done if told.get("changed") else f"{node} was not fenced"
+    print(json.dumps(told) if as_json else plain)
 
 
 @commands.command()
@@ -93,6 +98,7 @@ def restart(
         typer.Option("--pending", help="Only where a setting waits for a restart."),
     ] = False,
     drain: DrainOption = None,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     wait_s: WaitOption = WAIT_S,
@@ -100,7 +106,8 @@ def restart(
 ) -> None:
     """Restart PostgreSQL: standbys first, the primary in place while clients wait.
 
-    Exit code 1 when one is refused or fails, 4 when one is not finished in time.
+    With --json a line for each node. Exit code 1 when one is refused or fails, 4 when
+    one is not finished in time.
     """
     from pgbastion.cli.asking import confirm
     from pgbastion.cli.ordering import carry_out, to_restart
@@ -109,7 +116,8 @@ def restart(
     client = writer(config, url)
     nodes = [node] if node is not None else to_restart(client, pending=pending)
     if not nodes:
-        print("no setting waits for a restart" if pending else "nothing to restart")
+        if not as_json:
+            print("no setting waits for a restart" if pending else "nothing to restart")
         return
     if not dry_run:
         confirm(f"Restart PostgreSQL on {', '.join(nodes)}: go on?", yes=yes)
@@ -118,17 +126,19 @@ def restart(
         if drain is not None:
             body["drain"] = drain
         if dry_run:
-            client.order("/cluster/restart", body, dry_run=True)
-            print(f"{each} would be restarted")
+            told = client.order("/cluster/restart", body, dry_run=True)
+            print(json.dumps(told) if as_json else f"{each} would be restarted")
             continue
         what = f"restart of {each}"
-        _tell(carry_out(client, "/cluster/restart", body, what=what, wait_s=wait_s))
+        done = carry_out(client, "/cluster/restart", body, what=what, wait_s=wait_s)
+        _tell(done, as_json=as_json)
 
 
 @commands.command()
 def reinit(
     node: NodeArgument,
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     wait_s: Annotated[
@@ -146,19 +156,17 @@ def reinit(
 
     client = writer(config, url)
     if dry_run:
-        client.order("/cluster/reinit", {"node": node}, dry_run=True)
-        print(f"{node} would be copied anew")
+        told = client.order("/cluster/reinit", {"node": node}, dry_run=True)
+        print(json.dumps(told) if as_json else f"{node} would be copied anew")
         return
     confirm(f"The data of {node} will be replaced by a copy: go on?", yes=yes)
-    what = f"copy to {node}"
-    _tell(
-        carry_out(client, "/cluster/reinit", {"node": node}, what=what, wait_s=wait_s)
-    )
+    what, body = f"copy to {node}", {"node": node}
+    done = carry_out(client, "/cluster/reinit", body, what=what, wait_s=wait_s)
+    _tell(done, as_json=as_json)
 
 
-def _tell(found: Mapping[str, Any]) -> None:
-    print(
-        f"{found['order']} {found['to']}: {found['outcome']} {found['detail']}".rstrip()
-    )
+def _tell(found: Mapping[str, Any], *, as_json: bool) -> None:
+    plain = f"{found['order']} {found['to']}: {found['outcome']} {found['detail']}"
+    print(json.dumps(found) if as_json else plain.rstrip())
     if found["outcome"] != "done":
         raise typer.Exit(Exit.NO)

@@ -73,6 +73,7 @@ def replication(
         bool | None,
         typer.Option(help="Whether commits rather wait than go on alone."),
     ] = None,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -80,12 +81,16 @@ def replication(
 
     The set in force follows in safe steps, while clients go on writing.
     """
-    from pgbastion.cli.replication import change, tell
+    from pgbastion.cli.replication import ask, change, render, render_change
 
     wanted = {"mode": mode, "sync_count": sync_count, "strict": strict}
     body = {k: v for k, v in wanted.items() if v is not None}
-    told = change(config, url, body, dry_run=dry_run) if body else tell(config, url)
-    print(told)
+    if not body:
+        told = ask(config, url)
+        print(json.dumps(told) if as_json else render(told))
+        return
+    told = change(config, url, body, dry_run=dry_run)
+    print(json.dumps(told) if as_json else render_change(told, dry_run=dry_run))
 
 
 @commands.command()
@@ -94,6 +99,7 @@ def profile(
         Profile | None, typer.Argument(help="fast, normal or wide; none: tell which.")
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -102,9 +108,14 @@ def profile(
     The cluster's own word counts, whatever the files say. The primary stays, and
     clients go on; a shorter lease counts when all nodes go by it.
     """
-    from pgbastion.cli.profile import change, tell
+    from pgbastion.cli.profile import ask, change, render, render_change
 
-    print(tell(config, url) if to is None else change(config, url, to, dry_run=dry_run))
+    if to is None:
+        told = ask(config, url)
+        print(json.dumps(told) if as_json else render(told))
+        return
+    told = change(config, url, to, dry_run=dry_run)
+    print(json.dumps(told) if as_json else render_change(told, dry_run=dry_run))
 
 
 @commands.command()

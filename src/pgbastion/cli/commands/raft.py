@@ -53,6 +53,7 @@ def peers(
 @group.command()
 def snapshot(
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -60,6 +61,9 @@ def snapshot(
     from pgbastion.cli.target import writer
 
     done = writer(config, url).order("/raft/snapshot", {}, dry_run=dry_run)
+    if as_json:
+        print(json.dumps(done))
+        return
     become = "would become its state" if dry_run else "is its state now"
     print(f"{done['node']}: the log up to entry {done['index']} {become}")
 
@@ -68,6 +72,7 @@ def snapshot(
 def transfer(
     to: Annotated[str, typer.Option("--to", help="The new Raft leader.")],
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -76,7 +81,9 @@ def transfer(
 
     done = writer(config, url).order("/raft/transfer", {"to": to}, dry_run=dry_run)
     note = f" ({done['note']})" if done.get("note") else ""
-    if not done.get("changed"):
+    if as_json:
+        print(json.dumps(done))
+    elif not done.get("changed"):
         print(f"{to} leads already{note}")
     elif dry_run:
         print(f"{to} would lead{note}")

@@ -171,6 +171,7 @@ def initialise(
 @commands.command()
 def reload(
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -185,7 +186,7 @@ def reload(
     if url is None:
         load_config(config)
     told = writer_here(config, url).order("/reload", {}, dry_run=dry_run)
-    print(told.get("applied", "reloaded"))
+    print(json.dumps(told) if as_json else told.get("applied", "reloaded"))
 
 
 @commands.command()

@@ -49,6 +49,7 @@ def set_settings(
         ),
     ],
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -61,7 +62,7 @@ def set_settings(
 
     body = {"parameters": parse_settings(settings)}
     told = writer(config, url).order("/config", body, method="PATCH", dry_run=dry_run)
-    print(tell_version(told))
+    print(json.dumps(told) if as_json else tell_version(told))
 
 
 @config_commands.command()
@@ -105,6 +106,7 @@ def history(
 @config_commands.command()
 def undo(
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -113,4 +115,4 @@ def undo(
     from pgbastion.cli.target import writer
 
     told = writer(config, url).order("/config/undo", {}, dry_run=dry_run)
-    print(tell_version(told))
+    print(json.dumps(told) if as_json else tell_version(told))
