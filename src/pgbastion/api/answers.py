@@ -363,7 +363,7 @@ def _restart_due(report: NodeReport | None) -> shapes.RestartFacts:
 
 
 def _member_role(snapshot: NodeSnapshot, member: Member) -> str:
-    if member.postgres_port is None:
+    if member.is_witness:
         return "witness" if member.joined else "announced"
     if snapshot.state.is_held_by(member.member_id):
         return "leader"

@@ -63,8 +63,7 @@ def decide_move(
 def _obstacle(
     state: ClusterState, member: Member, report: NodeReport | None, address: str
 ) -> str:
-    held = state.assignment
-    if held is not None and held.live and held.member_id == member.member_id:
+    if state.is_held_by(member.member_id):
         return "is the primary"
     why = obstacle(state, member.name, report, address)
     if why or report is None:

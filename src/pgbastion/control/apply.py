@@ -213,10 +213,9 @@ def _leave(state: ClusterState, command: Leave) -> ClusterState | Outcome:
         return Outcome.UNKNOWN_MEMBER
     if not any(m.joined for m in state.members if m.member_id != member.member_id):
         return Outcome.LAST_MEMBER
-    held = state.assignment
-    # Of a revoked epoch no renewal is answered. Its holder, come back with its disk of
-    # consensus lost, may be the only one whose data counts, so it has to get in.
-    if held is not None and held.member_id == member.member_id and held.live:
+    # A revoked epoch is renewed no more. Its holder, back without its Raft log, may be
+    # the only one whose data counts, so it has to be able to join anew.
+    if state.is_held_by(member.member_id):
         return Outcome.HOLDS_EPOCH
     kept = tuple(m for m in state.members if m.member_id != member.member_id)
     fences = tuple(f for f in state.fences if f.node != member.name)
@@ -256,7 +255,7 @@ def _assign(state: ClusterState, command: Assign) -> ClusterState | Outcome:
     if state.assignment is not None and state.assignment.live:
         return Outcome.HOLDS_EPOCH
     member = state.member(command.member_id)
-    if member is None or member.name != command.node or member.postgres_port is None:
+    if member is None or member.name != command.node or member.is_witness:
         return Outcome.UNKNOWN_MEMBER
     if state.fence(command.node) is not None:
         return Outcome.FENCED

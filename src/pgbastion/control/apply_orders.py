@@ -131,7 +131,7 @@ def _give(state: ClusterState, order: Order) -> ClusterState | Outcome:
     if held is None or order.epoch != held.epoch:
         return Outcome.WRONG_EPOCH
     member = state.named(order.target)
-    if member is None or member.postgres_port is None:
+    if member is None or member.is_witness:
         return Outcome.UNKNOWN_MEMBER
     if not order.order_id or not 0 <= order.drain_ms <= DRAIN_MAX_MS:
         return Outcome.SENSELESS

@@ -55,7 +55,7 @@ def _place(
     if command.serial != (old.serial if old is not None else 0):
         return Outcome.STALE_REVISION
     member = state.member(command.member_id)
-    if member is None or member.name != command.node or member.postgres_port is None:
+    if member is None or member.name != command.node or member.is_witness:
         return Outcome.UNKNOWN_MEMBER
     if state.fence(command.node) is not None:
         return Outcome.FENCED

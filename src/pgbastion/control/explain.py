@@ -112,7 +112,7 @@ def _readiness(snapshot: NodeSnapshot, member: Member) -> Readiness:
     name = member.name
     if not member.joined:
         return Readiness(node=name, ready=False, sentence="was announced, has not come")
-    if member.postgres_port is None:
+    if member.is_witness:
         silent = "" if snapshot.fresh_report(name) else ", and is silent"
         return Readiness(node=name, ready=False, sentence=f"is a witness{silent}")
     why = _why_not(snapshot, member)

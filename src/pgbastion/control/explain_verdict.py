@@ -489,7 +489,7 @@ def _away(snapshot: NodeSnapshot) -> list[NodeId]:
 
 def _is_server(snapshot: NodeSnapshot, node: NodeId) -> bool:
     member = snapshot.state.named(node)
-    return member is not None and member.postgres_port is not None
+    return member is not None and not member.is_witness
 
 
 def doing(report: NodeReport) -> str:

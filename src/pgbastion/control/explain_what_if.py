@@ -80,7 +80,7 @@ def _without_standby(
     state, held = snapshot.state, snapshot.state.assignment
     member = state.named(dies)
     primary = held.node if held is not None else None
-    if member is None or member.postgres_port is None:
+    if member is None or member.is_witness:
         return Foreseen(
             node=dies,
             prospect=Prospect.PRIMARY_GOES_ON,

@@ -35,7 +35,7 @@ def absent(
 ) -> str | None:
     """Return why a node can get the role by no means; None: it might."""
     member = state.named(target)
-    if member is None or member.postgres_port is None:
+    if member is None or member.is_witness:
         return f"{target} is no member with a PostgreSQL"
     barred = barred_from_role(state, member)
     if barred is not None:

@@ -60,7 +60,7 @@ def unfit(
     member = state.named(target)
     if held is None or not held.live:
         return "there is no primary"
-    if member is None or member.postgres_port is None:
+    if member is None or member.is_witness:
         return f"{target} is no member with a PostgreSQL"
     if target == held.node:
         return f"{target} is the primary"

@@ -123,7 +123,7 @@ class _Placing:
             return Cause.NOT_CONFIGURED
         if report.draining:
             return Cause.DRAINING
-        promoted = self._is_primary(placed.member_id) and not offer.fallback
+        promoted = self._view.state.is_held_by(placed.member_id) and not offer.fallback
         return Cause.PROMOTED if promoted else None
 
     def _may_leave(self, placed: Placement) -> Cause | None:
@@ -134,7 +134,7 @@ class _Placing:
         if report is None or offer is None or self._successor(placed) is None:
             return None
         settled = view.now_ms >= self._seen_ms(placed) + MIN_HOLDING_MS
-        if self._is_primary(placed.member_id):
+        if self._view.state.is_held_by(placed.member_id):
             return Cause.STANDBY_AGAIN if settled else None
         if offer.problem and not offer.conflict:
             # A stranger on the segment is in everybody's way: nothing is gained.
@@ -146,14 +146,10 @@ class _Placing:
             return Cause.BEHIND
         return None
 
-    def _is_primary(self, member_id: MemberId) -> bool:
-        held = self._view.state.assignment
-        return held is not None and held.live and held.member_id == member_id
-
     def _successor(self, placed: Placement) -> NodeId | None:
         """Return another node than its own that could have it; None: there is none."""
         others = [n for n in self._able(placed.address) if n != placed.node]
-        if others or self._is_primary(placed.member_id):
+        if others or self._view.state.is_held_by(placed.member_id):
             return next(iter(others), None)
         return self._fallback(placed.address)
 

@@ -47,12 +47,11 @@ def not_adopted(
     The holder counts also when it is silent: a lease that is shorter than it thinks
     would stop it.
     """
-    held, policy = state.assignment, state.policy
+    policy = state.policy
     for member in state.members:
-        holds = held is not None and held.live and held.member_id == member.member_id
         received = reports.get(member.name)
         if received is None or received.at_ms < fresh_since_ms:
-            if holds:
+            if state.is_held_by(member.member_id):
                 yield member
         elif policy is None or received.report.policy_revision != policy.revision:
             yield member

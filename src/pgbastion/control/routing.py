@@ -117,13 +117,12 @@ def accepts(report: NodeReport, state: ClusterState) -> bool:
 
 
 def _reads(view: RoutingView, member: Member) -> bool:
-    held = view.state.assignment
     received = view.reports.get(member.name)
     if received is None or member.noloadbalance:
         return False
     if view.state.fence(member.name) is not None:
         return False
-    if held is not None and held.live and held.member_id == member.member_id:
+    if view.state.is_held_by(member.member_id):
         return False
     report = received.report
     if view.now_ms - received.at_ms > view.report_max_ms or not report.streaming:

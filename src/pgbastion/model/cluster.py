@@ -59,6 +59,11 @@ class Member:
     """Its API speaks TLS."""
 
     @property
+    def is_witness(self) -> bool:
+        """Whether it runs no PostgreSQL, as far as it has said."""
+        return self.postgres_port is None
+
+    @property
     def raft_address(self) -> str:
         """``HOST:PORT`` of the Raft port, IPv6 in brackets."""
         return join_host_port(self.host, self.raft_port)
@@ -373,7 +378,7 @@ class ClusterState:
     @property
     def servers(self) -> tuple[Member, ...]:
         """The members that run PostgreSQL."""
-        return tuple(m for m in self.members if m.postgres_port is not None)
+        return tuple(m for m in self.members if not m.is_witness)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

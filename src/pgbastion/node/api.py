@@ -118,7 +118,7 @@ class Snapshots:
             now_ms=now_ms,
             node=self._own.name,
             member_id=MemberId(status.member_id),
-            witness=self._own.postgres_port is None,
+            witness=self._own.is_witness,
             state=state,
             reports=self._host.reports,
             report_max_ms=self.report_max_ms,

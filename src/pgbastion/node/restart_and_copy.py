@@ -72,7 +72,7 @@ class RestartAndCopy:
 
     def _report(self, node: NodeId) -> NodeReport | Refused:
         member = self._host.state.named(node)
-        if member is None or member.postgres_port is None:
+        if member is None or member.is_witness:
             return _unfit(f"{node} is no member with a PostgreSQL")
         received = self._host.reports.get(node)
         if received is None or received.at_ms < boottime_ms() - self.fresh_ms:

@@ -163,7 +163,7 @@ class MetricsOf(Collector):
                 continue
             report, name = received.report, [member.name]
             families["age"].add_metric(name, (s.now_ms - received.at_ms) / MS_PER_S)
-            if member.postgres_port is None:
+            if member.is_witness:
                 continue
             families["streaming"].add_metric(name, float(report.streaming))
             if report.wal_end is not None:
