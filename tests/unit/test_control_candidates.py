@@ -47,7 +47,7 @@ UNABLE = {"unable": "its watchdog is required: gone"}
         ({}, ()),
         (PAUSED, ("its replay is paused",)),
         (HURT, ("an fsync of a small file does not return",)),
-        (FULL, ("4% of its data disk is free",)),
+        (FULL, ("4% of the data disk is free",)),
         (FLAWED, ("it lacks the library x",)),
         (UNABLE, ("its watchdog is required: gone",)),
     ],

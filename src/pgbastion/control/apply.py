@@ -22,6 +22,8 @@ from pgbastion.control.apply_schedules_and_fences import apply_schedule_or_fence
 from pgbastion.control.apply_settings import apply_parameters
 from pgbastion.control.outcomes import Outcome
 from pgbastion.model.cluster import (
+    AT_MAX,
+    CAUSE_MAX,
     NOBODY,
     Assignment,
     Change,
@@ -457,8 +459,8 @@ def _note(
         what=what,
         node=held.node,
         timeline=held.timeline,
-        cause=cause[:200],
-        at=at[:40],
+        cause=cause[:CAUSE_MAX],
+        at=at[:AT_MAX],
         lsn=end.lsn if end is not None else None,
         order_id=order_id,
     )

@@ -8,7 +8,14 @@ from typing import Final, assert_never
 
 from pgbastion.control.apply_policy import apply_policy
 from pgbastion.control.outcomes import Outcome
-from pgbastion.model.cluster import ClusterState, Order, OrderKind, OrderOutcome
+from pgbastion.model.cluster import (
+    AT_MAX,
+    CAUSE_MAX,
+    ClusterState,
+    Order,
+    OrderKind,
+    OrderOutcome,
+)
 from pgbastion.model.commands import (
     AdoptPolicy,
     BeginOrder,
@@ -28,6 +35,7 @@ ORDERS_MAX: Final = 50
 SYNC_COUNT_MAX: Final = 31
 """One fewer than a cluster has members at most."""
 DRAIN_MAX_MS: Final = 86_400_000
+DATA_ID_MAX: Final = 80
 
 ModeCommand = Pause | Running | SetReplication | SetPolicy | AdoptPolicy | SettlePolicy
 OrderCommand = GiveOrder | BeginOrder | BeginWork | SettleOrder
@@ -59,7 +67,7 @@ def apply_pause(state: ClusterState, command: Pause) -> ClusterState | Outcome:
         revision=Revision(state.revision + 1),
         paused=command.paused,
         pause_revision=command.pause_revision,
-        paused_at=command.at[:40],
+        paused_at=command.at[:AT_MAX],
     )
 
 
@@ -83,7 +91,7 @@ def apply_replication(
         state,
         revision=Revision(state.revision + 1),
         replication_revision=command.replication_revision,
-        replication_at=command.at[:40],
+        replication_at=command.at[:AT_MAX],
         mode=command.mode,
         sync_count=count,
         strict=command.strict,
@@ -144,9 +152,9 @@ def _give(state: ClusterState, order: Order) -> ClusterState | Outcome:
         server_ms=0,
         data_id="",
         outcome=None,
-        cause=order.cause[:200],
-        at=order.at[:40],
-        expires_at=order.expires_at[:40],
+        cause=order.cause[:CAUSE_MAX],
+        at=order.at[:AT_MAX],
+        expires_at=order.expires_at[:AT_MAX],
         detail="",
         settled_at="",
     )
@@ -192,7 +200,10 @@ def _begin_work(state: ClusterState, command: BeginWork) -> ClusterState | Outco
     if is_holder and order.order is OrderKind.REINIT:
         return Outcome.SENSELESS
     begun = replace(
-        order, begun=True, server_ms=command.server_ms, data_id=command.data_id[:80]
+        order,
+        begun=True,
+        server_ms=command.server_ms,
+        data_id=command.data_id[:DATA_ID_MAX],
     )
     return _with(state, begun)
 
@@ -210,8 +221,8 @@ def _settle(state: ClusterState, command: SettleOrder) -> ClusterState | Outcome
         replace(
             order,
             outcome=command.outcome,
-            detail=command.detail[:200],
-            settled_at=command.at[:40],
+            detail=command.detail[:CAUSE_MAX],
+            settled_at=command.at[:AT_MAX],
         ),
     )
 
@@ -226,10 +237,10 @@ def settled_by(
     outcome, detail = OrderOutcome.DONE, ""
     if order.is_work:
         # The node goes on with it or not; the primary has changed meanwhile.
-        outcome, detail = OrderOutcome.SUPERSEDED, f"{node}: {why}"[:200]
+        outcome, detail = OrderOutcome.SUPERSEDED, f"{node}: {why}"[:CAUSE_MAX]
     elif node != order.target:
-        outcome, detail = OrderOutcome.OTHER_CHOSEN, f"{node}: {why}"[:200]
-    ended = replace(order, outcome=outcome, detail=detail, settled_at=at[:40])
+        outcome, detail = OrderOutcome.OTHER_CHOSEN, f"{node}: {why}"[:CAUSE_MAX]
+    ended = replace(order, outcome=outcome, detail=detail, settled_at=at[:AT_MAX])
     return (*state.orders[:-1], ended)
 
 

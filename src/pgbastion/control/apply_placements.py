@@ -8,14 +8,13 @@ from typing import Final
 
 from pgbastion.control.outcomes import Outcome
 from pgbastion.model.addresses import Placement
-from pgbastion.model.cluster import ClusterState
+from pgbastion.model.cluster import CAUSE_MAX, ClusterState
 from pgbastion.model.commands import PlaceAddress, VacateAddress
 
 PLACEMENTS_MAX: Final = 64
 LEASE_MAX_MS: Final = 3_600_000
 _ADDRESS_MAX: Final = 45
 """The longest IPv6 address in text."""
-_CAUSE_MAX: Final = 200
 
 
 def apply_placement(
@@ -41,7 +40,7 @@ def apply_placement(
         old,
         ended=True,
         serial=state.index,
-        cause=command.cause[:_CAUSE_MAX],
+        cause=command.cause[:CAUSE_MAX],
         to=command.to,
     )
     return _with(state, old, ended)
@@ -71,7 +70,7 @@ def _place(
         member_id=command.member_id,
         node=command.node,
         lease_ms=command.lease_ms,
-        cause=command.cause[:_CAUSE_MAX],
+        cause=command.cause[:CAUSE_MAX],
     )
     return _with(state, old, placed)
 

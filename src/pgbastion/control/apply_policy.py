@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final, assert_never
 
 from pgbastion.control.outcomes import Outcome
-from pgbastion.model.cluster import ClusterState, Policy, Shortening
+from pgbastion.model.cluster import AT_MAX, ClusterState, Policy, Shortening
 from pgbastion.model.commands import AdoptPolicy, SetPolicy, SettlePolicy
 from pgbastion.model.ids import Revision
 
@@ -63,7 +63,7 @@ def _set(
         drift_ppm=max(new.drift_ppm, old.drift_ppm, running.drift_ppm),
     )
     shorter = (longest.lease_ms, longest.drift_ppm) != (new.lease_ms, new.drift_ppm)
-    changed = replace(state, policy_at=command.at[:40])
+    changed = replace(state, policy_at=command.at[:AT_MAX])
     return _raised(changed, policy=new, shortening=longest if shorter else None)
 
 

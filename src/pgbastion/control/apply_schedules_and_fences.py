@@ -9,6 +9,8 @@ from typing import Final, assert_never
 from pgbastion.control.apply_orders import DRAIN_MAX_MS, ORDERS_MAX
 from pgbastion.control.outcomes import Outcome
 from pgbastion.model.cluster import (
+    AT_MAX,
+    CAUSE_MAX,
     ClusterState,
     Fence,
     Order,
@@ -54,10 +56,10 @@ def _schedule(state: ClusterState, schedule: Schedule) -> ClusterState | Outcome
         return Outcome.SENSELESS
     taken = replace(
         schedule,
-        cause=schedule.cause[:200],
-        at=schedule.at[:40],
-        due_at=schedule.due_at[:40],
-        expires_at=schedule.expires_at[:40],
+        cause=schedule.cause[:CAUSE_MAX],
+        at=schedule.at[:AT_MAX],
+        due_at=schedule.due_at[:AT_MAX],
+        expires_at=schedule.expires_at[:AT_MAX],
     )
     return replace(state, scheduled=(*state.scheduled, taken))
 
@@ -81,8 +83,8 @@ def _unschedule(state: ClusterState, command: Unschedule) -> ClusterState | Outc
         at=schedule.at,
         expires_at=schedule.expires_at,
         outcome=command.outcome,
-        detail=command.detail[:200],
-        settled_at=command.at[:40],
+        detail=command.detail[:CAUSE_MAX],
+        settled_at=command.at[:AT_MAX],
     )
     left = tuple(s for s in state.scheduled if s is not schedule)
     # Only the last one may be without outcome.
@@ -108,8 +110,8 @@ def _set_fence(state: ClusterState, command: SetFence) -> ClusterState | Outcome
         node=command.node,
         force=command.force or (old is not None and old.force),
         drain_ms=command.drain_ms,
-        cause=command.cause[:200],
-        at=command.at[:40],
+        cause=command.cause[:CAUSE_MAX],
+        at=command.at[:AT_MAX],
     )
     if old is not None and old.force == fence.force:
         return Outcome.NO_CHANGE

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Final
 
 from pgbastion.control.outcomes import Outcome
-from pgbastion.model.cluster import ClusterState
+from pgbastion.model.cluster import AT_MAX, CAUSE_MAX, ClusterState
 from pgbastion.model.commands import SetParameters
 from pgbastion.model.settings import SettingsVersion
 
@@ -30,8 +30,8 @@ def apply_parameters(
     version = SettingsVersion(
         version=command.base + 1,
         parameters=command.parameters,
-        by=command.by[:200],
-        at=command.at[:40],
+        by=command.by[:CAUSE_MAX],
+        at=command.at[:AT_MAX],
     )
     # No decision about roles depends on them, so the revision stays.
     return replace(

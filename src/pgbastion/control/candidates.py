@@ -22,13 +22,17 @@ def handicaps(report: NodeReport) -> tuple[str, ...]:
         found.append("its replay is paused")
     if report.trouble is not None:
         found.append(report.trouble.sentence)
+    return (*found, *disks_below(report, DISK_LEAST_PERCENT))
+
+
+def disks_below(report: NodeReport, percent: int) -> list[str]:
+    """Return which disks of a node have less free than ``percent``, in words."""
     disks = report.vitals.disks if report.vitals is not None else ()
-    found += [
-        f"{disk.free_bytes * 100 // disk.size_bytes}% of its {disk.holds} disk is free"
+    return [
+        f"{disk.free_bytes * 100 // disk.size_bytes}% of the {disk.holds} disk is free"
         for disk in disks
-        if disk.free_bytes * 100 < disk.size_bytes * DISK_LEAST_PERCENT
+        if disk.size_bytes and disk.free_bytes * 100 < disk.size_bytes * percent
     ]
-    return tuple(found)
 
 
 def is_able(reports: Mapping[NodeId, Received], node: NodeId) -> bool:

@@ -6,9 +6,9 @@ from ``control.explain_what_if``, which asks the real decisions.
 
 from collections.abc import Iterator
 
+from pgbastion.control.candidates import disks_below
 from pgbastion.control.explain_verdict import (
     DISK_WARNING,
-    disks_below,
     doing,
     fresh_reports,
     judge,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pgbastion.control.candidates import disks_below
 from pgbastion.control.cluster import STUCK
 from pgbastion.control.explain_what_if import living_reports
 from pgbastion.control.orders import barred_from_role
@@ -285,16 +286,6 @@ def _disk_filling(snapshot: NodeSnapshot) -> Verdict | None:
         next_step="make room: PostgreSQL stops when it is full; pgbastion explain "
         "--json and GET /cluster/replication say what slots retain",
     )
-
-
-def disks_below(report: NodeReport, percent: int) -> list[str]:
-    """Return which disks of a node have less free than ``percent``, in words."""
-    disks = report.vitals.disks if report.vitals is not None else ()
-    return [
-        f"{disk.free_bytes * 100 // disk.size_bytes}% of the {disk.holds} disk is free"
-        for disk in disks
-        if disk.size_bytes and disk.free_bytes * 100 < disk.size_bytes * percent
-    ]
 
 
 def _node_failed(snapshot: NodeSnapshot) -> Verdict | None:

@@ -119,6 +119,14 @@ def stall_ms(limits: Limits) -> int:
     return limits.evidence_max_ms // 4
 
 
+def job_backoff(view: NodeView) -> Decision | None:
+    """Wait before a long step that failed is tried again."""
+    again_ms = view.job_failed_ms + view.limits.retry_ms
+    if view.job_failed is None or view.now_ms >= again_ms:
+        return None
+    return Decision(Reason.REJOIN_FAILED, (), again_ms, detail=view.job_failed)
+
+
 def start_backoff(view: NodeView) -> Decision | None:
     """Wait before the next start of a server that ended before it answered."""
     failures = view.postgres.start_failures

@@ -24,6 +24,7 @@ from pgbastion.control.node_rules import (
     give_back,
     has_lease,
     held_by_this,
+    job_backoff,
     promoted_primary,
     start_backoff,
     taking_up,
@@ -88,7 +89,7 @@ def report_problem(view: NodeView) -> Decision | None:
 
 def initialise(view: NodeView) -> Decision | None:
     """Make the first data directory."""
-    return _after_failure(view) or Decision(Reason.INITIALISING, (InitDb(),))
+    return job_backoff(view) or Decision(Reason.INITIALISING, (InitDb(),))
 
 
 def take_over(view: NodeView) -> Decision | None:
@@ -97,7 +98,7 @@ def take_over(view: NodeView) -> Decision | None:
         return None
     if view.job is not None:
         return Decision(Reason.JOB_RUNNING, detail=view.job)
-    return _after_failure(view) or Decision(Reason.TAKING_OVER, (TakeOver(),))
+    return job_backoff(view) or Decision(Reason.TAKING_OVER, (TakeOver(),))
 
 
 def take_up(view: NodeView) -> Decision | None:
@@ -294,16 +295,14 @@ def copy(view: NodeView) -> Decision | None:
     """Copy the primary's data directory."""
     primary = _primary(view)
     action = Copy(primary=primary.node, epoch=view.state.epoch)
-    return _after_failure(view) or Decision(
-        Reason.COPYING, (action,), detail=primary.node
-    )
+    return job_backoff(view) or Decision(Reason.COPYING, (action,), detail=primary.node)
 
 
 def rejoin(view: NodeView) -> Decision | None:
     """Bring a stopped data directory onto the primary's history."""
     primary = _primary(view)
     epoch = view.state.epoch
-    failed = _after_failure(view)
+    failed = job_backoff(view)
     if failed is not None:
         return failed
     if not primary.accepting and not view.state.strict:
@@ -346,13 +345,6 @@ def _primary(view: NodeView) -> NodeReport:
     if primary is None:
         raise InvariantError("a duty to follow names a primary")
     return primary
-
-
-def _after_failure(view: NodeView) -> Decision | None:
-    again_ms = view.job_failed_ms + view.limits.retry_ms
-    if view.job_failed is None or view.now_ms >= again_ms:
-        return None
-    return Decision(Reason.REJOIN_FAILED, (), again_ms, detail=view.job_failed)
 
 
 def start_standby(view: NodeView) -> Decision | None:

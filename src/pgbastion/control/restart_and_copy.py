@@ -10,6 +10,7 @@ from typing import Final
 
 from pgbastion.control.node_rules import (
     held_by_this,
+    job_backoff,
     lease_deadline_ms,
     own_assignment,
     promoted_primary,
@@ -86,12 +87,10 @@ def work_on_stopped(view: NodeView) -> Decision | None:
         return _begin(view, order)
     if not _is_the_same(view, order):
         return None
-    again_ms = view.job_failed_ms + view.limits.retry_ms
-    if view.job_failed is not None and view.now_ms < again_ms:
-        failed = view.job_failed
-        return Decision(Reason.REJOIN_FAILED, (), again_ms, detail=failed)
     copy = Copy(primary=primary.node, epoch=view.state.epoch)
-    return Decision(Reason.REINIT_ORDERED, (copy,), detail=primary.node)
+    return job_backoff(view) or Decision(
+        Reason.REINIT_ORDERED, (copy,), detail=primary.node
+    )
 
 
 def work_on_primary(view: NodeView) -> Decision | None:

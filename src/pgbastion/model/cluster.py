@@ -23,6 +23,11 @@ from pgbastion.model.profile import Profile
 from pgbastion.model.settings import SettingsVersion
 from pgbastion.model.wal import Lsn, WalEnd
 
+CAUSE_MAX: Final = 200
+"""The state keeps this many characters of a sentence."""
+AT_MAX: Final = 40
+"""The state keeps this many characters of a wall-clock time."""
+
 
 class ReplicationMode(StrEnum):
     """How a commit is confirmed before the client hears of it."""
