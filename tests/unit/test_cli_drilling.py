@@ -22,7 +22,7 @@ CHANGE = {
     "sessions_closed": 8,
     "assigned_at": "t3",
     "ordered_by": None,
-    "sentence": "the holder stopped and gave its epoch back",
+    "sentence": "the holder stopped and released its epoch",
     "vouched_by": None,
 }
 
@@ -118,7 +118,7 @@ def test_the_history_is_a_table_with_the_reason_of_each_change() -> None:
     assert heading.split() == (
         ["TIME", "EPOCH", "PRIMARY", "BEFORE", "TIMELINE", "GAP", "SESSIONS", "WHY"]
     )
-    assert lines[0].endswith("the holder stopped and gave its epoch back")
+    assert lines[0].endswith("the holder stopped and released its epoch")
     assert "210 ms" in lines[0]
     assert lines[1].endswith("ordered: me")
     assert lines[2].endswith("vouched by me")

@@ -102,7 +102,7 @@ def test_nobody_is_ordered_to_take_the_role_with_a_handicap() -> None:
 
 
 def test_one_that_lacks_what_it_requires_is_never_chosen() -> None:
-    """It would only give the role back, again and again."""
+    """It would only release the epoch, again and again."""
     assert chosen(report(2), report(3, **UNABLE), priority=9) == "n2"
     state = in_async(cluster_state(assignment=assignment(revoked=True, released=True)))
     reports = received(report(2, **UNABLE), report(3, **UNABLE))

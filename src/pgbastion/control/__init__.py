@@ -4,7 +4,7 @@ A failover, and where to read it:
 
 1. The Raft leader asks :mod:`.cluster` whenever something changes. A holder that renews
    its lease is left alone. One that was silent for as long as any lease may last
-   (:mod:`.lease`) is revoked; sooner if it gave the role back, or if somebody outside
+   (:mod:`.lease`) is revoked; sooner if it released the role, or if somebody outside
    vouches that it is off (:mod:`.fencing`).
 2. :mod:`.succession` has the servers cut themselves off from the old epoch and say what
    they have. :mod:`.survey` tells whether every acknowledged commit is among that, and

@@ -1,7 +1,7 @@
 """Where the virtual addresses belong, and when the role follows them.
 
 They stand for the primary lease: the node that holds it, with its guard armed, has
-them, and nobody else. They go before the epoch is given back, at the lease's end by
+them, and nobody else. They go before the epoch is released, at the lease's end by
 themselves, and they never ask for anything: only a node that cannot have them hands its
 role on, to one that can, and not again for a while.
 
@@ -54,7 +54,7 @@ def _holder_has_conflict(view: NodeView) -> bool:
 
 
 def drop_before_release(view: NodeView, decision: Decision) -> Decision:
-    """Have the addresses removed before the epoch is given back."""
+    """Have the addresses removed before the epoch is released."""
     releases = any(
         isinstance(a, Propose) and isinstance(a.command, Release)
         for a in decision.actions

@@ -38,7 +38,7 @@ def disks_below(report: NodeReport, percent: int) -> list[str]:
 def is_able(reports: Mapping[NodeId, Received], node: NodeId) -> bool:
     """Tell whether a node may become a primary, as far as it has said.
 
-    One that lacks what it requires for that would only give the role back.
+    One that lacks what it requires for that would only release the epoch.
     """
     known = reports.get(node)
     return known is None or not known.report.unable

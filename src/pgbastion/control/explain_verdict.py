@@ -117,7 +117,7 @@ def _fenced(snapshot: NodeSnapshot) -> Verdict | None:
         return None
     held = snapshot.state.assignment
     if held is not None and not held.live and held.node == snapshot.node:
-        # It gave the role back; what is so now is the search for the next holder.
+        # It released the role; what is so now is the search for the next holder.
         return None
     return Verdict(
         situation=Situation.FENCED,

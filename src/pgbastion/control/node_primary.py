@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Final, assert_never
 
 from pgbastion.control.node_rules import (
-    give_back,
     has_lease,
     held_by_this,
     lease_deadline_ms,
+    release_epoch,
     stall_ms,
 )
 from pgbastion.control.restart_and_copy import restarts_here, works_on
@@ -42,7 +42,7 @@ from pgbastion.model.views import NodeView, PostgresView
 CONFIRM_AGAIN_MS: Final = 50
 """How soon to ask again whether every walsender goes by the new set."""
 START_FAILURES_MAX: Final = 3
-"""A crashed primary that has failed to start so often gives its role back."""
+"""A crashed primary releases its epoch after so many failed starts."""
 CHECKPOINT_AFTER_MS: Final = 300
 """How long the first clients of a new primary have its disks for themselves."""
 CHILD_DIED_RESTART_MS: Final = 3_000
@@ -306,9 +306,9 @@ def after_crash(view: NodeView) -> Decision | None:
     if not restart_goes_first(view) and standbys_have_everything(view):
         full = view.trouble is Trouble.DISK_FULL
         why = Reason.DISK_FULL if full else Reason.CRASHED_STANDBY_READY
-        return give_back(view, why)
+        return release_epoch(view, why)
     if view.postgres.start_failures >= START_FAILURES_MAX:
-        return give_back(view, Reason.RELEASING)
+        return release_epoch(view, Reason.RELEASING)
     return None
 
 
@@ -368,7 +368,7 @@ def restart(view: NodeView) -> Decision | None:
     if not has_lease(view):
         # Without a running server there is no evidence to renew it with. This node
         # may get the next epoch without any wait, if nobody has more.
-        return give_back(view, Reason.RELEASING)
+        return release_epoch(view, Reason.RELEASING)
     start = StartPrimary(epoch=held.epoch)
     return Decision(Reason.RESTARTING_IN_PLACE, (Arm(epoch=held.epoch), start))
 

@@ -71,7 +71,7 @@ def promoted_primary(view: NodeView) -> NodeReport | None:
     return report if promoted and report.state is PostgresState.PRIMARY else None
 
 
-def give_back(view: NodeView, reason: Reason) -> Decision:
+def release_epoch(view: NodeView, reason: Reason) -> Decision:
     """Release the epoch, latched on this node before anybody is told.
 
     The command names the incarnation that the state knows; a daemon that was

@@ -21,19 +21,19 @@ from pgbastion.control.node_primary import (
     serve,
 )
 from pgbastion.control.node_rules import (
-    give_back,
     has_lease,
     held_by_this,
     job_backoff,
     promoted_primary,
+    release_epoch,
     start_backoff,
     taking_up,
 )
 from pgbastion.control.orders import (
     barred_from_role,
-    give_role_on,
     hand_over,
     ready_slots,
+    release_for_order,
 )
 from pgbastion.control.pause import is_paused
 from pgbastion.control.restart_and_copy import (
@@ -174,22 +174,22 @@ def keep_lease(view: NodeView) -> Decision | None:
 
 
 def check_able(view: NodeView) -> Decision | None:
-    """Become no primary without what is required for it: give the role back."""
+    """Release the epoch where this node lacks what a primary requires."""
     if not view.lease.unable or is_paused(view):
         return None
-    told = give_back(view, Reason.UNABLE)
-    return replace(told, detail=view.lease.unable)
+    released = release_epoch(view, Reason.UNABLE)
+    return replace(released, detail=view.lease.unable)
 
 
 def check_surveyed(view: NodeView) -> Decision | None:
-    """Promote only the data that was surveyed; else give the role back."""
+    """Promote only the data that was surveyed; else release the epoch."""
     held = held_by_this(view)
     # A server that was found running and ended before it began its epoch begins the
     # next one, by a promotion.
     ended_early = held.taken_over and view.data.promoted_epoch < held.epoch
     if view.data.data_id == held.data_id and not (view.data_changed or ended_early):
         return None
-    return give_back(view, Reason.SURVEYED_DATA_CHANGED)
+    return release_epoch(view, Reason.SURVEYED_DATA_CHANGED)
 
 
 def start_for_promotion(view: NodeView) -> Decision | None:
@@ -242,7 +242,7 @@ def await_promotion(view: NodeView) -> Decision | None:
     postgres = view.postgres
     if postgres.in_recovery and not postgres.promote_asked:
         if view.data_changed:
-            # The guard is armed for it: only its end lets the epoch be given back.
+            # The guard is armed for it: only its end lets the epoch be released.
             reason = Reason.SURVEYED_DATA_CHANGED
             kill = StopPostgres(mode=StopMode.KILL, reason=reason)
             return Decision(reason, (kill,))
@@ -258,9 +258,9 @@ def stop(view: NodeView) -> Decision | None:
     return Decision(Reason.STOPPING_AS_REVOKED, (action,))
 
 
-def give_epoch_back(view: NodeView) -> Decision | None:
-    """Release the epoch: nothing of it can write any more on this node."""
-    return give_back(view, Reason.RELEASING)
+def release(view: NodeView) -> Decision | None:
+    """Release the epoch: nothing of it can write on this node any more."""
+    return release_epoch(view, Reason.RELEASING)
 
 
 def fence(view: NodeView) -> Decision | None:
@@ -278,9 +278,9 @@ def stop_fenced(view: NodeView) -> Decision | None:
     return Decision(reason, (StopPostgres(mode=StopMode.FAST, reason=reason),))
 
 
-def give_fenced_back(view: NodeView) -> Decision | None:
+def release_fenced(view: NodeView) -> Decision | None:
     """Release the epoch of a node that an operator fenced by force."""
-    return give_back(view, Reason.FENCED_BY_OPERATOR)
+    return release_epoch(view, Reason.FENCED_BY_OPERATOR)
 
 
 def end_old_epochs(view: NodeView) -> Decision | None:
@@ -463,12 +463,12 @@ STEPS: Final[Mapping[Step, Callable[[NodeView], Decision | None]]] = {
     Step.KEEP_SLOTS: keep_slots,
     Step.CHECKPOINT: checkpoint,
     Step.HAND_OVER: hand_over,
-    Step.GIVE_ROLE_ON: give_role_on,
+    Step.RELEASE_FOR_ORDER: release_for_order,
     Step.STOP_FENCED: stop_fenced,
-    Step.GIVE_FENCED_BACK: give_fenced_back,
+    Step.RELEASE_FENCED: release_fenced,
     Step.SERVE: serve,
     Step.STOP: stop,
-    Step.GIVE_BACK: give_epoch_back,
+    Step.RELEASE: release,
     Step.FENCE: fence,
     Step.END_OLD_EPOCHS: end_old_epochs,
     Step.COPY: copy,

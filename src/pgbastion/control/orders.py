@@ -1,7 +1,7 @@
 """An order to change the primary: who may take the role, and the holder's steps.
 
 The holder prepares while it serves, has all proxies hold new clients, stops its server
-in order and gives the epoch back with the place where its WAL ends. A node that has
+in order and releases the epoch with the place where its WAL ends. A node that has
 flushed that far has everything, so one answer to the survey is enough to assign it.
 
 Source: docs/explanation/orders.md.
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from pgbastion.control.candidates import handicaps, is_able
-from pgbastion.control.node_rules import give_back, held_by_this, lease_deadline_ms
+from pgbastion.control.node_rules import held_by_this, lease_deadline_ms, release_epoch
 from pgbastion.model.actions import (
     Decision,
     PrepareHandOver,
@@ -250,11 +250,11 @@ def hold_clients(view: NodeView, order: Order) -> Decision | None:
     return None
 
 
-def give_role_on(view: NodeView) -> Decision | None:
-    """Give the epoch back once the server has ended for an order."""
+def release_for_order(view: NodeView) -> Decision | None:
+    """Release the epoch once the server has ended for an order."""
     if not is_ordered(view.state):
         return None
     held = held_by_this(view)
     if view.data.promoted_epoch != held.epoch:
         return None
-    return give_back(view, Reason.HANDED_OVER)
+    return release_epoch(view, Reason.HANDED_OVER)

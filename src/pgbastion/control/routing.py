@@ -84,9 +84,12 @@ def _primary(view: RoutingView) -> tuple[Member | None, str]:
     if view.split:
         return None, view.split
     if held.revoked:
-        return None, f"the role of {held.node} was revoked, a new primary is chosen"
+        return (
+            None,
+            f"the role of {held.node} was revoked, a new primary is being chosen",
+        )
     if held.released:
-        return None, f"{held.node} gave the role back, a new primary is chosen"
+        return None, f"{held.node} released the role, a new primary is being chosen"
     if not held.opened:
         return None, f"{held.node} is being promoted"
     # The server's synchronous setting is in force only once the primary says so.

@@ -159,7 +159,7 @@ def unfenceable(
 
 
 def ended_by_fence(state: ClusterState) -> bool:
-    """Tell whether the primary gave its epoch back because of a fence by force.
+    """Tell whether the primary released its epoch because of a fence by force.
 
     That is an operator's word too: also under pause another node gets the role.
     """

@@ -77,12 +77,12 @@ class Step(StrEnum):
     KEEP_SLOTS = "keep_slots"
     CHECKPOINT = "checkpoint"
     HAND_OVER = "hand_over"
-    GIVE_ROLE_ON = "give_role_on"
+    RELEASE_FOR_ORDER = "release_for_order"
     STOP_FENCED = "stop_fenced"
-    GIVE_FENCED_BACK = "give_fenced_back"
+    RELEASE_FENCED = "release_fenced"
     SERVE = "serve"
     STOP = "stop"
-    GIVE_BACK = "give_back"
+    RELEASE = "release"
     FENCE = "fence"
     END_OLD_EPOCHS = "end_old_epochs"
     COPY = "copy"
@@ -112,11 +112,18 @@ _PROBLEM: Final = Transition(
     (Step.REPORT_PROBLEM,), "the data directory cannot be used: a human looks"
 )
 _FENCE: Final = Transition((Step.FENCE,), "no lease, no primary: kill it first")
+_DATA_GONE: Final = Transition(
+    (Step.RELEASE,), "the holder's data is gone: another node may have the role"
+)
+_NOTHING_RUNS: Final = Transition((Step.RELEASE,), "nothing runs: release the epoch")
+_HARMLESS: Final = Transition(
+    (Step.RELEASE,), "in recovery and not armed: release the epoch"
+)
 _FENCED_AT_REST: Final = Transition(
-    (Step.GIVE_FENCED_BACK,), "nothing may write: another node may have the role"
+    (Step.RELEASE_FENCED,), "nothing may write: another node may have the role"
 )
 _FENCED_RUNS: Final = Transition(
-    (Step.STOP_FENCED, Step.GIVE_FENCED_BACK),
+    (Step.STOP_FENCED, Step.RELEASE_FENCED),
     "stop what may write, then another node may have the role",
 )
 
@@ -152,26 +159,20 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
     (Duty.AWAIT, Found.PROMOTING): _FENCE,
     (Duty.AWAIT, Found.PRIMARY): _FENCE,
     (Duty.AWAIT, Found.TAKEN_OVER): _FENCE,
-    (Duty.HOLD, Found.UNMARKED): Transition(
-        (Step.GIVE_BACK,), "the holder's data is gone: another node may have the role"
-    ),
-    (Duty.HOLD, Found.UNUSABLE): Transition(
-        (Step.GIVE_BACK,), "the holder's data is gone: another node may have the role"
-    ),
-    (Duty.HOLD, Found.EMPTY): Transition(
-        (Step.GIVE_BACK,), "the holder's data is gone: another node may have the role"
-    ),
+    (Duty.HOLD, Found.UNMARKED): _DATA_GONE,
+    (Duty.HOLD, Found.UNUSABLE): _DATA_GONE,
+    (Duty.HOLD, Found.EMPTY): _DATA_GONE,
     (Duty.HOLD, Found.STOPPED): Transition(
         (
             Step.RESUME,
-            Step.GIVE_ROLE_ON,
+            Step.RELEASE_FOR_ORDER,
             Step.CHECK_ABLE,
             Step.CHECK_SURVEYED,
             Step.START_FOR_PROMOTION,
             Step.AFTER_CRASH,
             Step.RESTART,
         ),
-        "start to be promoted; a crashed primary restarts or gives the role back",
+        "start to be promoted; a crashed primary restarts or releases its epoch",
     ),
     (Duty.HOLD, Found.STARTING): Transition(
         (Step.RESUME, Step.HOLD_LEASE, Step.AWAIT_START),
@@ -231,32 +232,20 @@ TRANSITIONS: Final[Mapping[tuple[Duty, Found], Transition]] = {
     (Duty.FENCED, Found.PROMOTING): _FENCED_RUNS,
     (Duty.FENCED, Found.PRIMARY): _FENCED_RUNS,
     (Duty.FENCED, Found.TAKEN_OVER): _FENCED_RUNS,
-    (Duty.GIVE_UP, Found.UNMARKED): Transition(
-        (Step.GIVE_BACK,), "nothing of this epoch runs: give it back"
-    ),
+    (Duty.GIVE_UP, Found.UNMARKED): _NOTHING_RUNS,
     (Duty.GIVE_UP, Found.TAKEN_OVER): Transition(
-        (Step.STOP, Step.GIVE_BACK), "its epoch ended before it was armed: stop it"
+        (Step.STOP, Step.RELEASE), "its epoch ended before it was armed: stop it"
     ),
-    (Duty.GIVE_UP, Found.UNUSABLE): Transition(
-        (Step.GIVE_BACK,), "nothing runs: give the epoch back"
-    ),
-    (Duty.GIVE_UP, Found.EMPTY): Transition(
-        (Step.GIVE_BACK,), "nothing runs: give the epoch back"
-    ),
-    (Duty.GIVE_UP, Found.STOPPED): Transition(
-        (Step.GIVE_BACK,), "stopped: give the epoch back"
-    ),
-    (Duty.GIVE_UP, Found.STARTING): Transition(
-        (Step.GIVE_BACK,), "in recovery and not armed: give the epoch back"
-    ),
-    (Duty.GIVE_UP, Found.STANDBY): Transition(
-        (Step.GIVE_BACK,), "in recovery and not armed: give the epoch back"
-    ),
+    (Duty.GIVE_UP, Found.UNUSABLE): _NOTHING_RUNS,
+    (Duty.GIVE_UP, Found.EMPTY): _NOTHING_RUNS,
+    (Duty.GIVE_UP, Found.STOPPED): _NOTHING_RUNS,
+    (Duty.GIVE_UP, Found.STARTING): _HARMLESS,
+    (Duty.GIVE_UP, Found.STANDBY): _HARMLESS,
     (Duty.GIVE_UP, Found.PROMOTING): Transition(
-        (Step.STOP, Step.GIVE_BACK), "a promotion may finish late: stop it first"
+        (Step.STOP, Step.RELEASE), "a promotion may finish late: stop it first"
     ),
     (Duty.GIVE_UP, Found.PRIMARY): Transition(
-        (Step.STOP, Step.GIVE_BACK), "stop writes, then give the epoch back"
+        (Step.STOP, Step.RELEASE), "stop writes, then release the epoch"
     ),
     (Duty.FOLLOW, Found.UNUSABLE): _PROBLEM,
     (Duty.FOLLOW, Found.UNMARKED): _PROBLEM,

@@ -91,7 +91,7 @@ class HoldLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatchRelease:
-    """Note that this epoch is given back, before that is proposed."""
+    """Note that this epoch is released, before that is proposed."""
 
     epoch: Epoch
 

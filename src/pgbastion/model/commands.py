@@ -134,7 +134,7 @@ class SetSync:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """The holder gives its epoch back: its guard said "stopped"."""
+    """The holder releases its epoch: its guard said "stopped"."""
 
     epoch: Epoch
     incarnation: Incarnation

@@ -29,7 +29,7 @@ class SharedPage:
             self._page[words.EVIDENCE_NS] = at_ns
 
     def latch_release(self, epoch: Epoch) -> None:
-        """Note that this epoch is given back, before anybody is told.
+        """Note that this epoch is released, before anybody is told.
 
         Raises:
             PgBastionError: Another daemon is the writer.

@@ -29,7 +29,7 @@ log = get_logger("node")
 
 
 class Retiring:
-    """Hands the role on, stops the server, gives the epoch back: in this order.
+    """Hands the role on, stops the server, releases the epoch: in this order.
 
     Args:
         config: Returns the configuration; a reload may have changed it.
@@ -130,7 +130,7 @@ class Retiring:
         return state.order is None and state.epoch == epoch
 
     async def stop_postgres(self) -> None:
-        """Stop PostgreSQL in order; a primary gives its epoch back first."""
+        """Stop PostgreSQL in order; a primary releases its epoch first."""
         if self._guard is None:
             return
         held = self._host.state.assignment
