@@ -181,6 +181,9 @@ def test_programs_hear_what_a_command_changed_or_would(api: str, dry_run: bool) 
         ("raft transfer --to n2", "/raft/transfer"),
         ("vip move --dry-run", "/cluster/switchover"),
         ("reload", "/reload"),
+        ("remove-node --name n2 --dry-run", "/raft/remove-peer"),
+        ("drill switchover --dry-run", "/cluster/switchover"),
+        ("drill failover --dry-run", "/cluster/fence"),
     ],
 )
 def test_every_command_that_changes_something_speaks_to_programs(
@@ -192,6 +195,27 @@ def test_every_command_that_changes_something_speaks_to_programs(
     done = run(*command.split(), "--json", "--url", api, PGBASTION_TOKEN="t")
 
     assert (done.returncode, json.loads(done.stdout)) == (Exit.OK, said), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("editor", "told"),
+    [
+        ("sh -c 'echo work_mem: 2MB > $0'", {"version": 2, "changed": True}),
+        ("true", {"version": 1, "changed": False}),
+    ],
+)
+def test_programs_hear_what_an_editor_changed(
+    api: str, editor: str, told: dict[str, object]
+) -> None:
+    agreed = {"version": 1, "postgresql": {"parameters": {}}}
+    Api.answers = {"/config": agreed}
+    Api.changed = {"/config": {"version": 2, "changed": True}}
+
+    done = run(
+        "config", "edit", "--json", "--url", api, PGBASTION_TOKEN="t", EDITOR=editor
+    )
+
+    assert json.loads(done.stdout) == told, done.stderr
 
 
 def test_an_order_without_an_outcome_in_time_has_its_own_exit_code(api: str) -> None:
@@ -229,6 +253,67 @@ def test_a_script_removes_the_node_that_it_names(api: str) -> None:
         Exit.OK,
         "n2 (member 2) has left the cluster\n",
     )
+
+
+LEFT = {"ok": True, "id": "n1", "member_id": 1}
+ADDED = {"ok": True, "id": "n1", "member_id": 4}
+MEMBERSHIP = {
+    "/cluster/switchover": {"ok": True, "id": "o1", "to": "n2"},
+    "/operations/o1": ORDER,
+    "/raft/remove-peer": LEFT,
+    "/raft/add-peer": ADDED,
+    "/raft/state": {"member_id": 2, "voters": [2, 3], "learners": []},
+    "/raft/peers": {
+        "peers": [
+            {"id": "n1", "address": "10.0.0.1:8300"},
+            {"id": "n3", "address": "10.0.0.3:8300"},
+        ]
+    },
+}
+
+
+def test_programs_hear_who_came_and_who_left(api: str) -> None:
+    Api.answers = MEMBERSHIP
+    as_asked = ("--json", "--url", api)
+
+    added = run(
+        "add-node", "--name=n1", "--address=10.0.0.9", *as_asked, PGBASTION_TOKEN="t"
+    )
+    removed = run("remove-node", "--name=n1", *as_asked, PGBASTION_TOKEN="t")
+    replaced = run(
+        *("replace-node", "--yes", "--name=n1", "--address=10.0.0.9", *as_asked),
+        PGBASTION_TOKEN="t",
+    )
+
+    came, went = {**ADDED, "address": "10.0.0.9"}, {**LEFT, "switchover": ORDER}
+    assert json.loads(added.stdout) == came, added.stderr
+    assert json.loads(removed.stdout) == went, removed.stderr
+    assert json.loads(replaced.stdout) == {"removed": went, "added": came}
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("10.0.0.3", "10.0.0.3:8300 is that of n3"),
+        ("10.0.0.9:none", "port"),
+        ("10.0.0", "neither an address nor a host name"),
+    ],
+)
+def test_no_node_leaves_for_one_that_could_not_come(
+    api: str, address: str, why: str, dry_run: bool
+) -> None:
+    Api.answers = MEMBERSHIP
+
+    done = run(
+        *("replace-node", "--name", "n1", "--address", address, "--url", api),
+        "--dry-run" if dry_run else "--yes",
+        PGBASTION_TOKEN="t",
+    )
+
+    assert (done.returncode, Api.asked) == (Exit.NO, [])
+    assert why in done.stderr
+    assert "nothing was changed" in done.stderr
 
 
 def test_what_hurts_is_done_with_a_yes(api: str) -> None:

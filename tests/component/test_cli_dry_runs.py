@@ -56,7 +56,9 @@ ON_FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "certs issue": ("--dir", "{made}", "--name", "n2", "--address", "10.0.0.2"),
     "certs renew": ("--dir", "{made}", "--name", "n1"),
 }
-ORDERED: Final = {"to": "n2", "member_id": 4, "cancelled": ["o1"], "changed": True}
+ORDERED: Final = {
+    "to": "n2", "member_id": 4, "cancelled": ["o1"], "changed": True, "dry_run": True,
+}  # fmt: skip
 SETTINGS: Final[dict[str, Any]] = {"version": 1, "postgresql": {"parameters": {}}}
 ANSWERS: Final[dict[str, Any]] = {
     "/cluster/replication": {"mode": "sync", "sync_count": 1, "strict": True},
@@ -64,6 +66,7 @@ ANSWERS: Final[dict[str, Any]] = {
     "/connections/drain": {"sessions": 1, "timeout_ms": 1},
     "/raft/snapshot": {"node": "n1", "index": 7},
     "/raft/transfer": {"changed": True},
+    "/raft/peers": {"peers": []},
     "/config": SETTINGS,
     "/config/undo": {"version": 2, "changed": True},
     **dict.fromkeys(

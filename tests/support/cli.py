@@ -55,6 +55,8 @@ class Api(BaseHTTPRequestHandler):
     cluster: ClassVar[dict[str, Any]] = {}
     answers: ClassVar[dict[str, Any]] = {}
     """By path: the answer, or a pair of its status (None: none comes) and it."""
+    changed: ClassVar[dict[str, Any]] = {}
+    """The same of what is to be changed, where that differs."""
     tokens: ClassVar[list[str | None]] = []
     asked: ClassVar[list[tuple[str, dict[str, Any]]]] = []
     """What was to be changed."""
@@ -68,12 +70,12 @@ class Api(BaseHTTPRequestHandler):
         self.tokens.append(self.headers["Authorization"])
         length = int(self.headers["Content-Length"] or 0)
         self.asked.append((self.path, json.loads(self.rfile.read(length) or b"{}")))
-        self._answer({})
+        self._answer({}, **self.changed)
 
     do_PATCH = do_PUT = do_DELETE = do_POST  # noqa: N815 - as http.server wants it
 
-    def _answer(self, usual: dict[str, Any]) -> None:
-        found = {**usual, **self.answers}.get(self.path)
+    def _answer(self, usual: dict[str, Any], **first: Any) -> None:
+        found = {**usual, **self.answers, **first}.get(self.path)
         status, content = found if isinstance(found, tuple) else (200, found)
         if status is None:
             # It took the request and says nothing to it.
@@ -94,7 +96,7 @@ class Api(BaseHTTPRequestHandler):
 def answering(host: str = "127.32.0.1", port: int = 0) -> Iterator[str]:
     """Serve the API and give its address."""
     Api.cluster = {"scope": "lab", "members": MEMBERS, "primary": "n1", "epoch": 7}
-    Api.answers = {}
+    Api.answers, Api.changed = {}, {}
     Api.tokens.clear()
     Api.asked.clear()
     server = ThreadingHTTPServer((host, port), Api)

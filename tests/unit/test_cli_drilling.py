@@ -35,6 +35,7 @@ class FakeClient:
         self.ordered: list[tuple[str, Mapping[str, Any]]] = []
         self.outcome = "done"
         self.primary: str | None = "n1"
+        self.unanswered = ""
         self._standby = standby
 
     def get(self, path: str) -> Any:
@@ -49,6 +50,8 @@ class FakeClient:
 
     def order(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         self.ordered.append((path, body))
+        if path == self.unanswered:
+            raise UnfinishedError("it may have been done all the same")
         return {"ok": True, "id": "o1"}
 
 
@@ -97,6 +100,16 @@ def test_it_is_freed_also_where_nobody_took_the_role_in_time(
         failover(client)
 
     assert client.ordered[-1][0] == "/cluster/unfence"
+
+
+def test_it_is_freed_also_where_nobody_can_tell_whether_it_was_fenced() -> None:
+    client = FakeClient(CHANGE)
+    client.unanswered = "/cluster/fence"
+
+    with pytest.raises(UnfinishedError):
+        failover(client)
+
+    assert client.ordered[-1] == ("/cluster/unfence", {"node": "n1"})
 
 
 def test_nothing_is_stopped_where_nobody_could_follow() -> None:

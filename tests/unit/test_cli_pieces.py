@@ -6,7 +6,7 @@ import pytest
 
 from pgbastion.cli.asking import confirm
 from pgbastion.cli.problems import UnconfirmedError, UnfinishedError
-from pgbastion.cli.progress import Progress, wait_for
+from pgbastion.cli.progress import SHOW_EVERY, Progress, wait_for, watched
 from pgbastion.cli.tables import render_table
 
 
@@ -48,6 +48,16 @@ def test_progress_is_shown_on_a_terminal_and_erased() -> None:
 
     assert "switchover: being prepared (0 s)" in out.getvalue()
     assert out.getvalue().endswith("\r\x1b[K")
+
+
+def test_how_much_of_a_long_work_is_done_is_shown() -> None:
+    out = Terminal()
+    steps = [1] * (2 * SHOW_EVERY)
+
+    seen = watched(steps, what="asked", total=len(steps), size=int, out=out)
+
+    assert list(seen) == steps
+    assert "asked: 50%" in out.getvalue()
 
 
 def test_progress_is_not_written_into_a_file() -> None:

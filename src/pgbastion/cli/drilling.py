@@ -9,19 +9,24 @@ from pgbastion.cli.problems import CommandError
 from pgbastion.cli.progress import Progress, wait_for
 
 
-def foretell(client: Client, what: str) -> str:
-    """Return what a rehearsal would do now.
+def foretell(client: Client, what: str) -> Mapping[str, Any]:
+    """Return what a node says of the order that a rehearsal would give now.
 
     Raises:
         CommandError: It would be refused.
     """
     if what == "switchover":
-        told = client.order("/cluster/switchover", {}, dry_run=True)
-        return f"the role would go to {told['to']}"
+        return client.order("/cluster/switchover", {}, dry_run=True)
     primary = _primary_that_may_fail(client)
     body = {"node": primary, "force": True}
-    client.order("/cluster/fence", body, dry_run=True)
-    return f"{primary} would stop, and a standby take its role over"
+    return client.order("/cluster/fence", body, dry_run=True)
+
+
+def render_prospect(told: Mapping[str, Any]) -> str:
+    """Return what a rehearsal would do, for people."""
+    if "node" in told:
+        return f"{told['node']} would stop, and a standby take its role over"
+    return f"the role would go to {told['to']}"
 
 
 def rehearse_switchover(client: Client, *, wait_s: float) -> Mapping[str, Any]:
@@ -48,8 +53,9 @@ def rehearse_failover(client: Client, *, wait_s: float) -> Mapping[str, Any]:
     """
     before = client.get("/cluster")
     primary = _primary_that_may_fail(client)
-    client.order("/cluster/fence", {"node": primary, "force": True})
     try:
+        # Whether it was fenced may be unknown: it is freed then as well.
+        client.order("/cluster/fence", {"node": primary, "force": True})
         return _measured(client, int(before["epoch"]), wait_s)
     finally:
         client.order("/cluster/unfence", {"node": primary})

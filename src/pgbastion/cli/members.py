@@ -1,29 +1,31 @@
-"""Takes nodes into the cluster and out of it, and waits for what comes of it."""
+"""Takes nodes into the cluster and out of it, and waits for what comes of it.
 
+Each returns what a program is told; the words for people are made from that.
+"""
+
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pgbastion.cli.client import Client
-from pgbastion.cli.ordering import carry_out
+from pgbastion.cli.ordering import DONE, carry_out
 from pgbastion.cli.problems import CommandError
 from pgbastion.cli.progress import Progress, wait_for
+from pgbastion.config.types import parse_peer
+from pgbastion.model.cluster import join_host_port
 
 HAND_OVER: Final = "/cluster/switchover"
 
+Told = Mapping[str, Any]
 
-def add_node(client: Client, name: str, address: str, *, dry_run: bool = False) -> str:
-    """Announce a node; return what to do next."""
+
+def add_node(client: Client, name: str, address: str, *, dry_run: bool = False) -> Told:
+    """Announce a node."""
     body = {"id": name, "address": address}
-    added = client.order("/raft/add-peer", body, dry_run=dry_run)
-    if dry_run:
-        member_id = added.get("member_id")
-        return f"{name} at {address} would be expected as member {member_id}"
-    return (
-        f"{name} at {address} is expected as member {added.get('member_id')}: start "
-        "its daemon, it joins as a learner and votes once it has caught up"
-    )
+    told = client.order("/raft/add-peer", body, dry_run=dry_run)
+    return {**told, "address": address}
 
 
-def foretell_removal(client: Client, name: str) -> str:
+def foretell_removal(client: Client, name: str) -> Told:
     """Return what taking a node out would do.
 
     Raises:
@@ -32,29 +34,19 @@ def foretell_removal(client: Client, name: str) -> str:
     if client.get("/cluster").get("primary") == name:
         # As the primary it cannot be removed: what follows is known only then.
         told = client.order(HAND_OVER, {}, dry_run=True)
-        return f"{told['to']} would be the primary, then {name} would leave"
-    told = client.order("/raft/remove-peer", {"id": name}, dry_run=True)
-    return f"{name} (member {told.get('member_id')}) would leave the cluster"
+        return {"id": name, "switchover": told, "dry_run": True}
+    return client.order("/raft/remove-peer", {"id": name}, dry_run=True)
 
 
-def remove_node(client: Client, name: str, wait_s: float) -> str:
-    """Take a node out; a primary hands its role on first. Return what was done.
+def remove_node(client: Client, name: str, wait_s: float) -> Told:
+    """Take a node out; a primary hands its role on first.
 
     Raises:
         CommandError: It was refused, or is not finished in time.
     """
-    done = []
-    cluster = client.get("/cluster")
-    if cluster.get("primary") == name:
-        found = carry_out(
-            client, HAND_OVER, {}, what=f"switchover from {name}", wait_s=wait_s
-        )
-        if found["outcome"] not in ("done", "other_chosen"):
-            raise CommandError(
-                f"{name} is the primary and could not hand its role on "
-                f"({found['outcome']} {found['detail']}); nothing was removed"
-            )
-        done.append(f"{found['to']} is the primary")
+    done = {}
+    if client.get("/cluster").get("primary") == name:
+        done["switchover"] = _hand_role_on(client, name, wait_s)
     removed = client.order("/raft/remove-peer", {"id": name})
     member_id = removed.get("member_id")
     wait_for(
@@ -62,13 +54,50 @@ def remove_node(client: Client, name: str, wait_s: float) -> str:
         what=f"{name} to leave the Raft group",
         within_s=wait_s,
     )
-    done.append(f"{name} (member {member_id}) has left the cluster")
-    return "; ".join(done)
+    return {**removed, **done}
 
 
-def replace_node(client: Client, name: str, address: str, wait_s: float) -> str:
-    """Take a node out and expect another of its name at ``address``."""
-    return f"{remove_node(client, name, wait_s)}; {add_node(client, name, address)}"
+def foretell_replacement(client: Client, name: str, address: str) -> Told:
+    """Return what putting another machine in a node's place would do.
+
+    Raises:
+        CommandError: It would be refused.
+    """
+    _check_free(client, name, address)
+    return {"removed": foretell_removal(client, name), "address": address}
+
+
+def replace_node(client: Client, name: str, address: str, wait_s: float) -> Told:
+    """Take a node out and expect another of its name at ``address``.
+
+    Raises:
+        CommandError: It was refused, or is not finished in time.
+    """
+    # What would refuse the new one must not cost the old one.
+    _check_free(client, name, address)
+    removed = remove_node(client, name, wait_s)
+    return {"removed": removed, "added": add_node(client, name, address)}
+
+
+def _check_free(client: Client, name: str, address: str) -> None:
+    try:
+        wanted = join_host_port(*parse_peer(address))
+    except ValueError as exc:
+        raise CommandError(f"{address}: {exc}; nothing was changed") from exc
+    for peer in client.get("/raft/peers")["peers"]:
+        if peer["address"] == wanted and peer["id"] != name:
+            raise CommandError(f"{wanted} is that of {peer['id']}; nothing was changed")
+
+
+def _hand_role_on(client: Client, name: str, wait_s: float) -> Told:
+    what = f"switchover from {name}"
+    found = carry_out(client, HAND_OVER, {}, what=what, wait_s=wait_s)
+    if found["outcome"] not in (DONE, "other_chosen"):
+        raise CommandError(
+            f"{name} is the primary and could not hand its role on "
+            f"({found['outcome']} {found['detail']}); nothing was removed"
+        )
+    return found
 
 
 def _has_left(client: Client, member_id: object, progress: Progress) -> bool | None:
@@ -81,3 +110,38 @@ def _has_left(client: Client, member_id: object, progress: Progress) -> bool | N
     here = state.get("member_id") == member_id
     gone = member_id not in [*state.get("voters", ()), *state.get("learners", ())]
     return True if gone and not here else None
+
+
+# Words
+
+
+def describe_addition(told: Told) -> str:
+    """Return what came of announcing a node, and what to do next."""
+    who = f"{told.get('id')} at {told['address']}"
+    member = f"expected as member {told.get('member_id')}"
+    if told.get("dry_run"):
+        return f"{who} would be {member}"
+    return (
+        f"{who} is {member}: start its daemon, it joins as a learner and votes once it "
+        "has caught up"
+    )
+
+
+def describe_removal(told: Told) -> str:
+    """Return what came of taking a node out, or would come of it."""
+    name, moved = told.get("id"), told.get("switchover")
+    if told.get("dry_run"):
+        if moved is not None:
+            return f"{moved['to']} would be the primary, then {name} would leave"
+        return f"{name} (member {told.get('member_id')}) would leave the cluster"
+    first = f"{moved['to']} is the primary; " if moved is not None else ""
+    return f"{first}{name} (member {told.get('member_id')}) has left the cluster"
+
+
+def describe_replacement(told: Told) -> str:
+    """Return what came of replacing a node, or would come of it."""
+    removed = describe_removal(told["removed"])
+    if "added" in told:
+        return f"{removed}; {describe_addition(told['added'])}"
+    name = told["removed"].get("id")
+    return f"{removed}\nanother {name} at {told['address']} would be expected"

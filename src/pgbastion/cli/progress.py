@@ -2,13 +2,15 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Final, Self, TextIO, TypeVar
 
 from pgbastion.cli.problems import UnfinishedError
 
 ASK_EVERY_S: Final = 0.2
+SHOW_EVERY: Final = 5_000
+"""A step of what is watched takes far less than a line on a terminal."""
 _CLEAR: Final = "\r\x1b[K"
 
 T = TypeVar("T")
@@ -85,3 +87,29 @@ def wait_for(
                 raise UnfinishedError(f"{what}: not finished after {within_s:g} s")
             time.sleep(every_s)
             progress.show()
+
+
+def watched(
+    steps: Iterable[T],
+    *,
+    what: str,
+    total: int,
+    size: Callable[[T], int],
+    out: TextIO | None = None,
+) -> Iterator[T]:
+    """Yield the steps of a long piece of work, and show how much of it is done.
+
+    Args:
+        steps: What is done, one at a time.
+        what: What is counted, for people.
+        total: How much there is to do.
+        size: How much of it a step is.
+        out: As in :class:`Progress`.
+    """
+    done = 0
+    with Progress(what, out) as progress:
+        for number, step in enumerate(steps):
+            if number % SHOW_EVERY == 0:
+                progress.say(f"{100 * done // total}%")
+            done += size(step)
+            yield step

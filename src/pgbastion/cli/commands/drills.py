@@ -53,7 +53,8 @@ def drill(
 
     client = writer(config, url)
     if dry_run:
-        print(drilling.foretell(client, what))
+        told = drilling.foretell(client, what)
+        print(json.dumps(told) if as_json else drilling.render_prospect(told))
         return
     confirm(f"Writes stop for a moment in this {what}: go on?", yes=yes)
     if what is Rehearsal.SWITCHOVER:

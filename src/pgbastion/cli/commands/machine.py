@@ -26,13 +26,15 @@ def fsm(
 
     Exit code 1 when a state has no exit.
     """
+    from pgbastion.cli.progress import watched
     from pgbastion.control.document import mermaid, table
-    from pgbastion.control.fsm_check import ask, sum_up
+    from pgbastion.control.fsm_check import STATES, ask, sum_up
 
     if what is not Shown.CHECK:
         print(table() if what is Shown.TABLE else mermaid(), end="")
         return
-    found = sum_up(ask())
+    asked = watched(ask(), what="states asked", total=STATES, size=lambda a: a.states)
+    found = sum_up(asked)
     for line in found.stuck[:20]:
         print(line)
     print(

@@ -1,5 +1,6 @@
 """Commands that change which nodes belong to the cluster."""
 
+import json
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ from pgbastion.cli.options import (
     WAIT_S,
     ConfigOption,
     DryRunOption,
+    JsonOption,
     UrlOption,
     WaitOption,
     YesOption,
@@ -28,6 +30,7 @@ def add_node(
     name: NameOption,
     address: AddressOption,
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -36,13 +39,15 @@ def add_node(
     from pgbastion.cli.target import writer
 
     client = writer(config, url)
-    print(members.add_node(client, name, address, dry_run=dry_run))
+    told = members.add_node(client, name, address, dry_run=dry_run)
+    print(json.dumps(told) if as_json else members.describe_addition(told))
 
 
 @commands.command("remove-node")
 def remove_node(
     name: NameOption,
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     wait_s: WaitOption = WAIT_S,
@@ -60,11 +65,12 @@ def remove_node(
 
     client = writer(config, url)
     if dry_run:
-        print(members.foretell_removal(client, name))
-        return
-    question = f"{name} leaves the cluster and its PostgreSQL stops: go on?"
-    confirm(question, yes=yes, unattended=True)
-    print(members.remove_node(client, name, wait_s))
+        told = members.foretell_removal(client, name)
+    else:
+        question = f"{name} leaves the cluster and its PostgreSQL stops: go on?"
+        confirm(question, yes=yes, unattended=True)
+        told = members.remove_node(client, name, wait_s)
+    print(json.dumps(told) if as_json else members.describe_removal(told))
 
 
 @commands.command("replace-node")
@@ -72,6 +78,7 @@ def replace_node(
     name: NameOption,
     address: AddressOption,
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     wait_s: WaitOption = WAIT_S,
@@ -88,8 +95,8 @@ def replace_node(
 
     client = writer(config, url)
     if dry_run:
-        print(members.foretell_removal(client, name))
-        print(f"another {name} at {address} would be expected")
-        return
-    confirm(f"{name} leaves the cluster and its PostgreSQL stops: go on?", yes=yes)
-    print(members.replace_node(client, name, address, wait_s))
+        told = members.foretell_replacement(client, name, address)
+    else:
+        confirm(f"{name} leaves the cluster and its PostgreSQL stops: go on?", yes=yes)
+        told = members.replace_node(client, name, address, wait_s)
+    print(json.dumps(told) if as_json else members.describe_replacement(told))

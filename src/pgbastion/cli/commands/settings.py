@@ -68,6 +68,7 @@ def set_settings(
 @config_commands.command()
 def edit(
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -82,11 +83,12 @@ def edit(
     agreed = client.get("/config")
     chosen = edit_settings(agreed["postgresql"]["parameters"])
     if chosen is None:
-        print("nothing was changed")
+        same = {"changed": False, "version": agreed["version"]}
+        print(json.dumps(same) if as_json else "nothing was changed")
         return
     body = {"parameters": chosen, "version": agreed["version"]}
     told = client.order("/config", body, method="PUT", dry_run=dry_run)
-    print(tell_version(told))
+    print(json.dumps(told) if as_json else tell_version(told))
 
 
 @config_commands.command()
