@@ -4,7 +4,7 @@ import pytest
 
 from pgbastion.control.candidates import handicaps
 from pgbastion.control.cluster import decide_cluster
-from pgbastion.control.loss import absent
+from pgbastion.control.loss import why_ineligible
 from pgbastion.control.orders import best_target
 from pgbastion.model.actions import Propose
 from pgbastion.model.commands import Assign
@@ -128,5 +128,5 @@ def test_surveyed_or_ordered_it_is_not_chosen_either() -> None:
     assert isinstance(propose, Propose)
     assert isinstance(propose.command, Assign)
     assert propose.command.node == "n3"
-    why = absent(state, reports, node_name(2), fresh_since_ms=0)
+    why = why_ineligible(state, reports, node_name(2), fresh_since_ms=0)
     assert why == "n2: its watchdog is required: gone"

@@ -6,7 +6,7 @@ import pytest
 
 from pgbastion.control.apply import Outcome
 from pgbastion.control.cluster import decide_cluster
-from pgbastion.control.loss import absent, possible_loss, primary_lives
+from pgbastion.control.loss import possible_loss, primary_lives, why_ineligible
 from pgbastion.control.succession import SURVEY_AGAIN_MS
 from pgbastion.model.actions import CloseLease, Propose
 from pgbastion.model.cluster import (
@@ -263,7 +263,9 @@ def test_a_primary_lives_that_says_so_and_holds_its_epoch() -> None:
 def test_who_cannot_be_surveyed_gets_the_role_by_no_means(
     state: ClusterState, reports: tuple[NodeReport, ...], said: str
 ) -> None:
-    assert said in (absent(state, received(*reports), N2, fresh_since_ms=0) or "")
+    assert said in (
+        why_ineligible(state, received(*reports), N2, fresh_since_ms=0) or ""
+    )
 
 
 def loss(state: ClusterState, *reports: NodeReport) -> str | None:
@@ -272,7 +274,10 @@ def loss(state: ClusterState, *reports: NodeReport) -> str | None:
 
 def test_nothing_is_lost_where_the_living_surely_have_every_commit() -> None:
     assert loss(cluster_state(), primary_report(), report(2), report(3)) is None
-    assert absent(cluster_state(), received(report(2)), N2, fresh_since_ms=0) is None
+    assert (
+        why_ineligible(cluster_state(), received(report(2)), N2, fresh_since_ms=0)
+        is None
+    )
 
 
 def test_the_estimate_is_what_the_primary_was_known_to_have_written() -> None:

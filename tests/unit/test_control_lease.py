@@ -10,7 +10,7 @@ from pgbastion.control.lease import (
     older_grants_end_ms,
     own_grants_end_ms,
     stretched_ms,
-    too_short,
+    why_too_short,
 )
 from pgbastion.model.cluster import ClusterState, Policy
 from pgbastion.model.ids import MemberId
@@ -157,9 +157,9 @@ def bounds(least_ms: int) -> Limits:
 
 def test_a_node_says_that_its_bounds_do_not_fit_into_the_clusters_lease() -> None:
     state = cluster_state(policy=POLICY)
-    assert too_short(state, bounds(POLICY.lease_ms)) == ""
-    assert too_short(ClusterState(), bounds(1)) == ""
-    assert too_short(state, bounds(POLICY.lease_ms + 1)) == (
+    assert why_too_short(state, bounds(POLICY.lease_ms)) == ""
+    assert why_too_short(ClusterState(), bounds(1)) == ""
+    assert why_too_short(state, bounds(POLICY.lease_ms + 1)) == (
         f"its timings need a lease of {POLICY.lease_ms + 1} ms, "
         f"the cluster's is {POLICY.lease_ms} ms"
     )

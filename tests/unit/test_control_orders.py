@@ -12,7 +12,7 @@ from pgbastion.control.orders import (
     LAG_MAX_BYTES,
     OPENING_MS,
     best_target,
-    unfit,
+    why_unfit,
 )
 from pgbastion.model.actions import (
     LatchRelease,
@@ -226,7 +226,7 @@ def standby(number: int = 2, **changes: object) -> NodeReport:
 def why(
     state: ClusterState, *reports: NodeReport, to: NodeId = N2, fresh_since_ms: int = 0
 ) -> str:
-    found = unfit(state, received(*reports), to, fresh_since_ms=fresh_since_ms)
+    found = why_unfit(state, received(*reports), to, fresh_since_ms=fresh_since_ms)
     return found or ""
 
 

@@ -7,11 +7,11 @@ import pytest
 from pgbastion.control.apply import Outcome
 from pgbastion.control.apply_schedules_and_fences import SCHEDULED_MAX
 from pgbastion.control.cluster import decide_cluster
-from pgbastion.control.loss import absent
+from pgbastion.control.loss import why_ineligible
 from pgbastion.control.node import decide_node, duty
-from pgbastion.control.orders import unfit
+from pgbastion.control.orders import why_unfit
 from pgbastion.control.routing import RoutingView, decide_routing
-from pgbastion.control.schedules_and_fences import AGAIN_MS, unfenceable
+from pgbastion.control.schedules_and_fences import AGAIN_MS, why_not_fence
 from pgbastion.control.transitions import Duty
 from pgbastion.control.wall_time import later
 from pgbastion.model.actions import Decision, Propose, StopMode, StopPostgres
@@ -303,8 +303,8 @@ def test_a_fenced_node_is_no_target_and_is_not_read_from(number: int) -> None:
         )
     )
 
-    assert unfit(state, REPORTS, node, fresh_since_ms=0) == told
-    assert absent(state, REPORTS, node, fresh_since_ms=0) == told
+    assert why_unfit(state, REPORTS, node, fresh_since_ms=0) == told
+    assert why_ineligible(state, REPORTS, node, fresh_since_ms=0) == told
     assert node not in {m.name for m in routing.replicas}
     assert routing.primary is not None
 
@@ -437,7 +437,7 @@ def test_a_fence_says_beforehand_what_would_suffer() -> None:
 
     def told(state: ClusterState, node: NodeId, **changes: object) -> str | None:
         reports = changes.get("reports", REPORTS)
-        return unfenceable(state, reports, node, fresh_since_ms=0)  # type: ignore[arg-type]
+        return why_not_fence(state, reports, node, fresh_since_ms=0)  # type: ignore[arg-type]
 
     assert told(state, N1) is None
     assert told(state, N2) is None

@@ -24,7 +24,7 @@ from pgbastion.control.lease import (
     older_grants_end_ms,
     own_grants_end_ms,
 )
-from pgbastion.control.membership import and_membership, or_membership
+from pgbastion.control.membership import membership_first, with_membership
 from pgbastion.control.orders import failover_order, is_ordered
 from pgbastion.control.pause import stops_at_lease_end
 from pgbastion.control.policy import decide_policy
@@ -76,11 +76,11 @@ def decide_cluster(view: ClusterView) -> Decision:
     policy = longest_lease_policy(view.state)
     if policy is None:
         return Decision(Reason.NOT_FOUNDED)
-    wanted = _expire(view) or decide_schedules_and_fences(view)
+    wanted = _expire_order(view) or decide_schedules_and_fences(view)
     if wanted is not None:
         return wanted
     if view.state.paused and not _operator_wants_change(view.state):
-        return or_membership(view, Decision(Reason.PAUSED))
+        return membership_first(view, Decision(Reason.PAUSED))
     held = view.state.assignment
     if held is None:
         return _decide_first_primary(view)
@@ -89,7 +89,7 @@ def decide_cluster(view: ClusterView) -> Decision:
     decision = _decide_succession(view, policy, held)
     if decision.reason in STUCK:
         # Who is to join may have what is missing, or the vote that is.
-        return and_membership(view, decision)
+        return with_membership(view, decision)
     return decision
 
 
@@ -99,10 +99,10 @@ def _operator_wants_change(state: ClusterState) -> bool:
     return ordered or ended_by_fence(state)
 
 
-def _expire(view: ClusterView) -> Decision | None:
-    """End an order that was not begun in time: nobody waits for it any more.
+def _expire_order(view: ClusterView) -> Decision | None:
+    """End an order that was not begun in time.
 
-    What is done to one server has to be finished by then.
+    A restart or a copy of one server has to be finished by then, not only begun.
     """
     order = view.state.order
     if order is None or (order.begun and not order.is_work):
@@ -129,7 +129,7 @@ def _decide_first_primary(view: ClusterView) -> Decision:
     founder = view.state.member(view.state.founder)
     received = view.reports.get(founder.name) if founder else None
     if founder is None or received is None:
-        return or_membership(view, Decision(Reason.FIRST_PRIMARY_NOT_READY))
+        return membership_first(view, Decision(Reason.FIRST_PRIMARY_NOT_READY))
     report = received.report
     ready = report.data_id is not None and report.data_id == founder.data_id
     running = report.adopted and report.state is PostgresState.PRIMARY
@@ -140,7 +140,7 @@ def _decide_first_primary(view: ClusterView) -> Decision:
         timeline = next_timeline(view, ())
         ready = ready and report.state is PostgresState.STOPPED
     if not ready:
-        return or_membership(view, Decision(Reason.FIRST_PRIMARY_NOT_READY))
+        return membership_first(view, Decision(Reason.FIRST_PRIMARY_NOT_READY))
     command = Assign(
         revision=view.state.revision,
         epoch=Epoch(1),
@@ -172,14 +172,14 @@ def _decide_on_holder(view: ClusterView, policy: Policy, held: Assignment) -> De
         changing = decide_policy(view)
         if changing is not None:
             return changing
-        return or_membership(view, Decision(Reason.PRIMARY_HAS_LEASE, (), half_ms))
+        return membership_first(view, Decision(Reason.PRIMARY_HAS_LEASE, (), half_ms))
     # A fresh assignment has not renewed yet. Patience only, no safety rests on it.
     patience_ms = view.assigned_seen_ms + policy.lease_ms
     until_ms = max(lease_ends_ms(view, policy), patience_ms)
     vouching = vouch(view, held) or switch_off(view, held, until_ms)
     if vouching is not None:
         return vouching
-    waiting = _wait(view, held, until_ms)
+    waiting = _wait_for_lease(view, held, until_ms)
     if waiting is not None:
         return waiting
     if not needs_survey(view.state) and not stops_at_lease_end(view.state):
@@ -192,7 +192,9 @@ def _decide_on_holder(view: ClusterView, policy: Policy, held: Assignment) -> De
     )
 
 
-def _wait(view: ClusterView, held: Assignment, until_ms: int) -> Decision | None:
+def _wait_for_lease(
+    view: ClusterView, held: Assignment, until_ms: int
+) -> Decision | None:
     """Return the decision to wait, or None when the wait is over.
 
     A leader that answered no renewal itself knows less, and asks: the voters'
@@ -238,7 +240,7 @@ def _decide_succession(view: ClusterView, policy: Policy, held: Assignment) -> D
     if vouching is not None:
         return vouching
     if not needs_no_lease_wait(view, held):
-        waiting = _wait(view, held, until_ms)
+        waiting = _wait_for_lease(view, held, until_ms)
         if waiting is not None:
             return waiting
     if not needs_survey(view.state):

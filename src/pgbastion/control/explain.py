@@ -17,8 +17,8 @@ from pgbastion.control.explain_verdict import (
 )
 from pgbastion.control.explain_what_if import foresee, living_reports
 from pgbastion.control.lease import granted_ms, longest_lease_policy
-from pgbastion.control.loss import absent, possible_loss, primary_lives
-from pgbastion.control.orders import unfit
+from pgbastion.control.loss import possible_loss, primary_lives, why_ineligible
+from pgbastion.control.orders import why_unfit
 from pgbastion.control.policy import not_adopted
 from pgbastion.control.sync_standbys import wanted_count
 from pgbastion.model.cluster import ClusterState, Member
@@ -130,8 +130,8 @@ def _why_not(snapshot: NodeSnapshot, member: Member) -> str | None:
     state, reports = snapshot.state, snapshot.reports
     fresh_ms = snapshot.fresh_since_ms
     if primary_lives(state, reports, fresh_since_ms=fresh_ms):
-        return unfit(state, reports, member.name, fresh_since_ms=fresh_ms)
-    why = absent(state, reports, member.name, fresh_since_ms=fresh_ms)
+        return why_unfit(state, reports, member.name, fresh_since_ms=fresh_ms)
+    why = why_ineligible(state, reports, member.name, fresh_since_ms=fresh_ms)
     if why is None and state.opened is not None:
         why = possible_loss(state, reports, member.name, fresh_since_ms=fresh_ms)
     return why

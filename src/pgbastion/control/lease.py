@@ -90,10 +90,10 @@ def granted_ms(state: ClusterState) -> int:
     return state.policy.lease_ms if state.policy is not None else 0
 
 
-def too_short(state: ClusterState, limits: Limits) -> str:
-    """Return why a node's own bounds do not fit into the cluster's lease; "": they do.
+def why_too_short(state: ClusterState, limits: Limits) -> str:
+    """Return why a node's own timings do not fit into the lease; empty: they do.
 
-    One that cannot stop within the lease is never the primary.
+    A node that cannot stop within the lease never becomes the primary.
     """
     if state.policy is None or limits.lease_least_ms <= granted_ms(state):
         return ""

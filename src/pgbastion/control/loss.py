@@ -26,14 +26,14 @@ def primary_lives(
     )
 
 
-def absent(
+def why_ineligible(
     state: ClusterState,
     reports: Mapping[NodeId, Received],
     target: NodeId,
     *,
     fresh_since_ms: int,
 ) -> str | None:
-    """Return why a node can get the role by no means; None: it might."""
+    """Return why a node cannot get the role even by force; None: it might."""
     member = state.named(target)
     if member is None or member.is_witness:
         return f"{target} is no member with a PostgreSQL"

@@ -20,24 +20,24 @@ VOTERS_MAX: Final = 5
 """More voters make each entry of the log slower, and are hardly ever needed."""
 
 
-def or_membership(view: ClusterView, otherwise: Decision) -> Decision:
-    """Return a change of membership if one is due, else the other decision."""
-    change = _membership(view, otherwise.wake_at_ms)
+def membership_first(view: ClusterView, otherwise: Decision) -> Decision:
+    """Return the change of membership that is due, else the other decision."""
+    change = _next_change(view, otherwise.wake_at_ms)
     return otherwise if change is None else change
 
 
-def and_membership(view: ClusterView, decision: Decision) -> Decision:
-    """Return the decision with the change of membership that is due, too.
+def with_membership(view: ClusterView, decision: Decision) -> Decision:
+    """Return the decision, with the change of membership that is due after it.
 
-    It comes last: one that does not succeed must not keep the others back.
+    It comes last, so that a change that fails does not keep the rest back.
     """
-    change = _membership(view, decision.wake_at_ms)
+    change = _next_change(view, decision.wake_at_ms)
     if change is None:
         return decision
     return replace(decision, actions=(*decision.actions, *change.actions))
 
 
-def _membership(view: ClusterView, wake_ms: int | None) -> Decision | None:
+def _next_change(view: ClusterView, wake_ms: int | None) -> Decision | None:
     raft = view.raft
     if raft.change_pending or not _may_change_members(view):
         return None

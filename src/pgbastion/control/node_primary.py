@@ -127,7 +127,9 @@ def open_epoch(view: NodeView) -> Decision | None:
     command = Opened(
         epoch=held.epoch, incarnation=view.incarnation, sync=desired, at=view.at
     )
-    return Decision(Reason.OPENING, (Propose(command=command),), detail=_say(desired))
+    return Decision(
+        Reason.OPENING, (Propose(command=command),), detail=_describe(desired)
+    )
 
 
 def has_caught_up(view: NodeView) -> bool:
@@ -182,8 +184,8 @@ def keep_sync(view: NodeView) -> Decision | None:
         return None
     if view.sync_unsettled:
         # The server's setting must not move while a promise is still on its way.
-        return _promise(view, opened.sync)
-    streaming, kept, wake_ms = _present(view, opened.sync)
+        return _propose_set(view, opened.sync)
+    streaming, kept, wake_ms = _streaming_and_kept(view, opened.sync)
     absent = _eligible(view) if view.state.strict else ()
     desired = desired_set(view.state, streaming, kept, absent=absent)
     step = next_sync_step(
@@ -194,26 +196,26 @@ def keep_sync(view: NodeView) -> Decision | None:
     )
     match step:
         case InForce():
-            return _reword(view, opened.sync)
+            return _rewrite_for_mode(view, opened.sync)
         case SetServer(sync=sync):
-            action = _apply(opened.sync, sync)
-            return Decision(Reason.CHANGING_SYNC_SET, (action,), detail=_say(sync))
+            action = _apply_to_server(opened.sync, sync)
+            return Decision(Reason.CHANGING_SYNC_SET, (action,), detail=_describe(sync))
         case SetReplicated(sync=sync):
-            return _promise(view, sync)
+            return _propose_set(view, sync)
         case Confirming():
             again_ms = view.now_ms + CONFIRM_AGAIN_MS
             wake = again_ms if wake_ms is None else min(wake_ms, again_ms)
-            confirm = _apply(opened.sync, desired)
+            confirm = _apply_to_server(opened.sync, desired)
             return Decision(Reason.CONFIRMING_SYNC_SET, (confirm,), wake)
         case _:
             assert_never(step)
 
 
-def _apply(promised: SyncSet, sync: SyncSet) -> ApplySyncSet:
+def _apply_to_server(promised: SyncSet, sync: SyncSet) -> ApplySyncSet:
     return ApplySyncSet(sync=sync, first=promised.num_sync == 0 < sync.num_sync)
 
 
-def _reword(view: NodeView, sync: SyncSet) -> Decision | None:
+def _rewrite_for_mode(view: NodeView, sync: SyncSet) -> Decision | None:
     """Write the set anew after a change between ``sync`` and ``quorum``.
 
     Both promise the same: each commit was flushed by so many of these names.
@@ -224,7 +226,7 @@ def _reword(view: NodeView, sync: SyncSet) -> Decision | None:
     return Decision(Reason.CHANGING_SYNC_SET, (action,), detail=view.state.mode)
 
 
-def _promise(view: NodeView, sync: SyncSet) -> Decision:
+def _propose_set(view: NodeView, sync: SyncSet) -> Decision:
     command = SetSync(
         revision=view.state.revision,
         epoch=view.state.epoch,
@@ -232,13 +234,13 @@ def _promise(view: NodeView, sync: SyncSet) -> Decision:
         sync=sync,
     )
     actions = (Propose(command=command),)
-    return Decision(Reason.CHANGING_SYNC_SET, actions, detail=_say(sync))
+    return Decision(Reason.CHANGING_SYNC_SET, actions, detail=_describe(sync))
 
 
-def _present(
+def _streaming_and_kept(
     view: NodeView, sync: SyncSet
 ) -> tuple[frozenset[str], frozenset[str], int | None]:
-    """Return who streams, who is silent but kept for now, and until when."""
+    """Return which names stream, which are silent but kept for now, and until when."""
     eligible = _eligible(view)
     streaming = frozenset(
         row.name
@@ -274,7 +276,7 @@ def _keeps_up(postgres: PostgresView, row: ReplicationRow) -> bool:
 def sync_wake_ms(view: NodeView) -> int | None:
     """Return when a silent member of the synchronous set leaves it; None: never."""
     opened = view.state.opened
-    return _present(view, opened.sync)[2] if opened is not None else None
+    return _streaming_and_kept(view, opened.sync)[2] if opened is not None else None
 
 
 def checkpoint(view: NodeView) -> Decision | None:
@@ -373,7 +375,7 @@ def restart(view: NodeView) -> Decision | None:
     return Decision(Reason.RESTARTING_IN_PLACE, (Arm(epoch=held.epoch), start))
 
 
-def _say(sync: SyncSet) -> str:
+def _describe(sync: SyncSet) -> str:
     if sync == NOBODY:
         return "nobody"
     return f"any {sync.num_sync} of {', '.join(sync.names)}"

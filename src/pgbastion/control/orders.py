@@ -41,7 +41,7 @@ HOLD_PATIENCE_MS: Final = 400
 """How long a stop waits for proxies that have not said that they hold clients."""
 
 
-def unfit(
+def why_unfit(
     state: ClusterState,
     reports: Mapping[NodeId, Received],
     target: NodeId,
@@ -141,7 +141,7 @@ def fit_targets(
     fit = (
         m.name
         for m in state.servers
-        if unfit(state, reports, m.name, fresh_since_ms=fresh_since_ms) is None
+        if why_unfit(state, reports, m.name, fresh_since_ms=fresh_since_ms) is None
     )
     return tuple(sorted(fit, key=rank, reverse=True))
 
@@ -190,7 +190,7 @@ def hand_over(view: NodeView) -> Decision | None:
     if order is None or order.is_work or order.epoch != view.state.epoch:
         return None
     fresh_ms = view.now_ms - view.limits.sync_silent_ms
-    why = unfit(view.state, view.reports, order.target, fresh_since_ms=fresh_ms)
+    why = why_unfit(view.state, view.reports, order.target, fresh_since_ms=fresh_ms)
     if order.begun:
         return _fail(view, order, why) if why else _stop(view, order)
     again_ms = view.now_ms + view.limits.retry_ms

@@ -9,7 +9,7 @@ Source: docs/explanation/orders.md.
 from collections.abc import Mapping
 from typing import Final
 
-from pgbastion.control.orders import best_target, unfit
+from pgbastion.control.orders import best_target, why_unfit
 from pgbastion.control.role_history import note_outage
 from pgbastion.control.wall_time import later
 from pgbastion.model.actions import Decision, Propose
@@ -50,7 +50,7 @@ def _drop_late(view: ClusterView) -> Decision | None:
     """Drop what could not be given within its window."""
     for schedule in view.state.scheduled:
         if view.at > schedule.expires_at:
-            why = _unfit(view, schedule)[1] or "nobody could give it in time"
+            why = _target_of(view, schedule)[1] or "nobody could give it in time"
             drop = Unschedule(
                 order_id=schedule.order_id,
                 outcome=OrderOutcome.EXPIRED,
@@ -67,7 +67,7 @@ def _give_due(view: ClusterView) -> Decision | None:
     for schedule in view.state.scheduled:
         if not schedule.due_at <= view.at <= schedule.expires_at:
             continue
-        target, why = _unfit(view, schedule)
+        target, why = _target_of(view, schedule)
         if target is None or why is not None:
             # Its window is still open: who lags or is silent now may be ready then.
             continue
@@ -83,13 +83,15 @@ def _give_due(view: ClusterView) -> Decision | None:
     return None
 
 
-def _unfit(view: ClusterView, schedule: Schedule) -> tuple[NodeId | None, str | None]:
-    """Return whom a schedule means now, and why that one cannot take the role."""
+def _target_of(
+    view: ClusterView, schedule: Schedule
+) -> tuple[NodeId | None, str | None]:
+    """Return the node that a schedule means now, and why it cannot take the role."""
     fresh_ms = view.now_ms - view.report_ms
     if schedule.target is None:
         best = best_target(view.state, view.reports, fresh_since_ms=fresh_ms)
         return best, None if best else "no standby could take the role"
-    why = unfit(view.state, view.reports, schedule.target, fresh_since_ms=fresh_ms)
+    why = why_unfit(view.state, view.reports, schedule.target, fresh_since_ms=fresh_ms)
     return schedule.target, why
 
 
@@ -139,14 +141,14 @@ def _order(
     )
 
 
-def unfenceable(
+def why_not_fence(
     state: ClusterState,
     reports: Mapping[NodeId, Received],
     node: NodeId,
     *,
     fresh_since_ms: int,
 ) -> str | None:
-    """Return what would suffer from a fence around a node; None: nothing."""
+    """Return why fencing a node needs force; None: it does not."""
     held = state.assignment
     if held is not None and held.live and held.node == node:
         others = best_target(state, reports, fresh_since_ms=fresh_since_ms)

@@ -58,11 +58,11 @@ def choose_by_survey(view: ClusterView, held: Assignment) -> Decision:
             chosen = _assign(view, held, forced, answers)
             return replace(chosen, reason=Reason.FORCED)
         reason = Reason.SURVEYING if waiting else Reason.COMMITS_MAY_BE_MISSING
-        return Decision(reason, asking, wake_ms, detail=_told(answers))
+        return Decision(reason, asking, wake_ms, detail=_describe(answers))
     stopped = needs_no_lease_wait(view, held) or stops_at_lease_end(view.state)
     if not stopped and not cannot_acknowledge(view.state, answers):
         reason = Reason.PAUSE_MAY_LAST_THERE
-        return Decision(reason, asking, wake_ms, detail=_told(answers))
+        return Decision(reason, asking, wake_ms, detail=_describe(answers))
     patient_ms = survey.started_ms + SURVEY_PATIENCE_MS
     if held.ended_at is not None and is_ordered(view.state):
         patient_ms = survey.started_ms + HANDOVER_PATIENCE_MS
@@ -70,13 +70,13 @@ def choose_by_survey(view: ClusterView, held: Assignment) -> Decision:
     else:
         waits = _some_living_are_silent(view, answers)
     if view.now_ms < patient_ms and waits:
-        return Decision(Reason.SURVEYING, asking, patient_ms, detail=_told(answers))
+        return Decision(Reason.SURVEYING, asking, patient_ms, detail=_describe(answers))
     able = may_hold(view.state, view.reports)
     best = preferred(view, answers_with_every_commit(view.state, answers, able))
     if best is not None:
         return _assign(view, held, best, answers)
     return _catch_up(view, able) or Decision(
-        Reason.NO_CANDIDATE, asking, wake_ms, detail=_told(answers)
+        Reason.NO_CANDIDATE, asking, wake_ms, detail=_describe(answers)
     )
 
 
@@ -144,7 +144,7 @@ def _ordered_has_everything(view: ClusterView, answers: Iterable[SurveyAnswer]) 
     return any(a.node in wanted and reached_end(view.state, a) for a in answers)
 
 
-def _told(answers: tuple[SurveyAnswer, ...]) -> str:
+def _describe(answers: tuple[SurveyAnswer, ...]) -> str:
     return ", ".join(f"{a.node}: {a.wal_end or 'unknown'}" for a in answers)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pgbastion.clock import NS_PER_MS, boottime_ns
-from pgbastion.control.lease import too_short
+from pgbastion.control.lease import why_too_short
 from pgbastion.ha.executor import Executor
 from pgbastion.ha.host import Host
 from pgbastion.ha.observer import Observer
@@ -158,7 +158,7 @@ class Sight:
             policy_revision=words.policy_revision,
             watchdog=facts.watchdog if facts else "off",
             unable=(facts.unable if facts else "")
-            or too_short(self._host.state, self.limits),
+            or why_too_short(self._host.state, self.limits),
         )
 
     def _declaration(self, raft_id: MemberId) -> Declare | None:

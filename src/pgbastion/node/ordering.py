@@ -8,8 +8,8 @@ from typing import Final
 
 from pgbastion.api.ports import Done, Outcome, Refused
 from pgbastion.clock import boottime_ms, wall_time
-from pgbastion.control.loss import absent, possible_loss, primary_lives
-from pgbastion.control.orders import best_target, fit_targets, unfit
+from pgbastion.control.loss import possible_loss, primary_lives, why_ineligible
+from pgbastion.control.orders import best_target, fit_targets, why_unfit
 from pgbastion.control.schedules_and_fences import ORDER_VALID_MS
 from pgbastion.model.cluster import Order, OrderKind
 from pgbastion.model.commands import GiveOrder
@@ -83,7 +83,7 @@ class Ordering:
                 message="no standby can take the role over now",
                 remedy=LOOK,
             )
-        why = unfit(
+        why = why_unfit(
             state, self._host.reports, target, fresh_since_ms=self._fresh_since_ms()
         )
         if why is not None:
@@ -112,9 +112,9 @@ class Ordering:
         fresh_ms = self._fresh_since_ms()
         lives = primary_lives(state, reports, fresh_since_ms=fresh_ms)
         if lives:
-            why = unfit(state, reports, to, fresh_since_ms=fresh_ms)
+            why = why_unfit(state, reports, to, fresh_since_ms=fresh_ms)
         else:
-            why = absent(state, reports, to, fresh_since_ms=fresh_ms)
+            why = why_ineligible(state, reports, to, fresh_since_ms=fresh_ms)
         if why is not None:
             return Refused(
                 code="unfit", message=f"no failover to {to}: {why}", remedy=LOOK

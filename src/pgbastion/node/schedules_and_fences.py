@@ -9,7 +9,7 @@ from typing import Final
 from pgbastion.api.ports import Done, Outcome, Refused, When
 from pgbastion.clock import boottime_ms, wall_text, wall_time
 from pgbastion.control.address_moves import Stays, decide_move
-from pgbastion.control.schedules_and_fences import unfenceable
+from pgbastion.control.schedules_and_fences import why_not_fence
 from pgbastion.model.cluster import OrderOutcome, Schedule
 from pgbastion.model.commands import (
     Command,
@@ -115,7 +115,7 @@ class SchedulesAndFences:
         self, node: NodeId, *, force: bool, drain_ms: int | None
     ) -> Outcome:
         """Keep a node from the primary role; a primary hands it over, or stops."""
-        why = unfenceable(
+        why = why_not_fence(
             self._host.state,
             self._host.reports,
             node,
