@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Final, Literal
+from typing import Final, Literal, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -37,6 +37,23 @@ class Kind(IntEnum):
     """Question of a node: carry out this request of the API."""
 
 
+class _Message(Protocol):
+    @property
+    def v(self) -> int: ...
+
+
+M = TypeVar("M", bound=_Message)
+
+
+def _decode(form: TypeAdapter[M], data: bytes) -> M | None:
+    """Read a message; None if it is none of a version that we know."""
+    try:
+        message = form.validate_json(data)
+    except ValidationError:
+        return None
+    return message if message.v == MESSAGES_VERSION else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cut:
     v: int
@@ -60,11 +77,8 @@ def encode_cut(epoch: Epoch) -> bytes:
 
 def decode_cut(data: bytes) -> Epoch | None:
     """Read that question; None if it is none of a version that we know."""
-    try:
-        cut = _CUT.validate_json(data)
-    except ValidationError:
-        return None
-    return cut.epoch if cut.v == MESSAGES_VERSION else None
+    cut = _decode(_CUT, data)
+    return None if cut is None else cut.epoch
 
 
 def encode_answer(answer: SurveyAnswer) -> bytes:
@@ -74,11 +88,8 @@ def encode_answer(answer: SurveyAnswer) -> bytes:
 
 def decode_answer(data: bytes) -> SurveyAnswer | None:
     """Read a survey's answer; None if it is none of a version that we know."""
-    try:
-        survey = _SURVEY.validate_json(data)
-    except ValidationError:
-        return None
-    return survey.answer if survey.v == MESSAGES_VERSION else None
+    survey = _decode(_SURVEY, data)
+    return None if survey is None else survey.answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +112,7 @@ def encode_catch_up(question: CatchUpQuestion) -> bytes:
 
 def decode_catch_up(data: bytes) -> CatchUpQuestion | None:
     """Read that question; None if it is none of a version that we know."""
-    try:
-        question = _CATCH_UP.validate_json(data)
-    except ValidationError:
-        return None
-    return question if question.v == MESSAGES_VERSION else None
+    return _decode(_CATCH_UP, data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,11 +145,7 @@ def encode_standing(question: Standing) -> bytes:
 
 def decode_standing(data: bytes) -> Standing | None:
     """Read that question; None if it is none of a version that we know."""
-    try:
-        question = _STANDING.validate_json(data)
-    except ValidationError:
-        return None
-    return question if question.v == MESSAGES_VERSION else None
+    return _decode(_STANDING, data)
 
 
 def encode_standing_answer(answer: StandingAnswer) -> bytes:
@@ -152,11 +155,7 @@ def encode_standing_answer(answer: StandingAnswer) -> bytes:
 
 def decode_standing_answer(data: bytes) -> StandingAnswer | None:
     """Read that answer; None if it is none of a version that we know."""
-    try:
-        answer = _STANDING_ANSWER.validate_json(data)
-    except ValidationError:
-        return None
-    return answer if answer.v == MESSAGES_VERSION else None
+    return _decode(_STANDING_ANSWER, data)
 
 
 class Brings(StrEnum):
@@ -212,11 +211,7 @@ def encode_guest(guest: Guest) -> bytes:
 
 def decode_guest(data: bytes) -> Guest | None:
     """Read an introduction; None if it is none of a version that we know."""
-    try:
-        guest = _GUEST.validate_json(data)
-    except ValidationError:
-        return None
-    return guest if guest.v == MESSAGES_VERSION else None
+    return _decode(_GUEST, data)
 
 
 def encode_welcome(welcome: Welcome) -> bytes:
@@ -226,8 +221,4 @@ def encode_welcome(welcome: Welcome) -> bytes:
 
 def decode_welcome(data: bytes) -> Welcome | None:
     """Read the answer to a guest; None if it is none of a version that we know."""
-    try:
-        welcome = _WELCOME.validate_json(data)
-    except ValidationError:
-        return None
-    return welcome if welcome.v == MESSAGES_VERSION else None
+    return _decode(_WELCOME, data)
