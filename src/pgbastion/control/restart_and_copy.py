@@ -54,14 +54,17 @@ def own_work(view: NodeView) -> Order | None:
 
 def restarts_here(view: NodeView) -> bool:
     """Tell whether this node's server ended, or is to end, to be started again."""
-    order = own_work(view)
-    return order is not None and order.begun and order.order is OrderKind.RESTART
+    return _has_begun(view, OrderKind.RESTART)
 
 
 def is_copied_anew(view: NodeView) -> bool:
     """Tell whether an operator had this node's data replaced while it was there."""
+    return _has_begun(view, OrderKind.REINIT)
+
+
+def _has_begun(view: NodeView, kind: OrderKind) -> bool:
     order = own_work(view)
-    return order is not None and order.begun and order.order is OrderKind.REINIT
+    return order is not None and order.begun and order.order is kind
 
 
 def work_on_standby(view: NodeView) -> Decision | None:

@@ -12,9 +12,8 @@ from pgbastion.control.loss import possible_loss, primary_lives, why_ineligible
 from pgbastion.control.orders import best_target, fit_targets, why_unfit
 from pgbastion.control.schedules_and_fences import ORDER_VALID_MS
 from pgbastion.model.cluster import Order, OrderKind
-from pgbastion.model.commands import GiveOrder
 from pgbastion.model.ids import NodeId
-from pgbastion.node.proposing import Log, OperatorCommand, happened, submit
+from pgbastion.node.proposing import Log, give_order, happened
 from pgbastion.node.restart_and_copy import RestartAndCopy
 from pgbastion.node.schedules_and_fences import SchedulesAndFences
 from pgbastion.observe.logging import get_logger
@@ -159,16 +158,6 @@ class Ordering:
         )
 
     async def _give(self, order: Order) -> Outcome:
+        look = "look at /raft/directives and /cluster, then repeat"
         said = f"the {order.order} to {order.target}"
-        asked = OperatorCommand(
-            command=GiveOrder(order=order),
-            done=f"{said} was ordered",
-            refused=f"{said} was not taken",
-            look="look at /raft/directives and /cluster, then repeat",
-            follow=order.order_id,
-            facts=lambda _: {"id": order.order_id, "to": order.target},
-        )
-        answer = await submit(self._host, asked)
-        if happened(answer, self._host):
-            log.info("ordered", order=order.order_id, kind=order.order, to=order.target)
-        return answer
+        return await give_order(self._host, order, said=said, look=look)

@@ -8,13 +8,16 @@ from pgbastion.api.ports import Done, Outcome, Refused, Unknown
 from pgbastion.control.apply import Outcome as Applied
 from pgbastion.control.apply import apply
 from pgbastion.control.outcomes import SENTENCES
-from pgbastion.model.cluster import ClusterState
-from pgbastion.model.commands import Command, encode_command
+from pgbastion.model.cluster import ClusterState, Order
+from pgbastion.model.commands import Command, GiveOrder, encode_command
 from pgbastion.model.ids import NodeId
 from pgbastion.model.views import RaftView, Received
+from pgbastion.observe.logging import get_logger
 
 PROPOSE_TIMEOUT_S: Final = 2.0
 CAUSE: Final = "an operator"
+
+log = get_logger("orders")
 
 
 class Log(Protocol):
@@ -89,14 +92,37 @@ class OperatorCommand:
     """What is answered then; it is told whether that changed anything."""
 
 
-def happened(outcome: Outcome, log: Log) -> TypeGuard[Done]:
+def happened(outcome: Outcome, host: Log) -> TypeGuard[Done]:
     """Tell whether something was done, not only rehearsed."""
-    return isinstance(outcome, Done) and not isinstance(log, Rehearsal)
+    return isinstance(outcome, Done) and not isinstance(host, Rehearsal)
 
 
-async def submit(log: Log, asked: OperatorCommand) -> Outcome:
+async def give_order(host: Log, order: Order, *, said: str, look: str) -> Outcome:
+    """Put an order into the log and return the answer for whoever gave it.
+
+    Args:
+        host: The log.
+        order: What is to be carried out.
+        said: It in words, for instance "the switchover to n2".
+        look: Where to look before it is repeated.
+    """
+    asked = OperatorCommand(
+        command=GiveOrder(order=order),
+        done=f"{said} was ordered",
+        refused=f"{said} was not taken",
+        look=look,
+        follow=order.order_id,
+        facts=lambda _: {"id": order.order_id, "to": order.target},
+    )
+    answer = await submit(host, asked)
+    if happened(answer, host):
+        log.info("ordered", order=order.order_id, kind=order.order, to=order.target)
+    return answer
+
+
+async def submit(host: Log, asked: OperatorCommand) -> Outcome:
     """Put a command into the log and return the answer for whoever asked."""
-    outcome = await log.propose(asked.command, timeout_s=PROPOSE_TIMEOUT_S)
+    outcome = await host.propose(asked.command, timeout_s=PROPOSE_TIMEOUT_S)
     if outcome is None:
         return Unknown(
             message=f"nobody can tell yet whether {asked.done}",

@@ -8,18 +8,14 @@ from pgbastion.api.ports import Outcome, Refused
 from pgbastion.clock import boottime_ms, wall_text
 from pgbastion.control.wall_time import later
 from pgbastion.model.cluster import Order, OrderKind
-from pgbastion.model.commands import GiveOrder
 from pgbastion.model.ids import NodeId
 from pgbastion.model.report import NodeReport, PostgresState
-from pgbastion.node.proposing import CAUSE, Log, OperatorCommand, happened, submit
-from pgbastion.observe.logging import get_logger
+from pgbastion.node.proposing import CAUSE, Log, give_order
 
 VALID_MS: Final = {OrderKind.RESTART: 600_000, OrderKind.REINIT: 86_400_000}
 """How long it may take, beyond the drain; then other orders need not wait for it."""
 _SERVING: Final = (PostgresState.STANDBY, PostgresState.PRIMARY)
 _COPYABLE: Final = (PostgresState.STANDBY, PostgresState.STOPPED)
-
-log = get_logger("orders")
 
 
 class RestartAndCopy:
@@ -92,18 +88,9 @@ class RestartAndCopy:
             at=at,
             expires_at=later(at, VALID_MS[kind] + drain_ms),
         )
-        asked = OperatorCommand(
-            command=GiveOrder(order=order),
-            done=f"the {kind} of {node} was ordered",
-            refused=f"the {kind} of {node} was not taken",
-            look="look at /raft/directives, then repeat",
-            follow=order.order_id,
-            facts=lambda _: {"id": order.order_id, "to": node},
-        )
-        answer = await submit(self._host, asked)
-        if happened(answer, self._host):
-            log.info("ordered", order=order.order_id, kind=kind, to=node)
-        return answer
+        look = "look at /raft/directives, then repeat"
+        said = f"the {kind} of {node}"
+        return await give_order(self._host, order, said=said, look=look)
 
 
 def _unfit(message: str) -> Refused:
