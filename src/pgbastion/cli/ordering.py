@@ -1,9 +1,13 @@
 """Gives an operator's order, and waits for what comes of it."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+import typer
+
 from pgbastion.cli.client import Client
+from pgbastion.cli.exits import Exit
 from pgbastion.cli.problems import CommandError, RefusedError
 from pgbastion.cli.progress import Progress, wait_for
 
@@ -27,6 +31,17 @@ def carry_out(
     """
     given = client.order(path, body)
     return wait_settled(client, str(given.get("id")), what=what, wait_s=wait_s)
+
+
+def tell_outcome(found: Mapping[str, Any], plain: str, *, as_json: bool) -> None:
+    """Print what came of an order, for programs or in ``plain`` words.
+
+    Raises:
+        Exit: It was not done.
+    """
+    print(json.dumps(found) if as_json else f"{plain} {found['detail']}".rstrip())
+    if found["outcome"] != DONE:
+        raise typer.Exit(Exit.NO)
 
 
 def wait_settled(

@@ -63,7 +63,7 @@ def move(
     Exit codes: 0 when they are there, 1 when it was refused or they went elsewhere.
     """
     from pgbastion.cli.addresses import is_of_primary, move_replica
-    from pgbastion.cli.ordering import carry_out
+    from pgbastion.cli.ordering import carry_out, tell_outcome
     from pgbastion.cli.target import writer
 
     client = writer(config, url)
@@ -83,7 +83,4 @@ def move(
         raise typer.Exit(Exit.OK if place.is_wanted else Exit.NO)
     what = f"move of the addresses to {to or 'the best standby'}"
     found = carry_out(client, path, body, what=what, wait_s=wait_s)
-    plain = f"{found['outcome']}: {found['to']} {found['detail']}".rstrip()
-    print(json.dumps(found) if as_json else plain)
-    if found["outcome"] != "done":
-        raise typer.Exit(Exit.NO)
+    tell_outcome(found, f"{found['outcome']}: {found['to']}", as_json=as_json)

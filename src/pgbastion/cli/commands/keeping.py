@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from pgbastion.cli.exits import Exit
 from pgbastion.cli.options import (
     DEFAULT_CONFIG,
     WAIT_S,
@@ -166,7 +165,7 @@ def reinit(
 
 
 def _tell(found: Mapping[str, Any], *, as_json: bool) -> None:
-    plain = f"{found['order']} {found['to']}: {found['outcome']} {found['detail']}"
-    print(json.dumps(found) if as_json else plain.rstrip())
-    if found["outcome"] != "done":
-        raise typer.Exit(Exit.NO)
+    from pgbastion.cli.ordering import tell_outcome
+
+    plain = f"{found['order']} {found['to']}: {found['outcome']}"
+    tell_outcome(found, plain, as_json=as_json)

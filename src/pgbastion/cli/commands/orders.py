@@ -266,7 +266,6 @@ def _rehearse(config: Path, url: str | None, to: str | None) -> None:
 
 
 def _tell(found: Mapping[str, Any], *, as_json: bool) -> None:
-    plain = f"{found['outcome']}: {found['to']} {found['detail']}".rstrip()
-    print(json.dumps(found) if as_json else plain)
-    if found["outcome"] != "done":
-        raise typer.Exit(Exit.NO)
+    from pgbastion.cli.ordering import tell_outcome
+
+    tell_outcome(found, f"{found['outcome']}: {found['to']}", as_json=as_json)
