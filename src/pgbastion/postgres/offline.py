@@ -12,7 +12,7 @@ from pgbastion.postgres import shutdown_record
 from pgbastion.postgres.bootstrap import single_user
 from pgbastion.postgres.files import Files
 from pgbastion.postgres.history import HistoryFiles
-from pgbastion.postgres.layout import PgPaths
+from pgbastion.postgres.layout import BACKUP_LABEL, PgPaths
 from pgbastion.postgres.parse import (
     ControlData,
     History,
@@ -224,7 +224,7 @@ class Offline:
             PostgresError: Recovery failed.
         """
         control = await self.control()
-        label = self._paths.data_dir / "backup_label"
+        label = self._paths.data_dir / BACKUP_LABEL
         if control.state.is_clean or await self._files.read(label) is not None:
             return False
         for signal in ("standby.signal", "recovery.signal"):

@@ -12,7 +12,7 @@ from pgbastion.postgres.connection import Address, Connection, connected
 from pgbastion.postgres.files import Files
 from pgbastion.postgres.found import check_unoccupied
 from pgbastion.postgres.history import HistoryFiles
-from pgbastion.postgres.layout import PgPaths
+from pgbastion.postgres.layout import BACKUP_LABEL, PgPaths
 from pgbastion.postgres.mark import Mark, MarkFile
 from pgbastion.postgres.offline import Offline
 from pgbastion.postgres.parse import History, parse_history
@@ -112,7 +112,7 @@ class Ladder:
             # Cut short, a rewind leaves any file empty: nothing more is read.
             return replace(local, unfinished=True)
         version = await self._files.read(data_dir / "PG_VERSION")
-        label = await self._files.read(data_dir / "backup_label")
+        label = await self._files.read(data_dir / BACKUP_LABEL)
         moved = await self._files.run("look", lambda: is_unfinished(data_dir))
         here, needed = await self._offline.wal_on_disk(control), control.min_recovery
         # A directory that was rewound needs WAL that it does not have yet.

@@ -16,7 +16,7 @@ from pgbastion.postgres.bootstrap import rewind_grants, role_statement, single_u
 from pgbastion.postgres.config_files import ConfigFiles, Secrets
 from pgbastion.postgres.files import Files
 from pgbastion.postgres.found import Found, look_around
-from pgbastion.postgres.layout import PgIdentity, PgPaths
+from pgbastion.postgres.layout import BACKUP_LABEL, PgIdentity, PgPaths
 from pgbastion.postgres.mark import Mark, MarkFile, new_data_id
 from pgbastion.postgres.offline import Offline
 from pgbastion.postgres.programs import Programs
@@ -125,7 +125,7 @@ class Stranger:
             return (f"{data_dir} holds no PostgreSQL",)
         programs = (await self._programs.version()).major
         recovery = await self._files.read(data_dir / "recovery.signal")
-        label = await self._files.read(data_dir / "backup_label")
+        label = await self._files.read(data_dir / BACKUP_LABEL)
         main = await self._files.read(conf_dir / "postgresql.conf")
         is_standby = found.has_standby_signal or control.state.is_standby
         if main is None:
