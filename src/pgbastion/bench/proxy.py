@@ -7,7 +7,6 @@ that the goals are about, and what was not run; a picture of it is written besid
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from types import FrameType
 from typing import Final
 
 from rich.console import Console
@@ -174,7 +172,6 @@ Found = dict[tuple[str, str], list[float]]
 def main(arguments: Sequence[str]) -> None:
     """Measure what the arguments ask for and print the tables."""
     options = _parse(arguments)
-    signal.signal(signal.SIGTERM, _end)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     missing: dict[str, str] = {}
     try:
@@ -229,10 +226,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if unknown:
         parser.error(f"unknown works: {', '.join(sorted(unknown))}")
     return options
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _measure(
