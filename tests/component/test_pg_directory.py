@@ -1,19 +1,17 @@
 """What a data directory says of itself, above all whose content it has."""
 
 import asyncio
-import os
-import pwd
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from pgbastion.ha.ports import DataFacts
-from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
-from pgbastion.model.wal import Lsn, WalEnd
+from pgbastion.model.ids import DataId, Epoch, NodeId
 from pgbastion.postgres.directory import DataDirectory
 from pgbastion.postgres.files import Files
-from pgbastion.postgres.layout import BACKUP_LABEL, Account, PgPaths
+from pgbastion.postgres.layout import BACKUP_LABEL
 from pgbastion.postgres.mark import (
     MARK_NAME,
     Mark,
@@ -23,6 +21,7 @@ from pgbastion.postgres.mark import (
     render_mark,
 )
 from pgbastion.postgres.parse import ControlData, ControlState
+from support.pg_files import CONTROL, paths_below
 
 LABEL = """START WAL LOCATION: 0/4000028 (file 000000010000000000000004)
 CHECKPOINT LOCATION: 0/4000060
@@ -39,50 +38,27 @@ MARK = Mark(
     epoch=Epoch(4),
     cut_epoch=Epoch(3),
 )
-CONTROL = ControlData(
-    state=ControlState.IN_ARCHIVE_RECOVERY,
-    system_identifier="1",
-    control_version=1300,
-    catalog_version=1,
-    checkpoint=WalEnd(timeline=Timeline(1), lsn=Lsn(900)),
-    redo=Lsn(900),
-    min_recovery=None,
-    backup_in_progress=False,
-    settings={},
-    wal_log_hints=True,
-    checksums=False,
-    wal_block_bytes=8192,
-    wal_segment_bytes=1 << 24,
-)
+STANDBY = replace(CONTROL, state=ControlState.IN_ARCHIVE_RECOVERY)
 
 
 class Offline:
     """A stopped standby's pg_control."""
 
     async def control(self) -> ControlData:
-        return CONTROL
+        return STANDBY
 
 
 def looked_at(
     root: Path, mark: Mark, label: str | None, *, running: bool = False
 ) -> tuple[DataFacts, Mark]:
     """Return what is told of a directory with these files, and its mark then."""
-    entry = pwd.getpwuid(os.geteuid())
-    account = Account(name=entry.pw_name, uid=entry.pw_uid, gid=entry.pw_gid)
     for name in ("data/pg_wal", "run", "state"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    paths = PgPaths(
-        bin_dir=root,
-        data_dir=root / "data",
-        run_dir=root / "run",
-        socket_dir=root / "run",
-        state_dir=root / "state",
-        account=account,
-    )
+    paths = paths_below(root)
     (paths.data_dir / MARK_NAME).write_text(render_mark(mark))
     if label is not None:
         (paths.data_dir / BACKUP_LABEL).write_text(label)
-    files = Files(account)
+    files = Files(paths.account)
     try:
         directory = DataDirectory(
             paths, files, MarkFile(paths, files), cast("Any", Offline())

@@ -307,12 +307,7 @@ async def trio(lab: Lab) -> tuple[Server, Server, Server]:
 
     The other one, which is the last, is cut.
     """
-    n1, n2 = await pair(lab)
-    n3 = lab.server("n3")
-    await n1.primary.slots.keep([n2.name, n3.name])
-    await n1.config.write_access([n1.host, n2.host, n3.host])
-    await n3.copy_from(n1)
-    await n3.start()
+    n1, n2, n3 = await pair_and_third(lab)
     await n1.primary.checkpoint()
     written = await n1.primary.write_position()
     for server in (n2, n3):

@@ -40,6 +40,7 @@ from pgbastion.postgres.settings import limits
 from pgbastion.postgres.source import FromPrimary
 from pgbastion.postgres.standby import Standby
 from pgbastion.postgres.takeover import CannotTakeOver, TakenOver, TakeOver
+from support.pg_files import paths_below
 
 ROLES: Final = PgRoles()
 PASSWORDS: Final = {
@@ -131,14 +132,7 @@ class Server:
             os.chown(home / part, account.uid, account.gid)
         if os.geteuid() != 0:
             (home / "run").chmod(0o755)
-        paths = PgPaths(
-            bin_dir=bin_dir,
-            data_dir=home / "data",
-            run_dir=home / "run",
-            socket_dir=home / "run",
-            state_dir=home / "state",
-            account=account,
-        )
+        paths = paths_below(home, bin_dir=bin_dir, account=account)
         self.parameters = {**SMALL, **(parameters or {})}
         self._build(paths)
         self.log = home / "log"

@@ -7,7 +7,7 @@ import pytest
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.wal import Lsn, WalEnd
 from pgbastion.postgres.mark import Mark
-from pgbastion.postgres.parse import ControlData, ControlState, Fork, History
+from pgbastion.postgres.parse import ControlState, Fork, History
 from pgbastion.postgres.primary import WalSender, judge_effect
 from pgbastion.postgres.rejoin import (
     Copy,
@@ -23,22 +23,7 @@ from pgbastion.postgres.rejoin import (
     has_strayed,
 )
 from pgbastion.postgres.standby import Position, judge_end
-
-CONTROL = ControlData(
-    state=ControlState.SHUT_DOWN,
-    system_identifier="1",
-    control_version=1300,
-    catalog_version=1,
-    checkpoint=WalEnd(timeline=Timeline(2), lsn=Lsn(900)),
-    redo=Lsn(900),
-    min_recovery=None,
-    backup_in_progress=False,
-    settings={},
-    wal_log_hints=True,
-    checksums=False,
-    wal_block_bytes=8192,
-    wal_segment_bytes=1 << 24,
-)
+from support.pg_files import CONTROL
 
 
 def history(timeline: int, *forks: tuple[int, int]) -> History:
