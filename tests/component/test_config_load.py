@@ -11,7 +11,7 @@ import pytest
 from pgbastion.config.discovery import discover_bin_dir, server_version
 from pgbastion.config.facts import closed_parent, directory_facts
 from pgbastion.config.load import examine, load_config
-from pgbastion.config.machine import Content, ServerVersion
+from pgbastion.config.machine import SECRET_VARIABLE, Content, ServerVersion
 from pgbastion.config.rundir import make_run_directory, on_memory, run_directory
 from pgbastion.config.secrets import (
     derive,
@@ -115,7 +115,10 @@ def test_the_contracts_file_works_as_it_stands(place: Place) -> None:
     assert config.postgresql.socket_dir == config.run_dir
 
 
-@pytest.mark.parametrize(("address", "told"), [("192.0.2.1", 1), ("127.0.0.1", 0)])
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [("192.0.2.1", 1), ("127.0.0.1", 0), ('"2001:db8::1"', 1)],
+)
 def test_an_address_that_no_interface_has_is_told(
     place: Place, address: str, told: int
 ) -> None:
@@ -126,22 +129,55 @@ def test_an_address_that_no_interface_has_is_told(
     assert [problem.key for problem in report.problems].count("node.address") == told
 
 
-def test_what_this_user_may_not_make_is_told(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Root may make everything, so it is asked for in the kernel's place."""
-    closed = place.root / "closed"
-    closed.mkdir()
+@pytest.fixture
+def closed(place: Place, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a directory in which this user may make nothing.
+
+    Root may make everything, so it is asked for in the kernel's place.
+    """
+    directory = place.root / "closed"
+    directory.mkdir()
     may = os.access
 
     def access(path: Path, mode: int, **how: bool) -> bool:
-        return path != closed and may(path, mode, **how)
+        return path != directory and may(path, mode, **how)
 
     monkeypatch.setattr(os, "access", access)
-    inside = CONTRACT.replace("{dir}/n1", "{dir}/closed/n1")
+    return directory
 
-    assert "raft.data_dir: is missing" in place.messages(inside)
-    assert f"may not make it in {closed}" in place.messages(inside)
+
+def test_what_this_user_may_not_make_is_told(place: Place, closed: Path) -> None:
+    inside = CONTRACT.replace("{dir}/n1", "{dir}/closed/n1")
+    inside = inside.replace(
+        "postgresql: {{", "postgresql: {{socket_dir: {dir}/closed/s, "
+    )
+
+    told = place.messages(inside)
+
+    for key in ("raft.data_dir", "postgresql.data_dir", "postgresql.socket_dir"):
+        assert f"{key}: is missing" in told
+    assert f"may not make it in {closed}" in told
+
+
+@pytest.mark.parametrize(
+    ("bootstrap", "secret", "told"),
+    [("true", "", True), ("false", "", False), ("true", "s" * 32, False)],
+    ids=["made", "joins", "in-the-environment"],
+)
+def test_a_secret_that_would_be_made_where_it_may_not_is_told(
+    place: Place, closed: Path, bootstrap: str, secret: str, told: bool
+) -> None:
+    text = CONTRACT.replace("bootstrap: true", f"bootstrap: {bootstrap}")
+    text = text.replace("{dir}/secret", "{dir}/closed/secret")
+    environment = {**ENVIRONMENT, **({SECRET_VARIABLE: secret} if secret else {})}
+
+    keys = [
+        each.key
+        for each in examine(place.config(text), environment).problems
+        if f"may not make it in {closed}" in each.problem
+    ]
+
+    assert keys == (["cluster.secret_file"] if told else [])
 
 
 def test_the_contracts_file_of_a_witness_works(place: Place) -> None:

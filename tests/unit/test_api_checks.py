@@ -120,6 +120,25 @@ def test_a_server_promoted_in_an_older_epoch_is_fenced() -> None:
     assert snapshot.role is NodeRole.FENCED
 
 
+@pytest.mark.parametrize(
+    ("changes", "state", "role"),
+    [
+        ({}, PostgresState.STARTING, NodeRole.STARTING),
+        ({"revoked": True}, PostgresState.STARTING, NodeRole.FENCED),
+        ({"member_id": MemberId(2)}, PostgresState.STOPPED, NodeRole.STARTING),
+    ],
+    ids=["holds-the-epoch", "its-epoch-is-over", "holds-none"],
+)
+def test_who_does_not_run_is_fenced_only_by_the_end_of_an_epoch_of_its_own(
+    changes: dict[str, Any], state: PostgresState, role: NodeRole
+) -> None:
+    snapshot = held_by_me(**changes)
+    told = received(report(1, state=state))
+    expired = LeaseSnapshot(epoch=Epoch(3), left_ms=0)
+
+    assert replace(snapshot, reports=told, lease=expired).role is role
+
+
 def test_a_standby_fails_and_names_the_primary() -> None:
     problem = is_primary(standby_snapshot(), NOTHING)
 

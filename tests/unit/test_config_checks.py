@@ -29,6 +29,7 @@ def test_an_ordinary_file_has_neither_error_nor_warning() -> None:
     [
         ({"postgresql": {"port": 5432}}, "postgresql.port", "proxy.primary_port"),
         ({"proxy": {"replica_port": 5432}}, "proxy.replica_port", "proxy.primary_port"),
+        ({"proxy": {"any_port": 5433}}, "proxy.any_port", "proxy.replica_port"),
         ({"api": {"port": 9090}}, "metrics.port", "api.port"),
         ({"raft": {"bind_port": 8080}}, "api.port", "raft.bind_port"),
         (

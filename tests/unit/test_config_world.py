@@ -69,6 +69,16 @@ def test_an_address_that_the_machine_lacks_is_told_under_the_key_it_is_from() ->
     ]
 
 
+def test_the_gossip_s_address_is_looked_at_too() -> None:
+    facts = replace(GOOD_FACTS, absent_addresses=("10.0.1.9",))
+
+    problem = only(
+        judged(facts, memberlist={"bind_address": "10.0.1.9"}), Severity.WARNING
+    )
+
+    assert problem.key == "memberlist.bind_address"
+
+
 def test_a_joiner_without_the_secret_is_refused() -> None:
     problem = only(judged(replace(GOOD_FACTS, secret=MISSING)))
 

@@ -142,6 +142,34 @@ async def test_a_reload_that_fails_is_told_and_not_the_last(
     assert await reloads.soon() == "applied: nothing"
 
 
+async def test_a_fault_in_a_reload_is_told_whole(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What nobody foresaw goes to the loop's handler, with its traceback."""
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, said: told.append(said))
+    fault = ValueError("unforeseen")
+
+    with pytest.raises(ValueError, match="unforeseen"):
+        await Reloads(AsyncMock(side_effect=fault)).soon()
+
+    assert [said["exception"] for said in told] == [fault]
+    assert caplog.records == []
+
+
+async def test_a_reload_that_is_cut_short_by_the_daemon_s_end_is_no_fault() -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, said: told.append(said))
+    reading = Reloads(Slow().read).soon()
+    await asyncio.sleep(0)
+
+    reading.cancel()
+    await asyncio.wait([reading])
+    await asyncio.sleep(0)
+
+    assert told == []
+
+
 async def test_who_gives_up_waiting_ends_a_reload_for_nobody_else() -> None:
     slow = Slow()
     reloads = Reloads(slow.read)

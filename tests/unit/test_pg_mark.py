@@ -43,6 +43,7 @@ def test_a_promotion_is_noted_with_its_timeline() -> None:
     assert promoted.promoted_timeline == 7
     assert parse_mark(render_mark(promoted)) == promoted
     assert raised(promoted, epoch=Epoch(4), cut=Epoch(3)).promoted_timeline == 7
+    assert raised(promoted, promoted=Epoch(2), timeline=Timeline(5)) == promoted
 
 
 def test_the_timeline_of_a_server_that_was_taken_over_is_not_known() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pgbastion.proxy.proxy_protocol import (
     SIGNATURE,
     Header,
+    missing_bytes,
     parse_header,
     render_header,
 )
@@ -31,6 +32,19 @@ def test_what_is_rendered_is_read(host: str, port: int, rest: bytes) -> None:
 def test_a_part_of_a_header_is_incomplete(host: str, data: st.DataObject) -> None:
     header = render_header((host, 1), HERE)
     assert parse_header(header[: data.draw(st.integers(0, len(header) - 1))]) is None
+
+
+@given(st.ip_addresses().map(str), st.binary(max_size=40))
+def test_reading_what_is_missing_takes_a_header_and_nothing_after_it(
+    host: str, rest: bytes
+) -> None:
+    """A handshake that follows is somebody else's."""
+    header = render_header((host, 1), HERE)
+    stream, read = header + rest, 0
+    while missing := missing_bytes(stream[:read]):
+        read += missing
+
+    assert stream[:read] == header
 
 
 @given(st.binary(max_size=60))

@@ -110,7 +110,8 @@ def _is_here(address: str) -> bool:
         with socket.socket(family, socket.SOCK_DGRAM) as tried:
             tried.bind((address, 0))
     except OSError as exc:
-        return exc.errno != errno.EADDRNOTAVAIL
+        # Without IPv6, the machine has no address of that kind either.
+        return exc.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
     return True
 
 

@@ -103,7 +103,7 @@ class SyncSet:
         members share one exactly when R + W > N.
         """
         present = len({*self.names}.intersection(names))
-        return self.num_sync > 0 and present + self.num_sync > len(self.names)
+        return present + self.num_sync > len(self.names)
 
 
 NOBODY = SyncSet()

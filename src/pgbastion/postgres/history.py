@@ -104,14 +104,14 @@ def missing_histories(
 
     Args:
         known: The timelines that have a file.
-        own: The history of the timeline that the server is on.
+        own: The history of the timeline that the server is on; the first has no file.
         target: The id that its promotion is to take.
     """
     oldest = own.forks[0].parent if own.forks else own.timeline
     result = []
     for number in range(oldest + 1, target):
         timeline = Timeline(number)
-        if timeline in known or timeline == own.timeline:
+        if timeline in known:
             continue
         if own.contains(timeline):
             result.append(own.up_to(timeline))
