@@ -92,9 +92,14 @@ async def test_direct_tls_may_follow_its_header_at_once(tmp_path: Path) -> None:
         assert tls.selected_alpn_protocol() == "postgresql"
 
 
-async def test_servers_that_are_told_of_clients_are_so_before_a_cancel() -> None:
+@pytest.mark.parametrize("reloaded", [False, True])
+async def test_servers_that_are_told_of_clients_are_so_before_a_cancel(
+    *, reloaded: bool
+) -> None:
     """A connection without the header is none that such a server takes."""
-    async with proxy_lab("n1", limits=Limits(tells_servers=True)) as lab:
+    limits = Limits(tells_servers=True)
+    async with proxy_lab("n1", limits=None if reloaded else limits) as lab:
+        lab.proxy.set_limits(limits)
         request = cancel_request(bytes(8))
         heard = asyncio.get_running_loop().create_future()
 

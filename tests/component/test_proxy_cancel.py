@@ -101,6 +101,21 @@ async def test_a_key_that_nobody_knows_is_offered_to_the_servers_of_its_port() -
         assert asked == {"n1": 0, "n2": 1, "n3": 1}
 
 
+async def test_it_is_offered_to_a_standby_that_gets_no_new_sessions_too() -> None:
+    """A long query may be why the standby lags, and why somebody cancels it."""
+    async with proxy_lab("n1", "n2", "n3") as lab:
+        lab.proxy.set_routes(lab.routes("n1", "n2"))
+        client = await lab.session(REPLICA_PORT)
+        lab.proxy.set_routes(lab.routes("n1", "n3"))
+        canceller = await lab.connect(REPLICA_PORT)
+        canceller.send(cancel_request(b"\0\0\0\1abcd"))
+        assert await canceller.rest() == b""
+
+        asked = {n: len(s.cancels) for n, s in lab.servers.items()}
+        assert asked == {"n1": 0, "n2": 1, "n3": 1}
+        assert await client.query("who") == [b"n2"]
+
+
 async def test_a_cancel_does_not_reach_a_primary_of_an_expired_view() -> None:
     async with proxy_lab("n1") as lab:
         lab.proxy.set_routes(lab.routes("n1", left_s=-1))

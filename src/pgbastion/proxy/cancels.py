@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from pgbastion.proxy.proxy_protocol import LOCAL_HEADER
-from pgbastion.proxy.routes import Backend, Limits, Service
+from pgbastion.proxy.routes import Backend, Service
 from pgbastion.proxy.switchboard import Switchboard
 from pgbastion.proxy.wire import CancelRequest, parse_first_packet
 
@@ -18,20 +18,16 @@ class Canceller:
 
     A server answers a cancel request with nothing but the end of the connection, and
     ignores a key that it does not know. So a request whose session cannot be found,
-    above all one whose start was encrypted, may be delivered to every server that its
-    port leads to.
+    above all one whose start was encrypted, may be delivered to every server that has
+    sessions of its port.
     """
 
     def __init__(
         self,
         board: Switchboard,
-        limits: Limits,
         on_unknown: Callable[[bytes], Awaitable[bool]] | None,
     ) -> None:
         self._board = board
-        self._timeout_s = limits.connect_s
-        self._preface = LOCAL_HEADER if limits.tells_servers else b""
-        self._most = limits.cancels_max
         self._on_unknown = on_unknown
         self._running = 0
         self._delivering = 0
@@ -40,7 +36,7 @@ class Canceller:
 
     async def cancel(self, request: CancelRequest, service: Service) -> None:
         """Deliver a client's request; its connection is closed afterwards."""
-        if self._running >= self._most:
+        if self._running >= self._board.limits.cancels_max:
             self.dropped_total += 1
             return
         self._running += 1
@@ -56,7 +52,7 @@ class Canceller:
         if not isinstance(request, CancelRequest):
             return False
         backend = self._board.backend_of_key(request.key)
-        if backend is None or self._delivering >= self._most:
+        if backend is None or self._delivering >= self._board.limits.cancels_max:
             return False
         self._delivering += 1
         try:
@@ -70,25 +66,22 @@ class Canceller:
             return
         if self._on_unknown is not None and await self._on_unknown(request.packet):
             return
-        routes = self._board.routes
-        known = {routes.primary, *routes.replicas} - {None}
+        servers = self._board.servers_of(service)
         await asyncio.gather(
-            *(
-                self._send(backend, request.packet)
-                for backend in known
-                if backend is not None and self._board.allows(service, backend)
-            )
+            *(self._send(backend, request.packet) for backend in servers)
         )
 
     async def _send(self, backend: Backend, packet: bytes) -> None:
         """Hand ``packet`` to ``backend`` and wait until it has taken it."""
+        limits = self._board.limits
+        preface = LOCAL_HEADER if limits.tells_servers else b""
         with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(limits.connect_s):
                 reader, writer = await asyncio.open_connection(
                     backend.host, backend.port
                 )
                 try:
-                    writer.write(self._preface + packet)
+                    writer.write(preface + packet)
                     await reader.read(_ANSWER_BYTES)
                 finally:
                     writer.close()

@@ -73,7 +73,7 @@ class Proxy:
         self._host.on_end = self._on_relay_end
         self._board = Switchboard(self._loop, on_event, limits)
         self._host.on_expired = self._board.expire
-        self._canceller = Canceller(self._board, limits, on_unknown_cancel)
+        self._canceller = Canceller(self._board, on_unknown_cancel)
         self._doors = Doors(self._loop, self._poller, self._admit, on_event)
         self._openings: dict[Opening, Task[None]] = {}
         self._refusing = 0

@@ -210,11 +210,7 @@ class Switchboard:
         """
         if service is Service.PRIMARY:
             return self._choose_primary(avoid)
-        allowed = [
-            backend
-            for backend in self._readers(service)
-            if self.allows(service, backend)
-        ]
+        allowed = self._allowed(service)
         candidates = [backend for backend in allowed if backend not in avoid]
         if not candidates:
             if self._routes.hold or self._loop.time() < self._settled_s:
@@ -225,6 +221,20 @@ class Switchboard:
         first = self._turn % len(candidates)
         in_turn = candidates[first:] + candidates[:first]
         return min(in_turn, key=partial(self._load, service))
+
+    def servers_of(self, service: Service) -> set[Backend]:
+        """Return the servers that have sessions of a port, or may get some.
+
+        A standby that readers are not led to any more, for its lag or because it is
+        drained, keeps the sessions that it has.
+        """
+        expired = self._primary_lease.is_over()
+        engaged = {
+            engagement.backend
+            for engagement in self._sessions.values()
+            if engagement.service is service and not (engagement.bound and expired)
+        }
+        return engaged.union(self._allowed(service))
 
     def allows(self, service: Service, backend: Backend) -> bool:
         """Tell whether the routes lead from ``service`` to ``backend`` now."""
@@ -384,11 +394,11 @@ class Switchboard:
         left = [s for s, e in self._sessions.items() if e.backend == backend]
         self.end(left, render_refusal(Refusal.DRAINING, UNKNOWN))
 
-    def _readers(self, service: Service) -> tuple[Backend, ...]:
+    def _allowed(self, service: Service) -> list[Backend]:
+        """Return all servers to which the routes lead from ``service`` now."""
         replicas, primary = self._routes.replicas, self._routes.primary
-        if service is Service.REPLICA or primary is None or primary in replicas:
-            return replicas
-        return (*replicas, primary)
+        others = () if primary is None or primary in replicas else (primary,)
+        return [b for b in (*replicas, *others) if self.allows(service, b)]
 
     def _load(self, service: Service, backend: Backend) -> float:
         weight = self._routes.weights.get(backend.node, 1)
