@@ -800,3 +800,26 @@ fn a_member_that_is_putting_a_state_on_disk_does_not_campaign() {
     assert_eq!(cluster.leader(), Some(leader));
     assert_eq!(cluster.member(behind).core.status().applied, applied);
 }
+
+#[test]
+fn a_lone_voter_does_not_campaign_before_its_log_is_on_disk() {
+    let mut cluster = Cluster::new(1);
+    cluster.elect();
+    add_learner(&mut cluster, 2);
+    cluster.member(1).disk_works = false;
+    cluster.propose(1, 10, b"on its way to the disk");
+    cluster.propose(1, 11, b"behind it");
+
+    cluster.pass(200);
+    assert_eq!(cluster.leader(), None);
+    cluster.write(1);
+    cluster.settle();
+    cluster.pass(50);
+
+    assert_eq!(cluster.leader(), None);
+    cluster.member(1).disk_works = true;
+    assert_eq!(cluster.elect(), 1);
+    for token in [10, 11] {
+        assert!(matches!(cluster.outcome(1, token), Some((Status::Ok, _))));
+    }
+}

@@ -219,10 +219,14 @@ impl Core {
     fn tick_raft(&mut self) {
         let raft = &self.node.raft;
         let alone = self.members.voters == [self.settings.member];
-        if alone && raft.state == StateRole::Follower && self.committed.is_empty() {
+        if alone && raft.state == StateRole::Follower {
             // Nobody else can vote: waiting for the time-out would gain nothing. What
-            // keeps it from campaigning ends by itself, and then it tries again.
-            let _ = self.node.campaign();
+            // keeps it from campaigning ends by itself, and then it tries again: it
+            // leads at once, and the library ends the process where its log is not on
+            // disk by then.
+            if self.flush.is_none() && self.committed.is_empty() {
+                let _ = self.node.campaign();
+            }
         } else {
             if raft.state != StateRole::Leader
                 && raft.election_elapsed + 1 >= raft.randomized_election_timeout()
