@@ -243,6 +243,18 @@ MUTATIONS: Final = (
         ),
     ),
     Mutation(
+        name="a set still confirmed once another one was begun",
+        script="set_fails_half_way",
+        promise="S2",
+        edits=(
+            Edit(
+                file="ha/executor.py",
+                old="                self._observer.on_sync_changing()\n",
+                new="",
+            ),
+        ),
+    ),
+    Mutation(
         name="set strengthened before the server",
         script="standby_leaves_and_confirms",
         promise="S2",

@@ -18,7 +18,7 @@ from pgbastion.model.actions import (
     Propose,
     StartPrimary,
 )
-from pgbastion.model.cluster import SyncSet
+from pgbastion.model.cluster import NOBODY, SyncSet
 from pgbastion.model.commands import SetSync
 from pgbastion.model.ids import Epoch, Incarnation, Revision, Timeline
 from pgbastion.model.wal import WalEnd
@@ -34,7 +34,11 @@ class Observer:
 
     def __init__(self) -> None:
         self.drifts = 0
+        self.changing = False
         self.applied: list[SyncSet] = []
+
+    def on_sync_changing(self) -> None:
+        self.changing = True
 
     def on_sync_applied(self, sync: SyncSet, *, confirmed: bool) -> None:
         assert confirmed
@@ -83,6 +87,20 @@ def test_a_set_that_was_applied_is_noted() -> None:
 def test_a_set_that_somebody_else_changed_meanwhile_is_not_taken_for_applied() -> None:
     """S2: else a failover would count on confirmations that nobody gives."""
     assert applied(changed_meanwhile=True) == []
+
+
+def test_the_last_set_is_not_confirmed_after_a_change_that_failed_half_way() -> None:
+    """S2: else it is promised again, and the server may go by the other one."""
+    observer = Observer()
+
+    async def apply_sync(_sync: SyncSet, *, first: bool) -> bool:
+        assert observer.changing
+        assert not first
+        raise PostgresError("it was reloaded, and did not say what it has now")
+
+    executor = executor_on(SimpleNamespace(apply_sync=apply_sync), observer)
+    with pytest.raises(PostgresError):
+        asyncio.run(executor.perform(ApplySyncSet(sync=NOBODY)))
 
 
 def test_a_checkpoint_that_fails_at_once_is_not_asked_for_without_a_pause() -> None:

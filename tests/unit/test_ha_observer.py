@@ -210,3 +210,14 @@ def test_a_server_that_ended_by_itself_was_what_it_said_last(
     observer.on_stopped()
 
     assert observer.data_view().was_standby is in_recovery
+
+
+def test_a_set_is_not_confirmed_any_more_while_another_one_is_brought_in() -> None:
+    """S2: of a change that failed half-way nobody knows what the server goes by."""
+    observer = observed(row(2))
+    observer.on_sync_applied(any_of(1, 2), confirmed=True)
+    assert observer.postgres_view(0).sync_confirmed
+
+    observer.on_sync_changing()
+
+    assert not observer.postgres_view(0).sync_confirmed

@@ -346,6 +346,7 @@ class Executor:
                 self._observer.note_mark(epoch=epoch)
             case act.ApplySyncSet(sync=sync, first=first):
                 drifts = self._observer.drifts
+                self._observer.on_sync_changing()
                 confirmed = await self._database.apply_sync(sync, first=first)
                 if drifts == self._observer.drifts:
                     # Else somebody has changed it meanwhile: the next look tells.

@@ -225,6 +225,10 @@ class Observer:
 
     # What the executor did
 
+    def on_sync_changing(self) -> None:
+        """Count no set as confirmed: a change that fails half-way may have effect."""
+        self._confirmed = None
+
     def on_sync_applied(self, sync: SyncSet, *, confirmed: bool) -> None:
         """Note that the server has this set in its setting."""
         self._applied = sync

@@ -317,6 +317,8 @@ class SimDatabase:
                 self._ends_older, self._position = raised, None
                 server.set_sync(sync)
                 server = await self._server()
+            if self._machine.loses_answers:
+                raise PostgresError("the session ended before the answer came")
             if any((s.name in sync.names) != s.counts for s in server.senders):
                 return False
             if server.sync != sync:

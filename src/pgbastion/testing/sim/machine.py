@@ -107,6 +107,8 @@ class Machine:
         """True time at which its guard last read of a pause's end."""
         self.nofailover = False
         """Its tag: it is not to become the primary."""
+        self.loses_answers = False
+        """What its daemon has its server do has effect, and the answer is lost."""
         self.disk_frozen = False
         self.on_disk_thaw: list[Callable[[], None]] = []
         self.fsync_ms = (0.2, 2.5)

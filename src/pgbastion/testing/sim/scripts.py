@@ -32,6 +32,7 @@ from pgbastion.testing.sim.profile_scripts import (
 from pgbastion.testing.sim.runs import counting, logging_to
 from pgbastion.testing.sim.server import Directory
 from pgbastion.testing.sim.stage import Stage
+from pgbastion.testing.sim.sync_scripts import set_fails_half_way
 from pgbastion.testing.sim.world import Tally, World
 
 THREE: Final = Shape(write_ms=200, sync_count=1)
@@ -454,6 +455,7 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
     "lengthened_and_shortened": (lengthened_and_shortened, THREE),
     "daemon_stands_still": (daemon_stands_still, replace(THREE, profile=Profile.FAST)),
     "strict_waits": (strict_waits, replace(THREE, strict=True)),
+    "set_fails_half_way": (set_fails_half_way, replace(WITNESSED, write_ms=40)),
 }
 
 
