@@ -161,9 +161,9 @@ MUTATIONS: Final = (
                 ),
                 new=(
                     "    if held.live:\n"
-                    "        told = _decide_on_holder(view, policy, held)\n"
-                    "        if told.reason is not Reason.LEASE_RAN_OUT:\n"
-                    "            return told\n"
+                    "        decided = _decide_on_holder(view, policy, held)\n"
+                    "        if decided.reason is not Reason.LEASE_RAN_OUT:\n"
+                    "            return decided\n"
                 ),
             ),
             Edit(
@@ -205,7 +205,7 @@ MUTATIONS: Final = (
                 old="        end = furthest_end(state, among)\n",
                 new=(
                     "        end = furthest_end(state, among) and max(\n"
-                    "            a.wal_end for a in usable if a.wal_end\n"
+                    "            a.wal_end for a in promotable if a.wal_end\n"
                     "        )\n"
                 ),
             ),
@@ -332,7 +332,7 @@ MUTATIONS: Final = (
         edits=(
             Edit(
                 file="control/placing.py",
-                old="told.seen == placed.serial and not",
+                old="offer.seen == placed.serial and not",
                 new="not",
             ),
         ),

@@ -219,8 +219,8 @@ def raft_peers(snapshot: NodeSnapshot) -> shapes.PeersAnswer:
 def directives(snapshot: NodeSnapshot) -> shapes.DirectivesAnswer:
     """Tell the newest orders and what became of them, then what is scheduled."""
     state = snapshot.state
-    told = [_directive(order) for order in state.orders]
-    return {"directives": told + [_scheduled(wish) for wish in state.scheduled]}
+    listed = [_directive(order) for order in state.orders]
+    return {"directives": listed + [_scheduled(wish) for wish in state.scheduled]}
 
 
 def _directive(order: Order) -> shapes.DirectiveFacts:

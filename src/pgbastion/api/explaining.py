@@ -48,20 +48,20 @@ class ExplainAnswer(TypedDict):
 
 def explain_cluster(snapshot: NodeSnapshot) -> ExplainAnswer:
     """Answer who is primary, why not the others, what if, and what to do next."""
-    told = explain(snapshot)
+    explanation = explain(snapshot)
     return {
-        "situation": told.situation,
-        "state": told.state,
-        "next_step": told.next_step,
-        "node": told.node,
-        "leader": told.leader,
-        "leader_url": told.leader_url,
-        "primary": told.primary,
-        "serving": told.serving,
-        "primary_lines": list(told.primary_lines),
+        "situation": explanation.situation,
+        "state": explanation.state,
+        "next_step": explanation.next_step,
+        "node": explanation.node,
+        "leader": explanation.leader,
+        "leader_url": explanation.leader_url,
+        "primary": explanation.primary,
+        "serving": explanation.serving,
+        "primary_lines": list(explanation.primary_lines),
         "others": [
             {"node": s.node, "ready": s.ready, "sentence": s.sentence}
-            for s in told.others
+            for s in explanation.others
         ],
         "if_node_died": [
             {
@@ -71,11 +71,11 @@ def explain_cluster(snapshot: NodeSnapshot) -> ExplainAnswer:
                 "reason": f.reason,
                 "sentence": f.sentence,
             }
-            for f in told.foreseen
+            for f in explanation.foreseen
         ],
-        "blocking": list(told.blocking),
-        "warnings": list(told.warnings),
-        "lines": list(render_explanation(told)),
+        "blocking": list(explanation.blocking),
+        "warnings": list(explanation.warnings),
+        "lines": list(render_explanation(explanation)),
     }
 
 

@@ -11,18 +11,18 @@ from pgbastion.model.snapshot import NodeSnapshot
 
 def gossip(snapshot: NodeSnapshot) -> GossipAnswer:
     """Tell of every node that gossip has heard of: hints, not grounds to act."""
-    told = snapshot.gossip
+    gossip = snapshot.gossip
     return {
         "node": snapshot.node,
-        "running": told.running,
-        "nodes": [_node(node) for node in told.view.nodes],
+        "running": gossip.running,
+        "nodes": [_node(node) for node in gossip.view.nodes],
         "clashes": [
             {"name": name, "addresses": list(addresses)}
-            for name, addresses in told.clashes.items()
+            for name, addresses in gossip.clashes.items()
         ],
-        "sent_total": told.view.sent,
-        "received_total": told.view.received,
-        "refused_total": told.view.refused,
+        "sent_total": gossip.view.sent,
+        "received_total": gossip.view.received,
+        "refused_total": gossip.view.refused,
     }
 
 

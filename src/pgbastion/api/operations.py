@@ -68,7 +68,7 @@ def operations(snapshot: NodeSnapshot) -> OperationsAnswer:
     """Tell the newest operations and how far each has come."""
     return {
         "operations": [
-            _operation(snapshot, told) for told in directives(snapshot)["directives"]
+            _operation(snapshot, order) for order in directives(snapshot)["directives"]
         ]
     }
 
@@ -79,9 +79,9 @@ def operation(snapshot: NodeSnapshot, operation_id: str) -> OperationFacts:
     Raises:
         ProblemError: This node knows none of that id.
     """
-    for told in directives(snapshot)["directives"]:
-        if told["id"] == operation_id:
-            return _operation(snapshot, told)
+    for order in directives(snapshot)["directives"]:
+        if order["id"] == operation_id:
+            return _operation(snapshot, order)
     raise ProblemError(
         Problem(
             status=HTTPStatus.NOT_FOUND,
@@ -93,21 +93,21 @@ def operation(snapshot: NodeSnapshot, operation_id: str) -> OperationFacts:
     )
 
 
-def _operation(snapshot: NodeSnapshot, told: DirectiveFacts) -> OperationFacts:
-    open_one = told["outcome"] is None
-    node = told["to"]
-    report = snapshot.fresh_report(NodeId(node)) if node and told["begun"] else None
+def _operation(snapshot: NodeSnapshot, order: DirectiveFacts) -> OperationFacts:
+    open_one = order["outcome"] is None
+    node = order["to"]
+    report = snapshot.fresh_report(NodeId(node)) if node and order["begun"] else None
     return {
-        **told,
-        "state": _state(told),
+        **order,
+        "state": _state(order),
         "progress": report.progress if report is not None and open_one else None,
-        "place": place_of(told["id"]),
+        "place": place_of(order["id"]),
     }
 
 
-def _state(told: DirectiveFacts) -> str:
-    if told["outcome"] is not None:
-        return told["outcome"]
-    if told["epoch"] is None:
+def _state(order: DirectiveFacts) -> str:
+    if order["outcome"] is not None:
+        return order["outcome"]
+    if order["epoch"] is None:
         return SCHEDULED
-    return RUNNING if told["begun"] else WAITING
+    return RUNNING if order["begun"] else WAITING

@@ -45,19 +45,19 @@ def _holder(snapshot: NodeSnapshot) -> str | None:
     for member in snapshot.state.servers:
         report = snapshot.fresh_report(member.name)
         # What this node knows of itself is newer than its last report.
-        told = report.addresses if report else None
-        if member.name != snapshot.node and told is not None and told.held:
+        addresses = report.addresses if report else None
+        if member.name != snapshot.node and addresses is not None and addresses.held:
             return member.name
     return None
 
 
 def _node(snapshot: NodeSnapshot, member: Member) -> shapes.AddressesOfNode:
     report = snapshot.fresh_report(member.name)
-    told = report.addresses if report else None
+    addresses = report.addresses if report else None
     return {
         "node": member.name,
-        "held": list(told.held) if told else [],
-        "problem": (told.problem or None) if told else None,
+        "held": list(addresses.held) if addresses else [],
+        "problem": (addresses.problem or None) if addresses else None,
     }
 
 
@@ -66,9 +66,9 @@ def _replicas(snapshot: NodeSnapshot) -> list[str]:
     found = {placed.address for placed in snapshot.state.placements}
     for member in snapshot.state.servers:
         report = snapshot.fresh_report(member.name)
-        told = report.addresses if report else None
-        if told is not None:
-            found.update(r.address for r in told.replicas)
+        addresses = report.addresses if report else None
+        if addresses is not None:
+            found.update(r.address for r in addresses.replicas)
     return sorted(found)
 
 
@@ -82,19 +82,19 @@ def _replica(snapshot: NodeSnapshot, address: str) -> shapes.ReplicaAddress:
             "cause": None,
             "problem": None,
         }
-    told = _offer(snapshot, placed.node, address)
-    held = told is not None and told.held
+    offer = _offer(snapshot, placed.node, address)
+    held = offer is not None and offer.held
     state = "held" if held else "placed"
     return {
         "address": address,
         "node": placed.node,
         "state": "leaving" if placed.ended else state,
         "cause": placed.cause,
-        "problem": (told.problem or None) if told is not None else None,
+        "problem": (offer.problem or None) if offer is not None else None,
     }
 
 
 def _offer(snapshot: NodeSnapshot, node: NodeId, address: str) -> ReplicaReport | None:
     report = snapshot.fresh_report(node)
-    told = report.addresses if report else None
-    return told.replica(address) if told else None
+    addresses = report.addresses if report else None
+    return addresses.replica(address) if addresses else None

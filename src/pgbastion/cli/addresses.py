@@ -39,8 +39,8 @@ def move_replica(client: Client, body: Mapping[str, str], *, wait_s: float) -> P
     Raises:
         CommandError: It was refused, or no node has it in time.
     """
-    told = client.order("/vip/move", body)
-    name = told["address"]
+    answer = client.order("/vip/move", body)
+    name = answer["address"]
 
     def look(progress: Progress) -> Mapping[str, Any] | None:
         found: list[Mapping[str, Any]] = client.get("/vip")["replicas"]
@@ -50,8 +50,8 @@ def move_replica(client: Client, body: Mapping[str, str], *, wait_s: float) -> P
             return None
         return here
 
-    found = wait_for(look, what=f"{name} to be at {told['to']}", within_s=wait_s)
-    wanted = found["node"] == told["to"]
+    found = wait_for(look, what=f"{name} to be at {answer['to']}", within_s=wait_s)
+    wanted = found["node"] == answer["to"]
     return Place(is_wanted=wanted, text=_replica(found), facts=found)
 
 

@@ -137,14 +137,14 @@ def _parts(
     for endpoint in ENDPOINTS:
         name = endpoint.strip("/").replace("/", "-")
         try:
-            told = client.fetch(endpoint)
+            answer = client.fetch(endpoint)
         except CommandError as exc:
             missing.append(f"{endpoint}: {exc}")
             continue
-        if isinstance(told, str):
-            yield f"{name}.txt", redact(told)
+        if isinstance(answer, str):
+            yield f"{name}.txt", redact(answer)
         else:
-            yield f"{name}.json", json.dumps(redact_values(told), indent=1)
+            yield f"{name}.json", json.dumps(redact_values(answer), indent=1)
     try:
         yield "pgbastion.yaml", redact(config.read_text(encoding="utf-8"))
         yield "check.txt", redact(examine(config, os.environ).render())

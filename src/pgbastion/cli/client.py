@@ -208,8 +208,8 @@ def _parse(text: str) -> Any:
 def _value_of(reply: Reply) -> Any:
     if reply.ok:
         return reply.body
-    told = reply.body.get("error") if isinstance(reply.body, dict) else None
-    error = told if isinstance(told, dict) else {}
+    found = reply.body.get("error") if isinstance(reply.body, dict) else None
+    error = found if isinstance(found, dict) else {}
     message = str(error.get("message", f"{reply.url} answers {reply.status}"))
     remedy = error.get("remedy")
     text = f"{message}; {remedy}" if remedy else message

@@ -21,16 +21,16 @@ _SESSIONS = (
 )
 
 
-def render_connections(told: Mapping[str, Any]) -> str:
+def render_connections(answer: Mapping[str, Any]) -> str:
     """Return the answer of ``GET /connections`` as tables."""
     head = (
-        f"{told['node']}: {told['connections']} connections, {told['held']} waiting, "
-        f"{told['opening']} opening; data path: {told['data_path']} "
-        f"({told['data_path_reason']})"
+        f"{answer['node']}: {answer['connections']} connections, {answer['held']} "
+        f"waiting, {answer['opening']} opening; data path: {answer['data_path']} "
+        f"({answer['data_path_reason']})"
     )
     lines = [head]
-    if told["draining"]:
-        lines.append(f"draining: sessions may go on for {told['drain_left_s']} s")
+    if answer["draining"]:
+        lines.append(f"draining: sessions may go on for {answer['drain_left_s']} s")
     backends = [
         (
             row["port"],
@@ -40,7 +40,7 @@ def render_connections(told: Mapping[str, Any]) -> str:
             row["bytes_to_client"],
             row["failures_total"],
         )
-        for row in told["backends"]
+        for row in answer["backends"]
     ]
     if backends:
         lines += ["", render_table(_BACKENDS, backends, right=_BACKENDS[2:])]
@@ -57,10 +57,10 @@ def render_connections(told: Mapping[str, Any]) -> str:
             row["path"],
             row["encryption"],
         )
-        for row in told["sessions"]
+        for row in answer["sessions"]
     ]
     if sessions:
         lines += ["", render_table(_SESSIONS, sessions, right=("age",))]
-    if told["sessions_left_out"]:
-        lines.append(f"and {told['sessions_left_out']} more")
+    if answer["sessions_left_out"]:
+        lines.append(f"and {answer['sessions_left_out']} more")
     return "\n".join(lines)

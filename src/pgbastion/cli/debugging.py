@@ -45,10 +45,10 @@ def fetch_lines(client: Client, seconds: float) -> list[str]:
 
 
 def _decisions(client: Client) -> list[dict[str, Any]]:
-    told = client.fetch(PATH)
-    if not isinstance(told, list):
+    records = client.fetch(PATH)
+    if not isinstance(records, list):
         raise UnreachableError(f"{client.url} does not answer as pgbastion does")
-    return told
+    return records
 
 
 def read_records(path: Path) -> Iterator[Record]:

@@ -22,11 +22,11 @@ def foretell(client: Client, what: str) -> Mapping[str, Any]:
     return client.order("/cluster/fence", body, dry_run=True)
 
 
-def render_prospect(told: Mapping[str, Any]) -> str:
+def render_prospect(answer: Mapping[str, Any]) -> str:
     """Return what a rehearsal would do, for people."""
-    if "node" in told:
-        return f"{told['node']} would stop, and a standby take its role over"
-    return f"the role would go to {told['to']}"
+    if "node" in answer:
+        return f"{answer['node']} would stop, and a standby take its role over"
+    return f"the role would go to {answer['to']}"
 
 
 def rehearse_switchover(client: Client, *, wait_s: float) -> Mapping[str, Any]:

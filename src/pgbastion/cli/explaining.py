@@ -24,23 +24,23 @@ def ask_cluster(config: Path, url: str | None) -> Mapping[str, Any]:
         UnreachableError: No node answers.
     """
     target = target_of(config, url, os.environ)
-    told = _told(Client(target))
-    leader_url = told.get("leader_url")
-    if not leader_url or told.get("leader") == told.get("node"):
-        return told
+    explanation = _explain(Client(target))
+    leader_url = explanation.get("leader_url")
+    if not leader_url or explanation.get("leader") == explanation.get("node"):
+        return explanation
     leader = Target(urls=(leader_url,), token=target.token, trust=target.trust)
     try:
-        return _told(Client(leader))
+        return _explain(Client(leader))
     except CommandError:
         # What the other one knows is better than nothing.
-        return told
+        return explanation
 
 
-def _told(client: Client) -> Mapping[str, Any]:
-    told = client.get(EXPLAIN)
-    if not isinstance(told, dict) or "lines" not in told:
+def _explain(client: Client) -> Mapping[str, Any]:
+    explanation = client.get(EXPLAIN)
+    if not isinstance(explanation, dict) or "lines" not in explanation:
         raise UnreachableError(f"{client.url} does not explain itself: another release")
-    return told
+    return explanation
 
 
 def look_here(config: Path, url: str | None, trouble: str) -> tuple[str, ...]:

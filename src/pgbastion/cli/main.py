@@ -30,6 +30,6 @@ def main() -> None:
         sys.exit(exc.exit)
     except PgBastionError as exc:
         cause = str(exc.__cause__ or "")
-        told = f"{exc}: {cause}" if cause and cause not in str(exc) else str(exc)
-        print(f"pgbastion: {told}", file=sys.stderr)
+        message = f"{exc}: {cause}" if cause and cause not in str(exc) else str(exc)
+        print(f"pgbastion: {message}", file=sys.stderr)
         sys.exit(Exit.NO)

@@ -15,17 +15,19 @@ from pgbastion.model.cluster import join_host_port
 
 HAND_OVER: Final = "/cluster/switchover"
 
-Told = Mapping[str, Any]
+Answer = Mapping[str, Any]
 
 
-def add_node(client: Client, name: str, address: str, *, dry_run: bool = False) -> Told:
+def add_node(
+    client: Client, name: str, address: str, *, dry_run: bool = False
+) -> Answer:
     """Announce a node."""
     body = {"id": name, "address": address}
-    told = client.order("/raft/add-peer", body, dry_run=dry_run)
-    return {**told, "address": address}
+    answer = client.order("/raft/add-peer", body, dry_run=dry_run)
+    return {**answer, "address": address}
 
 
-def foretell_removal(client: Client, name: str) -> Told:
+def foretell_removal(client: Client, name: str) -> Answer:
     """Return what taking a node out would do.
 
     Raises:
@@ -33,12 +35,12 @@ def foretell_removal(client: Client, name: str) -> Told:
     """
     if client.get("/cluster").get("primary") == name:
         # As the primary it cannot be removed: what follows is known only then.
-        told = client.order(HAND_OVER, {}, dry_run=True)
-        return {"id": name, "switchover": told, "dry_run": True}
+        answer = client.order(HAND_OVER, {}, dry_run=True)
+        return {"id": name, "switchover": answer, "dry_run": True}
     return client.order("/raft/remove-peer", {"id": name}, dry_run=True)
 
 
-def remove_node(client: Client, name: str, wait_s: float) -> Told:
+def remove_node(client: Client, name: str, wait_s: float) -> Answer:
     """Take a node out; a primary hands its role on first.
 
     Raises:
@@ -57,7 +59,7 @@ def remove_node(client: Client, name: str, wait_s: float) -> Told:
     return {**removed, **done}
 
 
-def foretell_replacement(client: Client, name: str, address: str) -> Told:
+def foretell_replacement(client: Client, name: str, address: str) -> Answer:
     """Return what putting another machine in a node's place would do.
 
     Raises:
@@ -67,7 +69,7 @@ def foretell_replacement(client: Client, name: str, address: str) -> Told:
     return {"removed": foretell_removal(client, name), "address": address}
 
 
-def replace_node(client: Client, name: str, address: str, wait_s: float) -> Told:
+def replace_node(client: Client, name: str, address: str, wait_s: float) -> Answer:
     """Take a node out and expect another of its name at ``address``.
 
     Raises:
@@ -89,7 +91,7 @@ def _check_free(client: Client, name: str, address: str) -> None:
             raise CommandError(f"{wanted} is that of {peer['id']}; nothing was changed")
 
 
-def _hand_role_on(client: Client, name: str, wait_s: float) -> Told:
+def _hand_role_on(client: Client, name: str, wait_s: float) -> Answer:
     what = f"switchover from {name}"
     found = carry_out(client, HAND_OVER, {}, what=what, wait_s=wait_s)
     if found["outcome"] not in (DONE, "other_chosen"):
@@ -115,11 +117,11 @@ def _has_left(client: Client, member_id: object, progress: Progress) -> bool | N
 # Words
 
 
-def describe_addition(told: Told) -> str:
+def describe_addition(answer: Answer) -> str:
     """Return what came of announcing a node, and what to do next."""
-    who = f"{told.get('id')} at {told['address']}"
-    member = f"expected as member {told.get('member_id')}"
-    if told.get("dry_run"):
+    who = f"{answer.get('id')} at {answer['address']}"
+    member = f"expected as member {answer.get('member_id')}"
+    if answer.get("dry_run"):
         return f"{who} would be {member}"
     return (
         f"{who} is {member}: start its daemon, it joins as a learner and votes once it "
@@ -127,21 +129,21 @@ def describe_addition(told: Told) -> str:
     )
 
 
-def describe_removal(told: Told) -> str:
+def describe_removal(answer: Answer) -> str:
     """Return what came of taking a node out, or would come of it."""
-    name, moved = told.get("id"), told.get("switchover")
-    if told.get("dry_run"):
+    name, moved = answer.get("id"), answer.get("switchover")
+    if answer.get("dry_run"):
         if moved is not None:
             return f"{moved['to']} would be the primary, then {name} would leave"
-        return f"{name} (member {told.get('member_id')}) would leave the cluster"
+        return f"{name} (member {answer.get('member_id')}) would leave the cluster"
     first = f"{moved['to']} is the primary; " if moved is not None else ""
-    return f"{first}{name} (member {told.get('member_id')}) has left the cluster"
+    return f"{first}{name} (member {answer.get('member_id')}) has left the cluster"
 
 
-def describe_replacement(told: Told) -> str:
+def describe_replacement(answer: Answer) -> str:
     """Return what came of replacing a node, or would come of it."""
-    removed = describe_removal(told["removed"])
-    if "added" in told:
-        return f"{removed}; {describe_addition(told['added'])}"
-    name = told["removed"].get("id")
-    return f"{removed}\nanother {name} at {told['address']} would be expected"
+    removed = describe_removal(answer["removed"])
+    if "added" in answer:
+        return f"{removed}; {describe_addition(answer['added'])}"
+    name = answer["removed"].get("id")
+    return f"{removed}\nanother {name} at {answer['address']} would be expected"

@@ -117,8 +117,8 @@ def _operation(client: Client, order_id: str) -> Mapping[str, Any] | None:
 def _directive(client: Client, order_id: str) -> Mapping[str, Any] | None:
     """Ask as releases before had it: not every node may run this one yet."""
     try:
-        told = client.get("/raft/directives")
+        answer = client.get("/raft/directives")
     except CommandError:
         return None
-    orders = told.get("directives", [])
+    orders = answer.get("directives", [])
     return next((o for o in orders if o.get("id") == order_id), None)

@@ -36,9 +36,9 @@ def render(policy: Mapping[str, Any] | None) -> str:
     if policy is None:
         return "there is no cluster yet"
     granted_s, longest_s = policy["granted_ms"] / 1_000, policy["longest_ms"] / 1_000
-    told = f"{policy['profile'] or 'each by its own file'}, leases of {granted_s:g} s"
+    line = f"{policy['profile'] or 'each by its own file'}, leases of {granted_s:g} s"
     if longest_s > granted_s:
-        told += f"; a failover still waits for those of {longest_s:g} s"
+        line += f"; a failover still waits for those of {longest_s:g} s"
     if policy["not_adopted"]:
-        told += f"; not followed yet by {', '.join(policy['not_adopted'])}"
-    return told
+        line += f"; not followed yet by {', '.join(policy['not_adopted'])}"
+    return line

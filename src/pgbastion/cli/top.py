@@ -28,10 +28,10 @@ def look(client: Client) -> Screenful:
     """Ask a node for all that is shown; a silent cluster is shown as such."""
     try:
         cluster: Mapping[str, Any] = client.get("/cluster")
-        told: Mapping[str, Any] = client.get("/cluster/explain")
+        explanation: Mapping[str, Any] = client.get("/cluster/explain")
     except CommandError as exc:
         return Screenful(headline=str(exc), rows=(), details=())
-    first, *details = told["lines"]
+    first, *details = explanation["lines"]
     rows = [member_row(member) for member in cluster["members"]]
     return Screenful(headline=first, rows=rows, details=details)
 

@@ -49,8 +49,8 @@ def decide_holding(view: NodeView) -> Holding:
 def _holder_has_conflict(view: NodeView) -> bool:
     held = view.state.assignment
     received = view.reports.get(held.node) if held is not None else None
-    told = received.report.addresses if received is not None else None
-    return told is not None and told.conflict
+    addresses = received.report.addresses if received is not None else None
+    return addresses is not None and addresses.conflict
 
 
 def drop_before_release(view: NodeView, decision: Decision) -> Decision:

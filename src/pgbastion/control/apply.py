@@ -437,8 +437,8 @@ def _note_outage(state: ClusterState, command: NoteOutage) -> ClusterState | Out
             continue
         if change.gap_ms is not None:
             return Outcome.NO_CHANGE
-        told = replace(change, gap_ms=command.gap_ms, sessions=command.sessions)
-        history = (*state.history[:at], told, *state.history[at + 1 :])
+        noted = replace(change, gap_ms=command.gap_ms, sessions=command.sessions)
+        history = (*state.history[:at], noted, *state.history[at + 1 :])
         return replace(state, history=history)
     return Outcome.WRONG_EPOCH
 

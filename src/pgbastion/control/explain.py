@@ -157,11 +157,11 @@ def _blocking(snapshot: NodeSnapshot, foreseen: tuple[Foreseen, ...]) -> Iterato
             detail = f" ({decision.detail})" if decision.detail else ""
             yield f"{decision.sentence}{detail}"
         return
-    for told in foreseen:
-        lost = told.prospect in (Prospect.NO_PRIMARY, Prospect.MAJORITY_LOST)
-        known = told.reason is Reason.PAUSED or short
-        if told.node == held.node and lost and not known:
-            yield told.sentence
+    for each in foreseen:
+        lost = each.prospect in (Prospect.NO_PRIMARY, Prospect.MAJORITY_LOST)
+        known = each.reason is Reason.PAUSED or short
+        if each.node == held.node and lost and not known:
+            yield each.sentence
 
 
 def _warnings(snapshot: NodeSnapshot) -> Iterator[str]:

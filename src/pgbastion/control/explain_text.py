@@ -9,19 +9,19 @@ LINES_MAX: Final = 40
 MORE: Final = "... and {} more: --json has them"
 
 
-def render_explanation(told: Explanation) -> tuple[str, ...]:
+def render_explanation(explanation: Explanation) -> tuple[str, ...]:
     """Return the lines; the first says state and next step."""
     lines = [
-        f"{told.state}. Next: {told.next_step}.",
-        f"(told by {told.node}; Raft leader: {told.leader or 'none'})",
+        f"{explanation.state}. Next: {explanation.next_step}.",
+        f"(told by {explanation.node}; Raft leader: {explanation.leader or 'none'})",
     ]
-    lines += _section("primary", told.primary_lines, 4)
-    lines += _section("the others", [f"{s.node} {s.sentence}" for s in told.others], 7)
-    lines += _section(
-        "if a node died now", [f"{f.node}: {f.sentence}" for f in told.foreseen], 7
-    )
-    lines += _section("what blocks a failover", told.blocking or ("nothing",), 4)
-    lines += _section("warnings", told.warnings, 7)
+    others = [f"{other.node} {other.sentence}" for other in explanation.others]
+    foreseen = [f"{each.node}: {each.sentence}" for each in explanation.foreseen]
+    lines += _section("primary", explanation.primary_lines, 4)
+    lines += _section("the others", others, 7)
+    lines += _section("if a node died now", foreseen, 7)
+    lines += _section("what blocks a failover", explanation.blocking or ("nothing",), 4)
+    lines += _section("warnings", explanation.warnings, 7)
     return tuple(lines)
 
 

@@ -130,10 +130,10 @@ def _fenced_by_hand(snapshot: NodeSnapshot) -> Verdict | None:
     fences = snapshot.state.fences
     if not fences:
         return None
-    told = ", ".join(f"{fence.node} since {fence.at}" for fence in fences)
+    listed = ", ".join(f"{fence.node} since {fence.at}" for fence in fences)
     return Verdict(
         situation=Situation.FENCED,
-        state=f"fenced by hand: {told}; {_primary_words(snapshot)}",
+        state=f"fenced by hand: {listed}; {_primary_words(snapshot)}",
         next_step="take the fence back when the work is done",
     )
 
@@ -292,7 +292,7 @@ def _node_failed(snapshot: NodeSnapshot) -> Verdict | None:
     failed = [r for r in fresh_reports(snapshot) if needs_a_hand(r)]
     if not failed:
         return None
-    told = "; ".join(f"{r.node}: {doing(r)}" for r in failed)
+    listed = "; ".join(f"{r.node}: {doing(r)}" for r in failed)
     first = failed[0]
     anew = (
         f"; where its files are at fault: pgbastion reinit {first.node}"
@@ -301,7 +301,7 @@ def _node_failed(snapshot: NodeSnapshot) -> Verdict | None:
     )
     return Verdict(
         situation=Situation.NODE_FAILED,
-        state=f"{told}; {_primary_words(snapshot)}",
+        state=f"{listed}; {_primary_words(snapshot)}",
         next_step=f"look at the log of {first.node}, it says what is in the way{anew}",
     )
 
@@ -316,10 +316,10 @@ def _copying(snapshot: NodeSnapshot) -> Verdict | None:
     copying = [r for r in fresh_reports(snapshot) if r.state is PostgresState.COPYING]
     if not copying:
         return None
-    told = ", ".join(f"{r.node} ({doing(r)})" for r in copying)
+    listed = ", ".join(f"{r.node} ({doing(r)})" for r in copying)
     return Verdict(
         situation=Situation.COPYING,
-        state=f"not ready yet: {told}; {_primary_words(snapshot)}",
+        state=f"not ready yet: {listed}; {_primary_words(snapshot)}",
         next_step="wait",
     )
 
@@ -399,10 +399,10 @@ def _restart_pending(snapshot: NodeSnapshot) -> Verdict | None:
     waiting = [r for r in fresh_reports(snapshot) if r.pending_restart]
     if not waiting:
         return None
-    told = "; ".join(f"{r.node}: {', '.join(r.pending_restart)}" for r in waiting)
+    listed = "; ".join(f"{r.node}: {', '.join(r.pending_restart)}" for r in waiting)
     return Verdict(
         situation=Situation.RESTART_PENDING,
-        state=f"settings wait for a restart ({told}); {_primary_words(snapshot)}",
+        state=f"settings wait for a restart ({listed}); {_primary_words(snapshot)}",
         next_step="restart these servers when it suits, standbys first",
     )
 

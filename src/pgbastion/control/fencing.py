@@ -151,7 +151,7 @@ def _is_replaceable(view: ClusterView, held: Assignment) -> bool:
     answers = living_answers(state, living)
     if not needs_survey(state):
         return any(a.node in able for a in answers)
-    told = tuple(a for a in answers if a.wal_end is not None)
-    if not hold_every_commit(state, told):
+    known = tuple(a for a in answers if a.wal_end is not None)
+    if not hold_every_commit(state, known):
         return False
-    return bool(answers_with_every_commit(state, told, able))
+    return bool(answers_with_every_commit(state, known, able))

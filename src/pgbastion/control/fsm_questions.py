@@ -477,7 +477,7 @@ def _ask(kind: type[_Part], part: str, usual: Any) -> None:
         key, value = f"{part}.{name}", getattr(usual, name)
         for question, answers in QUESTIONS.items():
             if any(key in answer for answer in answers.values()):
-                by_answer = {a: told.get(key, value) for a, told in answers.items()}
+                by_answer = {a: values.get(key, value) for a, values in answers.items()}
                 asked[name] = question, by_answer
         if name not in asked and not isinstance(value, _WHOLE):
             setattr(kind, name, value)

@@ -179,8 +179,10 @@ class _Placing:
             # Whoever speaks under its name now may be another machine.
             return False
         received = self._view.reports.get(placed.node)
-        told = offer_of(received.report, placed.address) if received else None
-        return told is not None and told.seen == placed.serial and not told.may_be_set
+        offer = offer_of(received.report, placed.address) if received else None
+        if offer is None:
+            return False
+        return offer.seen == placed.serial and not offer.may_be_set
 
     def _seen_ms(self, placed: Placement) -> int:
         return self._view.seen_ms.get(placed.serial, self._view.now_ms)
@@ -192,9 +194,9 @@ class _Placing:
         found: set[str] = set()
         for node in self._view.reports:
             report = self._report(node)
-            told = report.addresses if report is not None else None
-            if told is not None:
-                found.update(r.address for r in told.replicas)
+            addresses = report.addresses if report is not None else None
+            if addresses is not None:
+                found.update(r.address for r in addresses.replicas)
         return frozenset(found)
 
     def _placing(
@@ -278,8 +280,8 @@ def obstacle(
 
 def offer_of(report: NodeReport, address: str) -> ReplicaReport | None:
     """Return what a node says of an address for replicas; None: not configured."""
-    told: AddressReport | None = report.addresses
-    return told.replica(address) if told is not None else None
+    addresses: AddressReport | None = report.addresses
+    return addresses.replica(address) if addresses is not None else None
 
 
 def decide_replica_holdings(

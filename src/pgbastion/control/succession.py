@@ -90,9 +90,9 @@ def _catch_up(view: ClusterView, able: frozenset[NodeId]) -> Decision | None:
     end = furthest_end(view.state, survey.answers) if survey is not None else None
     if survey is None or end is None:
         return None
-    told = usable_answers(survey.answers)
-    sources = [a for a in told if a.wal_end == end and _can_be_read(view, a)]
-    behind = [a for a in told if a.node in able and a.wal_end and a.wal_end < end]
+    usable = usable_answers(survey.answers)
+    sources = [a for a in usable if a.wal_end == end and _can_be_read(view, a)]
+    behind = [a for a in usable if a.node in able and a.wal_end and a.wal_end < end]
     if not sources or not behind:
         return None
     # Who came no closer at its last turn may be on another history.
@@ -130,8 +130,8 @@ def _forced(view: ClusterView, answers: Iterable[SurveyAnswer]) -> SurveyAnswer 
         return None
     if view.state.fence(order.target) is not None:
         return None
-    told = [a for a in usable_answers(answers) if a.node == order.target]
-    return told[0] if told else None
+    usable = usable_answers(answers)
+    return next((a for a in usable if a.node == order.target), None)
 
 
 def _ordered_has_everything(view: ClusterView, answers: Iterable[SurveyAnswer]) -> bool:
@@ -151,11 +151,11 @@ def _describe(answers: tuple[SurveyAnswer, ...]) -> str:
 def _some_living_are_silent(
     view: ClusterView, answers: tuple[SurveyAnswer, ...]
 ) -> bool:
-    told = {a.node for a in answers}
+    answered = {a.node for a in answers}
     held = view.state.assignment
     for member in view.state.servers:
         received = view.reports.get(member.name)
-        if member.name in told or received is None:
+        if member.name in answered or received is None:
             continue
         if held is not None and held.node == member.name:
             continue
@@ -263,8 +263,8 @@ def ask_servers(view: ClusterView) -> tuple[Survey, ...]:
     if survey is None or survey.epoch != epoch:
         first = _others(view) if _standbys_may_suffice(view.state) else servers
         return (Survey(epoch=epoch, nodes=first),)
-    told = {a.node for a in usable_answers(survey.answers)}
-    silent = tuple(name for name in servers if name not in told)
+    answered = {a.node for a in usable_answers(survey.answers)}
+    silent = tuple(name for name in servers if name not in answered)
     if silent and view.now_ms >= survey.asked_ms + SURVEY_AGAIN_MS:
         return (Survey(epoch=epoch, nodes=silent),)
     return ()
@@ -291,15 +291,15 @@ def next_timeline(view: ClusterView, answers: Iterable[SurveyAnswer]) -> Timelin
     """
     held = view.state.assignment
     spare = 0 if held is None or held.opened else 1
-    told = tuple(answers)
-    ends = [answer.wal_end for answer in told]
+    answered = tuple(answers)
+    ends = [answer.wal_end for answer in answered]
     reports = [received.report for received in view.reports.values()]
     ends += [report.wal_end for report in reports]
     return Timeline(
         max(
             1,
             view.state.highest_timeline,
-            *(answer.newest_timeline for answer in told),
+            *(answer.newest_timeline for answer in answered),
             *(report.timeline or 0 for report in reports),
             *(end.timeline for end in ends if end is not None),
         )

@@ -80,15 +80,15 @@ def answers_with_every_commit(
     one, or one that nobody gave it: the id says nothing about its place, so it counts
     only if it suffices alone.
     """
-    told = usable_answers(answers)
-    usable = [a for a in told if a.node in able]
-    # Who may not be promoted can still tell how far those have to be who may.
-    for among in (usable, told):
+    usable = usable_answers(answers)
+    promotable = [a for a in usable if a.node in able]
+    # A node that may not be promoted still shows how far the others have to be.
+    for among in (promotable, usable):
         end = furthest_end(state, among)
-        as_far = tuple(a for a in usable if a.wal_end == end)
+        as_far = tuple(a for a in promotable if a.wal_end == end)
         if end is not None and as_far:
             return as_far
-    return tuple(a for a in usable if hold_every_commit(state, (a,)))
+    return tuple(a for a in promotable if hold_every_commit(state, (a,)))
 
 
 def furthest_end(state: ClusterState, answers: Sequence[SurveyAnswer]) -> WalEnd | None:

@@ -17,13 +17,13 @@ def diverged_from(primary: NodeReport, end: WalEnd) -> bool:
     return left is None or end.lsn > left
 
 
-def surest_end(told: WalEnd | None, replayed: WalEnd | None) -> WalEnd | None:
+def surest_end(reported: WalEnd | None, replayed: WalEnd | None) -> WalEnd | None:
     """Return which of two ends of a standby's WAL says more of its history.
 
     One that receives nothing tells its end with the timeline of its checkpoint; its
     recovery may have chosen a later one since, by a history file that was left behind.
     What it has replayed on an older one says nothing new.
     """
-    if told is None or replayed is None or replayed.timeline <= told.timeline:
-        return told
+    if reported is None or replayed is None or replayed.timeline <= reported.timeline:
+        return reported
     return replayed

@@ -18,11 +18,11 @@ def other_daemon(parent: int, own_run_dir: str) -> int:
         parent: The postmaster's parent.
         own_run_dir: This node's run directory.
     """
-    told = current().command_line(parent)
-    run_dir = told.rpartition(" ")[2]
+    line = current().command_line(parent)
+    run_dir = line.rpartition(" ")[2]
     # A node's has one name, under whichever of the places it was made.
     is_own = os.path.basename(run_dir) == os.path.basename(own_run_dir)
-    if GUARD_WORDS not in told or is_own:
+    if GUARD_WORDS not in line or is_own:
         return 0
     try:
         page = Page(f"{run_dir}/page")

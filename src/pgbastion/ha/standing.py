@@ -86,17 +86,17 @@ class StandingWatch:
         stopped = False
         asked_s = time.monotonic()
         while True:
-            told = False
+            removed = False
             due = time.monotonic() >= asked_s + ASK_EVERY_S
             if due or not self._engine.status().leader:
                 asked_s = time.monotonic()
-                told = await self._told_by_others()
-            if told or self._has_left():
+                removed = await self._others_say_removed()
+            if removed or self._has_left():
                 if not stopped:
                     log.warning("removed_from_cluster", member_id=self._member_id())
                     await self._stop_server()
                     stopped = True
-                if told or not self._in_group():
+                if removed or not self._in_group():
                     return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
@@ -114,7 +114,7 @@ class StandingWatch:
         status = self._engine.status()
         return status.member_id in (*status.voters, *status.learners)
 
-    async def _told_by_others(self) -> bool:
+    async def _others_say_removed(self) -> bool:
         question = encode_standing(
             Standing(cluster_id=self._cluster_id, member_id=self._member_id())
         )
@@ -124,5 +124,5 @@ class StandingWatch:
         answers = await asyncio.gather(
             *(self._ask(address, Kind.STANDING, question) for address in addresses)
         )
-        told = (decode_standing_answer(answer) for answer in answers if answer)
-        return any(answer is not None and answer.left for answer in told)
+        decoded = (decode_standing_answer(answer) for answer in answers if answer)
+        return any(answer is not None and answer.left for answer in decoded)

@@ -145,8 +145,8 @@ class Surveyor:
                 wait_s=CATCH_UP_S + self.cut_timeout_ms / 1_000,
             )
         survey.catching_up = None
-        told = survey.answers.get(action.node)
-        before = after = told.wal_end if told is not None else None
+        known = survey.answers.get(action.node)
+        before = after = known.wal_end if known is not None else None
         if answer is not None and answer.node == action.node:
             survey.answers[action.node] = answer
             after = answer.wal_end

@@ -67,16 +67,16 @@ class Kept:
 def encode_kept(kept: Kept) -> dict[str, Any]:
     """Return a record as plain values for JSON."""
     view, decision = kept.view, kept.decision
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "number": kept.number,
         "reason": decision.reason,
         "detail": decision.detail,
         "actions": tuple(map(repr, decision.actions)),
     }
     made: Record = (
-        NodeRecord(view=view, **told)
+        NodeRecord(view=view, **facts)
         if isinstance(view, NodeView)
-        else ClusterRecord(view=view, **told)
+        else ClusterRecord(view=view, **facts)
     )
     plain: dict[str, Any] = _envelope().dump_python(
         _Envelope(v=RECORD_VERSION, r=made), mode="json"

@@ -104,8 +104,8 @@ class NodeAddresses:
             own,
             problem=own.problem or (fault if self._manager.statuses() else ""),
             replicas=tuple(
-                replace(told, problem=told.problem or fault)
-                for told in self._replicas.reports()
+                replace(report, problem=report.problem or fault)
+                for report in self._replicas.reports()
             ),
         )
 

@@ -383,11 +383,11 @@ class NodeCommands:
     async def reload(self) -> Outcome:
         """Read the configuration again and look at everything anew."""
         try:
-            told = await self._reload(self._dry_run)
+            result = await self._reload(self._dry_run)
         except ConfigError as exc:
             return Refused(
                 code="configuration_refused",
                 message=f"the configuration cannot be used, nothing has changed: {exc}",
                 remedy="run pgbastion check on this node",
             )
-        return Done(facts={"applied": told, "pid": os.getpid()})
+        return Done(facts={"applied": result, "pid": os.getpid()})

@@ -172,13 +172,13 @@ def _begin(
 
 def _warnings(former: ClusterState, own: str) -> tuple[str, ...]:
     others = ", ".join(m.name for m in former.members if m.name != own) or "nobody"
-    told = [_PUT_OUT.format(others=others), _FORGOTTEN.format(index=former.index)]
+    warnings = [_PUT_OUT.format(others=others), _FORGOTTEN.format(index=former.index)]
     held = former.assignment
     if held is None:
-        return tuple(told)
-    told.append(_LAST_PRIMARY.format(node=held.node, epoch=held.epoch))
+        return tuple(warnings)
+    warnings.append(_LAST_PRIMARY.format(node=held.node, epoch=held.epoch))
     is_async = former.mode is ReplicationMode.ASYNC
-    return (*told, _ASYNC if is_async else _NOBODY_BY_ITSELF)
+    return (*warnings, _ASYNC if is_async else _NOBODY_BY_ITSELF)
 
 
 def _plan_from_data(config: Config) -> Plan:

@@ -21,7 +21,7 @@ ASK_TIMEOUT_S: Final = 12.0
 FORWARDED_BYTES_MAX: Final = 64 * 1024
 
 
-class _Asked(BaseModel):
+class _Request(BaseModel):
     model_config = ConfigDict(frozen=True)
     method: str
     path: str
@@ -29,7 +29,7 @@ class _Asked(BaseModel):
     v: Literal[1] = 1
 
 
-class _Told(BaseModel):
+class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
     outcome: Literal["done", "refused", "unknown"]
     facts: dict[str, JsonValue] = {}
@@ -44,32 +44,32 @@ async def forward(
 ) -> Outcome:
     """Have another member carry a request out, and return what it says."""
     given = body.model_dump(mode="json", exclude_defaults=True)
-    asked = _Asked(method=method, path=path, body=given)
-    answer = await engine.request(
-        to, Kind.FORWARD, asked.model_dump_json().encode(), ASK_TIMEOUT_S
+    request = _Request(method=method, path=path, body=given)
+    reply = await engine.request(
+        to, Kind.FORWARD, request.model_dump_json().encode(), ASK_TIMEOUT_S
     )
     try:
-        told = None if answer is None else _Told.model_validate_json(answer)
+        answer = None if reply is None else _Answer.model_validate_json(reply)
     except ValidationError:
-        told = None
-    if told is None:
+        answer = None
+    if answer is None:
         return Unknown(
             message=f"the node that {path} was passed on to did not answer",
             remedy="look at /config and /raft/directives, then repeat",
         )
-    if told.outcome == "done":
-        return Done(facts=told.facts)
-    if told.outcome == "refused":
-        return Refused(code=told.code, message=told.message, remedy=told.remedy)
-    return Unknown(message=told.message, remedy=told.remedy)
+    if answer.outcome == "done":
+        return Done(facts=answer.facts)
+    if answer.outcome == "refused":
+        return Refused(code=answer.code, message=answer.message, remedy=answer.remedy)
+    return Unknown(message=answer.message, remedy=answer.remedy)
 
 
 async def answer_forwarded(commands: Commands, payload: bytes) -> bytes:
     """Carry out what another member passed on; nothing for what makes no sense."""
     try:
-        asked = _Asked.model_validate_json(payload[: FORWARDED_BYTES_MAX + 1])
-        change = CHANGES[(asked.method, asked.path)]
-        body = body_of(change).model_validate(asked.body)
+        request = _Request.model_validate_json(payload[: FORWARDED_BYTES_MAX + 1])
+        change = CHANGES[(request.method, request.path)]
+        body = body_of(change).model_validate(request.body)
     except (ValidationError, KeyError):
         return b""
     try:
@@ -79,18 +79,18 @@ async def answer_forwarded(commands: Commands, payload: bytes) -> bytes:
         outcome = Refused(
             code=problem.code, message=problem.message, remedy=problem.remedy
         )
-    return _told(outcome).model_dump_json().encode()
+    return _answer_of(outcome).model_dump_json().encode()
 
 
-def _told(outcome: Outcome) -> _Told:
+def _answer_of(outcome: Outcome) -> _Answer:
     if isinstance(outcome, Done):
         facts = TypeAdapter(dict[str, JsonValue]).validate_python(dict(outcome.facts))
-        return _Told(outcome="done", facts=facts)
+        return _Answer(outcome="done", facts=facts)
     if isinstance(outcome, Refused):
-        return _Told(
+        return _Answer(
             outcome="refused",
             code=outcome.code,
             message=outcome.message,
             remedy=outcome.remedy,
         )
-    return _Told(outcome="unknown", message=outcome.message, remedy=outcome.remedy)
+    return _Answer(outcome="unknown", message=outcome.message, remedy=outcome.remedy)

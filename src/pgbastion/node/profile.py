@@ -52,5 +52,5 @@ async def change_profile(host: Log, profile: Profile, *, at: str) -> Outcome:
 
 def unaware_of_profiles(host: Log) -> list[NodeId]:
     """Return the members whose release would not know what to make of the command."""
-    told = ((m.name, host.reports.get(m.name)) for m in host.state.members)
-    return [n for n, r in told if r is not None and r.report.policy_revision is None]
+    reports = ((m.name, host.reports.get(m.name)) for m in host.state.members)
+    return [n for n, r in reports if r is not None and r.report.policy_revision is None]

@@ -111,12 +111,12 @@ async def reload_node(
         node.instance.config.set_hba(new.postgresql.hba)
         if node.settings is not None:
             node.settings.note()
-    told = _in_words(changes) + await reload_server(node, new, holds_lease)
-    log.info("reloaded", result=told)
+    result = _in_words(changes) + await reload_server(node, new, holds_lease)
+    log.info("reloaded", result=result)
     if node.observer is not None:
         node.observer.look_soon()
     node.loop.wake()
-    return told
+    return result
 
 
 async def reload_server(

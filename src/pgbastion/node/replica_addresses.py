@@ -56,14 +56,14 @@ class ReplicaAddresses:
         return tuple(self._report(*each) for each in self._managers.items())
 
     def _report(self, address: str, manager: VipManager) -> ReplicaReport:
-        told = manager.report()
+        report = manager.report()
         return ReplicaReport(
             address=address,
             seen=self._seen.get(address, 0),
             may_be_set=manager.may_be_set,
-            held=bool(told.held),
-            problem=told.problem,
-            conflict=told.conflict,
+            held=bool(report.held),
+            problem=report.problem,
+            conflict=report.conflict,
             fallback=self._fallback,
         )
 

@@ -166,9 +166,9 @@ class GuardLink:
         try:
             await client.watch(self._watchdog or unused)
             self._watchdog_refused = ""
-            told = client.latest.watchdog_problem if client.latest else ""
-            if told:
-                log.warning("watchdog_unusable", error=told)
+            problem = client.latest.watchdog_problem if client.latest else ""
+            if problem:
+                log.warning("watchdog_unusable", error=problem)
         except GuardRefused as exc:
             if self._watchdog is not None:
                 self._watchdog_refused = f"the guard cannot use a watchdog: {exc}"

@@ -117,8 +117,10 @@ class SyncChange:
         That set may be a former daemon's, or somebody else's.
         """
         _, wanted = self._wanted or (None, None)
-        told = wanted.num_sync if wanted is not None else 0
-        return any(0 < count < sync.num_sync for count in (told, self._seen_count))
+        wanted_count = wanted.num_sync if wanted is not None else 0
+        return any(
+            0 < count < sync.num_sync for count in (wanted_count, self._seen_count)
+        )
 
     def _notice(self, names: str, sent_ns: int) -> bool:
         """Tell whether somebody else has changed the setting; then forget our own."""

@@ -73,9 +73,9 @@ def move(
         body["address"] = address
         path = "/vip/move"
     if dry_run:
-        told = client.order(path, body, dry_run=True)
-        name = told.get("address", "the addresses")
-        print(json.dumps(told) if as_json else f"{name} would go to {told['to']}")
+        answer = client.order(path, body, dry_run=True)
+        name = answer.get("address", "the addresses")
+        print(json.dumps(answer) if as_json else f"{name} would go to {answer['to']}")
         return
     if "address" in body:
         place = move_replica(client, body, wait_s=wait_s)

@@ -35,8 +35,8 @@ def show(
     from pgbastion.cli.connections import render_connections
     from pgbastion.cli.target import reader
 
-    told = reader(config, url).get("/connections")
-    print(json.dumps(told) if as_json else render_connections(told))
+    answer = reader(config, url).get("/connections")
+    print(json.dumps(answer) if as_json else render_connections(answer))
 
 
 @connections.command()
@@ -57,12 +57,14 @@ def drain(
     from pgbastion.cli.target import writer
 
     body = {} if timeout is None else {"timeout": timeout}
-    told = writer(config, url).order("/connections/drain", body, dry_run=dry_run)
+    answer = writer(config, url).order("/connections/drain", body, dry_run=dry_run)
     if as_json:
-        print(json.dumps(told))
+        print(json.dumps(answer))
         return
     word = "would drain" if dry_run else "draining"
-    print(f"{word}: {told['sessions']} connections, {told['timeout_ms']} ms at most")
+    print(
+        f"{word}: {answer['sessions']} connections, {answer['timeout_ms']} ms at most"
+    )
 
 
 @connections.command()
@@ -75,6 +77,6 @@ def undrain(
     """Let clients in again."""
     from pgbastion.cli.target import writer
 
-    told = writer(config, url).order("/connections/undrain", {}, dry_run=dry_run)
+    answer = writer(config, url).order("/connections/undrain", {}, dry_run=dry_run)
     plain = f"clients {'would be' if dry_run else 'are'} let in again"
-    print(json.dumps(told) if as_json else plain)
+    print(json.dumps(answer) if as_json else plain)

@@ -59,13 +59,13 @@ def fence(
     given = {"node": node, "force": force, "drain": drain}
     body = {k: v for k, v in given.items() if v is not None}
     if dry_run:
-        told = client.order("/cluster/fence", body, dry_run=True)
-        would = "would be fenced" if told.get("changed") else "is fenced already"
-        print(json.dumps(told) if as_json else f"{node} {would}")
+        answer = client.order("/cluster/fence", body, dry_run=True)
+        would = "would be fenced" if answer.get("changed") else "is fenced already"
+        print(json.dumps(answer) if as_json else f"{node} {would}")
         return
-    told = client.order("/cluster/fence", body)
+    answer = client.order("/cluster/fence", body)
     wait_moved(client, node, wait_s=wait_s)
-    print(json.dumps(told) if as_json else f"fenced {node}")
+    print(json.dumps(answer) if as_json else f"fenced {node}")
 
 
 @commands.command()
@@ -80,10 +80,10 @@ def unfence(
     from pgbastion.cli.target import writer
 
     client = writer(config, url)
-    told = client.order("/cluster/unfence", {"node": node}, dry_run=dry_run)
+    answer = client.order("/cluster/unfence", {"node": node}, dry_run=dry_run)
     done = f"{node} would be unfenced" if dry_run else f"unfenced {node}"
-    plain = done if told.get("changed") else f"{node} was not fenced"
-    print(json.dumps(told) if as_json else plain)
+    plain = done if answer.get("changed") else f"{node} was not fenced"
+    print(json.dumps(answer) if as_json else plain)
 
 
 @commands.command()
@@ -125,8 +125,8 @@ def restart(
         if drain is not None:
             body["drain"] = drain
         if dry_run:
-            told = client.order("/cluster/restart", body, dry_run=True)
-            print(json.dumps(told) if as_json else f"{each} would be restarted")
+            answer = client.order("/cluster/restart", body, dry_run=True)
+            print(json.dumps(answer) if as_json else f"{each} would be restarted")
             continue
         what = f"restart of {each}"
         done = carry_out(client, "/cluster/restart", body, what=what, wait_s=wait_s)
@@ -155,8 +155,8 @@ def reinit(
 
     client = writer(config, url)
     if dry_run:
-        told = client.order("/cluster/reinit", {"node": node}, dry_run=True)
-        print(json.dumps(told) if as_json else f"{node} would be copied anew")
+        answer = client.order("/cluster/reinit", {"node": node}, dry_run=True)
+        print(json.dumps(answer) if as_json else f"{node} would be copied anew")
         return
     confirm(f"The data of {node} will be replaced by a copy: go on?", yes=yes)
     what, body = f"copy to {node}", {"node": node}

@@ -82,13 +82,13 @@ def explain(
     from pgbastion.cli.problems import UnreachableError
 
     try:
-        told = ask_cluster(config, url)
+        answer = ask_cluster(config, url)
     except UnreachableError as exc:
         lines = look_here(config, url, str(exc))
         print(json.dumps({"lines": lines}) if as_json else "\n".join(lines))
         raise typer.Exit(Exit.UNREACHABLE) from exc
-    print(json.dumps(told) if as_json else "\n".join(told["lines"]))
-    if not told["serving"]:
+    print(json.dumps(answer) if as_json else "\n".join(answer["lines"]))
+    if not answer["serving"]:
         raise typer.Exit(Exit.NO)
 
 
@@ -134,7 +134,7 @@ def operations(
         print(json.dumps(found) if as_json else render_operations(found))
         return
     client.get(f"/operations/{operation_id}")
-    told = wait_settled(client, operation_id, what="operation", wait_s=wait_s)
-    print(json.dumps(told) if as_json else render_operations([told]))
-    if told["outcome"] != DONE:
+    answer = wait_settled(client, operation_id, what="operation", wait_s=wait_s)
+    print(json.dumps(answer) if as_json else render_operations([answer]))
+    if answer["outcome"] != DONE:
         raise typer.Exit(Exit.NO)

@@ -39,8 +39,8 @@ def pause(
     if dry_run and not as_json:
         _foretell(config, url, off=True)
         return
-    told = writer(config, url).order("/cluster/pause", {}, dry_run=dry_run)
-    print(json.dumps(told) if as_json else "paused")
+    answer = writer(config, url).order("/cluster/pause", {}, dry_run=dry_run)
+    print(json.dumps(answer) if as_json else "paused")
 
 
 @commands.command()
@@ -56,8 +56,8 @@ def resume(
     if dry_run and not as_json:
         _foretell(config, url, off=False)
         return
-    told = writer(config, url).order("/cluster/resume", {}, dry_run=dry_run)
-    print(json.dumps(told) if as_json else "resumed")
+    answer = writer(config, url).order("/cluster/resume", {}, dry_run=dry_run)
+    print(json.dumps(answer) if as_json else "resumed")
 
 
 @commands.command()
@@ -86,11 +86,11 @@ def replication(
     wanted = {"mode": mode, "sync_count": sync_count, "strict": strict}
     body = {k: v for k, v in wanted.items() if v is not None}
     if not body:
-        told = ask(config, url)
-        print(json.dumps(told) if as_json else render(told))
+        answer = ask(config, url)
+        print(json.dumps(answer) if as_json else render(answer))
         return
-    told = change(config, url, body, dry_run=dry_run)
-    print(json.dumps(told) if as_json else render_change(told, dry_run=dry_run))
+    answer = change(config, url, body, dry_run=dry_run)
+    print(json.dumps(answer) if as_json else render_change(answer, dry_run=dry_run))
 
 
 @commands.command()
@@ -111,11 +111,11 @@ def profile(
     from pgbastion.cli.profile import ask, change, render, render_change
 
     if to is None:
-        told = ask(config, url)
-        print(json.dumps(told) if as_json else render(told))
+        answer = ask(config, url)
+        print(json.dumps(answer) if as_json else render(answer))
         return
-    told = change(config, url, to, dry_run=dry_run)
-    print(json.dumps(told) if as_json else render_change(told, dry_run=dry_run))
+    answer = change(config, url, to, dry_run=dry_run)
+    print(json.dumps(answer) if as_json else render_change(answer, dry_run=dry_run))
 
 
 @commands.command()
@@ -163,13 +163,17 @@ def switchover(
     if dry_run and not as_json:
         _rehearse(config, url, to)
         if body.keys() - {"to"}:
-            told = writer(config, url).order("/cluster/switchover", body, dry_run=True)
-            print(f"it would begin at {told['due_at']}" if at else "it would be taken")
+            answer = writer(config, url).order(
+                "/cluster/switchover", body, dry_run=True
+            )
+            print(
+                f"it would begin at {answer['due_at']}" if at else "it would be taken"
+            )
         return
     client = writer(config, url)
     if at is not None or dry_run:
-        told = client.order("/cluster/switchover", body, dry_run=dry_run)
-        print(json.dumps(told) if as_json else _scheduled(told))
+        answer = client.order("/cluster/switchover", body, dry_run=dry_run)
+        print(json.dumps(answer) if as_json else _scheduled(answer))
         return
     what = f"switchover to {to or 'the best standby'}"
     found = carry_out(client, "/cluster/switchover", body, what=what, wait_s=wait_s)
@@ -211,33 +215,33 @@ def failover(
     if drain is not None:
         body["drain"] = drain
     client, what = writer(config, url), f"failover to {to}"
-    told = client.order("/cluster/failover", body, dry_run=True)
-    loss = told.get("possible_loss")
+    answer = client.order("/cluster/failover", body, dry_run=True)
+    loss = answer.get("possible_loss")
     if dry_run:
         plain = f"{to} could become the primary" + (f"; {loss}" if loss else "")
-        print(json.dumps(told) if as_json else plain)
+        print(json.dumps(answer) if as_json else plain)
         return
-    if force and not told.get("primary_lives"):
+    if force and not answer.get("primary_lives"):
         lost = loss or "nothing is known to be lost"
         confirm(f"The old primary has to be off, and {lost}: go on?", yes=yes)
     found = carry_out(client, "/cluster/failover", body, what=what, wait_s=wait_s)
     _tell(found, as_json=as_json)
 
 
-def _scheduled(told: Mapping[str, Any]) -> str:
-    return f"scheduled {told['id']} for {told['due_at']}"
+def _scheduled(answer: Mapping[str, Any]) -> str:
+    return f"scheduled {answer['id']} for {answer['due_at']}"
 
 
 def _cancel(config: Path, url: str | None, *, as_json: bool, dry_run: bool) -> None:
     """Drop what is scheduled or has not begun."""
     from pgbastion.cli.target import writer
 
-    told = writer(config, url).order(
+    answer = writer(config, url).order(
         "/cluster/switchover", {}, method="DELETE", dry_run=dry_run
     )
     word = "would be cancelled:" if dry_run else "cancelled"
-    plain = f"{word} {', '.join(told['cancelled'])}"
-    print(json.dumps(told) if as_json else plain)
+    plain = f"{word} {', '.join(answer['cancelled'])}"
+    print(json.dumps(answer) if as_json else plain)
 
 
 def _foretell(config: Path, url: str | None, *, off: bool) -> None:

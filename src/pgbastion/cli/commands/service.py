@@ -185,8 +185,8 @@ def reload(
 
     if url is None:
         load_config(config)
-    told = writer_here(config, url).order("/reload", {}, dry_run=dry_run)
-    print(json.dumps(told) if as_json else told.get("applied", "reloaded"))
+    answer = writer_here(config, url).order("/reload", {}, dry_run=dry_run)
+    print(json.dumps(answer) if as_json else answer.get("applied", "reloaded"))
 
 
 @commands.command()

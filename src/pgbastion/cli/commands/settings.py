@@ -61,8 +61,8 @@ def set_settings(
     from pgbastion.cli.target import writer
 
     body = {"parameters": parse_settings(settings)}
-    told = writer(config, url).order("/config", body, method="PATCH", dry_run=dry_run)
-    print(json.dumps(told) if as_json else tell_version(told))
+    answer = writer(config, url).order("/config", body, method="PATCH", dry_run=dry_run)
+    print(json.dumps(answer) if as_json else tell_version(answer))
 
 
 @config_commands.command()
@@ -87,8 +87,8 @@ def edit(
         print(json.dumps(same) if as_json else "nothing was changed")
         return
     body = {"parameters": chosen, "version": agreed["version"]}
-    told = client.order("/config", body, method="PUT", dry_run=dry_run)
-    print(json.dumps(told) if as_json else tell_version(told))
+    answer = client.order("/config", body, method="PUT", dry_run=dry_run)
+    print(json.dumps(answer) if as_json else tell_version(answer))
 
 
 @config_commands.command()
@@ -116,5 +116,5 @@ def undo(
     from pgbastion.cli.settings import tell_version
     from pgbastion.cli.target import writer
 
-    told = writer(config, url).order("/config/undo", {}, dry_run=dry_run)
-    print(json.dumps(told) if as_json else tell_version(told))
+    answer = writer(config, url).order("/config/undo", {}, dry_run=dry_run)
+    print(json.dumps(answer) if as_json else tell_version(answer))
