@@ -2,7 +2,8 @@
 //!
 //! A frame is on disk (fdatasync) before the next one is written. So a damaged frame
 //! that a whole one follows was damaged *after* it had counted, and the log refuses to
-//! open; a damaged frame that nothing follows is a write that never counted: it is cut.
+//! open. One that nothing follows may be a write that never counted: it is cut where the
+//! disk has left a sector of it as it was reserved, and refused as well where none is.
 //!
 //! A segment is made under another name, reserved and written, and appears by a rename.
 //! One that starts with a base needs nothing before it: older segments go.
@@ -23,6 +24,8 @@ const STANDS_ALONE: u32 = 1;
 const HEADER: u64 = 40;
 const FRAME_MAGIC: u32 = 0x6672_6d31;
 const FRAME_HEADER: u64 = 24;
+/// What a disk writes whole or not at all; many write more at once.
+const SECTOR: u64 = 512;
 /// Reserved for a segment; one whose first frame is longer gets more.
 pub const SEGMENT_BYTES: u64 = 4 << 20;
 const SPARE: &str = "spare.tmp";
@@ -441,13 +444,12 @@ impl Segment {
                 self.path.display()
             ));
         }
-        match self.whole_frame_after(end, sequence) {
-            Some(later) => Err(format!(
-                "{}: damaged at offset {end}: a whole record follows at offset {later}",
-                self.path.display()
-            )),
-            None => Ok(FramesRead { end, sequence }),
-        }
+        let why = match self.whole_frame_after(end, sequence) {
+            Some(later) => format!("a whole record follows at offset {later}"),
+            None if self.was_whole(end) => "the last record was whole once".to_owned(),
+            None => return Ok(FramesRead { end, sequence }),
+        };
+        Err(format!("{}: damaged at offset {end}: {why}", self.path.display()))
     }
 
     /// Return sequence, records and end of a whole frame at `offset`.
@@ -464,6 +466,25 @@ impl Segment {
         }
         let end = (offset + FRAME_HEADER + u64::from(length)).next_multiple_of(8);
         Some((sequence, records, end))
+    }
+
+    /// Tell whether all of a frame that is not whole was on disk once: a write that was
+    /// cut off leaves at least one of its sectors empty.
+    fn was_whole(&self, offset: u64) -> bool {
+        let mut take = Take(self.bytes.get(offset as usize..).unwrap_or_default());
+        let (Ok(magic), Ok(length)) = (take.u32(), take.u32()) else { return false };
+        if (magic, length) == (0, 0) {
+            return false;
+        }
+        let end = offset + FRAME_HEADER + u64::from(length);
+        if magic != FRAME_MAGIC || end > self.bytes.len() as u64 {
+            return true;
+        }
+        (offset / SECTOR..end.div_ceil(SECTOR)).all(|sector| {
+            let from = (sector * SECTOR).max(offset) as usize;
+            let to = ((sector + 1) * SECTOR).min(end) as usize;
+            self.bytes[from..to].iter().any(|byte| *byte != 0)
+        })
     }
 
     fn whole_frame_after(&self, from: u64, sequence: u64) -> Option<u64> {
