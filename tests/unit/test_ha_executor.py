@@ -157,7 +157,7 @@ def test_an_epoch_whose_timeline_stays_taken_is_given_up(
     database = SimpleNamespace(promote=taken)
     assert promoted_on(database, times=2) == 0
 
-    monkeypatch.setattr("pgbastion.ha.executor.TAKEN_MAX_MS", 0)
+    monkeypatch.setattr("pgbastion.ha.executor.TIMELINE_TAKEN_MAX_MS", 0)
     assert promoted_on(database, times=1) == 0
     assert promoted_on(database, times=2) == EPOCH
 
@@ -168,7 +168,7 @@ def test_an_epoch_is_not_given_up_for_another_failure(
     async def silent(_epoch: Epoch, _timeline: Timeline) -> None:
         raise PostgresError("nobody answers")
 
-    monkeypatch.setattr("pgbastion.ha.executor.TAKEN_MAX_MS", 0)
+    monkeypatch.setattr("pgbastion.ha.executor.TIMELINE_TAKEN_MAX_MS", 0)
     assert promoted_on(SimpleNamespace(promote=silent), times=3) == 0
 
 

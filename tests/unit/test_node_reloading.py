@@ -15,7 +15,7 @@ from pgbastion.config.secrets import Secrets
 from pgbastion.errors import ConfigError, PostgresError
 from pgbastion.model.ids import Epoch
 from pgbastion.node import reloading
-from pgbastion.node.reloading import Reloads, reload_server
+from pgbastion.node.reloading import Reloads, reload_postgres
 from support.configs import understood
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +48,7 @@ class FakeNode:
 
 
 async def reloaded(node: Any, config: Config) -> str:
-    return await reload_server(node, config, lambda epoch: epoch == 1)
+    return await reload_postgres(node, config, lambda epoch: epoch == 1)
 
 
 async def test_a_server_that_does_not_answer_hinders_no_reload(

@@ -33,10 +33,10 @@ SQL_TIMEOUT_S: Final = 5.0
 CHANGE_TIMEOUT_S: Final = 2.0
 
 CHECKPOINT_AGAIN_S: Final = 0.1
-"""So long after one that failed the next is begun."""
+"""How long after a failed checkpoint the next one is begun."""
 
-TAKEN_MAX_MS: Final = 10_000
-"""So long a promotion may go on that a former daemon has asked for."""
+TIMELINE_TAKEN_MAX_MS: Final = 10_000
+"""How long a promotion that a former daemon asked for may go on."""
 
 log = get_logger("actions")
 
@@ -132,7 +132,7 @@ class Executor:
         self.checkpointing = False
         self.prepared = ""
         self._answer_seen_ms = 0
-        self._taken = Epoch(0), 0
+        self._timeline_taken = Epoch(0), 0
         self.sync_unsettled = False
         self.job = job
 
@@ -165,12 +165,12 @@ class Executor:
                 act.AskAges() | act.Survey() | act.CatchUp() | act.ChangeMember()
                 | act.MoveLeadership() | act.CallFence()
             ):  # fmt: skip
-                return await self._lead(action)
+                return await self._act_as_leader(action)
             case (
                 act.HoldLease() | act.LatchRelease() | act.Arm() | act.EndEpoch()
                 | act.DropAddresses()
             ):  # fmt: skip
-                return await self._bound(action)
+                return await self._act_on_lease(action)
             case act.NotePrimary(epoch=epoch):
                 await self._database.note_primary(epoch)
                 self._observer.note_mark(promoted_epoch=epoch, epoch=epoch)
@@ -187,13 +187,13 @@ class Executor:
                 | act.ReadySlots()
             ):
                 async with asyncio.timeout(SQL_TIMEOUT_S):
-                    return await self._ask_server(action)
+                    return await self._act_on_server(action)
             case act.Checkpoint() | act.PrepareHandOver():
                 return self._in_background(action)
             case _:
                 return self._start_job(action)
 
-    # The log and the lease
+    # The log and the leader's questions
 
     async def _propose(self, action: act.Propose) -> bool:
         is_set = action.command.kind == "set"
@@ -217,7 +217,7 @@ class Executor:
         self._host.reopen_lease()
         return False
 
-    async def _lead(
+    async def _act_as_leader(
         self,
         action: act.AskAges
         | act.Survey
@@ -248,7 +248,9 @@ class Executor:
                 return moved
         return True
 
-    async def _bound(
+    # The lease and the guard
+
+    async def _act_on_lease(
         self,
         action: act.HoldLease
         | act.LatchRelease
@@ -326,9 +328,9 @@ class Executor:
         self._observer.look_soon()
         return True
 
-    # Questions to the running server
+    # The running server
 
-    async def _ask_server(
+    async def _act_on_server(
         self,
         action: act.Promote
         | act.Follow
@@ -393,9 +395,9 @@ class Executor:
         that a former daemon asked for, and that goes on, ends sooner.
         """
         now_ms = boottime_ms()
-        if self._taken[0] != epoch:
-            self._taken = epoch, now_ms
-        elif now_ms - self._taken[1] >= TAKEN_MAX_MS:
+        if self._timeline_taken[0] != epoch:
+            self._timeline_taken = epoch, now_ms
+        elif now_ms - self._timeline_taken[1] >= TIMELINE_TAKEN_MAX_MS:
             log.warning("timeline_stays_taken", epoch=epoch)
             self._observer.data_changed_epoch = epoch
 

@@ -111,7 +111,7 @@ async def reload_node(
         node.instance.config.set_hba(new.postgresql.hba)
         if node.settings is not None:
             node.settings.note()
-    result = _in_words(changes) + await reload_server(node, new, holds_lease)
+    result = _in_words(changes) + await reload_postgres(node, new, holds_lease)
     log.info("reloaded", result=result)
     if node.observer is not None:
         node.observer.look_soon()
@@ -119,12 +119,12 @@ async def reload_node(
     return result
 
 
-async def reload_server(
+async def reload_postgres(
     node: "Node", config: Config, holds_lease: Callable[[Epoch], bool]
 ) -> str:
-    """Have the server take over what is its; return what is left to do, in words.
+    """Have PostgreSQL take its part of the file; return what it did not take, in words.
 
-    A server that starts, or hangs, is no reason to refuse the rest.
+    A server that is starting, or hangs, is no reason to refuse the rest.
     """
     try:
         await node.reload_server()
