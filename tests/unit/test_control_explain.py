@@ -387,6 +387,47 @@ def test_who_is_kept_from_the_role_is_named_where_nobody_else_has_everything(
     )
 
 
+def coming_back(n: int) -> NodeReport:
+    """Return what a standby says that runs, and follows nobody yet."""
+    return replace(report(n, replay_lsn=end(100).lsn), streaming=False)
+
+
+def test_who_answers_and_does_not_stream_yet_is_waited_for_and_never_removed() -> None:
+    told = explain(snapshot(coming_back(2)))
+
+    assert told.situation is Situation.NOT_STREAMING
+    assert first(told).startswith("not ready yet: n2 (the standby follows the primary)")
+    assert "remove-node" not in first(told)
+
+
+def test_a_silent_standby_comes_before_one_that_is_on_its_way() -> None:
+    silent = snapshot(coming_back(3))
+    silent = replace(
+        silent, reports={n: r for n, r in silent.reports.items() if n != "n2"}
+    )
+
+    assert first(explain(silent)).startswith("without n2: ")
+
+
+@pytest.mark.parametrize(
+    ("standbys", "step"),
+    [
+        ((coming_back(2), coming_back(3)), "wait for n2 (the standby follows the"),
+        ((report(2, data_id=None), report(3, data_id=None)), "wait for a standby"),
+    ],
+    ids=["on_their_way", "of_other_data"],
+)
+def test_strict_commits_wait_for_whoever_is_on_its_way(
+    standbys: tuple[NodeReport, ...], step: str
+) -> None:
+    alone = primary_report(replication=())
+
+    told = explain(snapshot(alone, *standbys, state=joined(strict=True)))
+
+    assert told.situation is Situation.COMMITS_WAIT
+    assert told.next_step.startswith(step)
+
+
 def test_a_standby_whose_files_are_gone_can_be_copied_anew() -> None:
     told = explain(snapshot(report(3, trouble=Trouble.DISK_FAILED)))
 
@@ -399,7 +440,11 @@ def test_a_standby_whose_files_are_gone_can_be_copied_anew() -> None:
 
 def test_a_copy_in_the_place_of_lost_files_is_told_as_such() -> None:
     copying = report(
-        3, trouble=Trouble.DISK_FAILED, state=PostgresState.COPYING, progress="10%"
+        3,
+        trouble=Trouble.DISK_FAILED,
+        state=PostgresState.COPYING,
+        streaming=False,
+        progress="10%",
     )
 
     assert explain(snapshot(copying)).situation is Situation.COPYING

@@ -7,14 +7,13 @@ from ``control.explain_what_if``, which asks the real decisions.
 from collections.abc import Iterator
 
 from pgbastion.control.candidates import disks_below
-from pgbastion.control.explain_verdict import (
-    DISK_WARNING,
+from pgbastion.control.explain_facts import (
     doing,
     fresh_reports,
-    judge,
     members_short,
     needs_a_hand,
 )
+from pgbastion.control.explain_verdict import DISK_WARNING, judge
 from pgbastion.control.explain_what_if import foresee, living_reports
 from pgbastion.control.lease import granted_ms, longest_lease_policy
 from pgbastion.control.loss import possible_loss, primary_lives, why_ineligible

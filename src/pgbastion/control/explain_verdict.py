@@ -10,19 +10,24 @@ from typing import Final
 
 from pgbastion.control.candidates import disks_below
 from pgbastion.control.cluster import STUCK
-from pgbastion.control.explain_what_if import living_reports
+from pgbastion.control.explain_facts import (
+    away,
+    doing,
+    fresh_reports,
+    is_server,
+    members_short,
+    needs_a_hand,
+    return_of,
+    silent,
+)
 from pgbastion.control.orders import barred_from_role
 from pgbastion.control.sync_standbys import wanted_count
 from pgbastion.model.explanation import Situation
 from pgbastion.model.ids import NodeId, standby_name
-from pgbastion.model.reasons import Reason, sentence_of
+from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.snapshot import NodeRole, NodeSnapshot
 
-NEED_A_HAND: Final = frozenset(
-    {Reason.DATA_DIRECTORY_MISSING, Reason.FOREIGN_DATA, Reason.REJOIN_FAILED}
-)
-"""Decisions of a node that no patience helps."""
 DISK_WARNING: Final = 20
 """Percent of a disk that are free: less is told."""
 DISK_LOW: Final = 10
@@ -52,26 +57,15 @@ def _majority_lost(snapshot: NodeSnapshot) -> Verdict | None:
     cut_off = snapshot.view_left_ms <= 0 and snapshot.state.policy is not None
     if not short and not cut_off:
         return None
-    silent = ", ".join(_silent(snapshot)) or "the others"
+    lost = ", ".join(silent(snapshot)) or "the others"
     return Verdict(
         situation=Situation.MAJORITY_LOST,
         state=f"no majority: {short}, so nobody takes writes"
         if short
         else "no majority answers this node",
-        next_step=f"bring back {silent} or the network to them; if they are gone for "
+        next_step=f"bring back {lost} or the network to them; if they are gone for "
         "good: pgbastion raft recover",
     )
-
-
-def members_short(snapshot: NodeSnapshot) -> str:
-    """Return how far the votes that are heard fall short of a majority; "" if not."""
-    voters = set(snapshot.raft.voters)
-    members = (snapshot.state.named(node) for node in living_reports(snapshot))
-    heard = sum(m is not None and m.member_id in voters for m in members)
-    quorum = snapshot.raft.quorum
-    if not voters or heard >= quorum:
-        return ""
-    return f"{heard} of {len(voters)} votes answer, {quorum} are needed"
 
 
 def _claimed(snapshot: NodeSnapshot) -> Verdict | None:
@@ -180,12 +174,12 @@ def _no_candidate(snapshot: NodeSnapshot) -> Verdict | None:
     held, decision = snapshot.state.assignment, snapshot.cluster_decision
     if held is None or held.live or decision.reason not in STUCK:
         return None
-    silent = ", ".join(n for n in _silent(snapshot) if _is_server(snapshot, n))
+    lost = ", ".join(n for n in silent(snapshot) if is_server(snapshot, n))
     detail = f" ({decision.detail})" if decision.detail else ""
     return Verdict(
         situation=Situation.NO_CANDIDATE,
         state=f"no primary: {decision.sentence}{detail}",
-        next_step=(f"start {silent}; " if silent else "")
+        next_step=(f"start {lost}; " if lost else "")
         + _let_one_be_promoted(snapshot)
         + "where a loss is accepted: pgbastion failover --to NODE --force",
     )
@@ -250,15 +244,15 @@ def _commits_wait(snapshot: NodeSnapshot) -> Verdict | None:
     confirming = len(names.intersection(opened.sync.names))
     if confirming >= opened.sync.num_sync:
         return None
-    away = ", ".join(_away(snapshot)) or "a standby"
+    names_away = ", ".join(away(snapshot)) or "a standby"
     lasting = "strict: " if snapshot.state.strict else "for a moment, "
     return Verdict(
         situation=Situation.COMMITS_WAIT,
         state=f"commits wait at {held.node}: {lasting}{confirming} of "
         f"{opened.sync.num_sync} standbys confirm them",
-        next_step=f"bring back {away}"
+        next_step=return_of(snapshot) or "wait for a standby"
         if snapshot.state.strict
-        else f"wait: the set of standbys goes on without {away}",
+        else f"wait: the set of standbys goes on without {names_away}",
     )
 
 
@@ -306,24 +300,6 @@ def _node_failed(snapshot: NodeSnapshot) -> Verdict | None:
     )
 
 
-def needs_a_hand(report: NodeReport) -> bool:
-    """Tell whether a node waits for a person."""
-    failed = report.state is PostgresState.FAILED or report.reason in NEED_A_HAND
-    return failed or report.files_lost
-
-
-def _copying(snapshot: NodeSnapshot) -> Verdict | None:
-    copying = [r for r in fresh_reports(snapshot) if r.state is PostgresState.COPYING]
-    if not copying:
-        return None
-    listed = ", ".join(f"{r.node} ({doing(r)})" for r in copying)
-    return Verdict(
-        situation=Situation.COPYING,
-        state=f"not ready yet: {listed}; {_primary_words(snapshot)}",
-        next_step="wait",
-    )
-
-
 def _degraded(snapshot: NodeSnapshot) -> Verdict | None:
     state = snapshot.state
     held, opened = state.assignment, state.opened
@@ -332,41 +308,53 @@ def _degraded(snapshot: NodeSnapshot) -> Verdict | None:
     wanted, found = wanted_count(state), opened.sync.num_sync
     if found >= wanted:
         return None
-    away = _away(snapshot)
     return Verdict(
         situation=Situation.DEGRADED,
         state=f"degraded: {_primary_words(snapshot)}, and {found} of {wanted} standbys "
         "confirm commits",
-        next_step=f"bring back {', '.join(away)}" if away else "wait for a standby",
+        next_step=return_of(snapshot) or "wait for a standby",
     )
 
 
 def _node_silent(snapshot: NodeSnapshot) -> Verdict | None:
-    silent = [n for n in _away(snapshot) if _is_server(snapshot, n)]
-    if not silent:
+    lost = [n for n in away(snapshot) if snapshot.fresh_report(n) is None]
+    if not lost:
         return None
     return Verdict(
         situation=Situation.NODE_SILENT,
-        state=f"without {', '.join(silent)}: {_primary_words(snapshot)}",
-        next_step=_bring_back(silent),
+        state=f"without {', '.join(lost)}: {_primary_words(snapshot)}",
+        next_step=_bring_back(lost),
+    )
+
+
+def _not_streaming(snapshot: NodeSnapshot) -> Verdict | None:
+    coming = [r for r in fresh_reports(snapshot) if r.node in away(snapshot)]
+    if not coming:
+        return None
+    told = ", ".join(f"{r.node} ({doing(r)})" for r in coming)
+    copying = any(r.state is PostgresState.COPYING for r in coming)
+    return Verdict(
+        situation=Situation.COPYING if copying else Situation.NOT_STREAMING,
+        state=f"not ready yet: {told}; {_primary_words(snapshot)}",
+        next_step=f"wait; if it lasts, look at the log of {coming[0].node}",
     )
 
 
 def _witness_lost(snapshot: NodeSnapshot) -> Verdict | None:
-    silent = _silent(snapshot)
-    if not silent:
+    lost = silent(snapshot)
+    if not lost:
         return None
     return Verdict(
         situation=Situation.WITNESS_LOST,
-        state=f"without the vote of {', '.join(silent)}: {_primary_words(snapshot)}",
-        next_step=_bring_back(silent),
+        state=f"without the vote of {', '.join(lost)}: {_primary_words(snapshot)}",
+        next_step=_bring_back(lost),
     )
 
 
-def _bring_back(silent: Sequence[NodeId]) -> str:
+def _bring_back(lost: Sequence[NodeId]) -> str:
     """Return what to do about nodes that still count, also where none comes back."""
-    back = f"bring back {', '.join(silent)}: until then fewer failures are survived"
-    return f"{back}; if gone for good: pgbastion remove-node --name {silent[0]}"
+    back = f"bring back {', '.join(lost)}: until then fewer failures are survived"
+    return f"{back}; if gone for good: pgbastion remove-node --name {lost[0]}"
 
 
 def _certificate_expiring(snapshot: NodeSnapshot) -> Verdict | None:
@@ -423,8 +411,8 @@ RULES: Final[tuple[Rule, ...]] = (
     _disk_filling,
     _node_failed,
     _degraded,
-    _copying,
     _node_silent,
+    _not_streaming,
     _witness_lost,
     _certificate_expiring,
     _taken_over,
@@ -451,40 +439,3 @@ def _primary_words(snapshot: NodeSnapshot) -> str:
     if opened is not None and opened.sync.num_sync:
         words += f", commits are confirmed by {opened.sync.num_sync} more"
     return words
-
-
-def fresh_reports(snapshot: NodeSnapshot) -> list[NodeReport]:
-    """Return what the members say of themselves that are heard."""
-    members = snapshot.state.members
-    reports = (snapshot.fresh_report(m.name) for m in members)
-    return [r for r in reports if r is not None]
-
-
-def _silent(snapshot: NodeSnapshot) -> list[NodeId]:
-    """Return the members that say nothing."""
-    living = living_reports(snapshot)
-    return [m.name for m in snapshot.state.members if m.joined and m.name not in living]
-
-
-def _away(snapshot: NodeSnapshot) -> list[NodeId]:
-    """Return the servers besides the primary that are silent or do not stream."""
-    held = snapshot.state.assignment
-    away = []
-    for member in snapshot.state.servers:
-        report = snapshot.fresh_report(member.name)
-        holds = held is not None and held.node == member.name
-        if member.joined and not holds and (report is None or not report.streaming):
-            away.append(member.name)
-    return away
-
-
-def _is_server(snapshot: NodeSnapshot, node: NodeId) -> bool:
-    member = snapshot.state.named(node)
-    return member is not None and not member.is_witness
-
-
-def doing(report: NodeReport) -> str:
-    """Return what a node does: how far a step has come, or its last reason."""
-    if report.trouble is not None and report.files_lost:
-        return report.trouble.sentence
-    return report.progress or sentence_of(report.reason)

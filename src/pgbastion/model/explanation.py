@@ -25,6 +25,7 @@ class Situation(StrEnum):
     COPYING = "standby_copying"
     DEGRADED = "degraded"
     NODE_SILENT = "node_silent"
+    NOT_STREAMING = "standby_not_streaming"
     WITNESS_LOST = "witness_lost"
     CERTIFICATE_EXPIRING = "certificate_expiring"
     TAKEN_OVER = "taken_over"
