@@ -15,6 +15,7 @@ from pgbastion.ha.messages import (
     Guest,
     Kind,
     Welcome,
+    decode_guest,
     decode_welcome,
     encode_guest,
 )
@@ -110,6 +111,49 @@ def test_a_member_that_lost_its_disk_gets_a_new_id(door: Doorkeeper) -> None:
     second = ask_in(door, guest(2))
 
     assert second.member_id == first.member_id + 1
+
+
+def test_a_late_question_puts_nobody_out_who_came_in_elsewhere(
+    door: Doorkeeper, host: StateHost
+) -> None:
+    """This node stood still, and the guest has been let in by another one."""
+    told = ask_in(door, guest(2), Kind.WHO)
+    late = replace(guest(2), known_id=told.known_id)
+    admitted = ask_in(Doorkeeper(host, member(1), timeout_s=1), late)
+
+    welcome = ask_in(door, late)
+
+    assert admitted.member_id == 2
+    assert welcome.member_id == 0
+    assert host.state.named(NodeId("n2")) is not None
+    # Had the answer been lost, it would ask who is there, and then come in.
+    again = replace(guest(2), known_id=ask_in(door, guest(2), Kind.WHO).known_id)
+    assert ask_in(door, again).member_id == 3
+
+
+def test_a_joiner_says_who_had_its_name_as_it_was_told(host: StateHost) -> None:
+    door = Doorkeeper(host, member(1), timeout_s=1)
+    ask_in(door, guest(2))
+    said: list[MemberId | None] = []
+
+    async def ask(address: str, kind: Kind, payload: bytes) -> bytes | None:
+        asked = decode_guest(payload)
+        if kind is Kind.JOIN and asked is not None:
+            said.append(asked.known_id)
+        return await door.answer(kind, payload)
+
+    joiner = Joiner(
+        own=member(2),
+        cluster_name="main",
+        peers=[member(1).raft_address],
+        founding=False,
+        auto_join=True,
+        ask=ask,
+    )
+    identity = asyncio.run(within(joiner.run(), 1))
+
+    assert identity is not None
+    assert (said, identity.member_id) == ([2], 3)
 
 
 def test_a_second_node_of_one_name_is_refused(door: Doorkeeper) -> None:

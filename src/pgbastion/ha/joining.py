@@ -32,7 +32,7 @@ from pgbastion.ha.messages import (
 )
 from pgbastion.model.cluster import ClusterState, Member
 from pgbastion.model.commands import Command, Declare, Join, Leave
-from pgbastion.model.ids import MemberId
+from pgbastion.model.ids import NO_MEMBER, MemberId
 from pgbastion.observe.logging import get_logger
 
 ASK_AGAIN_S: Final = 0.5
@@ -134,9 +134,8 @@ class Joiner:
             if welcome.state != "member":
                 continue
             self._check_cluster(welcome)
-            data = await self._ask(
-                welcome.raft_address, Kind.JOIN, encode_guest(self._guest)
-            )
+            guest = replace(self._guest, known_id=welcome.known_id)
+            data = await self._ask(welcome.raft_address, Kind.JOIN, encode_guest(guest))
             answer = None if data is None else decode_welcome(data)
             if answer is None:
                 continue
@@ -265,12 +264,14 @@ class Doorkeeper:
             return self._answer_standing(payload)
         guest = decode_guest(payload)
         state = self._host.state
+        known = state.named(guest.member.name) if guest is not None else None
         welcome = Welcome(
             node=self._own.name,
             state="member" if state.cluster_id else "forming",
             raft_address=self._own.raft_address,
             cluster_id=state.cluster_id,
             cluster_name=state.cluster_name,
+            known_id=known.member_id if known is not None else NO_MEMBER,
         )
         if guest is None:
             welcome = replace(welcome, refused="not understood")
@@ -327,6 +328,9 @@ class Doorkeeper:
         if not known.joined:
             claimed = replace(new, member_id=known.member_id)
             return await self._propose(Declare(member=claimed, system_identifier=None))
+        if guest.known_id not in (None, known.member_id):
+            # It asked long ago. Another node has let it in since, and it is at work.
+            return "another node has let one of its name in"
         # It has no identity and stands where a member stood: that one's disk is
         # lost (or the answer to it was), and a Raft id is never used again.
         refused = await self._propose(Leave(member_id=known.member_id))

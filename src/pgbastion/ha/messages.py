@@ -177,6 +177,9 @@ class Guest:
     """It would found a cluster if nobody has one."""
     auto_join: bool
     brings: Brings = Brings.NOTHING
+    known_id: MemberId | None = None
+    """Who has its name, as it was told: that one is to go. 0: nobody; None: a guest of
+    an earlier release, which does not say."""
     v: int = MESSAGES_VERSION
 
 
@@ -197,6 +200,8 @@ class Welcome:
     is_final: bool = False
     """Asking again changes nothing: a human has to."""
     brings: Brings = Brings.NOTHING
+    known_id: MemberId = NO_MEMBER
+    """Who has the guest's name; 0: nobody."""
     v: int = MESSAGES_VERSION
 
 
