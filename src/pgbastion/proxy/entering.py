@@ -1,7 +1,7 @@
 """The client's side of an opening: what it says first, and TLS where that ends here."""
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 from pgbastion.proxy.proxy_protocol import missing_bytes, parse_header
@@ -9,7 +9,7 @@ from pgbastion.proxy.refusals import ClientGoneError, Refusal, RefusedError
 from pgbastion.proxy.relay import RelayHost
 from pgbastion.proxy.sessions import Encryption
 from pgbastion.proxy.tls import ALPN, TlsSocket, shake_hands
-from pgbastion.proxy.waiting import Wake
+from pgbastion.proxy.waiting import Waiting, Wake
 from pgbastion.proxy.wire import (
     SSL_REQUEST,
     STARTUP_BYTES_MAX,
@@ -28,8 +28,6 @@ from pgbastion.proxy.wire import (
 _YES: Final = b"S"
 _NO: Final = b"N"
 
-Until = Callable[[socket.socket, float], Awaitable[Wake]]
-
 
 class Entrance:
     """Reads a client's first packets.
@@ -37,8 +35,7 @@ class Entrance:
     Args:
         host: What all sessions share.
         client: The client's socket.
-        readable: Waits for a socket's input up to an instant of the loop.
-        writable: The same for output.
+        waiting: Waits for the client, up to an instant of the loop.
         on_silence_broken: Called after each wait for the client; it may raise.
     """
 
@@ -46,16 +43,14 @@ class Entrance:
         self,
         host: RelayHost,
         client: socket.socket,
+        waiting: Waiting,
         *,
-        readable: Until,
-        writable: Until,
         on_silence_broken: Callable[[], None],
     ) -> None:
         self._host = host
         self._loop = host.loop
         self._limits = host.limits
-        self._readable = readable
-        self._writable = writable
+        self._waiting = waiting
         self._on_silence_broken = on_silence_broken
         self.client: socket.socket | None = client
         self.received = bytearray()
@@ -115,7 +110,7 @@ class Entrance:
 
     async def _receive(self, end_s: float, most: int = STARTUP_BYTES_MAX) -> None:
         client = self.the_client()
-        wake = await self._readable(client, end_s)
+        wake = await self._waiting.readable(client, end_s)
         self._on_silence_broken()
         if wake is Wake.LATE:
             raise RefusedError(Refusal.LATE)
@@ -194,10 +189,10 @@ class Entrance:
         """Bring a handshake to its end; return what went wrong, or nothing."""
 
         async def readable() -> bool:
-            return await self._readable(tls, end_s) is Wake.READY
+            return await self._waiting.readable(tls, end_s) is Wake.READY
 
         async def writable() -> bool:
-            return await self._writable(tls, end_s) is Wake.READY
+            return await self._waiting.writable(tls, end_s) is Wake.READY
 
         return await shake_hands(tls, readable, writable)
 

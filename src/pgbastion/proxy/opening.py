@@ -81,8 +81,7 @@ class Opening:
         self._entrance = Entrance(
             host,
             client,
-            readable=self._until_readable,
-            writable=self._until_writable,
+            self._waiting,
             on_silence_broken=self._still_served,
         )
         self._server: socket.socket | None = None
@@ -93,7 +92,6 @@ class Opening:
         # Whether the client has got bytes of the server that it is with.
         self._answered = False
         self._hold_end_s: float | None = None
-        self._dismissed: RefusedError | None = None
         self._last_words = b""
         self._parameters: Mapping[str, str] = {}
         self.since_s = self._loop.time()
@@ -165,7 +163,7 @@ class Opening:
 
     def refuse(self, refusal: Refusal, detail: str = "") -> None:
         """Break off: the client is told and closed."""
-        self._dismissed = RefusedError(refusal, detail)
+        self._waiting.dismiss(RefusedError(refusal, detail))
         self._entrance.is_silent = False
         self.cut()
 
@@ -272,7 +270,7 @@ class Opening:
                 return b""
             end_s = self._loop.time() + self._limits.answer_s
             while True:
-                wake = await self._until_readable(server, end_s)
+                wake = await self._waiting.readable(server, end_s)
                 if self._server is not server or wake is Wake.LATE:
                     return b""
                 # With TLS, what has arrived need not be a whole record of the answer.
@@ -309,7 +307,7 @@ class Opening:
         """Connect to ``backend``, or note that it is to be avoided."""
         limits = self._limits
         resolved = await resolve(self._loop, backend, limits.connect_s)
-        self._check_dismissed()
+        self._waiting.check()
         if resolved is None:
             self._avoid.add(backend)
             self._failure = RefusedError(
@@ -329,8 +327,8 @@ class Opening:
         self._board.enter(self, self._engagement)
         failure = server.connect_ex(address)
         if failure == errno.EINPROGRESS:
-            wake = await self._waiting.writable(server.fileno(), limits.connect_s)
-            self._check_dismissed()
+            end_s = self._loop.time() + limits.connect_s
+            wake = await self._waiting.writable(server, end_s)
             if self._server is not server:
                 return
             failure = errno.ETIMEDOUT
@@ -354,7 +352,7 @@ class Opening:
             if tls is None or not tls.secures_servers:
                 return ""
             server.send(SSL_REQUEST)
-            wake = await self._until_readable(server, end_s)
+            wake = await self._waiting.readable(server, end_s)
             if self._server is not server:
                 return ""
             if wake is Wake.LATE or server.recv(1) != _ACCEPTED[0]:
@@ -397,26 +395,8 @@ class Opening:
 
     async def _wait_held(self, end_s: float) -> Wake:
         if len(self._entrance.received) < STARTUP_BYTES_MAX:
-            return await self._until_readable(self._entrance.the_client(), end_s)
-        wake = await self._waiting.woken(end_s - self._loop.time())
-        self._check_dismissed()
-        return wake
-
-    async def _until_writable(self, of: socket.socket, end_s: float) -> Wake:
-        self._check_dismissed()
-        wake = await self._waiting.writable(of.fileno(), end_s - self._loop.time())
-        self._check_dismissed()
-        return wake
-
-    async def _until_readable(self, of: socket.socket, end_s: float) -> Wake:
-        self._check_dismissed()
-        wake = await self._waiting.readable(of.fileno(), end_s - self._loop.time())
-        self._check_dismissed()
-        return wake
-
-    def _check_dismissed(self) -> None:
-        if self._dismissed is not None:
-            raise self._dismissed
+            return await self._waiting.readable(self._entrance.the_client(), end_s)
+        return await self._waiting.woken(end_s)
 
     def _decline_encryption(self) -> None:
         """Tell the client that it has to go on without encryption."""
