@@ -24,7 +24,13 @@ from pgbastion.proxy.sessions import (
     describe_client,
     peer_name,
 )
-from pgbastion.proxy.sockets import own_address, reset, resolve, tune
+from pgbastion.proxy.sockets import (
+    FamilyAddress,
+    own_address,
+    reset,
+    resolve,
+    tune,
+)
 from pgbastion.proxy.switchboard import Hold, Switchboard
 from pgbastion.proxy.tls import TlsSocket
 from pgbastion.proxy.waiting import Waiting, Wake
@@ -250,10 +256,12 @@ class Opening:
             if self._answered:
                 superseded = self._server is None
                 raise RefusedError(Refusal.SUPERSEDED if superseded else Refusal.SILENT)
-            if self._server is not None and answer:
-                self._give_up(Refusal.UNREACHABLE, leading_error_message(answer))
-            elif self._server is not None:
-                self._give_up(Refusal.SILENT, "it accepts connections, no more")
+            if self._engagement is None:
+                continue  # the routes have changed
+            failure, problem = Refusal.SILENT, "it accepts connections, no more"
+            if answer:
+                failure, problem = Refusal.UNREACHABLE, leading_error_message(answer)
+            self._give_up(self._engagement.backend, failure, problem)
 
     async def _ask(self, packet: bytes) -> bytes:
         """Return the server's first bytes; none: it failed, or was superseded."""
@@ -304,41 +312,54 @@ class Opening:
                     await self._connect(choice)
 
     async def _connect(self, backend: Backend) -> None:
-        """Connect to ``backend``, or note that it is to be avoided."""
-        limits = self._limits
-        resolved = await resolve(self._loop, backend, limits.connect_s)
+        """Connect to ``backend``, or note that it is to be avoided.
+
+        Of several addresses each is tried for its share of the time that is left.
+        """
+        connect_s = self._limits.connect_s
+        addresses = await resolve(self._loop, backend, connect_s)
         self._waiting.check()
-        if resolved is None:
-            self._avoid.add(backend)
-            self._failure = RefusedError(
-                Refusal.UNREACHABLE, f"{backend.node}: its name does not resolve."
-            )
-            return
-        if not self._board.allows(self.service, backend):
-            return
-        family, address = resolved
+        end_s = self._loop.time() + connect_s
+        problem = "its name does not resolve"
+        for number, address in enumerate(addresses):
+            if not self._board.allows(self.service, backend):
+                return
+            share_s = (end_s - self._loop.time()) / (len(addresses) - number)
+            problem = await self._dial(backend, address, share_s)
+            if not problem:
+                break
+            self._drop_server()
+        if not problem and self._server is not None:
+            problem = await self._greet(self._server, backend)
+        if problem:
+            self._give_up(backend, Refusal.UNREACHABLE, problem)
+
+    async def _dial(self, backend: Backend, at: FamilyAddress, timeout_s: float) -> str:
+        """Open a connection; return what went wrong.
+
+        That is nothing, too, where a change of the routes took the server away.
+        """
+        family, address = at
         try:
             server = socket.socket(family, socket.SOCK_STREAM)
         except OSError as exc:
+            if exc.errno == errno.EAFNOSUPPORT:
+                return os.strerror(exc.errno)  # a machine without IPv6, for instance
             raise RefusedError(Refusal.TOO_MANY, f"{exc.strerror}.") from exc
         self._server = server
-        tune(server, limits)
+        tune(server, self._limits)
         self._engagement = self._board.engage(self.service, backend)
         self._board.enter(self, self._engagement)
         failure = server.connect_ex(address)
         if failure == errno.EINPROGRESS:
-            end_s = self._loop.time() + limits.connect_s
+            end_s = self._loop.time() + timeout_s
             wake = await self._waiting.writable(server, end_s)
             if self._server is not server:
-                return
+                return ""
             failure = errno.ETIMEDOUT
             if wake is Wake.READY:
                 failure = server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        problem = (
-            os.strerror(failure) if failure else await self._greet(server, backend)
-        )
-        if problem and self._server is not None:
-            self._give_up(Refusal.UNREACHABLE, problem)
+        return os.strerror(failure) if failure else ""
 
     async def _greet(self, server: socket.socket, backend: Backend) -> str:
         """Say who the client is, and begin TLS, where that is configured."""
@@ -437,13 +458,11 @@ class Opening:
         relay.start(bytes(self._entrance.received), peeked)
         return relay
 
-    def _give_up(self, failure: Refusal, problem: str) -> None:
-        """Close the server, which did not answer, and do not choose it again."""
-        if self._engagement is not None:
-            self._avoid.add(self._engagement.backend)
-            self._board.count_failure(self._engagement)
-            detail = f"{self._engagement.backend.node}: {problem}."
-            self._failure = RefusedError(failure, detail)
+    def _give_up(self, backend: Backend, failure: Refusal, problem: str) -> None:
+        """Leave a server that cannot be used, and do not choose it again."""
+        self._avoid.add(backend)
+        self._board.count_failure(self.service, backend)
+        self._failure = RefusedError(failure, f"{backend.node}: {problem}.")
         self._drop_server()
 
     def _drop_server(self) -> None:

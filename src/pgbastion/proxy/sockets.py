@@ -32,6 +32,9 @@ _DISCARD_BYTES: Final = 16_384
 # Clients that are told that they are closed before the loop's other work has its turn.
 TOLD_AT_ONCE: Final = 32
 
+# A family of addresses, and one of them with a port, as its sockets take it.
+FamilyAddress = tuple[int, tuple[object, ...]]
+
 
 def allow_descriptors(wanted: int) -> int:
     """Allow this process ``wanted`` file descriptors if it may have them.
@@ -111,10 +114,11 @@ def _listening_inodes(port: int) -> Iterator[str]:
 
 async def resolve(
     loop: AbstractEventLoop, backend: Backend, timeout_s: float
-) -> tuple[int, tuple[object, ...]] | None:
-    """Return the family and address of ``backend``; None: its name does not resolve.
+) -> tuple[FamilyAddress, ...]:
+    """Return the addresses of ``backend``; none: its name does not resolve.
 
-    An address needs no waiting; a name is asked of the system's resolver.
+    An address needs no waiting; a name is asked of the system's resolver, which puts
+    first what is most likely to work (RFC 6724).
     """
     where = (backend.host, backend.port)
     kind, numeric = socket.SOCK_STREAM, socket.AI_NUMERICHOST
@@ -125,9 +129,8 @@ async def resolve(
             async with asyncio.timeout(timeout_s):
                 found = await loop.getaddrinfo(*where, type=kind)
         except (OSError, TimeoutError):
-            return None
-    family, _, _, _, address = found[0]
-    return family, address
+            return ()
+    return tuple((family, address) for family, _, _, _, address in found)
 
 
 def tune(connection: socket.socket, limits: Limits) -> None:

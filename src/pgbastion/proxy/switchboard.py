@@ -275,9 +275,9 @@ class Switchboard:
         tally.bytes_to_server += bytes_to_server
         tally.bytes_to_client += bytes_to_client
 
-    def count_failure(self, engagement: Engagement) -> None:
-        """Count a server that did not answer."""
-        self._tally(engagement.service, engagement.backend).failures_total += 1
+    def count_failure(self, service: Service, backend: Backend) -> None:
+        """Count a server that did not answer, or could not be found."""
+        self._tally(service, backend).failures_total += 1
 
     def traffic(self) -> tuple[Traffic, ...]:
         """Return the counters of the sessions that have ended."""
