@@ -18,7 +18,7 @@ TOLD: dict[str, Any] = {
     "lines": ["healthy. Next: nothing to do."],
     "others": [
         {"node": "n2", "ready": True, "sentence": "is ready"},
-        {"node": "n3", "ready": False, "sentence": "cannot: n3 is silent"},
+        {"node": "n3", "ready": False, "sentence": "cannot take over: n3 is silent"},
     ],
 }
 

@@ -37,5 +37,5 @@ def test_words_of_the_laboratory_do_what_they_say() -> None:
     assert done.returncode == 0, done.stderr
     assert "fault KIND NODE" in done.stdout
     assert "not understood: cut n9; help has the words" in done.stdout
-    assert "(told by n1; Raft leader: n1)" in done.stdout
+    assert "(as seen by n1; Raft leader: n1)" in done.stdout
     assert "ended: postmaster n1" in done.stdout

@@ -214,7 +214,7 @@ def test_a_founder_that_fails_is_to_be_looked_at() -> None:
     told = explain(snapshot(failed, state=joined(assignment=None, opened=None)))
 
     assert told.next_step == "look at the log of n1"
-    assert "n1 needs a hand: the data directory belongs to something else" in (
+    assert "n1 needs attention: the data directory belongs to something else" in (
         told.warnings
     )
 
@@ -245,13 +245,16 @@ def test_a_node_that_was_announced_and_has_not_come_is_no_silent_one() -> None:
     )
 
     assert told.situation is Situation.HEALTHY
-    assert told.others[-1].sentence == "was announced, has not come"
+    assert told.others[-1].sentence == "was announced, has not joined yet"
 
 
 def test_a_reason_of_another_release_is_told_by_its_name() -> None:
     told = explain(snapshot(report(3, streaming=False, reason="a_new_one")))
 
-    assert told.others[-1].sentence == "cannot: n3 does not stream from n1 (a_new_one)"
+    assert (
+        told.others[-1].sentence
+        == "cannot take over: n3 does not stream from n1 (a_new_one)"
+    )
 
 
 def test_an_explanation_of_many_nodes_fits_a_screen() -> None:
@@ -406,7 +409,7 @@ def test_a_silent_standby_comes_before_one_that_is_on_its_way() -> None:
         silent, reports={n: r for n, r in silent.reports.items() if n != "n2"}
     )
 
-    assert first(explain(silent)).startswith("without n2: ")
+    assert first(explain(silent)).startswith("n2 missing: ")
 
 
 @pytest.mark.parametrize(
@@ -433,7 +436,7 @@ def test_a_standby_whose_files_are_gone_can_be_copied_anew() -> None:
 
     assert told.state.startswith("n3: its files are gone, or none can be written")
     assert told.next_step.endswith("pgbastion reinit n3")
-    assert any(w.startswith("n3 needs a hand: its files") for w in told.warnings)
+    assert any(w.startswith("n3 needs attention: its files") for w in told.warnings)
     [without] = [f for f in told.foreseen if f.node == "n2"]
     assert "confirmed by" not in without.sentence
 
@@ -454,6 +457,6 @@ def test_a_standby_that_does_not_come_back_can_be_copied_anew() -> None:
     told = first(explain(snapshot(report(3, reason=Reason.REJOIN_FAILED))))
 
     assert told.endswith(
-        "look at the log of n3, it says what is in the way; where its files are at "
+        "the log of n3 says what is in the way; where its files are at "
         "fault: pgbastion reinit n3."
     )

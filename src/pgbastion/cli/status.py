@@ -84,7 +84,7 @@ def _restart_warnings(member: Mapping[str, Any]) -> list[str]:
         warnings.append(f"settings that wait for a restart: {', '.join(settings)}")
     if member.get("taken_over"):
         warnings.append(
-            "its PostgreSQL was found running: until its next restart it outlives a "
+            "its PostgreSQL was found running: until its next restart it survives a "
             "death of daemon and guard together"
         )
     return warnings

@@ -332,7 +332,7 @@ def _taken_over(found: PostgresqlFacts) -> Iterator[Problem]:
         yield Problem(
             key="postgresql.data_dir",
             problem="the server there was found running and taken over: until its next "
-            "restart it outlives a death of daemon and guard together",
+            "restart it survives a death of daemon and guard together",
             remedy="restart it once: pgbastion status names the settings that wait",
             severity=Severity.WARNING,
         )

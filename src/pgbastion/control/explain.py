@@ -11,7 +11,7 @@ from pgbastion.control.explain_facts import (
     doing,
     fresh_reports,
     members_short,
-    needs_a_hand,
+    needs_attention,
 )
 from pgbastion.control.explain_verdict import DISK_WARNING, judge
 from pgbastion.control.explain_what_if import foresee, living_reports
@@ -38,7 +38,7 @@ SYNC_WORDS = {
 
 
 def explain(snapshot: NodeSnapshot) -> Explanation:
-    """Return what is so, why, what would be, and what should be done next."""
+    """Return the state and its reasons, what would happen, and what to do next."""
     state = snapshot.state
     verdict = judge(snapshot)
     leader = state.member(snapshot.raft.leader)
@@ -71,7 +71,7 @@ def _holds(state: ClusterState, member: Member) -> bool:
 
 
 def _primary(snapshot: NodeSnapshot) -> Iterator[str]:
-    """Yield who has the role, since when and by what; or why nobody has it."""
+    """Yield who has the role, since when and why; or why nobody has it."""
     state = snapshot.state
     held = state.assignment
     if held is None:
@@ -110,7 +110,9 @@ def _commits(state: ClusterState) -> str:
 def _readiness(snapshot: NodeSnapshot, member: Member) -> Readiness:
     name = member.name
     if not member.joined:
-        return Readiness(node=name, ready=False, sentence="was announced, has not come")
+        return Readiness(
+            node=name, ready=False, sentence="was announced, has not joined yet"
+        )
     if member.is_witness:
         silent = "" if snapshot.fresh_report(name) else ", and is silent"
         return Readiness(node=name, ready=False, sentence=f"is a witness{silent}")
@@ -118,7 +120,9 @@ def _readiness(snapshot: NodeSnapshot, member: Member) -> Readiness:
     if why is not None:
         report = snapshot.fresh_report(name)
         busy = f" ({doing(report)})" if report is not None else ""
-        return Readiness(node=name, ready=False, sentence=f"cannot: {why}{busy}")
+        return Readiness(
+            node=name, ready=False, sentence=f"cannot take over: {why}{busy}"
+        )
     lag = snapshot.lag_bytes(name)
     behind = "" if lag is None else f", {lag} bytes to replay"
     role = SYNC_WORDS[snapshot.sync_role(member)]
@@ -148,7 +152,7 @@ def _blocking(snapshot: NodeSnapshot, foreseen: tuple[Foreseen, ...]) -> Iterato
         yield f"no majority: {short}"
     held = state.assignment
     if held is None:
-        yield "there was no primary yet"
+        yield "there has been no primary yet"
         return
     if not held.live:
         decision = snapshot.cluster_decision
@@ -235,14 +239,14 @@ def _on_nodes(snapshot: NodeSnapshot) -> Iterator[str]:
             if member.joined:
                 yield f"{name} is silent"
             continue
-        if needs_a_hand(report):
-            yield f"{name} needs a hand: {doing(report)}"
+        if needs_attention(report):
+            yield f"{name} needs attention: {doing(report)}"
         yield from (f"{name}: {flaw}" for flaw in report.flaws)
         if report.watchdog == "unusable":
-            yield f"{name} has no hardware watchdog that it can use"
+            yield f"{name} has no usable hardware watchdog"
         if report.adopted:
             yield (
-                f"{name} was found running: until its next restart it outlives a "
+                f"{name} was found running: until its next restart it survives the "
                 "death of daemon and guard together"
             )
         for words in disks_below(report, DISK_WARNING):

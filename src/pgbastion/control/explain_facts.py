@@ -8,21 +8,21 @@ from pgbastion.model.reasons import Reason, sentence_of
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.snapshot import NodeSnapshot
 
-NEED_A_HAND: Final = frozenset(
+NEEDS_ATTENTION: Final = frozenset(
     {Reason.DATA_DIRECTORY_MISSING, Reason.FOREIGN_DATA, Reason.REJOIN_FAILED}
 )
-"""Decisions of a node that no patience helps."""
+"""Decisions of a node that waiting does not help."""
 
 
 def fresh_reports(snapshot: NodeSnapshot) -> list[NodeReport]:
-    """Return what the members say of themselves that are heard."""
+    """Return the reports of the members that are heard from."""
     members = snapshot.state.members
     reports = (snapshot.fresh_report(m.name) for m in members)
     return [r for r in reports if r is not None]
 
 
 def silent(snapshot: NodeSnapshot) -> list[NodeId]:
-    """Return the members that say nothing."""
+    """Return the members that report nothing."""
     living = living_reports(snapshot)
     return [m.name for m in snapshot.state.members if m.joined and m.name not in living]
 
@@ -46,14 +46,14 @@ def is_server(snapshot: NodeSnapshot, node: NodeId) -> bool:
 
 
 def doing(report: NodeReport) -> str:
-    """Return what a node does: how far a step has come, or its last reason."""
+    """Return what a node is doing: its progress, or the reason of its last decision."""
     if report.trouble is not None and report.files_lost:
         return report.trouble.sentence
     return report.progress or sentence_of(report.reason)
 
 
 def return_of(snapshot: NodeSnapshot) -> str:
-    """Return what brings the servers back that are away; empty: none is."""
+    """Return what would bring missing servers back; empty: none is missing."""
     found = away(snapshot)
     lost = [n for n in found if snapshot.fresh_report(n) is None]
     steps = [f"bring back {', '.join(lost)}"] if lost else []
@@ -62,9 +62,9 @@ def return_of(snapshot: NodeSnapshot) -> str:
     return "; ".join(steps)
 
 
-def needs_a_hand(report: NodeReport) -> bool:
+def needs_attention(report: NodeReport) -> bool:
     """Tell whether a node waits for a person."""
-    failed = report.state is PostgresState.FAILED or report.reason in NEED_A_HAND
+    failed = report.state is PostgresState.FAILED or report.reason in NEEDS_ATTENTION
     return failed or report.files_lost
 
 

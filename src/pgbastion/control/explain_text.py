@@ -13,7 +13,7 @@ def render_explanation(explanation: Explanation) -> tuple[str, ...]:
     """Return the lines; the first says state and next step."""
     lines = [
         f"{explanation.state}. Next: {explanation.next_step}.",
-        f"(told by {explanation.node}; Raft leader: {explanation.leader or 'none'})",
+        f"(as seen by {explanation.node}; Raft leader: {explanation.leader or 'none'})",
     ]
     others = [f"{other.node} {other.sentence}" for other in explanation.others]
     foreseen = [f"{each.node}: {each.sentence}" for each in explanation.foreseen]

@@ -1,7 +1,7 @@
-"""The first line of an explanation: what is so, the gravest first, and what to do.
+"""The first line of an explanation: the gravest problem, and what to do about it.
 
-Each rule looks at one node's knowledge and has a verdict or none; the first that has
-one is told.
+Each rule looks at what one node knows and has a verdict or none; the first verdict is
+shown.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from pgbastion.control.explain_facts import (
     fresh_reports,
     is_server,
     members_short,
-    needs_a_hand,
+    needs_attention,
     return_of,
     silent,
 )
@@ -29,14 +29,14 @@ from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.snapshot import NodeRole, NodeSnapshot
 
 DISK_WARNING: Final = 20
-"""Percent of a disk that are free: less is told."""
+"""Less of a disk than this percentage free is a warning."""
 DISK_LOW: Final = 10
-"""Less of a disk than so many percent free comes first."""
+"""Less of a disk than this percentage free goes into the first line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What is so, and what to do next."""
+    """The state of the cluster, and what to do next."""
 
     situation: Situation
     state: str
@@ -47,7 +47,7 @@ Rule = Callable[[NodeSnapshot], Verdict | None]
 
 
 def judge(snapshot: NodeSnapshot) -> Verdict:
-    """Return the gravest thing that is so."""
+    """Return the gravest verdict that applies."""
     found = (rule(snapshot) for rule in RULES)
     return next((v for v in found if v is not None), _healthy(snapshot))
 
@@ -73,9 +73,9 @@ def _claimed(snapshot: NodeSnapshot) -> Verdict | None:
         return None
     return Verdict(
         situation=Situation.SPLIT_BRAIN,
-        state=f"split brain: {'; '.join(c.sentence for c in snapshot.claims)}; nobody "
-        "is led to a primary",
-        next_step="decide whose rows count, then end the other server: "
+        state=f"split brain: {'; '.join(c.sentence for c in snapshot.claims)}; no "
+        "client is sent to a primary",
+        next_step="decide which server's rows count, then stop the other: "
         "docs/howto/split-brain.md",
     )
 
@@ -111,12 +111,12 @@ def _fenced(snapshot: NodeSnapshot) -> Verdict | None:
         return None
     held = snapshot.state.assignment
     if held is not None and not held.live and held.node == snapshot.node:
-        # It released the role; what is so now is the search for the next holder.
+        # It released the role; the next holder is being looked for.
         return None
     return Verdict(
         situation=Situation.FENCED,
         state=f"{snapshot.node} is fenced: {snapshot.node_decision.sentence}",
-        next_step="nothing: it becomes a standby of the primary by itself",
+        next_step="nothing: it will become a standby of the primary by itself",
     )
 
 
@@ -186,7 +186,7 @@ def _no_candidate(snapshot: NodeSnapshot) -> Verdict | None:
 
 
 def _let_one_be_promoted(snapshot: NodeSnapshot) -> str:
-    """Return what to do where who has everything may be kept from the role."""
+    """Return what to do where the nodes that have everything are kept from the role."""
     if snapshot.cluster_decision.reason is not Reason.NO_CANDIDATE:
         return ""
     servers = snapshot.state.servers
@@ -206,8 +206,8 @@ def _failing_over(snapshot: NodeSnapshot) -> Verdict | None:
         why = decision.sentence
     return Verdict(
         situation=Situation.FAILOVER,
-        state=f"no primary at this moment: {why}",
-        next_step="wait; if it lasts, ask again what is in the way",
+        state=f"no primary at the moment: {why}",
+        next_step="wait; if this lasts, run pgbastion explain again",
     )
 
 
@@ -225,7 +225,7 @@ def _primary_silent(snapshot: NodeSnapshot) -> Verdict | None:
     return Verdict(
         situation=Situation.PRIMARY_SILENT,
         state=f"{held.node}, the primary, is silent; its lease may still run",
-        next_step="wait: another node follows when the lease has run out",
+        next_step="wait: another node takes over when the lease has run out",
     )
 
 
@@ -283,7 +283,7 @@ def _disk_filling(snapshot: NodeSnapshot) -> Verdict | None:
 
 
 def _node_failed(snapshot: NodeSnapshot) -> Verdict | None:
-    failed = [r for r in fresh_reports(snapshot) if needs_a_hand(r)]
+    failed = [r for r in fresh_reports(snapshot) if needs_attention(r)]
     if not failed:
         return None
     listed = "; ".join(f"{r.node}: {doing(r)}" for r in failed)
@@ -296,7 +296,7 @@ def _node_failed(snapshot: NodeSnapshot) -> Verdict | None:
     return Verdict(
         situation=Situation.NODE_FAILED,
         state=f"{listed}; {_primary_words(snapshot)}",
-        next_step=f"look at the log of {first.node}, it says what is in the way{anew}",
+        next_step=f"the log of {first.node} says what is in the way{anew}",
     )
 
 
@@ -322,7 +322,7 @@ def _node_silent(snapshot: NodeSnapshot) -> Verdict | None:
         return None
     return Verdict(
         situation=Situation.NODE_SILENT,
-        state=f"without {', '.join(lost)}: {_primary_words(snapshot)}",
+        state=f"{', '.join(lost)} missing: {_primary_words(snapshot)}",
         next_step=_bring_back(lost),
     )
 
@@ -331,12 +331,12 @@ def _not_streaming(snapshot: NodeSnapshot) -> Verdict | None:
     coming = [r for r in fresh_reports(snapshot) if r.node in away(snapshot)]
     if not coming:
         return None
-    told = ", ".join(f"{r.node} ({doing(r)})" for r in coming)
+    listed = ", ".join(f"{r.node} ({doing(r)})" for r in coming)
     copying = any(r.state is PostgresState.COPYING for r in coming)
     return Verdict(
         situation=Situation.COPYING if copying else Situation.NOT_STREAMING,
-        state=f"not ready yet: {told}; {_primary_words(snapshot)}",
-        next_step=f"wait; if it lasts, look at the log of {coming[0].node}",
+        state=f"not ready yet: {listed}; {_primary_words(snapshot)}",
+        next_step=f"wait; if this lasts, look at the log of {coming[0].node}",
     )
 
 
@@ -346,15 +346,15 @@ def _witness_lost(snapshot: NodeSnapshot) -> Verdict | None:
         return None
     return Verdict(
         situation=Situation.WITNESS_LOST,
-        state=f"without the vote of {', '.join(lost)}: {_primary_words(snapshot)}",
+        state=f"the vote of {', '.join(lost)} is missing: {_primary_words(snapshot)}",
         next_step=_bring_back(lost),
     )
 
 
 def _bring_back(lost: Sequence[NodeId]) -> str:
-    """Return what to do about nodes that still count, also where none comes back."""
+    """Return what to do about missing nodes, whether they come back or not."""
     back = f"bring back {', '.join(lost)}: until then fewer failures are survived"
-    return f"{back}; if gone for good: pgbastion remove-node --name {lost[0]}"
+    return f"{back}; if it is gone for good: pgbastion remove-node --name {lost[0]}"
 
 
 def _certificate_expiring(snapshot: NodeSnapshot) -> Verdict | None:
@@ -365,7 +365,7 @@ def _certificate_expiring(snapshot: NodeSnapshot) -> Verdict | None:
     return Verdict(
         situation=Situation.CERTIFICATE_EXPIRING,
         state=f"the certificate of {snapshot.node} {when}; {_primary_words(snapshot)}",
-        next_step="it renews itself: look at the log why it does not"
+        next_step="it should renew itself: the log says why it does not"
         if shown.own
         else "pgbastion certs renew",
     )
@@ -379,7 +379,7 @@ def _taken_over(snapshot: NodeSnapshot) -> Verdict | None:
         situation=Situation.TAKEN_OVER,
         state=f"{', '.join(adopted)} was found running and is only watched; "
         f"{_primary_words(snapshot)}",
-        next_step="restart it when it suits: a switchover does",
+        next_step="restart it at a convenient time: a switchover does that",
     )
 
 
@@ -391,7 +391,7 @@ def _restart_pending(snapshot: NodeSnapshot) -> Verdict | None:
     return Verdict(
         situation=Situation.RESTART_PENDING,
         state=f"settings wait for a restart ({listed}); {_primary_words(snapshot)}",
-        next_step="restart these servers when it suits, standbys first",
+        next_step="restart these servers at a convenient time, standbys first",
     )
 
 

@@ -85,14 +85,14 @@ def _without_standby(
             node=dies,
             prospect=Prospect.PRIMARY_GOES_ON,
             primary=primary,
-            sentence=f"{primary} would go on; {dies} has a vote only",
+            sentence=f"{primary} would stay the primary; {dies} only has a vote",
         )
     prospect, words = _confirmed_by(state, frozenset(_streaming(snapshot, left)))
     return Foreseen(
         node=dies,
         prospect=prospect,
         primary=primary,
-        sentence=f"{primary} would go on, {words}",
+        sentence=f"{primary} would stay the primary, {words}",
     )
 
 

@@ -46,7 +46,7 @@ def why_ineligible(
     if received.report.unable:
         return f"{target}: {received.report.unable}"
     if received.report.state not in _SURVEYABLE:
-        return f"the PostgreSQL of {target} is {received.report.state}"
+        return f"PostgreSQL on {target} is {received.report.state}"
     return None
 
 

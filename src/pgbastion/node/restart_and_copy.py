@@ -42,7 +42,7 @@ class RestartAndCopy:
         if isinstance(report, Refused):
             return report
         if report.state not in _SERVING:
-            return _unfit(f"the PostgreSQL of {node} is {report.state}")
+            return _unfit(f"PostgreSQL on {node} is {report.state}")
         if pending and not report.pending_restart:
             return Refused(
                 code="nothing_pending",
@@ -63,7 +63,7 @@ class RestartAndCopy:
         if isinstance(report, Refused):
             return report
         if report.state not in _COPYABLE:
-            return _unfit(f"the PostgreSQL of {node} is {report.state}")
+            return _unfit(f"PostgreSQL on {node} is {report.state}")
         return await self._give(OrderKind.REINIT, node, drain_ms=0)
 
     def _report(self, node: NodeId) -> NodeReport | Refused:
