@@ -14,7 +14,7 @@ import pytest
 from pgbastion.platform import handles
 from pgbastion.platform.choice import LINUX, NO_PIDFD, PORTABLE, VARIABLE
 from pgbastion.platform.ends import has_ended
-from pgbastion.platform.looking import LOOK_S
+from pgbastion.platform.polling import LOOK_S
 
 END_S = 5.0
 

@@ -10,7 +10,7 @@ from pgbastion.cli.drilling import (
     rehearse_switchover,
     render_drill,
 )
-from pgbastion.cli.past import render_history
+from pgbastion.cli.history import render_history
 from pgbastion.cli.problems import CommandError, UnfinishedError
 
 CHANGE = {

@@ -9,7 +9,7 @@ from pgbastion.model.cluster import ClusterState, Order, OrderKind, OrderOutcome
 from pgbastion.model.ids import Epoch, NodeId
 from pgbastion.model.settings import SettingsVersion
 from pgbastion.observe.events import KEPT_MAX, EventKind, Events, Happening
-from pgbastion.observe.happenings import happenings
+from pgbastion.observe.state_changes import happenings
 from pgbastion.testing.views import cluster_state, member
 from support.snapshots import change
 

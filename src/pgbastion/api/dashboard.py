@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from typing_extensions import TypedDict
 
-from pgbastion.api import answers, past, shapes
+from pgbastion.api import answers, history, shapes
 from pgbastion.api.explaining import ExplainAnswer, explain_cluster
 from pgbastion.api.vip import vip
 from pgbastion.model.snapshot import NodeSnapshot
@@ -70,7 +70,7 @@ def dashboard_data(snapshot: NodeSnapshot) -> DashboardAnswer:
         "state": answers.cluster_state(snapshot),
         "replication": answers.replication(snapshot),
         "explain": explain_cluster(snapshot),
-        "history": past.cluster_history(snapshot),
+        "history": history.cluster_history(snapshot),
         "directives": answers.directives(snapshot),
         "traffic": _traffic(snapshot),
         "vip": vip(snapshot),

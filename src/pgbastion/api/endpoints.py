@@ -8,7 +8,7 @@ function's types.
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, Final
 
-from pgbastion.api import answers, connections, past, patroni, settings
+from pgbastion.api import answers, connections, history, patroni, settings
 from pgbastion.api.bodies import (
     AddPeer,
     Body,
@@ -21,12 +21,11 @@ from pgbastion.api.dashboard import dashboard_data
 from pgbastion.api.debugging import decisions
 from pgbastion.api.explaining import explain_as_text, explain_cluster
 from pgbastion.api.gossip import gossip
+from pgbastion.api.modes import set_profile, set_replication
 from pgbastion.api.operations import operations
 from pgbastion.api.ordering import ORDERS
 from pgbastion.api.ports import Commands, Done, Outcome
 from pgbastion.api.problems import bad_request
-from pgbastion.api.profiling import set_profile
-from pgbastion.api.replicating import set_replication
 from pgbastion.api.vip import vip
 from pgbastion.model.ids import NodeId
 from pgbastion.model.snapshot import NodeSnapshot
@@ -42,7 +41,7 @@ READS: Final[Mapping[str, Answer]] = {
     "/cluster/state": answers.cluster_state,
     "/cluster/replication": answers.replication,
     "/cluster/explain": explain_cluster,
-    "/cluster/history": past.cluster_history,
+    "/cluster/history": history.cluster_history,
     "/raft/state": answers.raft_state,
     "/raft/peers": answers.raft_peers,
     "/raft/directives": answers.directives,

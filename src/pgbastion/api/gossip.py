@@ -1,6 +1,6 @@
 """What the API says of the gossip. Pure."""
 
-from pgbastion.api.between_shapes import (
+from pgbastion.api.transport_shapes import (
     GossipAnswer,
     GossipHint,
     GossipNodeFacts,

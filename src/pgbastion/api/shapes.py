@@ -8,7 +8,7 @@ from typing import NotRequired
 # Pydantic wants this one before Python 3.12.
 from typing_extensions import TypedDict
 
-from pgbastion.api.between_shapes import CertificateFacts, GossipHint
+from pgbastion.api.transport_shapes import CertificateFacts, GossipHint
 
 
 class ErrorFacts(TypedDict):

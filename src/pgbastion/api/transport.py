@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from pgbastion.api.between_shapes import CertificateFacts
+from pgbastion.api.transport_shapes import CertificateFacts
 from pgbastion.model.snapshot import CertificateSnapshot
 
 

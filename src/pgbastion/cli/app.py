@@ -11,14 +11,14 @@ from pgbastion.cli.commands import (
     connections,
     debugging,
     drills,
-    keeping,
-    looking,
-    machine,
+    fsm,
     membership,
+    nodes,
     orders,
     raft,
     service,
     settings,
+    status,
 )
 from pgbastion.cli.options import (
     CA_VARIABLE,
@@ -32,17 +32,17 @@ from pgbastion.cli.options import (
 
 PARTS: Final = (
     service.commands,
-    looking.commands,
+    status.commands,
     addresses.commands,
     orders.commands,
-    keeping.commands,
+    nodes.commands,
     drills.commands,
     membership.commands,
     raft.commands,
     settings.commands,
     connections.commands,
     debugging.commands,
-    machine.commands,
+    fsm.commands,
 )
 
 app = typer.Typer(

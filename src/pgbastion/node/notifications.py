@@ -14,8 +14,8 @@ from pgbastion.model.cluster import ClusterState
 from pgbastion.node.callbacks import RoleCallback
 from pgbastion.node.webhooks import Hook, Webhook
 from pgbastion.observe.events import Event, EventKind, Events, Happening
-from pgbastion.observe.happenings import happenings
 from pgbastion.observe.logging import ROOT_NAME, fields_of, get_logger, part_of
+from pgbastion.observe.state_changes import happenings
 
 CONFIRM_S: Final = 2.0
 # Who tells must not tell of itself, or a failure would go round for ever.

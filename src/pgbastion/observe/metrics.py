@@ -22,9 +22,9 @@ from pgbastion.model.cluster import ClusterState, ReplicationMode
 from pgbastion.model.reasons import Reason
 from pgbastion.model.snapshot import BackendTraffic, NodeRole, NodeSnapshot
 from pgbastion.observe.addresses import address_metrics
-from pgbastion.observe.between_nodes import between_nodes
 from pgbastion.observe.gaps import gap_metrics
 from pgbastion.observe.patroni_metrics import PatroniMetricsOf
+from pgbastion.observe.transport import transport
 from pgbastion.observe.vitals import member_vitals
 
 MS_PER_S = 1_000
@@ -92,7 +92,7 @@ class MetricsOf(Collector):
         yield from self._lease()
         yield from self._cluster()
         yield from self._raft()
-        yield from between_nodes(self._snapshot)
+        yield from transport(self._snapshot)
         yield from self._proxy()
         yield from gap_metrics(self._snapshot.gaps)
         yield from address_metrics(self._snapshot)

@@ -40,7 +40,7 @@ def _platform(name: str) -> "Platform":
     if name == NO_PIDFD:
         from pgbastion.platform import proc
         from pgbastion.platform.linux import Linux
-        from pgbastion.platform.looking import Looking
+        from pgbastion.platform.polling import Looking
 
         return Linux(name, Looking(proc.stat))
     if name == PORTABLE:

@@ -14,8 +14,8 @@ import sys
 import psutil
 
 from pgbastion.platform.interface import Account, Poll, Stat, Watch
-from pgbastion.platform.looking import Looking
 from pgbastion.platform.parents import parents_map
+from pgbastion.platform.polling import Looking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Handles of processes where the kernel has no pidfds: somebody looks.
+"""Handles of processes where the kernel has no pidfds: a thread polls.
 
 A handle is the reading end of a pipe. A thread looks every 20 ms whether the process is
 still the one that it was, by its start, and closes the writing end when it is not.

@@ -10,7 +10,7 @@ from pgbastion.model.snapshot import GossipSnapshot, NodeSnapshot
 STATES = ("alive", "suspect", "down")
 
 
-def between_nodes(snapshot: NodeSnapshot) -> Iterator[Metric]:
+def transport(snapshot: NodeSnapshot) -> Iterator[Metric]:
     """Yield the metrics of transport and gossip."""
     yield GaugeMetricFamily(
         "pgbastion_raft_tls",

@@ -1,4 +1,4 @@
-"""Who confirms commits, changed by a request."""
+"""How the cluster works, changed by a request: who confirms commits, the profile."""
 
 from typing import Annotated, Literal
 
@@ -8,6 +8,7 @@ from pgbastion.api.bodies import Body
 from pgbastion.api.ports import Commands, Outcome
 from pgbastion.api.problems import bad_request
 from pgbastion.model.cluster import ReplicationMode
+from pgbastion.model.profile import Profile
 
 
 class SetReplication(Body):
@@ -36,3 +37,15 @@ async def set_replication(commands: Commands, body: SetReplication) -> Outcome:
         sync_count=body.sync_count,
         strict=body.strict,
     )
+
+
+class SetProfile(Body):
+    """How long a lease is, and how quickly everything else follows."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"profile": "fast"}]})
+    profile: Profile = Field(description="fast, normal or wide.", strict=False)
+
+
+async def set_profile(commands: Commands, body: SetProfile) -> Outcome:
+    """Change the cluster's profile; the primary stays, nobody is cut off."""
+    return await commands.set_profile(body.profile)

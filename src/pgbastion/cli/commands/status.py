@@ -102,7 +102,7 @@ def history(
 
     Exit code 3 when no node answers.
     """
-    from pgbastion.cli.past import render_history
+    from pgbastion.cli.history import render_history
     from pgbastion.cli.target import reader
 
     changes = reader(config, url).get("/cluster/history")["changes"]
