@@ -31,6 +31,60 @@ async def test_a_node_may_be_called_by_any_of_its_words(api: Api, word: str) -> 
     assert api.commands.failovers == [("n3", False)]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/cluster/switchover", {"to": "n2", "candidate": "n3"}),
+        ("/cluster/fence", {"node": "n2", "to": "n3"}),
+        ("/raft/remove-peer", {"id": "n2", "name": "n3"}),
+        ("/raft/add-peer", {"id": "n2", "name": "n3", "address": "10.0.0.9"}),
+    ],
+)
+async def test_words_that_name_different_nodes_are_refused(
+    api: Api, path: str, body: dict[str, str]
+) -> None:
+    answer = await api.client.post(path, json=body, headers=AUTHORISED)
+
+    assert answer.status_code == 400
+    assert error(answer)["message"].endswith("name different nodes")
+
+
+@pytest.mark.parametrize("later", [{}, {"at": "+10m"}])
+async def test_an_order_for_another_primary_is_refused(
+    api: Api, later: dict[str, str]
+) -> None:
+    for path, leader, status in (
+        ("/cluster/switchover", "n9", 409),
+        ("/cluster/failover", "n9", 409),
+        ("/cluster/switchover", "n1", 200),
+    ):
+        body = {"to": "n2", "leader": leader}
+        body |= later if path == "/cluster/switchover" else {}
+        answer = await api.client.post(path, json=body, headers=AUTHORISED)
+        assert answer.status_code == status, answer.text
+
+    assert len(api.commands.switchovers) + len(api.commands.wishes) == 1
+    assert api.commands.failovers == []
+
+
+async def test_a_dry_run_in_the_address_does_nothing(api: Api) -> None:
+    answer = await api.client.post(
+        "/cluster/switchover?dry_run=true", headers=AUTHORISED
+    )
+
+    assert answer.status_code == 400
+    assert api.commands.switchovers == []
+
+
+async def test_a_key_that_does_not_exist_is_told_with_those_that_do(api: Api) -> None:
+    answer = await api.client.post(
+        "/cluster/unfence", json={"nodes": "n2"}, headers=AUTHORISED
+    )
+
+    said = error(answer)["message"]
+    assert said == "nodes: is unknown, there are dry_run, to, target, candidate, node"
+
+
 async def test_a_dry_run_orders_nothing(api: Api) -> None:
     await post(api, "/cluster/switchover", {"dry_run": True, "drain": "1s"})
     await post(api, "/cluster/failover", {"to": "n2", "force": True, "dry_run": True})

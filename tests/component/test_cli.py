@@ -129,6 +129,13 @@ def test_status_without_a_primary_ends_with_1(api: str) -> None:
     assert run("status", "--url", api).returncode == 1
 
 
+def test_a_live_screen_needs_a_terminal(api: str) -> None:
+    done = run("top", "--url", api)
+
+    assert (done.returncode, done.stdout) == (Exit.NO, "")
+    assert "pgbastion explain" in done.stderr
+
+
 def test_status_in_json_is_what_the_node_said(api: str) -> None:
     answer = json.loads(run("status", "--url", api, "--json").stdout)
 

@@ -14,8 +14,8 @@ from support.cli import Api, answering
 
 # What each of these shows, it changes nothing of.
 READING: Final = {
-    "check", "completion", "version", "status", "list", "top", "explain", "history",
-    "operations", "vip status", "raft state", "raft peers", "raft verify",
+    "check", "completion", "version", "password", "status", "list", "top", "explain",
+    "history", "operations", "vip status", "raft state", "raft peers", "raft verify",
     "config show", "config history", "connections", "debug replay", "debug step", "fsm",
 }  # fmt: skip
 # What writes the file that it is told, and nothing else.

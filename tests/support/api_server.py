@@ -12,7 +12,7 @@ from pgbastion.api.app import (
     build_metrics_api,
 )
 from pgbastion.api.bounds import Bounds
-from pgbastion.api.ports import Done, Outcome, Tokens, When
+from pgbastion.api.ports import Done, Outcome, Refused, Tokens, When
 from pgbastion.api.server import ApiServer
 from pgbastion.api.tls import ApiTls
 from pgbastion.model.ids import NodeId
@@ -60,6 +60,7 @@ class FakeCommands:
         self.profiles: list[Profile] = []
         self.failovers: list[tuple[str, bool]] = []
         self.switchovers: list[tuple[str | None, int | None]] = []
+        self.primary = "n1"
         self.wishes: list[tuple[object, ...]] = []
         self.rehearsed: FakeCommands | None = None
         """What dry runs were asked for."""
@@ -80,6 +81,11 @@ class FakeCommands:
     async def set_profile(self, profile: Profile) -> Outcome:
         self.profiles.append(profile)
         return self.outcome
+
+    def not_primary(self, meant: NodeId | None) -> Refused | None:
+        if meant in (None, self.primary):
+            return None
+        return Refused(code="other_primary", message="another", remedy="look")
 
     async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
         self.switchovers.append((to, drain_ms))

@@ -79,6 +79,27 @@ async def test_what_cannot_be_done_is_refused_and_not_proposed(to: NodeId) -> No
     assert host.proposed == []
 
 
+@pytest.mark.parametrize(
+    ("meant", "code"), [(None, None), (N1, None), (N2, "other_primary")]
+)
+async def test_an_order_may_say_which_primary_it_means(
+    meant: NodeId | None, code: str | None
+) -> None:
+    refused = ordering(whole()).not_primary(meant)
+
+    assert (None if refused is None else refused.code) == code
+
+
+async def test_before_the_first_primary_none_can_be_meant() -> None:
+    host = FakeHost()
+    host.state = cluster_state(assignment=None)
+
+    refused = ordering(host).not_primary(N1)
+
+    assert refused is not None
+    assert refused.message == "n1 is not the primary: nobody had the role yet"
+
+
 async def test_a_switchover_needs_somebody_who_can_take_the_role() -> None:
     outcome = await ordering(FakeHost(primary_report())).switch_over(
         None, None, cause="me"

@@ -8,7 +8,7 @@ import asyncio
 import json
 import re
 from http import HTTPStatus
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     ValidationError,
     WithJsonSchema,
+    model_validator,
 )
 from starlette.requests import Request
 
@@ -90,7 +91,35 @@ class Drain(Body):
     timeout: DurationMs | None = None
 
 
-class AddPeer(Body):
+def one_of(body: Model, *words: str) -> Model:
+    """Return the body, in which these words say the same thing.
+
+    Raises:
+        ValueError: Two of them say different things.
+    """
+    said = {word: getattr(body, word) for word in words if getattr(body, word)}
+    if len(set(said.values())) > 1:
+        raise ValueError(f"{' and '.join(said)} name different nodes")
+    return body
+
+
+class OfPeer(Body):
+    """A member of the Raft group."""
+
+    id: Name | None = Field(None, description="The node's name.")
+    name: Name | None = Field(None, description="The same.")
+
+    @model_validator(mode="after")
+    def _one_node(self) -> Self:
+        return one_of(self, "id", "name")
+
+    @property
+    def node(self) -> str | None:
+        """The name, under whichever key it came."""
+        return self.id or self.name
+
+
+class AddPeer(OfPeer):
     """Who is to be let in."""
 
     model_config = ConfigDict(
@@ -99,17 +128,10 @@ class AddPeer(Body):
             "examples": [{"id": "node2", "address": "10.0.1.2:8300"}],
         }
     )
-    id: Name | None = Field(None, description="The node's name.")
-    name: Name | None = Field(None, description="The same.")
     address: PeerAddress = Field(description="HOST or HOST:PORT of its Raft port.")
 
-    @property
-    def node(self) -> str | None:
-        """The name, under whichever key it came."""
-        return self.id or self.name
 
-
-class RemovePeer(Body):
+class RemovePeer(OfPeer):
     """Who is to leave."""
 
     model_config = ConfigDict(
@@ -118,13 +140,6 @@ class RemovePeer(Body):
             "examples": [{"id": "node2"}],
         }
     )
-    id: Name | None = Field(None, description="The node's name.")
-    name: Name | None = Field(None, description="The same.")
-
-    @property
-    def node(self) -> str | None:
-        """The name, under whichever key it came."""
-        return self.id or self.name
 
 
 class Transfer(Body):
@@ -193,6 +208,9 @@ async def read_body(request: Request, model: type[Model]) -> Model:
     """
     raw = await _bytes(request)
     usage = model.usage()
+    if request.url.query:
+        # Whoever writes dry_run there must not have it done.
+        raise bad_request("nothing is taken from the address after ?", usage)
     try:
         given = json.loads(raw) if raw.strip() else {}
     except (ValueError, RecursionError) as exc:
@@ -202,16 +220,19 @@ async def read_body(request: Request, model: type[Model]) -> Model:
     try:
         return model.model_validate(given)
     except ValidationError as exc:
-        raise bad_request(_said(exc), usage) from exc
+        raise bad_request(_said(exc, model), usage) from exc
 
 
-def _said(exc: ValidationError) -> str:
+def _said(exc: ValidationError, model: type[Model]) -> str:
     errors: list[Any] = exc.errors(include_url=False, include_input=False)
-    said = [
-        f"{'.'.join(map(str, e['loc'])) or 'body'}: "
-        f"{e['msg'].removeprefix('Value error, ')}"
-        for e in errors[:PROBLEMS_MAX]
-    ]
+    keys = ", ".join(model.model_fields)
+    said = []
+    for error in errors[:PROBLEMS_MAX]:
+        place = ".".join(map(str, error["loc"])) or "body"
+        told = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
+            told = f"is unknown, there are {keys}"
+        said.append(f"{place}: {told}")
     # A client's own words come back to it in part only.
     return "; ".join(said)[:500]
 

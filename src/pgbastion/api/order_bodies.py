@@ -2,11 +2,17 @@
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_interface
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
-from pgbastion.api.bodies import Body, DurationMs, Name
+from pgbastion.api.bodies import Body, DurationMs, Name, one_of
 from pgbastion.api.ports import When
 from pgbastion.clock import wall_time
 from pgbastion.config.units import parse_duration_ms
@@ -62,6 +68,10 @@ class OfNode(Body):
     candidate: Name | None = Field(None, description="The same.")
     node: Name | None = Field(None, description="The same.")
 
+    @model_validator(mode="after")
+    def _one_node(self) -> Self:
+        return one_of(self, "to", "target", "candidate", "node")
+
     @property
     def named(self) -> NodeId | None:
         """The node, under whichever key it came; None: none is named."""
@@ -72,10 +82,17 @@ class OfNode(Body):
 class OfPrimary(OfNode):
     """Who is to be the primary, and how."""
 
-    leader: Name | None = Field(None, description="The primary that is meant.")
+    leader: Name | None = Field(
+        None, description="The primary that is meant; refused if another one is."
+    )
     drain: DurationMs | None = Field(
         None, description="How long open transactions may go on."
     )
+
+    @property
+    def of(self) -> NodeId | None:
+        """The primary that is meant; None: whichever there is."""
+        return NodeId(self.leader) if self.leader else None
 
 
 class SwitchOver(OfPrimary):

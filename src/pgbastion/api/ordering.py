@@ -23,6 +23,8 @@ async def switch_over(commands: Commands, body: SwitchOver) -> Outcome:
     """Order a planned change of the primary; answers with an id."""
     if body.cancel:
         return await commands.cancel(body.id)
+    if (refused := commands.not_primary(body.of)) is not None:
+        return refused
     when = body.when
     if when is None:
         return await commands.switch_over(body.named, body.drain)
@@ -36,6 +38,8 @@ async def cancel(commands: Commands, body: Cancel) -> Outcome:
 
 async def fail_over(commands: Commands, body: FailOver) -> Outcome:
     """Order a change of the primary that needs no living one; answers with an id."""
+    if (refused := commands.not_primary(body.of)) is not None:
+        return refused
     return await commands.fail_over(_named(body), force=body.force, drain_ms=body.drain)
 
 

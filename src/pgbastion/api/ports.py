@@ -84,6 +84,9 @@ class Commands(Protocol):
     async def set_profile(self, profile: Profile) -> Outcome:
         """Change the profile that all nodes go by, and with it the lease."""
 
+    def not_primary(self, meant: NodeId | None) -> Refused | None:
+        """Refuse what is meant for another primary than there is; None: it may be."""
+
     async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
         """Order a planned change of the primary; None: to the best, by the default."""
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -36,6 +37,8 @@ class Answers:
     """None: a witness."""
     raft_dir: str
     secret_file: str
+    os_user: str | None
+    """Whom PostgreSQL runs as; None: the default."""
 
 
 Ask = Callable[[str, str], str]
@@ -88,7 +91,14 @@ def gather(given: Mapping[str, Any], ask: Ask) -> Answers:
         data_dir=data_dir,
         raft_dir=str(given.get("raft_dir") or "/var/lib/pgbastion/raft"),
         secret_file=str(given.get("secret_file") or "/etc/pgbastion/secret"),
+        os_user=_only_user(),
     )
+
+
+def _only_user() -> str | None:
+    """Return whom all has to run as; None: root starts it, and may choose."""
+    user = os.geteuid()
+    return None if user == 0 else pwd.getpwuid(user).pw_name
 
 
 def _own_address() -> str:
@@ -118,6 +128,8 @@ def render_configuration(answers: Answers) -> str:
         lines.append("  bootstrap: true")
     if answers.data_dir is not None:
         lines += ["postgresql:", f"  data_dir: {_quoted(answers.data_dir)}"]
+        if answers.os_user is not None:
+            lines.append(f"  os_user: {_quoted(answers.os_user)}")
     return "\n".join([*lines, ""])
 
 
@@ -184,15 +196,22 @@ def write_unit(directory: Path, program: Path) -> Path:
     return path
 
 
-def next_steps(config: Config) -> str:
+def next_steps(config: Config, unit_dir: Path | None) -> str:
     """Return what is left to be done."""
     secret = config.cluster.secret_file
-    if config.raft.bootstrap:
-        return (
-            f"next: start it (pgbastion start), then copy {secret} to the other nodes "
-            "with mode 0600, and run pgbastion init --join there"
-        )
-    return f"next: copy {secret} from another node with mode 0600, then start it"
+    start = f"pgbastion start --config {config.source}"
+    if unit_dir is not None:
+        start = "systemctl daemon-reload; systemctl enable --now pgbastion"
+    if not config.raft.bootstrap:
+        return f"next: copy {secret} from another node with mode 0600, then {start}"
+    lines = [f"next: {start}"]
+    if config.postgresql is not None:
+        shown = f"pgbastion password --config {config.source}"
+        lines.append(f"the superuser's password: {shown}")
+    lines.append(
+        f"other nodes: copy {secret} to them with mode 0600, then pgbastion init --join"
+    )
+    return "\n".join(lines)
 
 
 def own_program() -> Path:

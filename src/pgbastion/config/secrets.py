@@ -61,8 +61,15 @@ def load_secrets(config: Config, environment: Mapping[str, str]) -> Secrets:
     )
 
 
-def load_cluster_secret(config: Config, environment: Mapping[str, str]) -> bytes:
+def load_cluster_secret(
+    config: Config, environment: Mapping[str, str], *, makes: bool = True
+) -> bytes:
     """Return the secret that nodes prove to each other.
+
+    Args:
+        config: Says where it is.
+        environment: May have it instead.
+        makes: Whether a bootstrapping node makes one that is missing.
 
     Raises:
         ConfigError: It is missing on a node that does not bootstrap, shorter than
@@ -73,7 +80,7 @@ def load_cluster_secret(config: Config, environment: Mapping[str, str]) -> bytes
     if given is not None:
         secret, source = strip_line_end(given.encode()), SECRET_VARIABLE
     else:
-        if config.raft.bootstrap:
+        if makes and config.raft.bootstrap:
             _make_secret_file(path)
         secret, source = strip_line_end(_read(path)), str(path)
     if len(secret) < SECRET_BYTES_MIN:

@@ -292,6 +292,10 @@ class NodeCommands:
         """Change the profile that all nodes go by."""
         return await change_profile(self._host, profile, at=wall_text())
 
+    def not_primary(self, meant: NodeId | None) -> Refused | None:
+        """Refuse what is meant for another primary than there is."""
+        return self._ordering.not_primary(meant)
+
     async def switch_over(self, to: NodeId | None, drain_ms: int | None) -> Outcome:
         """Order a planned change of the primary."""
         return await self._ordering.switch_over(to, drain_ms, cause=CAUSE)

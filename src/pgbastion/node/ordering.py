@@ -70,6 +70,18 @@ class Ordering:
     def _fresh_since_ms(self) -> int:
         return boottime_ms() - self.fresh_ms
 
+    def not_primary(self, meant: NodeId | None) -> Refused | None:
+        """Refuse what is meant for another primary than there is; None: it may be."""
+        held = self._host.state.assignment
+        if meant is None or (held is not None and held.node == meant):
+            return None
+        there = f"{held.node} has the role" if held else "nobody had the role yet"
+        return Refused(
+            code="other_primary",
+            message=f"{meant} is not the primary: {there}",
+            remedy="look at /cluster; leave leader out where any is meant",
+        )
+
     async def switch_over(
         self, to: NodeId | None, drain_ms: int | None, *, cause: str
     ) -> Outcome:

@@ -165,7 +165,24 @@ def initialise(
     print(f"wrote {config}")
     if unit_dir is not None:
         print(f"wrote {making.write_unit(unit_dir, making.own_program())}")
-    print(making.next_steps(made))
+    print(making.next_steps(made, unit_dir))
+
+
+@commands.command()
+def password(
+    role: Annotated[
+        str | None, typer.Argument(help="The role; default: the superuser.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Print the password that a role of PostgreSQL has by this node's files.
+
+    For instance: PGPASSWORD=$(pgbastion password) psql -h n1 -p 5432 -U postgres
+    """
+    from pgbastion.cli.passwords import password_of
+    from pgbastion.config.reading import understand
+
+    print(password_of(understand(config), role, os.environ))
 
 
 @commands.command()

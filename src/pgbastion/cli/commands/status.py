@@ -58,7 +58,13 @@ def list_members(
 @commands.command()
 def top(config: ConfigOption = DEFAULT_CONFIG, url: UrlOption = None) -> None:
     """Show the cluster on a live screen; e: explanation, r: look now, q: quit."""
+    import sys
+
+    from pgbastion.cli.problems import CommandError
     from pgbastion.cli.target import reader
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise CommandError("top needs a terminal; pgbastion explain says it once")
     from pgbastion.cli.top import Top
 
     Top(reader(config, url)).run()
