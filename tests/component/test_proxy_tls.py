@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 import os
+import select
+import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_network
@@ -17,7 +20,7 @@ from pgbastion.errors import ProxyError
 from pgbastion.proxy.proxy_protocol import render_header
 from pgbastion.proxy.refusals import Refusal
 from pgbastion.proxy.routes import Limits
-from pgbastion.proxy.tls import TlsFiles
+from pgbastion.proxy.tls import Tls, TlsFiles
 from support.certificates import make_certificate
 from support.proxy_lab import (
     GSS_REQUEST,
@@ -318,6 +321,33 @@ async def test_a_server_with_another_certificate_is_not_used(
             client.send(startup())
             error = await client.error()
             assert (error["C"], "CERTIFICATE_VERIFY" in error["D"]) == ("57P03", True)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_what_a_server_says_after_the_clients_end_arrives(
+    files: TlsFiles, version: ssl.TLSVersion
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    context.minimum_version = context.maximum_version = version
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        near = socket.create_connection(listener.getsockname(), timeout=WAIT_S)
+        far, _ = listener.accept()
+        far.settimeout(WAIT_S)
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        accepted = pool.submit(context.wrap_socket, far, server_side=True)
+        own = Tls(replace(files, verify="require"), print).connect(near, "n1")
+        stack.enter_context(own).do_handshake()
+        server = stack.enter_context(accepted.result())
+        server.sendall(b"before")
+        assert select.select([own], [], [], WAIT_S)[0]
+
+        own.shutdown(socket.SHUT_WR)
+        server.sendall(b"after")
+
+        assert [own.recv(), own.recv()] == [b"before", b"after"]
+        assert server.recv(1) == b""
 
 
 async def test_a_server_without_tls_is_not_used(files: TlsFiles) -> None:

@@ -68,10 +68,14 @@ class TlsSocket(ssl.SSLSocket):
             raise BlockingIOError from exc
 
     def shutdown(self, how: int) -> None:
-        """End the own direction, with TLS's word and TCP's."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            # The first call sends close_notify; the peer's is not waited for.
-            self._sslobj.shutdown()  # type: ignore[attr-defined]
+        """End the own direction: a client is told in TLS, too.
+
+        A server is not: it may have answers under way still, and OpenSSL, which looks
+        for the peer's word as it says its own, would take them for an error.
+        """
+        if self.server_side:
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                self._sslobj.shutdown()  # type: ignore[attr-defined]
         socket.socket.shutdown(self, how)
 
 
