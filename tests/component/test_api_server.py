@@ -64,6 +64,38 @@ async def test_haproxys_own_request_is_understood(api: Api) -> None:
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://n1:8008/primary?lag=1MB", 200),
+        ("HTTPS://n1/%70rimary", 200),
+        ("http://n1:8008", 404),
+        ("http://n1:8008?x=/primary", 404),
+        ("ftp://n1/primary", 404),
+        ("/http://n1/primary", 404),
+    ],
+)
+async def test_a_target_in_absolute_form_means_its_path(
+    api: Api, target: str, status: int
+) -> None:
+    """RFC 9112, section 3.2.2: a server has to accept it."""
+    one = f"GET {target} HTTP/1.1\r\nHost: x\r\n".encode()
+
+    # The second comes while the first is being answered.
+    answer = await api.raw(one + b"\r\n" + one + b"Connection: close\r\n\r\n")
+
+    assert answer.count(b"HTTP/1.1 %d " % status) == 2
+
+
+async def test_a_change_in_absolute_form_needs_its_token(api: Api) -> None:
+    request = b"POST http://n1/reload HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    refused = await api.raw(request + b"\r\n")
+    done = await api.raw(request + f"Authorization: Bearer {WRITE}\r\n\r\n".encode())
+
+    assert (refused[:12], done[:12]) == (b"HTTP/1.1 401", b"HTTP/1.1 200")
+    assert api.commands.reloads == 1
+
+
 async def test_the_primary_check_turns_503_when_the_lease_is_over(api: Api) -> None:
     before = await api.client.get("/primary")
 

@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Final
+from urllib.parse import unquote
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -69,6 +70,17 @@ class BoundedProtocol(H11Protocol):
         if self._follows() and self._deadline is not None:
             # It has bounds of its own: each part has to be taken in time.
             self._deadline.cancel()
+
+    def handle_events(self) -> None:
+        """Begin to answer what has arrived, whatever form its target has."""
+        super().handle_events()
+        if self.scope is not None:
+            # "http://NODE/PATH" means the path; RFC 9112, section 3.2.2.
+            scheme, found, rest = self.scope["raw_path"].partition(b"://")
+            if found and scheme.lower() in (b"http", b"https"):
+                path = b"/" + rest.partition(b"/")[2]
+                self.scope["raw_path"] = path
+                self.scope["path"] = unquote(path.decode("ascii"))
 
     def on_response_complete(self) -> None:
         """Begin to wait for the next request."""
