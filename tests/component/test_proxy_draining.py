@@ -1,5 +1,6 @@
 """Taking a proxy, a server or a door out of service; who is connected."""
 
+import asyncio
 import socket
 from dataclasses import replace
 from ipaddress import ip_network
@@ -167,6 +168,21 @@ async def test_a_door_that_closes_gives_its_sessions_time() -> None:
         assert await goes.query("who") == [b"n2"]
         assert (await goes.error())["C"] == "57P01"
         assert await stays.query("who") == [b"n1"]
+
+
+async def test_a_door_that_closes_again_gives_the_whole_time_again() -> None:
+    async with proxy_lab("n1", "n2", limits=Limits(drain_s=0.2)) as lab:
+        lab.proxy.set_routes(lab.routes("n1", "n2"))
+        client = await lab.session(REPLICA_PORT)
+        closed = binding(lab, primary=PRIMARY_PORT)
+        lab.proxy.rebind(closed)
+        lab.proxy.rebind(binding(lab, primary=PRIMARY_PORT, replica=REPLICA_PORT))
+        lab.proxy.set_limits(Limits(drain_s=60))
+
+        lab.proxy.rebind(closed)
+
+        await asyncio.sleep(0.4)
+        assert await client.query("who") == [b"n2"]
 
 
 async def test_a_door_that_cannot_be_had_changes_nothing() -> None:

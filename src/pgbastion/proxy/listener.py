@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
-from asyncio import AbstractEventLoop, Task
+from asyncio import AbstractEventLoop, Task, TimerHandle
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
@@ -75,6 +75,8 @@ class Proxy:
         self._host.on_expired = self._board.expire
         self._canceller = Canceller(self._board, on_unknown_cancel)
         self._doors = Doors(self._loop, self._poller, self._admit, on_event)
+        # Doors that are closed, and when what is left of their sessions ends.
+        self._closed: dict[Door, TimerHandle] = {}
         self._openings: dict[Opening, Task[None]] = {}
         self._refusing = 0
         self._relays: dict[Relay, str] = {}
@@ -119,18 +121,21 @@ class Proxy:
         if binding != self._binding:
             self._binding = binding
             self._tell_doors()
-        if gone:
-            self._loop.call_later(self._limits.drain_s, self._end_sessions_of, gone)
+        for door in self._closed.keys() & binding.doors().keys():
+            self._closed.pop(door).cancel()
+        for door in gone:
+            self._closed[door] = self._loop.call_later(
+                self._limits.drain_s, self._end_sessions_of, door
+            )
 
     def _tell_doors(self) -> None:
         ports = {s.value: port for s, port in self._binding.ports.items()}
         bind = ",".join(self._binding.addresses)
         self._on_event("proxy_listening", {"bind": bind, **ports})
 
-    def _end_sessions_of(self, gone: Sequence[Door]) -> None:
-        open_again = self._binding.doors().keys()
-        closed = [door for door in gone if door not in open_again]
-        left = [relay for relay in self._relays if _came_through(relay, closed)]
+    def _end_sessions_of(self, door: Door) -> None:
+        del self._closed[door]
+        left = [relay for relay in self._relays if _came_through(relay, door)]
         self._board.end(left, render_refusal(Refusal.DRAINING, UNKNOWN))
 
     @property
@@ -464,13 +469,13 @@ class Proxy:
         )
 
 
-def _came_through(relay: Relay, doors: Sequence[Door]) -> bool:
-    """Tell whether a session came through one of ``doors``."""
+def _came_through(relay: Relay, door: Door) -> bool:
+    """Tell whether a session came through ``door``."""
     try:
-        host, port = relay.client.getsockname()[:2]
+        address, port = relay.client.getsockname()[:2]
     except OSError:
         return False
-    return any(
-        port == own_port and (ipaddress.ip_address(own).is_unspecified or own == host)
-        for own, own_port in doors
+    own, own_port = door
+    return port == own_port and (
+        ipaddress.ip_address(own).is_unspecified or own == address
     )
