@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pgbastion.proxy import listener, sockets
 from pgbastion.proxy.refusals import Refusal
 from pgbastion.proxy.routes import Limits
 from support.proxy_lab import (
@@ -351,6 +352,27 @@ async def test_a_flood_of_silent_clients_never_exceeds_the_limit() -> None:
         await eventually(lambda: lab.proxy.snapshot().connections == 5)
         refused_total = lab.proxy.snapshot().refused_total
         assert refused_total == {Refusal.LATE: 5, Refusal.TOO_MANY: 15}
+
+
+async def test_clients_never_take_the_descriptors_of_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More sessions are configured than the process may open files for."""
+    async with proxy_lab("n1") as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        monkeypatch.setattr(listener, "_DESCRIPTORS_BESIDE", 2)
+        monkeypatch.setattr(sockets, "allow_descriptors", lambda _wanted: 2 + 2 * 3)
+        lab.proxy.set_limits(Limits(connections_max=4))
+        sessions = [await lab.session() for _ in range(3)]
+
+        assert (await refused(lab))["C"] == "53300"
+        told = dict(lab.events)["proxy_descriptors_short"]
+        assert told == {"wanted": 10, "allowed": 8, "connections_max": 3}
+
+        monkeypatch.setattr(sockets, "allow_descriptors", lambda wanted: wanted)
+        lab.proxy.set_limits(Limits(connections_max=4))
+        sessions.append(await lab.session())
+        assert [await each.query("who") for each in sessions] == [[b"n1"]] * 4
 
 
 async def test_clients_wait_in_the_kernel_while_descriptors_are_missing() -> None:

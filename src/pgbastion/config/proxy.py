@@ -78,7 +78,11 @@ class ProxySection(Section):
         1_000, ge=0, le=100_000, description="How many may wait at once."
     )
     max_connections: int = Field(
-        10_000, ge=1, le=1_000_000, description="Sessions on all ports together."
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="Sessions on all ports together; fewer where the daemon may not "
+        "open two files for each, and 500 more.",
     )
     max_connections_per_address: int = Field(
         0, ge=0, le=1_000_000, description="Sessions of one client's address; 0: any."

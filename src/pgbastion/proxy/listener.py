@@ -63,6 +63,8 @@ class Proxy:
     ) -> None:
         self._binding = binding
         self._limits = limits
+        # How many connections there may be: the limit, or what descriptors allow.
+        self._connections_max = limits.connections_max
         self._on_event = on_event
         self._loop: AbstractEventLoop = asyncio.get_running_loop()
         self._poller = make_poller(self._loop)
@@ -302,13 +304,22 @@ class Proxy:
         self._poller.close()
 
     def _allow_descriptors(self) -> None:
-        """See to it that the limit of connections can be reached."""
-        wanted = 2 * self._limits.connections_max + _DESCRIPTORS_BESIDE
+        """See to it that the limit of connections can be reached, or lower it.
+
+        Clients must never take what keeping the cluster needs.
+        """
+        most = self._limits.connections_max
+        wanted = 2 * most + _DESCRIPTORS_BESIDE
         allowed = sockets.allow_descriptors(wanted)
         if allowed < wanted:
+            # Of very few each side has half.
+            beside = min(_DESCRIPTORS_BESIDE, allowed // 2)
+            most = (allowed - beside) // 2
             self._on_event(
-                "proxy_descriptors_short", {"wanted": wanted, "allowed": allowed}
+                "proxy_descriptors_short",
+                {"wanted": wanted, "allowed": allowed, "connections_max": most},
             )
+        self._connections_max = most
 
     async def _own(self, work: Coroutine[None, None, None]) -> None:
         """Await ``work``; what goes wrong in it is reported and ends nothing else."""
@@ -377,7 +388,7 @@ class Proxy:
             if refusal is not None:
                 return refusal
         occupied = len(self._openings) - self._refusing + len(self._relays)
-        if occupied < limits.connections_max or self._make_room():
+        if occupied < self._connections_max or self._make_room():
             return None
         return Refusal.TOO_MANY
 

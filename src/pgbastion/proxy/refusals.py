@@ -74,7 +74,7 @@ SENTENCES: Final = {
     Refusal.TOO_MANY: Sentence(
         SqlState.TOO_MANY_CONNECTIONS,
         "the proxy has reached its limit of connections",
-        "The limit is proxy.max_connections.",
+        "The limit is proxy.max_connections, or what the daemon's open files allow.",
     ),
     Refusal.TOO_MANY_FROM_ADDRESS: Sentence(
         SqlState.TOO_MANY_CONNECTIONS,
