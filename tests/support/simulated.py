@@ -78,6 +78,7 @@ def take(stage: Stage, machine: Machine) -> NodeSnapshot:
         loop=daemon.main,
         proxy=cast("Proxy", NoProxy()),
         own=daemon.own,
+        cluster_name="main",
         addresses=NoAddresses(),
         report_max_ms=3 * machine.setting.timings.probe_ms,
         lag_max_bytes=1 << 20,

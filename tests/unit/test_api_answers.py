@@ -10,7 +10,7 @@ import pytest
 from pgbastion.api import answers, patroni
 from pgbastion.api.endpoints import READS
 from pgbastion.model.claims import Claim, ClaimKind
-from pgbastion.model.cluster import Policy, ReplicationMode
+from pgbastion.model.cluster import ClusterState, Policy, ReplicationMode
 from pgbastion.model.ids import MemberId, NodeId
 from pgbastion.model.report import PostgresState, SlotRow, Vitals
 from pgbastion.model.snapshot import NodeSnapshot, RouteSnapshot
@@ -56,6 +56,13 @@ HEALTH = [
 def members(snapshot: NodeSnapshot) -> dict[str, dict[str, Any]]:
     """Return the members that ``GET /cluster`` lists, by name."""
     return {m["name"]: {**m} for m in answers.cluster(snapshot)["members"]}
+
+
+def test_a_node_in_no_cluster_yet_tells_which_one_it_is_meant_for() -> None:
+    alone = replace(primary_snapshot(), state=ClusterState(), cluster_name="main")
+
+    assert answers.cluster(alone)["scope"] == "main"
+    assert patroni.patroni(alone)["patroni"]["scope"] == "main"
 
 
 def test_health_has_the_fields_of_the_contract() -> None:

@@ -5,6 +5,7 @@ import io
 import pytest
 
 from pgbastion.cli.asking import confirm
+from pgbastion.cli.consensus import render_state
 from pgbastion.cli.problems import UnconfirmedError, UnfinishedError
 from pgbastion.cli.progress import SHOW_EVERY, Progress, wait_for, watched
 from pgbastion.cli.tables import render_table
@@ -73,3 +74,13 @@ def test_waiting_ends_with_what_is_found_or_says_that_it_goes_on() -> None:
     assert wait_for(lambda _: next(looks), what="it", within_s=5, every_s=0) == 7
     with pytest.raises(UnfinishedError, match="it: not finished"):
         wait_for(lambda _: None, what="it", within_s=0)
+
+
+def test_what_the_engine_says_is_one_line_a_fact() -> None:
+    told = {"node": "n1", "note": "", "voters": [1, 2], "certificate": {"days_left": 9}}
+
+    assert render_state(told).splitlines() == [
+        "node: n1",
+        "voters: 1, 2",
+        "certificate days_left: 9",
+    ]

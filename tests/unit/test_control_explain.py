@@ -205,7 +205,9 @@ def test_before_there_is_a_cluster_the_founder_is_to_be_started() -> None:
     )
 
     assert told.situation is Situation.NO_PRIMARY_YET
+    assert told.state == "n1 is in no cluster yet"
     assert "raft.bootstrap: true" in told.next_step
+    assert "the log of n1" in told.next_step
     assert told.primary_lines == ("none yet",)
 
 

@@ -150,6 +150,21 @@ async def test_a_name_that_is_taken_is_refused_before_it_is_proposed() -> None:
     assert not host.proposed
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_node_in_no_cluster_yet_refuses_and_proposes_nothing(
+    leaves: bool,
+) -> None:
+    host = FakeHost()
+    host.state = ClusterState()
+    members = orders(host)
+
+    outcome = await (members.remove(N2) if leaves else members.add(N4, "h", 8300))
+
+    assert isinstance(outcome, Refused)
+    assert outcome.code == "no_cluster_yet"
+    assert host.proposed == []
+
+
 async def test_what_the_cluster_refuses_is_refused_with_its_word() -> None:
     host = FakeHost()
     host.outcome = Outcome.ADDRESS_TAKEN

@@ -1,5 +1,7 @@
 """An operator's orders on their way into the log."""
 
+from dataclasses import replace
+
 import pytest
 
 from pgbastion.api.ports import Done, Refused, Unknown
@@ -152,3 +154,13 @@ async def test_what_became_of_the_proposal_is_told(
     host.outcome = outcome
 
     assert isinstance(await ordering(host).switch_over(N2, None, cause="me"), kind)
+
+
+async def test_a_node_in_no_cluster_yet_knows_that_nothing_came_of_it() -> None:
+    host = whole()
+    host.state = replace(host.state, cluster_id="")
+
+    outcome = await ordering(host).switch_over(N2, None, cause="me")
+
+    assert isinstance(outcome, Refused)
+    assert (outcome.code, host.proposed) == ("no_cluster_yet", [])

@@ -74,7 +74,7 @@ def cluster(snapshot: NodeSnapshot) -> shapes.ClusterAnswer:
     """Tell the members, and where clients are sent."""
     primary = snapshot.primary
     return {
-        "scope": snapshot.state.cluster_name,
+        "scope": snapshot.scope,
         "members": [_member(snapshot, m) for m in snapshot.state.members],
         "primary": primary.name if primary else None,
         "epoch": snapshot.state.epoch,

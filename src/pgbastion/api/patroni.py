@@ -26,7 +26,7 @@ def patroni(snapshot: NodeSnapshot) -> PatroniAnswer:
         "role": "primary" if snapshot.role is NodeRole.PRIMARY else "replica",
         "patroni": {
             "version": SPOKEN,
-            "scope": snapshot.state.cluster_name,
+            "scope": snapshot.scope,
             "name": snapshot.node,
         },
         "pause": snapshot.state.paused,

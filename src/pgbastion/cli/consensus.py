@@ -10,9 +10,12 @@ PEER_HEADINGS: Final = ("node", "member", "vote", "address", "matched", "")
 
 def render_state(state: Mapping[str, Any]) -> str:
     """Return the engine's word on itself, one line a fact."""
-    return "\n".join(
-        f"{name}: {_words(value)}" for name, value in state.items() if value != ""
-    )
+    facts = {name: value for name, value in state.items() if value != ""}
+    for name, value in state.items():
+        if isinstance(value, dict):
+            del facts[name]
+            facts |= {f"{name} {inner}": each for inner, each in value.items()}
+    return "\n".join(f"{name}: {_words(value)}" for name, value in facts.items())
 
 
 def render_peers(answer: Mapping[str, Any]) -> str:

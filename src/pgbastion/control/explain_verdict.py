@@ -140,9 +140,10 @@ def _no_primary_yet(snapshot: NodeSnapshot) -> Verdict | None:
     if founder is None:
         return Verdict(
             situation=Situation.NO_PRIMARY_YET,
-            state="there is no cluster yet",
+            state=f"{snapshot.node} is in no cluster yet",
             next_step="start the node that has raft.bootstrap: true, and see that "
-            "cluster.peers names it",
+            "cluster.peers names it; if the cluster runs, the log of "
+            f"{snapshot.node} says why it is not let in",
         )
     report = snapshot.fresh_report(founder.name)
     busy = doing(report) if report is not None else "it is silent"

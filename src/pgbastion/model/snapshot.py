@@ -277,6 +277,8 @@ class NodeSnapshot:
     """Counts what the proxy carries, session by session; checks do not ask for it."""
     version: str
     commit: str
+    cluster_name: str = ""
+    """What this node's file calls its cluster."""
     lag_max_bytes: int = 1 << 20
     """How far behind a standby may be promoted in asynchronous mode."""
     claims: tuple[Claim, ...] = ()
@@ -298,6 +300,11 @@ class NodeSnapshot:
     """How late the event loop was at its last measurement."""
 
     # This node
+
+    @property
+    def scope(self) -> str:
+        """The cluster's name, by the file as long as this node is in none."""
+        return self.state.cluster_name or self.cluster_name
 
     @property
     def proxy(self) -> ProxyCounts:

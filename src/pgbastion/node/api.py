@@ -84,6 +84,7 @@ class Snapshots:
         loop: Loop,
         proxy: Proxy,
         own: Member,
+        cluster_name: str,
         report_max_ms: int,
         lag_max_bytes: int,
         gaps: GapMeter,
@@ -97,6 +98,7 @@ class Snapshots:
         self._loop = loop
         self._proxy = proxy
         self._own = own
+        self._cluster_name = cluster_name
         self.report_max_ms = report_max_ms
         self.lag_max_bytes = lag_max_bytes
         self._gaps = gaps
@@ -122,6 +124,7 @@ class Snapshots:
             state=state,
             reports=self._host.reports,
             report_max_ms=self.report_max_ms,
+            cluster_name=self._cluster_name,
             lag_max_bytes=self.lag_max_bytes,
             raft=_raft(status),
             lease=LeaseSnapshot(

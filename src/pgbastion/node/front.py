@@ -109,6 +109,7 @@ class Front:
             loop=loop,
             proxy=self.proxy,
             own=own,
+            cluster_name=config.cluster.name,
             report_max_ms=3 * config.timings.probe_ms,
             lag_max_bytes=config.failover.max_lag_threshold,
             gaps=self.gaps,

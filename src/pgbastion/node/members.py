@@ -13,7 +13,7 @@ from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.cluster import Member, join_host_port
 from pgbastion.model.commands import Join, Leave
 from pgbastion.model.ids import MemberId, NodeId
-from pgbastion.node.proposing import Log, Rehearsal
+from pgbastion.node.proposing import Log, Rehearsal, outside
 from pgbastion.observe.logging import get_logger
 
 PROPOSE_TIMEOUT_S: Final = 2.0
@@ -56,6 +56,8 @@ class MemberOrders:
 
     async def add(self, name: NodeId, host: str, raft_port: int) -> Outcome:
         """Announce a node, so that it is let in when it comes."""
+        if (refused := outside(self._host)) is not None:
+            return refused
         known = self._host.state.named(name)
         address = join_host_port(host, raft_port)
         if known is not None and known.raft_address == address:
@@ -96,6 +98,8 @@ class MemberOrders:
 
     async def remove(self, name: NodeId) -> Outcome:
         """Take a node out of the cluster; the Raft leader then takes its vote."""
+        if (refused := outside(self._host)) is not None:
+            return refused
         member = self._host.state.named(name)
         if member is None:
             names = ", ".join(m.name for m in self._host.state.members)

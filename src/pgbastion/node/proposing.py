@@ -120,8 +120,21 @@ async def give_order(host: Log, order: Order, *, said: str, look: str) -> Outcom
     return answer
 
 
+def outside(host: Log) -> Refused | None:
+    """Refuse what only a member can do; None: this node is one."""
+    if host.state.cluster_id:
+        return None
+    return Refused(
+        code="no_cluster_yet",
+        message="this node is in no cluster yet",
+        remedy="ask a member, or look at /cluster/explain for what it waits for",
+    )
+
+
 async def submit(host: Log, asked: OperatorCommand) -> Outcome:
     """Put a command into the log and return the answer for whoever asked."""
+    if (refused := outside(host)) is not None:
+        return refused
     outcome = await host.propose(asked.command, timeout_s=PROPOSE_TIMEOUT_S)
     if outcome is None:
         return Unknown(

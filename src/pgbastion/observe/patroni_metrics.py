@@ -35,7 +35,7 @@ class PatroniMetricsOf(Collector):
         )
         for name, (about, value) in values.items():
             family = GaugeMetricFamily(name, about, labels=["scope", "name"])
-            family.add_metric([s.state.cluster_name, s.node], value)
+            family.add_metric([s.scope, s.node], value)
             yield family
 
     def _roles(self) -> dict[str, tuple[str, float]]:
