@@ -90,8 +90,7 @@ class Front:
         notifications: Notifications,
     ) -> None:
         self._config, self._secrets = config, secrets
-        self._notifications = notifications
-        self._on_ready = on_ready
+        self._notifications, self._on_ready = notifications, on_ready
         self._is_ready, self._revision = False, 0
         self._routes: Routes | None = None
         self.proxy = _proxy(config, FarCancels(engine, host))
