@@ -163,7 +163,11 @@ async def test_a_node_is_restarted_and_copied_anew(api: Api) -> None:
         ("switchover", {"at": "+soon"}, "at"),
         ("switchover", {"at": 7}, "at"),
         ("switchover", {"at": "2030-01-31T04:00:00"}, "time zone"),
-        ("switchover", {"at": "tomorrow"}, "is no time such as 2030-01-31T03:00:00Z"),
+        (
+            "switchover",
+            {"at": "tomorrow"},
+            "is not a time such as 2030-01-31T03:00:00Z",
+        ),
         ("switchover", {"at": "0001-01-01T00:00:00+23:00"}, "calendar"),
         ("switchover", {"at": "+1m", "within": "0s"}, "within"),
         ("switchover", {"cancel": "yes"}, "cancel"),

@@ -404,7 +404,7 @@ def test_a_run_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "n1").symlink_to(tmp_path / "elsewhere")
 
-    with pytest.raises(ConfigError, match="no directory"):
+    with pytest.raises(ConfigError, match="not a directory"):
         make_run_directory(tmp_path / "n1", None)
 
 

@@ -289,5 +289,5 @@ def test_without_the_extra_the_node_says_so_and_works(
 
 @pytest.mark.parametrize("endpoint", ["collector:4318", "ftp://x", "", "http://"])
 def test_an_endpoint_that_cannot_be_is_refused(endpoint: str) -> None:
-    with pytest.raises(ValueError, match="no address of a collector"):
+    with pytest.raises(ValueError, match="not the address of a collector"):
         TracingSection(enabled=True, endpoint=endpoint)

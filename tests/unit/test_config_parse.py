@@ -282,4 +282,4 @@ def test_the_proxy_listens_on_one_address_or_on_many() -> None:
 def test_networks_are_networks() -> None:
     assert understood(proxy={"allow": ["10.0.0.0/8"]}).proxy.allow == ("10.0.0.0/8",)
     problem = refused(proxy={"allow": ["10.0.0.1/8"]})["proxy.allow"].problem
-    assert "no network" in problem
+    assert "not a network" in problem

@@ -14,7 +14,7 @@ from pgbastion.node.parts import watchdog_of
 from pgbastion.postgres.guard_messages import WatchdogSetting
 from support.configs import GOOD_FACTS, of_severity, refused, understood
 
-FAULTY = replace(GOOD_FACTS, watchdog_fault="is no device")
+FAULTY = replace(GOOD_FACTS, watchdog_fault="is not a device")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_device_that_is_missing_is_pointed_out(mode: str, words: str) -> None:
     problems = check_world(understood(watchdog={"mode": mode}), FAULTY)
 
     assert of_severity(problems, Severity.WARNING) == ["watchdog.device"]
-    assert "/dev/watchdog is no device" in problems[0].problem
+    assert "/dev/watchdog is not a device" in problems[0].problem
     assert words in problems[0].problem
 
 

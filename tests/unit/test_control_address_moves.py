@@ -108,7 +108,7 @@ def test_neither_the_primary_nor_a_fenced_silent_or_unknown_node_gets_it() -> No
     assert stays(replace(FOUR, fences=(fence,))) == "n3 is fenced"
     assert isinstance(found, Stays)
     assert found.why == "n3 is silent"
-    assert stays(to=NodeId("n9")) == "n9 is no member with PostgreSQL"
+    assert stays(to=NodeId("n9")) == "n9 is not a member with PostgreSQL"
 
 
 def test_where_no_other_node_can_have_it_each_is_named_with_why() -> None:

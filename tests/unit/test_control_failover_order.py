@@ -250,7 +250,7 @@ def test_a_primary_lives_that_says_so_and_holds_its_epoch() -> None:
 @pytest.mark.parametrize(
     ("state", "reports", "said"),
     [
-        (cluster_state(members=(member(1),)), (report(2),), "no member"),
+        (cluster_state(members=(member(1),)), (report(2),), "not a member"),
         (
             cluster_state(members=(member(1), member(2, nofailover=True))),
             (report(2),),

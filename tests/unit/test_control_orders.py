@@ -239,7 +239,7 @@ def test_a_synchronous_standby_that_streams_can_take_the_role() -> None:
     [
         (cluster_state(assignment=None), (), "no primary"),
         (cluster_state(assignment=assignment(2)), (standby(),), "is the primary"),
-        (cluster_state(members=(member(1),)), (standby(),), "no member"),
+        (cluster_state(members=(member(1),)), (standby(),), "not a member"),
         (
             cluster_state(members=(member(1), member(2, nofailover=True))),
             (standby(),),

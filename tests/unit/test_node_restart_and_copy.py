@@ -86,7 +86,7 @@ async def test_what_cannot_be_done_is_refused_with_the_reason() -> None:
     headless = whole()
     headless.state = cluster_state(assignment=assignment(revoked=True))
     refused = [
-        (await restart(host, NodeId("n9")), "no member"),
+        (await restart(host, NodeId("n9")), "not a member"),
         (await restart(host, N3), "copying"),
         (await restart(FakeHost(), N2), "silent"),
         (await reinit(host, N1), "is the primary"),

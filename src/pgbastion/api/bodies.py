@@ -35,13 +35,13 @@ Model = TypeVar("Model", bound="Body")
 
 def _peer(value: object) -> Peer:
     if not isinstance(value, str):
-        raise ValueError("is no text")  # noqa: TRY004 - pydantic wants this one
+        raise ValueError("is not text")  # noqa: TRY004 - pydantic wants this one
     return parse_peer(value)
 
 
 def _duration(value: object) -> int:
     if not isinstance(value, str):
-        raise ValueError("is no duration, write 250ms, 5s, 1m30s")  # noqa: TRY004
+        raise ValueError("is not a duration, write 250ms, 5s, 1m30s")  # noqa: TRY004
     return parse_duration_ms(value)
 
 

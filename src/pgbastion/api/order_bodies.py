@@ -24,14 +24,14 @@ WINDOW_MS: Final = 30_000
 
 def _instant(value: object) -> datetime:
     if not isinstance(value, str):
-        raise ValueError("is no time")  # noqa: TRY004 - pydantic wants this one
+        raise ValueError("is not a time")  # noqa: TRY004 - pydantic wants this one
     if value.startswith("+"):
         wait_ms = parse_duration_ms(value[1:])
         return wall_time() + timedelta(milliseconds=wait_ms)
     try:
         instant = datetime.fromisoformat(value)
     except ValueError as exc:
-        raise ValueError("is no time such as 2030-01-31T03:00:00Z or +10m") from exc
+        raise ValueError("is not a time such as 2030-01-31T03:00:00Z or +10m") from exc
     if instant.tzinfo is None:
         raise ValueError("lacks its time zone, for instance Z or +01:00")
     try:
@@ -49,7 +49,7 @@ Instant = Annotated[
 
 def _address(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError("is no text")  # noqa: TRY004 - pydantic wants this one
+        raise ValueError("is not text")  # noqa: TRY004 - pydantic wants this one
     return str(ip_interface(value).ip)
 
 

@@ -99,7 +99,7 @@ class EventStream:
         if text is None:
             return self._events.newest
         if not (text.isascii() and text.isdecimal() and len(text) < 20):
-            raise bad_request("the id is no number", "send the id of the last event")
+            raise bad_request("the id is not a number", "send the id of the last event")
         return int(text)
 
     async def _follow(self, seq: int, send: Send, gone: "asyncio.Task[None]") -> None:

@@ -188,7 +188,7 @@ class Client:
         except ValueError as exc:
             raise _NeverSentError(str(exc)) from exc
         if not host or parts.scheme not in ("http", "https"):
-            raise _NeverSentError("this is no address of an API: http://HOST:PORT")
+            raise _NeverSentError("this is not the address of an API: http://HOST:PORT")
         if parts.scheme == "http":
             return http.client.HTTPConnection(host, port, timeout=CONNECT_S)
         trust = self._trust or ssl.create_default_context()

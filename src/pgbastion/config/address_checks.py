@@ -152,6 +152,6 @@ def check_address_world(config: Config, facts: Facts) -> Iterator[Problem]:
     if section.hook is not None and not facts.hook_runs:
         yield Problem(
             key="vip.hook",
-            problem=f"{section.hook} is no program that can be run",
+            problem=f"{section.hook} is not an executable program",
             remedy="make it executable, or remove the key",
         )

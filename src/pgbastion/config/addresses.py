@@ -38,7 +38,7 @@ def _virtual_address(value: object) -> str:
     if isinstance(found, ipaddress.IPv4Interface) and found.network.prefixlen < 31:
         ends = found.network.network_address, found.network.broadcast_address
         if address in ends:
-            raise ValueError(f"{address} is no host's address in {found.network}")
+            raise ValueError(f"{address} is not a host's address in {found.network}")
     return str(found)
 
 
@@ -95,7 +95,7 @@ def _role(value: object) -> AddressRole:
         return AddressRole(str(value))
     except ValueError as exc:
         known = ", ".join(AddressRole)
-        raise ValueError(f"{value!r} is no role of an address: {known}") from exc
+        raise ValueError(f"{value!r} is not a role of an address: {known}") from exc
 
 
 def virtual_address(

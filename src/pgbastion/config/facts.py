@@ -118,7 +118,7 @@ def _is_here(address: str) -> bool:
 def _watchdog_fault(device: Path) -> str | None:
     """Return what is in the way; the device is not opened, which would arm it."""
     if not device.is_char_device():
-        return "is no device"
+        return "is not a device"
     return None if os.access(device, os.W_OK) else "cannot be written"
 
 
@@ -361,7 +361,7 @@ def _file_facts(path: Path) -> FileFacts:
         return FileFacts(exists=True, fault=exc.strerror)
     mode = stat.S_IMODE(found.st_mode)
     if not stat.S_ISREG(found.st_mode):
-        return FileFacts(exists=True, mode=mode, fault="is no regular file")
+        return FileFacts(exists=True, mode=mode, fault="is not a regular file")
     try:
         with path.open("rb") as file:
             content = file.read(SECRET_FILE_BYTES_MAX + 1)

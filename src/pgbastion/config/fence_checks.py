@@ -18,7 +18,7 @@ def check_fencing(config: Config, facts: Facts) -> Iterator[Problem]:
     if not facts.fence_runs:
         yield Problem(
             key=key,
-            problem=f"{program} is no program that can be run",
+            problem=f"{program} is not an executable program",
             remedy="make it executable, or remove the key",
         )
     if facts.fence_mode & OTHERS_MAY_WRITE:

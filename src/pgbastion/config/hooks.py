@@ -41,13 +41,13 @@ def _webhook(item: object) -> WebhookEntry:
     url, secret = item["url"], item.get("secret_file")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("is no http or https address")
+        raise ValueError("is not an http or https address")
     if parts.username is not None or len(url) > URL_LENGTH_MAX:
         raise ValueError("carries a password, or is too long")
     if secret is None:
         return WebhookEntry(url, None)
     if not isinstance(secret, str) or not Path(secret).is_absolute():
-        raise ValueError("secret_file is no absolute path")
+        raise ValueError("secret_file is not an absolute path")
     return WebhookEntry(url, Path(secret))
 
 

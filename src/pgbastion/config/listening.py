@@ -56,7 +56,7 @@ def check_listening(config: Config, facts: Facts) -> Iterator[Problem]:
         if address in facts.absent_addresses:
             yield Problem(
                 key=key,
-                problem=f"{address} is no address of this machine: the daemon cannot "
+                problem=f"{address} is not an address of this machine: nothing can "
                 "listen there",
                 remedy="correct it, or set the address on an interface before the "
                 "daemon starts",

@@ -69,7 +69,7 @@ def make_run_directory(path: Path, postgres_gid: int | None) -> None:
             user and the server puts its socket here; else None.
 
     Raises:
-        ConfigError: Somebody else owns it, it is no directory, or it cannot be made.
+        ConfigError: Somebody else owns it, it is not a directory, or it cannot be made.
     """
     try:
         _make_own(path.parent, 0o755)
@@ -111,7 +111,7 @@ def _make_own(path: Path, mode: int) -> None:
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             raise ConfigError(
-                f"{path} belongs to user {found.st_uid} or is no directory: remove it, "
+                f"{path} is not a directory, or of user {found.st_uid}: remove it, "
                 "or run the daemon as its owner"
             ) from None
         if stat.S_IMODE(found.st_mode) & 0o022 and mode & 0o022 == 0:

@@ -11,7 +11,7 @@ from pgbastion.config.section import Section
 def _collector(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("is no address of a collector: http://HOST:4318")
+        raise ValueError("is not the address of a collector: http://HOST:4318")
     return value.rstrip("/")
 
 

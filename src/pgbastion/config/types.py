@@ -73,7 +73,7 @@ def _split_port(text: str) -> tuple[str, int]:
 
 def _port(text: str) -> int:
     if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or not 1 <= int(text) <= 65_535:
-        raise ValueError(f'"{text}" is no port, write a number from 1 to 65535')
+        raise ValueError(f'"{text}" is not a port, write a number from 1 to 65535')
     return int(text)
 
 
@@ -102,7 +102,7 @@ def _size(value: object) -> int:
 def _absolute(value: object) -> Path:
     path = Path(_text(value))
     if not path.is_absolute():
-        raise ValueError("is no absolute path")
+        raise ValueError("is not an absolute path")
     if ".." in path.parts:
         raise ValueError('holds ".."; write the path that it means')
     return path
@@ -170,7 +170,7 @@ def _parameters(value: object) -> dict[str, str]:
 
 def _parameter_name(name: object) -> str:
     if not isinstance(name, str) or not PARAMETER_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a PostgreSQL parameter")
+        raise ValueError(f"{name!r} is not the name of a PostgreSQL parameter")
     return name.lower()
 
 
@@ -194,7 +194,7 @@ def _conninfo(value: object) -> str:
         conninfo_to_dict(text)
     except ProgrammingError as exc:
         # Its own message may repeat a password.
-        raise ValueError("is no connection string of PostgreSQL") from exc
+        raise ValueError("is not a connection string of PostgreSQL") from exc
     return text
 
 
@@ -232,7 +232,7 @@ def _network(value: object) -> str:
     try:
         return str(ipaddress.ip_network(text))
     except ValueError as exc:
-        raise ValueError(f'"{text}" is no network: {exc}') from exc
+        raise ValueError(f'"{text}" is not a network: {exc}') from exc
 
 
 class Form(NamedTuple):

@@ -419,7 +419,7 @@ def _passwords(section: PostgresqlSection, found: PostgresqlFacts) -> Iterator[P
 def _unusable(key: str, path: str, directory: DirectoryFacts) -> Problem:
     if directory.content is Content.NO_DIRECTORY:
         return Problem(
-            key=key, problem=f"{path} is no directory", remedy="name another one"
+            key=key, problem=f"{path} is not a directory", remedy="name another one"
         )
     return Problem(
         key=key,

@@ -48,7 +48,7 @@ def decide_move(
         if member.name != placed.node
     }
     if to is not None:
-        obstacles = {to: obstacles.get(to, "is no member with PostgreSQL")}
+        obstacles = {to: obstacles.get(to, "is not a member with PostgreSQL")}
     able = [node for node, why in obstacles.items() if not why]
     if not able:
         why = "; ".join(f"{node} {why}" for node, why in obstacles.items())

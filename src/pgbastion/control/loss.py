@@ -36,7 +36,7 @@ def why_ineligible(
     """Return why a node cannot get the role even by force; None: it might."""
     member = state.named(target)
     if member is None or member.is_witness:
-        return f"{target} is no member with a PostgreSQL"
+        return f"{target} is not a member with PostgreSQL"
     barred = barred_from_role(state, member)
     if barred is not None:
         return barred

@@ -61,7 +61,7 @@ def why_unfit(
     if held is None or not held.live:
         return "there is no primary"
     if member is None or member.is_witness:
-        return f"{target} is no member with a PostgreSQL"
+        return f"{target} is not a member with PostgreSQL"
     if target == held.node:
         return f"{target} is the primary"
     barred = barred_from_role(state, member)

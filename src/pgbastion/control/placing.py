@@ -37,7 +37,7 @@ class Cause(StrEnum):
     CHOSEN = "the node with the fewest such addresses among the standbys in order"
     MOVED = "an operator moved it"
     NO_STANDBY = "no standby can have it"
-    MEMBER_LEFT = "the node is no member any more"
+    MEMBER_LEFT = "the node is no longer a member"
     FENCED = "the node is fenced"
     PROMOTED = "the node is the primary"
     STANDBY_AGAIN = "a standby can have it again"

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 def later(at: str, ms: int) -> str:
     """Return a wall-clock time ``ms`` milliseconds after another one, in its form.
 
-    What is no time stays as it is: a word of the log may be anything.
+    What is not a time stays as it is: text in the log may be anything.
     """
     try:
         moved = datetime.fromisoformat(at) + timedelta(milliseconds=ms)

@@ -33,7 +33,7 @@ class Removals:
         """Take the addresses, in place of those named before.
 
         Raises:
-            ValueError: One is no address, or they are too many.
+            ValueError: One is not an address, or they are too many.
         """
         if len(names) > ADDRESSES_MAX:
             raise ValueError(f"more than {ADDRESSES_MAX} addresses")
@@ -44,7 +44,7 @@ class Removals:
         """Remove one address from ``until_ns`` on, CLOCK_BOOTTIME; 0: leave it alone.
 
         Raises:
-            ValueError: It is no address, or they are too many.
+            ValueError: It is not an address, or they are too many.
         """
         address = packed(name)
         if not until_ns:
@@ -89,4 +89,4 @@ def packed(name: str) -> bytes:
     try:
         return socket.inet_pton(family, name)
     except OSError as exc:
-        raise ValueError(f"{name} is no address") from exc
+        raise ValueError(f"{name} is not an address") from exc

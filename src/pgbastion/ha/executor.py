@@ -404,7 +404,7 @@ class Executor:
     def _upstream(self, node: NodeId, epoch: Epoch) -> Upstream:
         member = self._host.state.named(node)
         if member is None or member.postgres_port is None:
-            raise PgBastionError(f"{node} is no member with a PostgreSQL any more")
+            raise PgBastionError(f"{node} is no longer a member with PostgreSQL")
         return Upstream(
             node=node, host=member.host, port=member.postgres_port, epoch=epoch
         )

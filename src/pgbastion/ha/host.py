@@ -127,7 +127,7 @@ class Host:
         """
         state = decode_state(data)
         if state is None:
-            raise ConsensusError("the snapshot is no state that this release knows")
+            raise ConsensusError("the snapshot is not a state that this release knows")
         self.state = state
         self._compacted = index
         self._note_placements()

@@ -224,7 +224,7 @@ class Joiner:
                 node=own.name,
                 state=self.stage,
                 raft_address=own.raft_address,
-                refused="this node is no member of a cluster itself",
+                refused="this node is not a member of a cluster itself",
                 brings=self._guest.brings,
             )
         )

@@ -307,7 +307,7 @@ class Database(Protocol):
         """Let the stopped, crashed server recover on its own."""
 
     async def refresh_access(self, servers: Sequence[Member]) -> None:
-        """Let the members' servers in, and nobody who is no member any more."""
+        """Let the members' servers in, and nobody who is no longer a member."""
 
     async def close(self) -> None:
         """Close connections; the server goes on."""

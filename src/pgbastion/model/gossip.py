@@ -10,7 +10,7 @@ class GossipFacts:
 
     name: str
     cluster_id: str
-    """Empty: it is no member yet."""
+    """Empty: it is not a member yet."""
     raft_address: str
     api_url: str
     version: str

@@ -259,7 +259,7 @@ class NodeSnapshot:
     now_ms: int
     node: NodeId
     member_id: MemberId
-    """0: this node is no member yet."""
+    """0: this node is not a member yet."""
     witness: bool
     state: ClusterState
     reports: Mapping[NodeId, Received]

@@ -351,7 +351,7 @@ def _read_backup(path: Path) -> tuple[Mapping[str, Any], ClusterState]:
         state = decode_state(json.dumps(content["state"]).encode())
         whole = said == _digest(content) and content["format"] == BACKUP_FORMAT
     except (ValueError, KeyError, AttributeError, TypeError) as exc:
-        raise ConfigError(f"{path} is no backup of state, or was cut short") from exc
+        raise ConfigError(f"{path} is not a backup of state, or was cut short") from exc
     if not whole or state is None:
         raise ConfigError(f"{path} is damaged, or of a release that is not known")
     return content, state

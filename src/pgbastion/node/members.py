@@ -161,7 +161,7 @@ class MemberOrders:
         if not keeps_majority(self._host.raft(), member.member_id, heard):
             return Refused(
                 code="loses_majority",
-                message=f"without {name} the voters that answer would be no majority",
+                message=f"without {name} the voters that answer are no majority",
                 remedy="bring silent nodes back, or remove those first",
             )
         return None
@@ -182,7 +182,7 @@ class MemberOrders:
         if member is None or member.member_id not in raft.voters:
             return Refused(
                 code="not_voter",
-                message=f"{to} is no voter",
+                message=f"{to} is not a voter",
                 remedy="look at /raft/peers for the voters",
             )
         if not raft.leader:

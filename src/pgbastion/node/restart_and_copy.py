@@ -69,7 +69,7 @@ class RestartAndCopy:
     def _report(self, node: NodeId) -> NodeReport | Refused:
         member = self._host.state.named(node)
         if member is None or member.is_witness:
-            return _unfit(f"{node} is no member with a PostgreSQL")
+            return _unfit(f"{node} is not a member with PostgreSQL")
         received = self._host.reports.get(node)
         if received is None or received.at_ms < boottime_ms() - self.fresh_ms:
             return _unfit(f"{node} is silent")

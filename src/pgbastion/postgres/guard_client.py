@@ -300,7 +300,7 @@ class GuardClient:
         """Have these addresses removed when the lease ends, in place of earlier ones.
 
         Raises:
-            GuardRefused: One is no address.
+            GuardRefused: One is not an address.
         """
         await self._ask("removals", addresses=list(addresses))
 
@@ -308,7 +308,7 @@ class GuardClient:
         """Have this address removed from ``until_ns`` on, 0: never by itself.
 
         Raises:
-            GuardRefused: It is no address, or this guard has too many of them.
+            GuardRefused: It is not an address, or this guard has too many of them.
         """
         await self._ask("keep", address=address, until_ns=until_ns)
 

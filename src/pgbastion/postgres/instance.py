@@ -371,7 +371,7 @@ class Instance:
         await self.offline.recover()
 
     async def refresh_access(self, servers: Sequence[Member]) -> None:
-        """Let the members' servers in, and nobody who is no member any more."""
+        """Let the members' servers in, and nobody who is no longer a member."""
         if self._access != tuple(m.host for m in servers):
             await self._write_access(servers)
             await self._primary.reload()

@@ -56,7 +56,7 @@ def listen(bind: str, port: int) -> socket.socket:
     The address ``::`` takes IPv4 clients as well.
 
     Raises:
-        ProxyError: It is no address, or the kernel refused; the message names the
+        ProxyError: It is not an address, or the kernel refused; the message names the
             address and, where this can be seen, the process that holds it.
     """
     try:
