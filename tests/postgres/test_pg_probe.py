@@ -19,6 +19,7 @@ from pgbastion.postgres.connection import (
 from pgbastion.postgres.disk import DiskWorker
 from pgbastion.postgres.hello import hello
 from pgbastion.postgres.probe import Probe
+from pgbastion.postgres.side_queries import SideQueries
 from support.postgres import Lab, Server, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(60)]
@@ -52,6 +53,42 @@ async def test_a_primary_tells_its_timeline_and_end_of_wal(any_lab: Lab) -> None
     assert result.postmaster is not None
     assert result.disk.free_bytes is not None
     assert min(result.disk.free_bytes.values()) > 0
+
+
+async def test_what_endangers_commits_is_taken_back_whoever_has_it_read(
+    one_lab: Lab,
+) -> None:
+    """S2: until the next start, or set, it would hold."""
+    n1 = await one_lab.primary("n1")
+    safe = {
+        "fsync": "on",
+        "full_page_writes": "on",
+        "restart_after_crash": "off",
+        "work_mem": "4MB",
+    }
+    for setting in ("fsync = off", "full_page_writes = off", "work_mem = '5MB'"):
+        await n1.rows(f"ALTER SYSTEM SET {setting}")
+    await n1.rows("ALTER SYSTEM SET restart_after_crash = on")
+    await n1.rows("ALTER SYSTEM SET synchronous_commit = local")
+    await n1.rows("SELECT pg_reload_conf()")
+
+    async def has(settings: dict[str, str]) -> bool:
+        return all([await n1.value(f"SHOW {n}") == v for n, v in settings.items()])
+
+    await until(lambda: has({"fsync": "off", "restart_after_crash": "on"}))
+    side = SideQueries(n1.primary, n1.standby, look_s=5.0)
+    async with probing(n1) as probe:
+
+        async def has_taken_back() -> bool:
+            facts = (await probe.look(deadline_s=5)).facts
+            assert facts is not None
+            await side.ask((), in_recovery=False, loaded_at=facts.loaded_at)
+            return await has({**safe, "work_mem": "5MB"})
+
+        await until(has_taken_back)
+    await side.forget()
+    left = "SELECT name FROM pg_file_settings WHERE sourcefile LIKE '%auto.conf'"
+    assert await n1.rows(left) == [("work_mem",)]
 
 
 async def test_a_standby_tells_what_it_receives(one_lab: Lab) -> None:

@@ -3,6 +3,9 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from pgbastion.errors import PostgresError
 from pgbastion.model.ids import NodeId, Timeline
 from pgbastion.model.wal import Lsn, WalEnd
 from pgbastion.postgres.config_files import Secrets
@@ -11,6 +14,7 @@ from pgbastion.postgres.instance import Bounds, Instance
 from pgbastion.postgres.layout import Account, PgIdentity, PgPaths, PgRoles
 from pgbastion.postgres.probe import ProbeResult, ServerFacts
 from pgbastion.postgres.settings_state import NOTHING, SettingsState
+from pgbastion.testing.views import member
 
 NOWHERE = Path("/nonexistent")
 LOOK_S = 0.2
@@ -56,6 +60,7 @@ async def a_probe(*, deadline_s: float, fresh: bool = False) -> ProbeResult:
             receiver=None,
             sync_names="",
             started_us=1,
+            loaded_at="then",
             postmaster_pid=1,
         ),
         disk=DiskAnswer(sent_ns=1, answered_ns=2),
@@ -66,8 +71,10 @@ def test_the_end_of_wal_has_its_timeline_whatever_is_forgotten_meanwhile() -> No
     """A take-over, or a start, may forget the last server in the middle of a look."""
     instance = an_instance()
 
-    async def forget_meanwhile(nodes: object, *, in_recovery: bool) -> None:
-        del nodes
+    async def forget_meanwhile(
+        nodes: object, *, in_recovery: bool, loaded_at: str
+    ) -> None:
+        del nodes, loaded_at
         assert in_recovery
         await instance._forget()
 
@@ -78,6 +85,33 @@ def test_the_end_of_wal_has_its_timeline_whatever_is_forgotten_meanwhile() -> No
 
     assert facts.wal_end == WalEnd(timeline=Timeline(3), lsn=Lsn(100))
     assert facts.replayed == WalEnd(timeline=Timeline(4), lsn=Lsn(90))
+
+
+def test_a_server_that_did_not_hear_of_new_members_is_told_again() -> None:
+    """Else it would not let them in until something else has it read its files."""
+    instance = an_instance()
+    told = 0
+
+    async def write_access(hosts: object) -> None:
+        del hosts
+
+    async def reload() -> None:
+        nonlocal told
+        told += 1
+        if told == 1:
+            raise PostgresError("it does not answer")
+
+    async def refresh_three_times() -> None:
+        with pytest.raises(PostgresError):
+            await instance.refresh_access([member(1), member(2)])
+        for _ in range(2):
+            await instance.refresh_access([member(1), member(2)])
+
+    instance.config.write_access = write_access  # type: ignore[assignment,method-assign]
+    instance._primary.reload = reload  # type: ignore[method-assign]
+    asyncio.run(refresh_three_times())
+
+    assert told == 2
 
 
 def test_a_look_does_not_wait_for_other_work_on_its_connections() -> None:
@@ -94,6 +128,9 @@ def test_a_look_does_not_wait_for_other_work_on_its_connections() -> None:
     async def nothing() -> SettingsState:
         return NOTHING
 
+    async def no_dangers() -> None:
+        return None
+
     async def look_often() -> None:
         facts = await instance.look(noted.append)
         assert facts.answered
@@ -108,6 +145,7 @@ def test_a_look_does_not_wait_for_other_work_on_its_connections() -> None:
         await instance._forget()
 
     instance._probe.look = a_probe  # type: ignore[method-assign]
+    instance._primary.end_dangers = no_dangers  # type: ignore[method-assign]
     instance._standby.warm = wait  # type: ignore[method-assign]
     instance._side._settings_watch.ask = nothing  # type: ignore[method-assign]
 

@@ -5,7 +5,7 @@
 file does not start, where it would otherwise acknowledge commits alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -162,7 +162,9 @@ class ConfigFiles:
         text = render.with_passwords(current, passwords)
         await self._files.write(self._paths.passfile, text)
 
-    async def sanitise(self) -> tuple[str, ...]:
+    async def sanitise(
+        self, unwanted: Callable[[str, str], bool] = undermines
+    ) -> tuple[str, ...]:
         """Remove from ``postgresql.auto.conf`` what undermines us; return its names.
 
         ALTER SYSTEM writes there, and the file is read after all others.
@@ -171,7 +173,7 @@ class ConfigFiles:
         current = await self._files.read(path)
         if current is None:
             return ()
-        text, removed = render.without_settings(current, undermines)
+        text, removed = render.without_settings(current, unwanted)
         if removed:
             await self._files.write(path, text)
             log.warning("settings_removed", settings=",".join(removed), file=str(path))

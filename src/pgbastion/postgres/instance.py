@@ -250,7 +250,9 @@ class Instance:
         timeline = facts.timeline or self._timeline or facts.checkpoint_timeline
         self._timeline = timeline
         side = self._side
-        await side.ask(self.nodes, in_recovery=facts.in_recovery)
+        await side.ask(
+            self.nodes, in_recovery=facts.in_recovery, loaded_at=facts.loaded_at
+        )
         if facts.in_recovery:
             lsn = max(facts.receive_lsn or Lsn(0), facts.replay_lsn or Lsn(0))
         else:
@@ -372,9 +374,11 @@ class Instance:
 
     async def refresh_access(self, servers: Sequence[Member]) -> None:
         """Let the members' servers in, and nobody who is no longer a member."""
-        if self._access != tuple(m.host for m in servers):
-            await self._write_access(servers)
+        hosts = tuple(m.host for m in servers)
+        if self._access != hosts:
+            await self.config.write_access(hosts)
             await self._primary.reload()
+            self._access = hosts
 
     async def _write_access(self, servers: Sequence[Member]) -> None:
         hosts = tuple(m.host for m in servers)

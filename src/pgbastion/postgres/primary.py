@@ -13,6 +13,7 @@ from pgbastion.model.wal import Lsn, parse_lsn
 from pgbastion.postgres.config_files import ConfigFiles
 from pgbastion.postgres.connection import Address, Connection, Row, connected
 from pgbastion.postgres.render import Volatile, sync_names
+from pgbastion.postgres.settings import endangers
 from pgbastion.postgres.slots import Slots
 
 DEADLINE_S: Final = 5.0
@@ -128,6 +129,7 @@ class Primary:
         self._config = config
         self._connection = Connection(address)
         self._committing = Connection(address)
+        self._owes_reload = False
         self.slots = Slots(self._connection)
 
     @property
@@ -156,8 +158,20 @@ class Primary:
         await self._config.sanitise()
         await self.reload()
 
+    async def end_dangers(self) -> None:
+        """Take out what somebody set that a running server must not go on with."""
+        # After a try that failed half-way the file may be mended, the server not told.
+        owed, self._owes_reload = self._owes_reload, True
+        if await self._config.sanitise(endangers) or owed:
+            await self.reload()
+        self._owes_reload = False
+
     async def reload(self) -> None:
-        """Have the server read its configuration files again."""
+        """Have the server read its configuration files again.
+
+        What ALTER SYSTEM wrote, and it has not read, does not come in with ours.
+        """
+        await self._config.sanitise(endangers)
         await self.open()
         await self._connection.rows(
             "SELECT pg_catalog.pg_reload_conf()", deadline_s=DEADLINE_S

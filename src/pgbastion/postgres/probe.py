@@ -33,7 +33,8 @@ SELECT pg_catalog.pg_is_in_recovery(),
            epoch FROM pg_catalog.pg_postmaster_start_time()))::bigint,
        pg_catalog.current_setting('synchronous_standby_names'),
        r.pid, r.status, r.sender_host, r.sender_port, r.received_tli,
-       r.flushed_lsn::text, c.min_recovery_end_timeline, c.min_recovery_end_lsn::text
+       r.flushed_lsn::text, c.min_recovery_end_timeline, c.min_recovery_end_lsn::text,
+       pg_catalog.pg_conf_load_time()::text
   FROM pg_catalog.pg_control_recovery() AS c
   LEFT JOIN pg_catalog.pg_stat_wal_receiver AS r ON true
 """
@@ -77,6 +78,8 @@ class ServerFacts:
     sync_names: str
     started_us: int
     """When the postmaster was started: microseconds of its wall clock, an identity."""
+    loaded_at: str
+    """When it last read its files, whoever had it do so: an identity."""
     postmaster_pid: int | None
 
 
@@ -214,6 +217,7 @@ def _facts(row: Row, backend_pid: int | None) -> ServerFacts:
         replay_paused=row[5],
         checkpoint_timeline=Timeline(row[6]),
         started_us=row[7],
+        loaded_at=row[17],
         sync_names=row[8],
         receiver=receiver,
         postmaster_pid=_parent(backend_pid),

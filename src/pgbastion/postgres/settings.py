@@ -104,6 +104,15 @@ def undermines(name: str, value: str) -> bool:
     return name in OWNED or (chosen is not None and value.lower() not in chosen[0])
 
 
+def endangers(name: str, value: str) -> bool:
+    """Tell whether a running server must not go on with a setting that somebody made.
+
+    Whom it follows and whom commits wait for is the cluster's state: a change of those
+    is noticed by what the server says, and the promise is taken back before all else.
+    """
+    return name not in VOLATILE and undermines(name, value)
+
+
 def check_parameters(parameters: Mapping[str, Value]) -> tuple[Problem, ...]:
     """Return what is wrong with ``postgresql.parameters``; nothing for a usable one."""
     problems = []

@@ -35,6 +35,8 @@ class SideQueries:
         self._settings_watch = SettingsWatch(primary, look_s=look_s)
         self._asking: asyncio.Task[None] | None = None
         self._slots_ns = 0
+        self._safe_at = ""
+        """The newest reading of the files after which these were looked through."""
         self._forget()
 
     def go_by(self, *, look_s: float) -> None:
@@ -63,7 +65,9 @@ class SideQueries:
         """Have the server read its files again; ask until it has."""
         await self._settings_watch.reload()
 
-    async def ask(self, nodes: Sequence[NodeId], *, in_recovery: bool) -> None:
+    async def ask(
+        self, nodes: Sequence[NodeId], *, in_recovery: bool, loaded_at: str
+    ) -> None:
         """Ask, and wait for the answers as long as the next look can wait.
 
         What has not been answered by then is as it was a moment ago.
@@ -71,18 +75,27 @@ class SideQueries:
         Args:
             nodes: The other nodes that run PostgreSQL.
             in_recovery: Whether it is a standby.
+            loaded_at: When it last read its files.
         """
         asking = self._asking
         if asking is None or asking.done():
-            asking = asyncio.create_task(self._ask(nodes, in_recovery=in_recovery))
+            asking = asyncio.create_task(
+                self._ask(nodes, in_recovery=in_recovery, loaded_at=loaded_at)
+            )
             self._asking = asking
         await asyncio.wait({asking}, timeout=self._look_s / 2)
         if asking.done() and not asking.cancelled():
             asking.result()
 
-    async def _ask(self, nodes: Sequence[NodeId], *, in_recovery: bool) -> None:
+    async def _ask(
+        self, nodes: Sequence[NodeId], *, in_recovery: bool, loaded_at: str
+    ) -> None:
         with suppress(PostgresError, TimeoutError):
             async with asyncio.timeout(self._look_s):
+                if loaded_at != self._safe_at:
+                    # Somebody may have had it read what ALTER SYSTEM wrote.
+                    await self._primary.end_dangers()
+                    self._safe_at = loaded_at
                 await (self._warm() if in_recovery else self._ask_primary(nodes))
         self.settings_state = await self._settings_watch.ask()
 
