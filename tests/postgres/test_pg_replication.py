@@ -142,15 +142,14 @@ async def test_names_of_another_data_directory_do_not_count(one_lab: Lab) -> Non
         await n1.client("CREATE TABLE public.t (i int)", deadline_s=0.5)
 
 
-async def test_older_walsenders_are_replaced_by_ones_that_know_the_set(
+async def test_walsenders_that_are_ended_are_replaced(
     one_lab: Lab,
 ) -> None:
     n1, n2, n3 = await three(one_lab)
     await n1.set_sync(ReplicationMode.QUORUM, 1, n2, n3)
     old = {row.pid for row in await n1.primary.senders()}
     await n1.set_sync(ReplicationMode.QUORUM, 2, n2, n3)
-    names = [await n2.standby_name(), await n3.standby_name()]
-    await n1.primary.end_older_walsenders(names)
+    await n1.primary.end_walsenders(old)
 
     async def replaced() -> bool:
         new = {row.pid for row in await n1.primary.senders()}

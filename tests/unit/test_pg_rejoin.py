@@ -267,7 +267,6 @@ def sender(name: str, priority: int, state: str = "streaming") -> WalSender:
         flush_lsn=Lsn(0),
         replay_lsn=Lsn(0),
         host="",
-        is_older=False,
         reply_age_ms=None,
     )
 

@@ -1,6 +1,7 @@
 """What the server says of its synchronous setting, and who changed it."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,10 @@ class Server:
 
     def __init__(self) -> None:
         self.written: list[str] = []
-        self.ended: list[tuple[str, ...]] = []
+        self.ended: list[set[int]] = []
+        self.walsenders = {"a": 1, "b": 2, "stranger": 3}
+        self.stays: set[int] = set()
+        """Walsenders that are told to end, and have not ended yet."""
         self.fails = False
         self.waits = self.prepared = False
 
@@ -46,14 +50,20 @@ class Server:
         assert self.written[-1] == sync_names(QUORUM, None)
         return self.waits
 
-    async def end_older_walsenders(self, names: tuple[str, ...]) -> None:
-        self.ended.append(names)
+    async def end_walsenders(self, pids: set[int]) -> None:
+        self.ended.append(set(pids))
+        for name, pid in self.walsenders.items():
+            if pid in pids - self.stays:
+                self.walsenders[name] = pid + 10
 
     async def write_position(self) -> Lsn:
         return Lsn(100)
 
     async def senders(self) -> tuple[Any, ...]:
-        return ()
+        return tuple(
+            SimpleNamespace(name=name, pid=pid, flush_lsn=Lsn(100))
+            for name, pid in self.walsenders.items()
+        )
 
     async def sync_effect(self, mode: ReplicationMode, sync: SyncSet) -> SyncEffect:
         del mode, sync
@@ -86,7 +96,7 @@ def seen_then_applied(text: str, sync: SyncSet) -> Server:
 @pytest.mark.parametrize("text", [sync_names(QUORUM, PAIR), "*", "ANY 1 (*)"])
 def test_walsenders_that_may_need_fewer_end_whoever_set_that(text: str) -> None:
     """S2: their number does not show, and one that is late confirms with the old."""
-    assert seen_then_applied(text, BOTH).ended == [PAIR.names]
+    assert seen_then_applied(text, BOTH).ended == [{1, 2}]
 
 
 @pytest.mark.parametrize(
@@ -97,9 +107,23 @@ def test_walsenders_that_need_no_fewer_go_on(text: str) -> None:
 
 
 def test_a_raised_number_ends_walsenders_once() -> None:
-    _, server = applied((QUORUM, PAIR), (QUORUM, BOTH), (QUORUM, BOTH))
+    _, server = applied((QUORUM, PAIR), *[(QUORUM, BOTH)] * 3)
 
-    assert server.ended == [PAIR.names]
+    assert server.ended == [{1, 2}]
+
+
+def test_a_raised_number_is_in_force_when_the_older_walsenders_are_gone() -> None:
+    """S2: one that was told to end may confirm once more before it does."""
+    change, server = applied((QUORUM, PAIR))
+    server.stays = {2}
+
+    def is_in_force() -> bool:
+        return asyncio.run(change.apply(QUORUM, BOTH, DataId("x"), first=False))
+
+    assert [is_in_force() for _ in range(3)] == [False] * 3
+    server.stays = set()
+    assert [is_in_force() for _ in range(2)] == [False, True]
+    assert server.ended == [{1, 2}, {2}, {2}, {2}]
 
 
 def test_a_set_that_was_perhaps_written_is_not_taken_for_unwritten() -> None:
@@ -126,7 +150,7 @@ def test_walsenders_end_also_where_the_raise_failed_at_first() -> None:
 
     asyncio.run(change.apply(QUORUM, BOTH, DataId("x"), first=False))
 
-    assert server.ended == [PAIR.names]
+    assert server.ended == [{1, 2}]
 
 
 def first_set(change: SyncChange, sync: SyncSet = PAIR) -> bool:

@@ -25,7 +25,6 @@ SELECT r.application_name, r.state, r.sync_state, r.sync_priority, r.pid,
        coalesce(r.write_lsn, '0/0')::text, coalesce(r.flush_lsn, '0/0')::text,
        coalesce(r.replay_lsn, '0/0')::text,
        coalesce(pg_catalog.host(r.client_addr), ''),
-       r.backend_start < pg_catalog.pg_conf_load_time(),
        pg_catalog.floor(1000 * extract(epoch FROM
            pg_catalog.clock_timestamp() - r.reply_time))::bigint,
        pg_catalog.ceil(1000 * extract(epoch FROM r.replay_lag))::bigint
@@ -51,11 +50,10 @@ _LIMITS: Final = """
 SELECT s.name, s.setting FROM pg_catalog.pg_settings AS s
  WHERE s.name = ANY (%s) ORDER BY 1
 """
-_OLDER_WALSENDERS: Final = """
+_END_WALSENDERS: Final = """
 SELECT pg_catalog.pg_terminate_backend(r.pid)
   FROM pg_catalog.pg_stat_replication AS r
- WHERE r.backend_start < pg_catalog.pg_conf_load_time()
-   AND r.application_name = ANY (%s)
+ WHERE r.pid = ANY (%s)
 """
 
 
@@ -72,8 +70,6 @@ class WalSender:
     flush_lsn: Lsn
     replay_lsn: Lsn
     host: str
-    is_older: bool
-    """It was started before the settings in force were loaded."""
     reply_age_ms: int | None
     """How long ago the standby last said something, by this server's clock."""
     replay_lag_ms: int | None = None
@@ -183,7 +179,7 @@ class Primary:
         """Tell whether every walsender goes by this set.
 
         What does not show in a walsender is the number: after W of an unchanged set
-        was raised, `end_older_walsenders` makes sure.
+        was raised, `end_walsenders` makes sure.
         """
         await self.open()
         rows = await self._connection.rows(
@@ -197,14 +193,14 @@ class Primary:
             sync_names(mode, sync), rows[0][0], members, await self.senders()
         )
 
-    async def end_older_walsenders(self, names: Collection[str]) -> None:
-        """End the walsenders of ``names`` that are older than the settings in force.
+    async def end_walsenders(self, pids: Collection[int]) -> None:
+        """End these walsenders.
 
         The standbys connect again at once, to walsenders that know the settings.
         """
         await self.open()
         await self._connection.rows(
-            _OLDER_WALSENDERS, (list(names),), deadline_s=DEADLINE_S
+            _END_WALSENDERS, (list(pids),), deadline_s=DEADLINE_S
         )
 
     async def prepare_to_commit(self) -> None:
@@ -289,9 +285,8 @@ class Primary:
                 flush_lsn=parse_lsn(row[6]),
                 replay_lsn=parse_lsn(row[7]),
                 host=row[8],
-                is_older=row[9],
-                reply_age_ms=row[10],
-                replay_lag_ms=row[11],
+                reply_age_ms=row[9],
+                replay_lag_ms=row[10],
             )
             for row in rows
         )

@@ -41,6 +41,7 @@ class SyncChange:
     def _begin_anew(self) -> None:
         self._wanted: tuple[ReplicationMode, SyncSet | None] | None = None
         self._position: Lsn | None = None
+        self._older: frozenset[int] | None = None
         self._effective_ns: int | None = None
         self._written_ns = 0
 
@@ -71,10 +72,7 @@ class SyncChange:
             return False
         if self._effective_ns is None:
             self._effective_ns = boottime_ns()
-        if self._ends_older:
-            # The number does not show in a walsender; a new one knows it.
-            await self._primary.end_older_walsenders(sync.names)
-            self._ends_older = False
+        if self._ends_older and not await self._have_older_ended(sync):
             return False
         return sync.num_sync == 0 or await self._has_flushed(sync)
 
@@ -137,6 +135,23 @@ class SyncChange:
         self._begin_anew()
         self._waits = False
         return True
+
+    async def _have_older_ended(self, sync: SyncSet) -> bool:
+        """End the walsenders that may need fewer, and tell whether they are gone.
+
+        The number does not show in them. The setting is in force here, so those that
+        come later know it.
+        """
+        senders = await self._primary.senders()
+        pids = {sender.pid for sender in senders if sender.name in sync.names}
+        if self._older is None:
+            self._older = frozenset(pids)
+        left = pids & self._older
+        if left:
+            await self._primary.end_walsenders(left)
+        else:
+            self._ends_older = False
+        return not left
 
     async def _has_flushed(self, sync: SyncSet) -> bool:
         if self._position is None:
