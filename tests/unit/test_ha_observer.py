@@ -213,11 +213,13 @@ def test_a_server_that_ended_by_itself_was_what_it_said_last(
 
 
 def test_a_set_is_not_confirmed_any_more_while_another_one_is_brought_in() -> None:
-    """S2: of a change that failed half-way nobody knows what the server goes by."""
+    """S2: of a change that failed half-way the server says whether it has it."""
     observer = observed(row(2))
     observer.on_sync_applied(any_of(1, 2), confirmed=True)
-    assert observer.postgres_view(0).sync_confirmed
+    told = observer.postgres_view(0)
+    assert (told.server_sync, told.sync_confirmed) == (any_of(1, 2), True)
 
     observer.on_sync_changing()
 
-    assert not observer.postgres_view(0).sync_confirmed
+    told = observer.postgres_view(0)
+    assert (told.server_sync, told.sync_confirmed) == (None, False)

@@ -226,8 +226,8 @@ class Observer:
     # What the executor did
 
     def on_sync_changing(self) -> None:
-        """Count no set as confirmed: a change that fails half-way may have effect."""
-        self._confirmed = None
+        """Go by the server's word: a change that fails half-way may have effect."""
+        self._confirmed = self._applied = None
 
     def on_sync_applied(self, sync: SyncSet, *, confirmed: bool) -> None:
         """Note that the server has this set in its setting."""
