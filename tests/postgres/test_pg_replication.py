@@ -15,6 +15,7 @@ from pgbastion.model.wal import Lsn, WalEnd, parse_lsn
 from pgbastion.postgres.parse import segment_name
 from pgbastion.postgres.render import Upstream
 from pgbastion.postgres.slots import CarriedSlots
+from pgbastion.postgres.standby import Unknown
 from pgbastion.postgres.sync_change import SyncChange
 from support.postgres import Lab, Server, until
 
@@ -379,3 +380,10 @@ async def test_a_standby_that_would_acknowledge_alone_is_not_promoted(
     await n2.standby.cut(Epoch(1), deadline_s=5)
     await n2.standby.promote(Epoch(2), Timeline(3))
     assert await n2.standby.promoted(deadline_s=10) is not None
+
+
+async def test_who_was_promoted_by_hand_tells_no_end_of_wal(one_lab: Lab) -> None:
+    """S2: the id of its timeline may be one that the cluster gave to another node."""
+    _, n2 = await two(one_lab)
+    await n2.rows("SELECT pg_promote()")
+    assert isinstance(await n2.standby.cut(Epoch(1), deadline_s=5), Unknown)

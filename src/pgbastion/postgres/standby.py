@@ -40,7 +40,8 @@ SELECT pg_catalog.current_setting('primary_conninfo') = '',
 """
 # The start-up process waits in one of these once it has replayed all on the disk.
 _WAITS_FOR_WAL: Final = """
-SELECT pg_catalog.pg_last_wal_receive_lsn()::text,
+SELECT pg_catalog.pg_is_in_recovery(),
+       pg_catalog.pg_last_wal_receive_lsn()::text,
        EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS a
                 WHERE a.backend_type = 'startup'
                   AND a.wait_event IN ('RecoveryWalStream',
@@ -326,7 +327,10 @@ class Standby:
         await self._connection.open(deadline_s=QUERY_DEADLINE_S)
         # The order matters: what waits for WAL now has replayed what comes before.
         rows = await self._connection.rows(_WAITS_FOR_WAL, deadline_s=QUERY_DEADLINE_S)
-        received, waits = rows[0]
+        in_recovery, received, waits = rows[0]
+        if not in_recovery:
+            # Somebody has promoted it: its timeline is one that no epoch gave it.
+            raise PostgresError("it is a standby no longer")
         end = await self._identify()
         return Position(
             timeline=end.timeline,
