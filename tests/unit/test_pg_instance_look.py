@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from pgbastion.errors import PostgresError
-from pgbastion.model.ids import NodeId, Timeline
+from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.wal import Lsn, WalEnd
 from pgbastion.postgres.config_files import Secrets
 from pgbastion.postgres.disk import DiskAnswer
 from pgbastion.postgres.instance import Bounds, Instance
 from pgbastion.postgres.layout import Account, PgIdentity, PgPaths, PgRoles
+from pgbastion.postgres.mark import Mark
 from pgbastion.postgres.probe import ProbeResult, ServerFacts
 from pgbastion.postgres.settings_state import NOTHING, SettingsState
 from pgbastion.testing.views import member
@@ -112,6 +113,40 @@ def test_a_server_that_did_not_hear_of_new_members_is_told_again() -> None:
     asyncio.run(refresh_three_times())
 
     assert told == 2
+
+
+def test_a_cut_that_failed_half_way_is_made_anew_before_the_promotion() -> None:
+    """L1: the mark says that it is cut, and in async nobody surveys it again."""
+    instance = an_instance()
+    did: list[str] = []
+
+    async def own_mark() -> Mark:
+        return Mark(
+            cluster_id="c", data_id=DataId("d"), node=NodeId("n1"), cut_epoch=Epoch(2)
+        )
+
+    async def is_cut() -> bool:
+        return "cut" in did
+
+    async def cut(epoch: Epoch, *, deadline_s: float) -> None:
+        assert (epoch, deadline_s) == (2, 1.0)
+        did.append("cut")
+
+    async def promote(epoch: Epoch, timeline: Timeline) -> None:
+        assert (epoch, timeline) == (3, 7)
+        did.append("promoted")
+
+    instance._directory.own_mark = own_mark  # type: ignore[method-assign]
+    for what in (is_cut, cut, promote):
+        setattr(instance._standby, what.__name__, what)
+
+    async def promote_twice() -> None:
+        await instance.promote(Epoch(3), Timeline(7))
+        await instance.promote(Epoch(3), Timeline(7))
+
+    asyncio.run(promote_twice())
+
+    assert did == ["cut", "promoted", "promoted"]
 
 
 def test_a_look_does_not_wait_for_other_work_on_its_connections() -> None:

@@ -330,8 +330,8 @@ class Instance:
         """Ask for a promotion that takes ``timeline``; do not wait for its end."""
         async with self._writing:
             mark = await self._directory.own_mark()
-            if mark.cut_epoch < epoch - 1:
-                # Nobody surveyed it, so it may still receive.
+            if mark.cut_epoch < epoch - 1 or not await self._standby.is_cut():
+                # Nobody surveyed it, or its cut has failed half-way.
                 await self._standby.cut(Epoch(epoch - 1), deadline_s=self._bounds.cut_s)
             await self._standby.promote(epoch, timeline)
 

@@ -257,10 +257,9 @@ class Standby:
             TimelineTaken: There is a timeline of this id, or a later one.
             PostgresError: It is not cut, or nobody answers.
         """
-        await self._connection.open(deadline_s=QUERY_DEADLINE_S)
-        is_cut, names = await self._settings()
-        if not is_cut or await self._receiver() is not None:
+        if not await self.is_cut():
             raise PostgresError("a standby that still receives is not promoted")
+        names = (await self._settings())[1]
         if names != sync_names(ReplicationMode.QUORUM, None):
             raise PostgresError(
                 "a standby is not promoted whose synchronous_standby_names are"
@@ -278,6 +277,11 @@ class Standby:
                 raise
             await self._files.write(self._paths.data_dir / "promote", "")
             await signal_postmaster(signal.SIGUSR1)
+
+    async def is_cut(self) -> bool:
+        """Tell whether the running server follows nobody, whatever its files say."""
+        await self._connection.open(deadline_s=QUERY_DEADLINE_S)
+        return (await self._settings())[0] and await self._receiver() is None
 
     async def promoted(self, *, deadline_s: float) -> Promoted | None:
         """Wait until the server accepts writes; None: it does not within the deadline.
