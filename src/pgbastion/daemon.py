@@ -163,7 +163,7 @@ def _say_removed(config: Config) -> int:
 async def _run_until(
     ending: asyncio.Future[Ending], node: Node, manager: ServiceManager
 ) -> None:
-    """Run the node until it is to end, then end it in order.
+    """Run the node until it is to end, then end it cleanly.
 
     Raises:
         PgBastionError: A part of it failed.

@@ -1,4 +1,4 @@
-"""Where a server ended in order is taken from files only if they prove it."""
+"""Where a server ended cleanly is taken from files only if they prove it."""
 
 import struct
 from pathlib import Path

@@ -72,7 +72,7 @@ class Finding:
 
 
 class EndOfRun:
-    """Ends a run in order at the first signal, and at the second at once."""
+    """Ends a run cleanly at the first signal, and at the second at once."""
 
     def __init__(self) -> None:
         self.ended = False

@@ -12,7 +12,7 @@ DISK_LEAST_PERCENT: Final = 5
 
 
 def handicaps(report: NodeReport) -> tuple[str, ...]:
-    """Return what a node should not get the role for while another one can have it.
+    """Return why a node should not get the role while another one can have it.
 
     Among nodes that have everything these come last; alone, one is still chosen.
     """
@@ -45,10 +45,11 @@ def is_able(reports: Mapping[NodeId, Received], node: NodeId) -> bool:
 
 
 def preferred(view: ClusterView, equals: Iterable[SurveyAnswer]) -> SurveyAnswer | None:
-    """Return whom the operator prefers among equals.
+    """Return which of several equals should get the role.
 
-    Who has a handicap comes last, before that the former holder; who has replayed more
-    is promoted sooner.
+    First the node that was ordered; a node with a handicap comes last, and the former
+    holder just before it. Otherwise the operator's priority decides, then which one has
+    replayed more: its promotion takes less time.
     """
     former = view.state.assignment.node if view.state.assignment else None
     order = view.state.order

@@ -63,7 +63,7 @@ STUCK: Final = frozenset(
         Reason.PAUSE_MAY_LAST_THERE,
     }
 )
-"""Only other nodes, or a person, can bring the succession on."""
+"""Only other nodes, or a person, can move the succession forward."""
 
 
 def decide_cluster(view: ClusterView) -> Decision:

@@ -72,7 +72,7 @@ def _majority_deadline_ms(
 
 
 def longest_lease_policy(state: ClusterState) -> Policy | None:
-    """Return the policy by which waits count: of all leases that may run the longest.
+    """Return the policy that waits count with: the longest lease that may run.
 
     None: there is no cluster yet.
     """

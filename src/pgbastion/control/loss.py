@@ -1,4 +1,4 @@
-"""What a failover by hand could lose, told beforehand from what nodes report."""
+"""What a failover by hand could lose, estimated from what nodes report."""
 
 from collections.abc import Mapping
 

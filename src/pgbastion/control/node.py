@@ -1,4 +1,4 @@
-"""What a node decides for itself: the next action towards what it is due to.
+"""What a node decides for itself: the next action towards its duty.
 
 ``decide_node`` names the duty (from the replicated state) and the finding (from
 the world), looks the pair up in ``TRANSITIONS`` and asks its steps in order; the

@@ -10,7 +10,7 @@ from pgbastion.control.node_rules import (
     release_epoch,
     stall_ms,
 )
-from pgbastion.control.restart_and_copy import restarts_here, works_on
+from pgbastion.control.restart_and_copy import restarts_here, work_target
 from pgbastion.control.sync_standbys import (
     Confirming,
     InForce,
@@ -60,7 +60,7 @@ HUNG: Final[Mapping[Trouble | None, Reason]] = {
     Trouble.DISK_FAILED: Reason.DISK_FAILED,
     Trouble.DISK_FULL: Reason.DISK_FULL,
 }
-"""Why a server without evidence is killed, where it can be told."""
+"""Why a server without evidence is killed, where the cause is known."""
 _OF_THE_DISK: Final = frozenset(
     {Trouble.DISK_SILENT, Trouble.DISK_FAILED, Trouble.DISK_FULL}
 )
@@ -159,7 +159,7 @@ def _eligible(view: NodeView) -> frozenset[str]:
         and not m.nosync
         and m.member_id != view.member_id
         and view.state.fence(m.name) is None
-        and m.name != works_on(view.state)
+        and m.name != work_target(view.state)
         and not _is_lost(view, m.name)
     )
 
@@ -167,7 +167,7 @@ def _eligible(view: NodeView) -> frozenset[str]:
 def _is_lost(view: NodeView, node: NodeId) -> bool:
     """Tell whether what a node's server confirms is worth nothing, as it says itself.
 
-    It is about to end in order, or its files are gone, or none can be written there.
+    It is about to end cleanly, or its files are gone, or none can be written there.
     """
     received = view.reports.get(node)
     if received is None:

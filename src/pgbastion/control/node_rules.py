@@ -75,7 +75,7 @@ def release_epoch(view: NodeView, reason: Reason) -> Decision:
     """Release the epoch, latched on this node before anybody is told.
 
     The command names the incarnation that the state knows; a daemon that was
-    restarted since takes the epoch up first. A revoked epoch takes nobody in any
+    restarted since resumes the epoch first. A revoked epoch takes nobody in any
     more: there the lease is waited out.
     """
     held = held_by_this(view)
@@ -97,11 +97,11 @@ def release_epoch(view: NodeView, reason: Reason) -> Decision:
         return Decision(reason, (*steps, Propose(command=release)))
     if held.revoked:
         return Decision(Reason.STOPPING_AS_REVOKED, tuple(steps))
-    return Decision(reason, (*steps, Propose(command=taking_up(view, held))))
+    return Decision(reason, (*steps, Propose(command=resume_command(view, held))))
 
 
-def taking_up(view: NodeView, held: Assignment) -> Resume:
-    """Return the command with which this daemon takes its epoch up."""
+def resume_command(view: NodeView, held: Assignment) -> Resume:
+    """Return the command with which this daemon resumes its epoch."""
     return Resume(
         epoch=held.epoch,
         member_id=view.member_id,

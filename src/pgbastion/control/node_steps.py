@@ -26,8 +26,8 @@ from pgbastion.control.node_rules import (
     job_backoff,
     promoted_primary,
     release_epoch,
+    resume_command,
     start_backoff,
-    taking_up,
 )
 from pgbastion.control.orders import (
     barred_from_role,
@@ -128,11 +128,11 @@ def refuse_empty(view: NodeView) -> Decision | None:
 
 
 def resume(view: NodeView) -> Decision | None:
-    """Take the epoch up, so that no former daemon's word counts any more."""
+    """Resume the epoch, so that no former daemon's word counts any more."""
     held = held_by_this(view)
     if held.incarnation == view.incarnation:
         return None
-    return Decision(Reason.RESUMING, (Propose(command=taking_up(view, held)),))
+    return Decision(Reason.RESUMING, (Propose(command=resume_command(view, held)),))
 
 
 def hold_lease(view: NodeView) -> Decision | None:
@@ -271,7 +271,7 @@ def fence(view: NodeView) -> Decision | None:
 
 
 def stop_fenced(view: NodeView) -> Decision | None:
-    """Stop a primary in order that an operator fenced by force."""
+    """Cleanly stop a primary that an operator fenced by force."""
     if not view.postgres.running:
         return None
     reason = Reason.FENCED_BY_OPERATOR

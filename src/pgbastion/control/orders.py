@@ -1,7 +1,7 @@
 """An order to change the primary: who may take the role, and the holder's steps.
 
 The holder prepares while it serves, has all proxies hold new clients, stops its server
-in order and releases the epoch with the place where its WAL ends. A node that has
+cleanly and releases the epoch with the place where its WAL ends. A node that has
 flushed that far has everything, so one answer to the survey is enough to assign it.
 
 Source: docs/explanation/orders.md.
@@ -217,7 +217,7 @@ def _fail(view: NodeView, order: Order, why: str) -> Decision:
 
 
 def _stop(view: NodeView, order: Order) -> Decision:
-    """Stop in order once no proxy sends anybody new."""
+    """Stop cleanly once no proxy sends anybody new."""
     waiting = hold_clients(view, order)
     if waiting is not None:
         return waiting

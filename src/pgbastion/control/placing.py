@@ -34,7 +34,7 @@ SETTLING_MS: Final = 5_000
 class Cause(StrEnum):
     """Why an address for replicas is placed at a node, or leaves it."""
 
-    CHOSEN = "the node with the fewest such addresses among the standbys in order"
+    CHOSEN = "the node with the fewest such addresses among the usable standbys"
     MOVED = "an operator moved it"
     NO_STANDBY = "no standby can have it"
     MEMBER_LEFT = "the node is no longer a member"

@@ -39,8 +39,8 @@ RELEASE_AGAIN_MS: Final = 100
 """How soon it looks again whether it was let out."""
 
 
-def works_on(state: ClusterState) -> NodeId | None:
-    """Return the node on which something is to be done or being done; or None."""
+def work_target(state: ClusterState) -> NodeId | None:
+    """Return the node that the open order is to work on; None: there is none."""
     order = state.order
     return order.target if order is not None and order.is_work else None
 
@@ -166,7 +166,7 @@ def _reason(order: Order) -> Reason:
 
 
 def may_work_under_pause(view: NodeView) -> bool:
-    """Tell whether an operator's word goes before a pause here."""
+    """Tell whether an order goes before a pause on this node."""
     order = own_work(view)
     if order is None or not order.begun:
         return False

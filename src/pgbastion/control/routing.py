@@ -33,7 +33,7 @@ class RoutingView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
-    """Whom clients are sent to, and why nobody if so."""
+    """Where clients are sent, and why nowhere if so."""
 
     epoch: Epoch
     primary: Member | None

@@ -1,4 +1,4 @@
-"""Scheduled switchovers, and fences: when what an operator wants is to be done.
+"""Scheduled switchovers, and fences: when an operator's wish is carried out.
 
 A schedule becomes an order within its window of wall-clock time, once, or is dropped. A
 fenced primary gets an order to hand its role over, again and again until it could.

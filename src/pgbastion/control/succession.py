@@ -31,8 +31,8 @@ from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.views import ClusterView, SurveyAnswer
 
 SURVEY_AGAIN_MS: Final = 500
-"""How soon who has not answered a survey is asked again; for so long nobody says that
-commits are missing."""
+"""How soon a node that has not answered a survey is asked again. Until then nobody
+concludes that commits are missing."""
 HANDOVER_PATIENCE_MS: Final = 1_500
 """How long a planned change waits for the node that was ordered, then for the old
 primary, before another node that has everything is taken."""
@@ -121,7 +121,7 @@ def _can_be_read(view: ClusterView, source: SurveyAnswer) -> bool:
 def _forced(view: ClusterView, answers: Iterable[SurveyAnswer]) -> SurveyAnswer | None:
     """Return the node that an operator wants although commits may be missing there.
 
-    It was cut and says what it has; another one that is further goes first.
+    It was cut and has answered the survey; a node that is further goes first.
     """
     order, held = failover_order(view.state), view.state.assignment
     if order is None or not order.force or held is None:
@@ -252,7 +252,7 @@ def _cause(view: ClusterView, held: Assignment) -> Reason:
 
 
 def ask_servers(view: ClusterView) -> tuple[Survey, ...]:
-    """Ask the servers that have not answered yet, now and then.
+    """Ask the servers that have not answered yet, from time to time.
 
     The holder comes later where its standbys can do without it: reading the end of
     a stopped server's WAL takes time and processor, just when both are short.

@@ -49,7 +49,7 @@ def hold_every_commit(state: ClusterState, answers: Sequence[SurveyAnswer]) -> b
 
 
 def reached_end(state: ClusterState, answer: SurveyAnswer) -> bool:
-    """Whether the node has flushed all that a holder wrote which ended in order.
+    """Whether the node has flushed all that a holder wrote that ended cleanly.
 
     Timelines never repeat, so WAL of the holder's timeline is the holder's.
     """

@@ -1,4 +1,4 @@
-"""The table of a node: from what it finds and what it is due to, steps in order.
+"""The table of a node: the steps, in order, for each duty and what it finds.
 
 Each step is idempotent: it is skipped when its effect is seen, so a sequence that
 was cut short goes on where it must. The steps' rules are in :mod:`.node_steps`.

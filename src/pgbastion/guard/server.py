@@ -102,7 +102,7 @@ class Guard:
                 self._serve(fd)
             self._supervisor.advance(boottime_ns())
             self._look_at_watchdog()
-        # Nothing runs any more: whoever ends in order leaves nothing that fires.
+        # Nothing runs any more: whoever ends cleanly leaves nothing that fires.
         self._watchdog.close()
 
     def _look_at_watchdog(self) -> None:

@@ -22,7 +22,7 @@ NS_PER_S = 1_000_000_000
 # _IOWR('W', 6, int): asks for a time-out in seconds, and says what it has become.
 WDIOC_SETTIMEOUT = 0xC0045706
 FEED = b"\1"
-# "Magic close": whoever says this before closing has ended in order.
+# "Magic close": whoever says this before closing has ended cleanly.
 DISARM = b"V"
 # A device that could not be had is tried again this often while one is wanted.
 AGAIN_NS = NS_PER_S
@@ -147,7 +147,7 @@ class Watchdog:
             self._look_for_device()
 
     def close(self) -> None:
-        """Disarm it in order: nothing is left that it would have to end."""
+        """Disarm it cleanly: nothing is left that it would have to end."""
         if self._fd < 0:
             return
         try:

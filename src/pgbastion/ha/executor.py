@@ -1,4 +1,4 @@
-"""Carries actions out. It judges nothing but permits: what must still hold just then.
+"""Carries actions out. It judges permits only: what must still hold at that moment.
 
 An action that cannot be undone is checked once more against lease and survey in
 the moment in which it is done.
@@ -89,7 +89,7 @@ class Server:
     guard: Guard
     observer: Observer
     hand_over: HandOver | None = None
-    """None: nothing is ever handed over in order."""
+    """None: nothing is ever handed over cleanly."""
 
 
 class Executor:

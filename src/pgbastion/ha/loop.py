@@ -133,7 +133,7 @@ class Loop:
         self.sight.limits = replace(self.sight.limits, **limits)
 
     def leave(self) -> None:
-        """Have everybody know that this node's server is about to end in order."""
+        """Have everybody know that this node's server is about to end cleanly."""
         self.reporter.leaving = True
         self.wake()
 

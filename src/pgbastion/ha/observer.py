@@ -83,7 +83,7 @@ class Observer:
         self.rejoin: RejoinView | None = None
         self.data_changed_epoch = Epoch(0)
         self.ended_at: WalEnd | None = None
-        """Where the server ended in order, while it has not been started since."""
+        """Where the server ended cleanly, while it has not been started since."""
         self.start_failures = 0
         self.start_failed_ms = 0
         self.answers = False

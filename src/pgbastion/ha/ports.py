@@ -368,7 +368,7 @@ class HandOver(Protocol):
         """Wait until the transactions that are open now have ended, at most so long."""
 
     async def ended_at(self) -> WalEnd | None:
-        """Return where the stopped server's WAL ends; None: it did not end in order."""
+        """Return where the stopped server's WAL ends; None: it did not end cleanly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

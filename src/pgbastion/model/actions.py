@@ -112,7 +112,7 @@ class EndEpoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropAddresses:
-    """Remove the virtual addresses, before the epoch that they stand for is given back.
+    """Remove the virtual addresses, before the epoch that they stand for is released.
 
     In the same epoch they do not come back.
     """

@@ -159,7 +159,7 @@ class Assignment:
     vouched_term: int = 0
     """The term whose leader took that word last; no other one may rest on it."""
     ended_at: WalEnd | None = None
-    """Where the server of a released epoch ended in order, its last record included."""
+    """Where the server of a released epoch ended cleanly, its last record included."""
 
     @property
     def live(self) -> bool:

@@ -95,7 +95,7 @@ class Assign:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resume:
-    """A holder's daemon takes its epoch up, before its first renewal."""
+    """A holder's daemon resumes its epoch, before its first renewal."""
 
     epoch: Epoch
     member_id: MemberId
@@ -142,7 +142,7 @@ class Release:
     cause: str
     at: str
     ended_at: WalEnd | None = None
-    """Where its server ended in order: who has flushed this far has everything."""
+    """Where its server ended cleanly: who has flushed this far has everything."""
     kind: Literal["release"] = "release"
 
 
@@ -158,7 +158,7 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    """Switch automatic actions off, or on again, at a human's word."""
+    """Switch automatic actions off, or on again, as a person asks."""
 
     pause_revision: int
     """One above the state's: what was decided on an older one is refused."""
@@ -354,7 +354,7 @@ class VacateAddress:
     forget: bool = False
     """It was ended before, and surely is gone: nobody has it."""
     to: NodeId | None = None
-    """Who is to have it next, at an operator's word; None: whoever is chosen."""
+    """Who is to have it next, as an operator asked; None: whoever is chosen."""
     kind: Literal["vacate_address"] = "vacate_address"
 
 

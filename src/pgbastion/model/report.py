@@ -167,7 +167,7 @@ class NodeReport:
     draining: bool = False
     """It is being taken out for maintenance: no new sessions."""
     leaving: bool = False
-    """Its server is about to end in order: no commit should wait for it any more."""
+    """Its server is about to end cleanly: no commit should wait for it any more."""
     addresses: AddressReport | None = None
     """Its virtual addresses; None: it has none configured."""
     outage: Outage | None = None

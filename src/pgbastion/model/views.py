@@ -312,7 +312,7 @@ class NodeView:
     job_failed: str | None = None
     job_failed_ms: int = 0
     ended_at: WalEnd | None = None
-    """Where the server ended in order, once it was stopped for that."""
+    """Where the server ended cleanly, once it was stopped for that."""
     rejoin: RejoinView | None = None
     data_changed: bool = False
     """The end of WAL was not the surveyed one when the promotion was to begin."""

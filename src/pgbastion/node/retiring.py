@@ -130,7 +130,7 @@ class Retiring:
         return state.order is None and state.epoch == epoch
 
     async def stop_postgres(self) -> None:
-        """Stop PostgreSQL in order; a primary releases its epoch first."""
+        """Stop PostgreSQL cleanly; a primary releases its epoch first."""
         if self._guard is None:
             return
         held = self._host.state.assignment

@@ -281,7 +281,7 @@ class Node:
         return watch
 
     def wake(self) -> None:
-        """Have a pass soon."""
+        """Have the loop pass soon."""
         if self.settings is not None:
             self.settings.note()
         self.retiring.note()

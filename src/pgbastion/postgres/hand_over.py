@@ -21,7 +21,7 @@ SELECT count(*)
 
 
 class PlannedEnd:
-    """One server that is to end in order; fulfils ``ha.ports.HandOver``."""
+    """One server that is to end cleanly; fulfils ``ha.ports.HandOver``."""
 
     def __init__(self, address: Address, offline: Offline) -> None:
         self._address = address
@@ -48,7 +48,7 @@ class PlannedEnd:
         return int(rows[0][0])
 
     async def ended_at(self) -> WalEnd | None:
-        """Return where the stopped server's WAL ends; None: it did not end in order.
+        """Return where the stopped server's WAL ends; None: it did not end cleanly.
 
         Raises:
             PostgresError: Its files cannot be read.

@@ -144,7 +144,7 @@ class Instance:
         )
 
     def planned_end(self) -> PlannedEnd:
-        """Return what ends this server in order."""
+        """Return what ends this server cleanly."""
         return PlannedEnd(self.address, self.offline)
 
     def role_probe(self) -> RoleProbe:

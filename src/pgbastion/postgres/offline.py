@@ -217,7 +217,7 @@ class Offline:
         and what it wrote there and a checkpoint of ours could not be told apart.
 
         Returns:
-            False where there is nothing to do: it ended in order, or it is a base
+            False where there is nothing to do: it ended cleanly, or it is a base
             backup whose recovery must begin at its label.
 
         Raises:
@@ -274,7 +274,7 @@ class Offline:
         if last is None:
             raise PostgresError("there is no WAL to replay from the latest checkpoint")
         timeline, record = last
-        # It stops at the record that is the last one here, and ends in order.
+        # It stops at the record that is the last one here, and ends cleanly.
         settings = {
             "recovery_target_timeline": str(timeline),
             "recovery_target_lsn": format_lsn(record.begin),

@@ -55,7 +55,7 @@ class ControlState(StrEnum):
 
     @property
     def is_clean(self) -> bool:
-        """Whether the server ended in order."""
+        """Whether the server ended cleanly."""
         return self in (ControlState.SHUT_DOWN, ControlState.SHUT_DOWN_IN_RECOVERY)
 
     @property
@@ -166,7 +166,7 @@ class WalRecord:
 
     @property
     def is_shutdown_checkpoint(self) -> bool:
-        """Whether a server ended in order with this record."""
+        """Whether a server ended cleanly with this record."""
         return self.manager == "XLOG" and self.description.startswith(
             "CHECKPOINT_SHUTDOWN"
         )

@@ -1,4 +1,4 @@
-"""Where a server ended in order, read from its files without a program.
+"""Where a server ended cleanly, read from its files without a program.
 
 Clients wait while this is read, and starting two programs takes as long as PostgreSQL
 needs to stop. What is read proves itself: pg_control says "shut down" and names a
@@ -20,7 +20,7 @@ from pgbastion.postgres.parse import ALIGNMENT, segment_name
 
 CONTROL_VERSIONS: Final = range(1100, 1900)
 SHUT_DOWN: Final = 1
-"""DB_SHUTDOWNED: a primary that ended in order."""
+"""DB_SHUTDOWNED: a primary that ended cleanly."""
 # system_identifier, pg_control_version, catalog_version_no, state, time, checkPoint,
 # checkPointCopy.redo, checkPointCopy.ThisTimeLineID
 _CONTROL: Final = struct.Struct("<QIIIxxxxqQQI")

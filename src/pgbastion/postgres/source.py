@@ -170,7 +170,7 @@ class FromPrimary:
     async def rewind(
         self, upstream: Upstream, mark: Mark, *, progress: Progress | None = None
     ) -> RewindFailed | None:
-        """Take back what the primary does not have. The server ended in order.
+        """Take back what the primary does not have. The server ended cleanly.
 
         A trial run comes first: it finds out most of what can go wrong and changes
         nothing. From then on the directory counts as unfinished until the rewind is

@@ -216,7 +216,7 @@ class Machine:
             )
 
     def signal_server(self, *, clean: bool) -> None:
-        """Ask the server to stop, in order or abruptly."""
+        """Ask the server to stop, cleanly or abruptly."""
         server = self.server
         if server is None or self.disk_frozen:
             return

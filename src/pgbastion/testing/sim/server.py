@@ -201,7 +201,7 @@ class Server:
         self.waiters.clear()
 
     def shut_down(self, done: Callable[[], None]) -> None:
-        """End in order: the last record is the shutdown checkpoint.
+        """End cleanly: the last record is the shutdown checkpoint.
 
         As PostgreSQL's, walsenders go when their receivers have all of it.
         """
