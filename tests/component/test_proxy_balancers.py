@@ -59,6 +59,21 @@ async def test_it_may_ask_for_itself_whether_a_server_answers() -> None:
         await eventually(lambda: not lab.proxy._by_address)
 
 
+async def test_it_does_not_count_as_two_when_it_asks_for_itself() -> None:
+    limits = replace(BALANCERS, connections_per_address_max=1)
+    async with proxy_lab("n1", limits=limits) as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        client = await lab.connect()
+        client.send(LOCAL + startup())
+        await client.until_ready()
+
+        second = await lab.connect()
+        second.send(LOCAL + startup())
+        assert (await second.error())["C"] == "53300"
+        client.close()
+        await eventually(lambda: not lab.proxy._by_address)
+
+
 async def test_rules_for_addresses_are_for_its_own_one_where_it_asks_for_itself() -> (
     None
 ):

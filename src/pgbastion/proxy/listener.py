@@ -403,8 +403,8 @@ class Proxy:
 
     def _on_proxied(self, opening: Opening, address: str) -> Refusal | None:
         """Take the address that a balancer has told; return why it is refused."""
-        refusal = self._refusal_of_address(address)
         self._forget_address(opening.address)
+        refusal = self._refusal_of_address(address)
         opening.address = address
         self._by_address[address] += 1
         return refusal
