@@ -4,6 +4,7 @@ Who outlives whom when it stops: the table in docs/explanation/processes.md.
 """
 
 import asyncio
+import atexit
 import contextlib
 import gc
 import os
@@ -29,6 +30,7 @@ from pgbastion.node.handing_over import kept_by_systemd
 from pgbastion.node.running import Node
 from pgbastion.observe.logging import configure_logging, get_logger
 from pgbastion.observe.service_manager import ServiceManager
+from pgbastion.observe.standard_error import take_standard_error
 from pgbastion.platform.choice import current
 from pgbastion.postgres.files import make_dir
 from pgbastion.postgres.layout import resolve_account
@@ -66,6 +68,9 @@ def run(path: Path, inherited: Sequence[socket.socket] = ()) -> int:
     gc.enable()
     report = examine(path.absolute())
     config = report.usable()
+    standard_error = take_standard_error()
+    # For what is said of an exception.
+    atexit.register(standard_error.drain)
     configure_logging(level=config.log.level, form=config.log.format)
     for problem in report.problems:
         # Errors were raised; with what is left the node starts.
@@ -83,7 +88,9 @@ def run(path: Path, inherited: Sequence[socket.socket] = ()) -> int:
     log.info("starting", node=config.node.name, run_dir=str(config.run_dir))
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         listeners = [*inherited, *kept_by_systemd(os.environ)]
-        return runner.run(_main(config, secrets, listeners))
+        code = runner.run(_main(config, secrets, listeners))
+    standard_error.drain()
+    return code
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

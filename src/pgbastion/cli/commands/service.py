@@ -3,7 +3,6 @@
 import gc
 import json
 import os
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -86,8 +85,6 @@ def start(
     code = daemon.run(config, inherited)
     # The interpreter would now tidy its memory up, for longer than all the daemon's
     # parts took to stop, while a successor waits for this process to end.
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(code)
 
 
