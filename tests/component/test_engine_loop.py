@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,13 @@ from typing import TypeVar
 import pytest
 
 from pgbastion.consensus.engine import Engine, ask_as_guest
-from pgbastion.consensus.interface import Committed, Event, LeaderChanged, Request
+from pgbastion.consensus.interface import (
+    Committed,
+    Event,
+    LeaderChanged,
+    Logged,
+    Request,
+)
 from pgbastion.errors import ConsensusError
 from pgbastion.guard import page as shared_page
 
@@ -18,6 +25,8 @@ HOST = "127.31.2.1"
 SECRET = b"a secret of these tests"
 CLUSTER = "0123456789abcdef"
 SOON_S = 5.0
+# On a busy machine the engine's ticks are late, each for itself.
+TICKS_S = 30.0
 
 Kind = TypeVar("Kind", bound=Event)
 
@@ -173,3 +182,30 @@ async def test_a_directory_in_use_is_an_error_of_the_world(tmp_path: Path) -> No
         with pytest.raises(ConsensusError, match="another process"):
             async with running(tmp_path):
                 pass
+
+
+@pytest.mark.slow
+async def test_a_leader_whose_loop_stands_still_leads_nobody(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Its heartbeats go on without the loop, and nothing would be decided."""
+    apart = tmp_path_factory.mktemp("other")
+    async with formed(tmp_path) as run, running(apart) as other:
+        other.engine.join(CLUSTER, 2, [(1, run.address)])
+        await run.engine.propose(b"data", SOON_S)
+        # Who is alone leads on.
+        joined = await run.engine.change("add_learner", 2, other.address, SOON_S)
+        assert joined == "ok"
+
+        stand_still_until(lambda: run.engine.status().role == "follower")
+
+        await run.told(Logged, lambda event: event.event == "host_lives")
+        assert await run.engine.propose(b"later", SOON_S) is not None
+
+
+def stand_still_until(holds: Callable[[], bool]) -> None:
+    """Wait the way that holds up the loop."""
+    until_s = time.monotonic() + TICKS_S
+    while not holds():
+        assert time.monotonic() < until_s
+        time.sleep(0.01)

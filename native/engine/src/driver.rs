@@ -314,6 +314,7 @@ impl Driver {
                 self.settings.tick_ms = tick_ms;
                 core.pace(tick_ms, heartbeat_ticks);
             }
+            Command::Lives { within_ms } => core.host_lives(within_ms),
             Command::Compact { index, data } => core.compact(index, data, now_ns),
             Command::Written { token, room } => {
                 core.disk_has(room.reserved, room.wants_base);

@@ -72,6 +72,10 @@ pub enum Command {
         tick_ms: u64,
         heartbeat_ticks: usize,
     },
+    /// The host lives, and says so again within so long.
+    Lives {
+        within_ms: u64,
+    },
     Compact {
         index: u64,
         data: Vec<u8>,

@@ -686,6 +686,77 @@ fn a_member_whose_disk_does_not_answer_neither_campaigns_nor_piles_up_what_it_wo
     assert!(told(&mut cluster, silent, "log_disk_answers"));
 }
 
+/// Have the hosts of these members say that they live, and so again within so long.
+fn let_live(cluster: &mut Cluster, ids: &[u64], within_ms: u64) {
+    for id in ids {
+        cluster.member(*id).core.host_lives(within_ms);
+    }
+}
+
+#[test]
+fn a_leader_whose_host_is_silent_gives_leadership_up() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let others: Vec<_> = (1..=3).filter(|id| *id != leader).collect();
+    let_live(&mut cluster, &others, 60_000);
+    for _ in 0..5 {
+        let_live(&mut cluster, &[leader], 500);
+        cluster.pass(400);
+        assert_eq!(cluster.leader(), Some(leader));
+    }
+
+    cluster.pass(1_000);
+
+    let next = cluster.leader().expect("another one leads");
+    assert_ne!(next, leader);
+    assert!(told(&mut cluster, leader, "host_silent"));
+    cluster.propose(next, 1, b"x");
+    cluster.pass(100);
+    assert_eq!(cluster.applied(leader), [b"x".to_vec()]);
+}
+
+#[test]
+fn a_member_whose_host_is_silent_does_not_campaign_before_it_lives_again() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let_live(&mut cluster, &[1, 2, 3], 500);
+
+    cluster.pass(10_000);
+
+    assert_eq!(cluster.leader(), None);
+    let term = cluster.member(leader).core.status().term;
+    let_live(&mut cluster, &[leader], 60_000);
+    cluster.pass(1_000);
+    assert_eq!(cluster.leader(), Some(leader));
+    assert_eq!(cluster.member(leader).core.status().term, term + 1);
+    assert!(told(&mut cluster, leader, "host_lives"));
+}
+
+#[test]
+fn a_member_whose_host_is_silent_votes_for_another() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let (silent, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    let_live(&mut cluster, &[silent], 500);
+    cluster.pass(1_000);
+    cluster.member(leader).up = false;
+
+    cluster.pass(1_000);
+
+    assert_eq!(cluster.leader(), Some(other));
+}
+
+#[test]
+fn who_is_alone_leads_on_with_a_silent_host() {
+    let mut cluster = Cluster::new(1);
+    let leader = cluster.elect();
+    let_live(&mut cluster, &[leader], 500);
+
+    cluster.pass(10_000);
+
+    assert_eq!(cluster.leader(), Some(leader));
+}
+
 /// Let a leader write some entries, each of which takes its disk so long.
 fn write_slowly(cluster: &mut Cluster, leader: u64, others_too: bool) {
     for token in 1..=3 {

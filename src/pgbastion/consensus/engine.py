@@ -34,6 +34,11 @@ EVENTS_MOST: Final = 256
 EVENTS_WAIT_MS: Final = 1_000
 NS_PER_MS: Final = 1_000_000
 TICKS_A_HEARTBEAT: Final = 4
+HOST_ELECTIONS: Final = 8
+"""So many election time-outs may the event loop stand still before this node leads
+nobody any more: a leader's heartbeats go on without it, and nothing is decided."""
+SIGNS_OF_LIFE: Final = 4
+"""So many are given within that time."""
 # The engine's words when one side or the other does not know the secret.
 _OTHER_SECRET: Final = ("refused: secret", "does not know the secret")
 # Its words when the certificates are of different authorities: without the operator's
@@ -169,6 +174,9 @@ class Engine:
         self._waiting: dict[int, asyncio.Future[tuple[str, Any]]] = {}
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._stopping = False
+        self._election_ms = election_ms
+        self._sign: asyncio.TimerHandle | None = None
+        self._show_life()
         self._thread = threading.Thread(
             target=self._read, name="raft-events", daemon=True
         )
@@ -222,12 +230,14 @@ class Engine:
     def form(self, cluster_id: str, member_id: int, address: str) -> None:
         """Become the first voter of a new cluster."""
         self._node.form(bytes.fromhex(cluster_id), member_id, address)
+        self._show_life()
 
     def join(
         self, cluster_id: str, member_id: int, peers: list[tuple[int, str]]
     ) -> None:
         """Take this identity; the leader of the cluster does the rest."""
         self._node.join(bytes.fromhex(cluster_id), member_id, peers)
+        self._show_life()
 
     # Commands
 
@@ -329,6 +339,18 @@ class Engine:
         """Send heartbeats so often, and draw time-outs from [t, 2t), from now on."""
         ticks = ticks_of(heartbeat_ms, election_ms, election_ticks=self._election_ticks)
         self._node.pace(*ticks)
+        self._election_ms = election_ms
+        # The former sign counts in ticks that may be shorter now.
+        self._show_life()
+
+    def _show_life(self) -> None:
+        """Say that the event loop turns, and again in time."""
+        if self._sign is not None:
+            self._sign.cancel()
+        within_ms = HOST_ELECTIONS * self._election_ms
+        self._node.lives(within_ms)
+        pause_s = within_ms / SIGNS_OF_LIFE / 1_000
+        self._sign = self._loop.call_later(pause_s, self._show_life)
 
     def status(self) -> RaftStatus:
         """Return what the engine knows now."""
@@ -361,6 +383,8 @@ class Engine:
         Commands that are under way end as if nobody had answered.
         """
         self._stopping = True
+        if self._sign is not None:
+            self._sign.cancel()
         self._node.stop()
         self._thread.join()
         for token in tuple(self._waiting):

@@ -205,9 +205,14 @@ impl Core {
 
     /// One tick of Raft's clock has passed.
     pub fn tick(&mut self, now_ns: i64) {
+        self.heed_host();
         self.heed_disk(now_ns);
-        // Nobody would hear its campaign, or it may not begin one.
-        if !self.disk_silent(now_ns) && !self.restoring() {
+        if self.host_silent() {
+            // It does not campaign, but has to notice that its leader is gone: until
+            // then it refuses others its vote.
+            self.node.raft.election_elapsed += 1;
+        } else if !self.disk_silent(now_ns) && !self.restoring() {
+            // Else nobody would hear its campaign, or it may not begin one.
             self.tick_raft();
         }
         self.turn(now_ns);
@@ -342,7 +347,7 @@ impl Core {
                             && entry.data.len() <= PROPOSAL_MAX
                     })
             }
-            MessageType::MsgTimeoutNow => !self.restoring(),
+            MessageType::MsgTimeoutNow => !self.restoring() && !self.host_silent(),
             MessageType::MsgReadIndex => message.entries.len() == 1,
             MessageType::MsgSnapshot => {
                 let snapshot = message.get_snapshot();

@@ -1,4 +1,5 @@
-//! The watch over the log's disk: one that does not answer leads nobody.
+//! The watch over the log's disk and over the host: who has one that does not answer
+//! leads nobody.
 
 use pgbastion_lease::NS_PER_MS;
 use raft::StateRole;
@@ -27,6 +28,8 @@ pub(super) struct Watch {
     full: bool,
     /// Index of the base in whose place another one was wanted.
     outdated_base: Option<u64>,
+    /// How many more ticks the host may be silent; `None`: it has promised nothing.
+    host_ticks: Option<u64>,
 }
 
 impl Core {
@@ -54,18 +57,47 @@ impl Core {
         if !self.disk_silent(now_ns) {
             return;
         }
-        let alone = self.members.voters == [self.settings.member];
-        let raft = &mut self.node.raft;
-        // Nobody takes over from who is alone.
-        if raft.state == StateRole::Leader && !(alone && self.members.learners.is_empty()) {
-            let term = raft.term;
-            raft.become_follower(term, 0);
-        }
-        raft.msgs.clear();
+        self.step_down();
+        self.node.raft.msgs.clear();
         if !self.watch.silence_told {
             self.watch.silence_told = true;
             let since_ns = self.writing_since().unwrap_or(now_ns);
             self.tell_of_disk(Level::Warning, "log_disk_silent", now_ns - since_ns);
+        }
+    }
+
+    /// The host lives, and says so again within so long.
+    pub fn host_lives(&mut self, within_ms: u64) {
+        if self.host_silent() {
+            self.tell_of_host(Level::Info, "host_lives");
+        }
+        self.watch.host_ticks = Some((within_ms / self.settings.tick_ms).max(1));
+    }
+
+    /// Tell whether the host is silent for longer than it has promised.
+    pub(super) fn host_silent(&self) -> bool {
+        self.watch.host_ticks == Some(0)
+    }
+
+    /// Give leadership up while the host is silent: it decides nothing for the cluster.
+    /// Ticks count, not time: whoever was paused along with it has waited for nothing.
+    pub(super) fn heed_host(&mut self) {
+        if self.watch.host_ticks == Some(1) {
+            self.tell_of_host(Level::Warning, "host_silent");
+        }
+        self.watch.host_ticks = self.watch.host_ticks.map(|ticks| ticks.saturating_sub(1));
+        if self.host_silent() {
+            self.step_down();
+        }
+    }
+
+    /// Lead no longer, unless there is nobody to take over.
+    fn step_down(&mut self) {
+        let alone = self.members.voters == [self.settings.member];
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && !(alone && self.members.learners.is_empty()) {
+            let term = raft.term;
+            raft.become_follower(term, 0);
         }
     }
 
@@ -161,6 +193,10 @@ impl Core {
         if let Some((id, _)) = best {
             self.node.transfer_leader(id);
         }
+    }
+
+    fn tell_of_host(&mut self, level: Level, event: &'static str) {
+        self.event(Event::Log { level, event, fields: Vec::new() });
     }
 
     fn tell_of_disk(&mut self, level: Level, event: &'static str, took_ns: i64) {

@@ -230,6 +230,12 @@ impl Node {
         Ok(())
     }
 
+    /// The host lives, and says so again within so long: who has one that does not
+    /// leads nobody.
+    fn lives(&self, within_ms: u64) {
+        self.inner.tell(Command::Lives { within_ms });
+    }
+
     fn compact(&self, index: u64, data: Vec<u8>) {
         self.inner.tell(Command::Compact { index, data });
     }
