@@ -186,6 +186,9 @@ def test_a_starting_standby_gets_its_time(state: ClusterState) -> None:
     hung = replace(server, started_ms=NOW_MS - 60_000)
     assert decide_node(replace(view, postgres=hung)) == kill(Reason.POSTGRES_HUNG)
 
+    new = replace(view, postgres=hung, woke_ms=NOW_MS - 59_999)
+    assert decide_node(new) == Decision(Reason.WAITING_FOR_START, (), NOW_MS + 1)
+
 
 @pytest.mark.parametrize("rejoin", [None, found(RejoinStep.FOLLOW, 2)])
 def test_stopped_data_is_compared_with_the_primary_of_the_epoch(

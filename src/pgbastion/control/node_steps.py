@@ -205,8 +205,12 @@ def start_for_promotion(view: NodeView) -> Decision | None:
 
 
 def await_start(view: NodeView) -> Decision | None:
-    """Give a starting server its time; one that never answers is killed."""
-    give_up_ms = view.postgres.started_ms + view.limits.start_max_ms
+    """Give a starting server its time; one that never answers is killed.
+
+    To a daemon that has just begun, a server that has run for days is one, too.
+    """
+    asked_ms = max(view.postgres.started_ms, view.woke_ms)
+    give_up_ms = asked_ms + view.limits.start_max_ms
     if view.now_ms < give_up_ms:
         return Decision(Reason.WAITING_FOR_START, (), give_up_ms)
     stop = StopPostgres(mode=StopMode.KILL, reason=Reason.POSTGRES_HUNG)

@@ -148,6 +148,8 @@ class Loop:
 
     async def run(self) -> None:
         """Pass after pass, until told to halt."""
+        # Nobody has asked the server yet: what is old is no silence.
+        self.sight.woke_ms = boottime_ms()
         while not self._halted:
             self._changed.clear()
             for runner in self._runners():

@@ -74,7 +74,7 @@ class Sight:
         self.unpaced = ""
         """Why this node refuses to go by the cluster's profile."""
         self.woke_ms = 0
-        """When this daemon went on after it had stood still; 0: it never has."""
+        """When this daemon began, or last went on after it had stood still."""
         self.renewing = Epoch(0)
         """The epoch whose lease the engine renews; 0: none."""
         self.lost_data = False

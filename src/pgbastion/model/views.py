@@ -335,7 +335,7 @@ class NodeView:
     unpaced: str = ""
     """Why this node refuses to go by the cluster's profile."""
     woke_ms: int = 0
-    """When this daemon went on after it had stood still; 0: it never has."""
+    """When this daemon began, or last went on after it had stood still."""
     at: str = ""
     witness: bool = False
     declaration: Declare | None = None

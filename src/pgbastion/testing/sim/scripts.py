@@ -16,6 +16,10 @@ from pgbastion.testing.sim.address_scripts import (
     address_holder_is_cut_off,
 )
 from pgbastion.testing.sim.cluster import Cluster, Shape
+from pgbastion.testing.sim.daemon_scripts import (
+    daemon_of_an_old_standby,
+    daemon_stands_still,
+)
 from pgbastion.testing.sim.fence_scripts import fencing_fails, fencing_works
 from pgbastion.testing.sim.giving_up_scripts import (
     gives_up_as_a_standby,
@@ -375,18 +379,6 @@ def former_primary_is_barred(stage: Stage) -> None:
     stage.mend()
 
 
-def daemon_stands_still(stage: Stage) -> None:
-    """The holder's daemon stands still for longer than an answer may be old."""
-    for _ in range(5):
-        stage.renewed()
-        stage.n[1].stop_python()
-        stage.wait(1_000)
-        stage.n[1].continue_parts()
-        stage.wait(3_000)
-    assert stage.epoch == 1, "a server that was well was ended"
-    stage.mend()
-
-
 def strict_waits(stage: Stage) -> None:
     """Strict: without a standby nothing is acknowledged, and it goes on after."""
     for number in (2, 3):
@@ -454,6 +446,7 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
     ),
     "lengthened_and_shortened": (lengthened_and_shortened, THREE),
     "daemon_stands_still": (daemon_stands_still, replace(THREE, profile=Profile.FAST)),
+    "daemon_of_an_old_standby": (daemon_of_an_old_standby, THREE),
     "strict_waits": (strict_waits, replace(THREE, strict=True)),
     "set_fails_half_way": (set_fails_half_way, replace(WITNESSED, write_ms=40)),
 }
