@@ -1,5 +1,6 @@
 """Schedules and fences on their way into the log."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,6 +18,7 @@ from pgbastion.model.wal import Lsn
 from pgbastion.node.schedules_and_fences import SchedulesAndFences
 from pgbastion.testing.views import (
     cluster_state,
+    member,
     primary_report,
     report,
 )
@@ -142,6 +144,24 @@ async def test_a_node_is_fenced_and_freed() -> None:
     assert not second.fenced
     assert fenced == Done(facts={"node": N2, "fenced": True, "changed": True})
     assert freed == Done(facts={"node": N2, "fenced": False, "changed": True})
+
+
+@pytest.mark.parametrize("fenced", [True, False])
+async def test_a_witness_is_refused_as_one_and_not_as_unknown(fenced: bool) -> None:
+    host = whole()
+    witness = replace(member(9, joined=True), postgres_port=None)
+    host.state = replace(host.state, members=(*host.state.members, witness))
+    people = schedules_and_fences(host)
+
+    outcome = await (
+        people.fence(witness.name, force=False, drain_ms=None)
+        if fenced
+        else people.unfence(witness.name)
+    )
+
+    assert isinstance(outcome, Refused)
+    assert outcome.message == f"{witness.name} is no member with a PostgreSQL"
+    assert host.proposed == []
 
 
 async def test_a_fence_that_stops_writes_needs_force() -> None:

@@ -155,6 +155,13 @@ class SchedulesAndFences:
     async def _set_fence(
         self, node: NodeId, *, fenced: bool, force: bool, drain_ms: int
     ) -> Outcome:
+        member = self._host.state.named(node)
+        if member is not None and member.is_witness:
+            return Refused(
+                code="unfit",
+                message=f"{node} is no member with a PostgreSQL",
+                remedy="look at /cluster for those that there are",
+            )
         command = SetFence(
             node=node,
             fenced=fenced,
