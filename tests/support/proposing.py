@@ -4,10 +4,10 @@ from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome
 from pgbastion.model.cluster import ClusterState, Order
 from pgbastion.model.commands import Command, GiveOrder
-from pgbastion.model.ids import NodeId
+from pgbastion.model.ids import MemberId, NodeId
 from pgbastion.model.report import NodeReport
-from pgbastion.model.views import Received
-from pgbastion.testing.views import cluster_state, received
+from pgbastion.model.views import RaftView, Received
+from pgbastion.testing.views import cluster_state, raft_view, received
 
 
 class FakeHost:
@@ -18,6 +18,10 @@ class FakeHost:
         self.reports: dict[NodeId, Received] = received(*reports, at_ms=boottime_ms())
         self.outcome: Outcome | None = Outcome.OK
         self.proposed: list[Command] = []
+        self.leader = 1
+
+    def raft(self) -> RaftView:
+        return raft_view(leader=MemberId(self.leader))
 
     async def propose(self, command: Command, *, timeout_s: float) -> Outcome | None:
         del timeout_s

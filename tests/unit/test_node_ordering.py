@@ -156,6 +156,19 @@ async def test_what_became_of_the_proposal_is_told(
     assert isinstance(await ordering(host).switch_over(N2, None, cause="me"), kind)
 
 
+@pytest.mark.parametrize(("leader", "end"), [(1, "ordered"), (0, "a Raft leader")])
+async def test_whoever_gets_no_outcome_hears_whether_somebody_leads(
+    leader: int, end: str
+) -> None:
+    host = whole()
+    host.outcome, host.leader = None, leader
+
+    outcome = await ordering(host).switch_over(N2, None, cause="me")
+
+    assert isinstance(outcome, Unknown)
+    assert outcome.message.endswith(end)
+
+
 async def test_a_node_in_no_cluster_yet_knows_that_nothing_came_of_it() -> None:
     host = whole()
     host.state = replace(host.state, cluster_id="")

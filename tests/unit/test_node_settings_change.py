@@ -19,6 +19,7 @@ from pgbastion.model.commands import Command, encode_command
 from pgbastion.model.ids import MemberId
 from pgbastion.model.report import NodeReport
 from pgbastion.model.settings import NodeSettings
+from pgbastion.model.views import RaftView
 from pgbastion.node.api import NodeCommands
 from pgbastion.node.forwarding import answer_forwarded, forward
 from pgbastion.node.ordering import Ordering
@@ -29,6 +30,7 @@ from pgbastion.testing.views import (
     cluster_state,
     member,
     primary_report,
+    raft_view,
     received,
     report,
 )
@@ -45,6 +47,9 @@ class FakeHost:
         self.state = cluster_state()
         self.reports: dict[Any, Any] = {}
         self.silent = False
+
+    def raft(self) -> RaftView:
+        return raft_view()
 
     async def propose(self, command: Command, *, timeout_s: float) -> Applied | None:
         del timeout_s

@@ -137,8 +137,9 @@ async def submit(host: Log, asked: OperatorCommand) -> Outcome:
         return refused
     outcome = await host.propose(asked.command, timeout_s=PROPOSE_TIMEOUT_S)
     if outcome is None:
+        why = "" if host.raft().leader else ", for want of a Raft leader"
         return Unknown(
-            message=f"nobody can tell yet whether {asked.done}",
+            message=f"nobody can tell yet whether {asked.done}{why}",
             remedy=f"look at /operations/{asked.follow}"
             if asked.follow
             else asked.look,
