@@ -26,8 +26,8 @@ from pgbastion.directories import PASSABLE, make_directory
 from pgbastion.errors import ConfigError, InvariantError, PgBastionError
 from pgbastion.node.build import build_node
 from pgbastion.node.ending import end_sessions
-from pgbastion.node.handing_over import kept_by_systemd
 from pgbastion.node.running import Node
+from pgbastion.node.socket_passing import kept_by_systemd
 from pgbastion.observe.logging import configure_logging, get_logger
 from pgbastion.observe.service_manager import ServiceManager
 from pgbastion.observe.standard_error import take_standard_error
@@ -135,8 +135,8 @@ async def _main(
     manager = ServiceManager()
     async with _running_node(config, secrets, manager, on_removed) as node:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.reloads.soon)
-        node.front.hand_over.inherited = inherited
-        node.front.hand_over.on_listening = manager.keep
+        node.front.sockets.inherited = inherited
+        node.front.sockets.on_listening = manager.keep
         spare_the_collector()
         beat = asyncio.create_task(manager.keep_alive(node.loop.silent_ms))
         try:

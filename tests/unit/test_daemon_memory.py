@@ -54,7 +54,7 @@ def test_what_a_node_is_made_of_is_none_of_the_collectors(
         part.append([])
         yield SimpleNamespace(
             reloads=SimpleNamespace(soon=None),
-            front=SimpleNamespace(hand_over=SimpleNamespace()),
+            front=SimpleNamespace(sockets=SimpleNamespace()),
             loop=SimpleNamespace(silent_ms=lambda: 0),
         )
 

@@ -11,7 +11,7 @@ from pgbastion.api.bodies import Nothing
 from pgbastion.api.endpoints import carry_out
 from pgbastion.api.ports import Commands, Done, Outcome, Refused, Unknown, When
 from pgbastion.clock import boottime_ms
-from pgbastion.control.apply import Outcome as Applied
+from pgbastion.control.apply import Outcome as LogOutcome
 from pgbastion.control.apply import apply
 from pgbastion.ha.ports import RaftStatus
 from pgbastion.model.commands import Command, encode_command
@@ -125,7 +125,7 @@ class Untouched:
 class Applying(Untouched):
     """A log that takes commands."""
 
-    async def propose(self, command: Command, *, timeout_s: float) -> Applied | None:
+    async def propose(self, command: Command, *, timeout_s: float) -> LogOutcome | None:
         del timeout_s
         applied = apply(self.state, self.state.index + 1, "", encode_command(command))
         self.state = applied.state

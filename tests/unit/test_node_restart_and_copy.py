@@ -3,7 +3,7 @@
 import pytest
 
 from pgbastion.api.ports import Done, Outcome, Refused, Unknown
-from pgbastion.control.apply import Outcome as Applied
+from pgbastion.control.apply import Outcome as LogOutcome
 from pgbastion.model.cluster import OrderKind
 from pgbastion.model.commands import GiveOrder
 from pgbastion.model.ids import NodeId
@@ -103,9 +103,9 @@ async def test_what_cannot_be_done_is_refused_with_the_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"), [(None, Unknown), (Applied.ORDER_OPEN, Refused)]
+    ("said", "kind"), [(None, Unknown), (LogOutcome.ORDER_OPEN, Refused)]
 )
-async def test_what_became_of_it_is_told(said: Applied | None, kind: type) -> None:
+async def test_what_became_of_it_is_told(said: LogOutcome | None, kind: type) -> None:
     host = whole()
     host.outcome = said
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pgbastion.api.ports import Done, Outcome, Refused, Unknown, When
-from pgbastion.control.apply import Outcome as Applied
+from pgbastion.control.apply import Outcome as LogOutcome
 from pgbastion.model.cluster import OrderOutcome
 from pgbastion.model.commands import (
     ScheduleOrder,
@@ -72,9 +72,9 @@ async def test_a_time_that_is_over_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"), [(None, Unknown), (Applied.TOO_MANY_SCHEDULED, Refused)]
+    ("said", "kind"), [(None, Unknown), (LogOutcome.TOO_MANY_SCHEDULED, Refused)]
 )
-async def test_what_became_of_it_is_told(said: Applied | None, kind: type) -> None:
+async def test_what_became_of_it_is_told(said: LogOutcome | None, kind: type) -> None:
     host = whole()
     host.outcome = said
 
@@ -115,7 +115,7 @@ async def test_one_is_cancelled_by_its_id() -> None:
 
 async def test_a_refused_cancel_is_told() -> None:
     host = await scheduled()
-    host.outcome = Applied.NO_SUCH_ORDER
+    host.outcome = LogOutcome.NO_SUCH_ORDER
 
     assert isinstance(await schedules_and_fences(host).cancel(None), Refused)
 

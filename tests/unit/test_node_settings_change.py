@@ -12,7 +12,7 @@ from pgbastion.api.bodies import Settings
 from pgbastion.api.ports import Done, Outcome, Refused, Unknown
 from pgbastion.api.settings import config_status
 from pgbastion.clock import boottime_ms
-from pgbastion.control.apply import Outcome as Applied
+from pgbastion.control.apply import Outcome as LogOutcome
 from pgbastion.control.apply import apply
 from pgbastion.errors import PostgresError
 from pgbastion.model.commands import Command, encode_command
@@ -51,7 +51,7 @@ class FakeHost:
     def raft(self) -> RaftView:
         return raft_view()
 
-    async def propose(self, command: Command, *, timeout_s: float) -> Applied | None:
+    async def propose(self, command: Command, *, timeout_s: float) -> LogOutcome | None:
         del timeout_s
         if self.silent:
             return None

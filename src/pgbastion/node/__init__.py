@@ -3,7 +3,7 @@
 - Its life: :mod:`.build` and :mod:`.parts` make the parts, :mod:`.running` joins and
   runs them, :mod:`.membership` makes it a member, :mod:`.reloading` takes a changed
   file over. :mod:`.ending` sees to its clients and :mod:`.retiring` to its PostgreSQL
-  before it ends; :mod:`.handing_over` passes the listening sockets on.
+  before it ends; :mod:`.socket_passing` passes the listening sockets on.
 - What is seen of it, in :mod:`.front`: the proxy (:mod:`.proxying`), the API
   (:mod:`.api`), the metrics. Addresses: :mod:`.addresses`, :mod:`.replica_addresses`.
 - What operators ask for goes into the log by :mod:`.proposing`: :mod:`.ordering`

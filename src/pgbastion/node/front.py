@@ -27,7 +27,6 @@ from pgbastion.model.snapshot import (
 from pgbastion.node.addresses import AnyAddresses
 from pgbastion.node.api import NodeCommands, Snapshots
 from pgbastion.node.cancels import FarCancels
-from pgbastion.node.handing_over import HandOver
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.notifications import Notifications
 from pgbastion.node.ordering import Ordering
@@ -39,6 +38,7 @@ from pgbastion.node.proxying import (
     tls_of,
 )
 from pgbastion.node.settings_change import SettingsChange
+from pgbastion.node.socket_passing import SocketPassing
 from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
 from pgbastion.observe.metrics import Metrics
@@ -95,7 +95,7 @@ class Front:
         self._routes: Routes | None = None
         self.proxy = _proxy(config, FarCancels(engine, host))
         self._loop = loop
-        self.hand_over = HandOver(config.run_dir, lambda: self.proxy.listening)
+        self.sockets = SocketPassing(config.run_dir, lambda: self.proxy.listening)
         self.tls = _api_tls(config)
         self.maintenance = Maintenance(
             self.proxy, loop, lambda: self._config.proxy.drain_timeout
@@ -175,8 +175,8 @@ class Front:
         Raises:
             PgBastionError: One of them cannot be had.
         """
-        await self.proxy.start(self.hand_over.inherited)
-        self.hand_over.start()
+        await self.proxy.start(self.sockets.inherited)
+        self.sockets.start()
         for server in self._servers:
             await server.start()
 
@@ -192,14 +192,14 @@ class Front:
         )
         try:
             self.proxy.rebind(binding_of(config.proxy))
-            self.hand_over.keep()
+            self.sockets.keep()
             self.proxy.set_tls(tls_of(config.proxy))
         except ProxyError as exc:
             log.warning("proxy_not_reloaded", error=str(exc))
 
     async def stop(self) -> None:
         """Close all ports and every session."""
-        self.hand_over.close()
+        self.sockets.close()
         self._notifications.events.close()
         await self.proxy.stop(0)
         for server in self._servers:

@@ -6,7 +6,7 @@ from typing import Final
 
 from pgbastion.api.ports import Done, Outcome, Refused, Unknown
 from pgbastion.clock import boottime_ms
-from pgbastion.control.apply import Outcome as Applied
+from pgbastion.control.apply import Outcome as LogOutcome
 from pgbastion.control.membership import keeps_majority, next_leaders
 from pgbastion.control.outcomes import SENTENCES
 from pgbastion.ha.ports import RaftEngine
@@ -86,7 +86,7 @@ class MemberOrders:
         member = self._host.state.named(name)
         if outcome is None:
             return _unknown(f"{name} was added")
-        if outcome is not Applied.OK or member is None:
+        if outcome is not LogOutcome.OK or member is None:
             return Refused(
                 code=str(outcome),
                 message=f"{name} at {address} was not added: {SENTENCES[outcome]}",
@@ -116,9 +116,9 @@ class MemberOrders:
         )
         if outcome is None:
             return _unknown(f"{name} was removed")
-        if outcome is Applied.HOLDS_EPOCH:
+        if outcome is LogOutcome.HOLDS_EPOCH:
             return _is_primary(name)
-        if outcome is not Applied.OK:
+        if outcome is not LogOutcome.OK:
             return Refused(
                 code=str(outcome),
                 message=f"{name} was not removed: {SENTENCES[outcome]}",

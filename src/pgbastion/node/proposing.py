@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeGuard
 
 from pgbastion.api.ports import Done, Outcome, Refused, Unknown
-from pgbastion.control.apply import Outcome as Applied
+from pgbastion.control.apply import Outcome as LogOutcome
 from pgbastion.control.apply import apply
 from pgbastion.control.outcomes import SENTENCES
 from pgbastion.model.cluster import ClusterState, Order
@@ -34,7 +34,7 @@ class Log(Protocol):
     def raft(self) -> RaftView:
         """Return what the engine says about itself."""
 
-    async def propose(self, command: Command, *, timeout_s: float) -> Applied | None:
+    async def propose(self, command: Command, *, timeout_s: float) -> LogOutcome | None:
         """Return what became of it; None: nobody knows."""
 
     def compact(self) -> int:
@@ -61,7 +61,7 @@ class Rehearsal:
         """Return what the engine says about itself."""
         return self._host.raft()
 
-    async def propose(self, command: Command, *, timeout_s: float) -> Applied | None:
+    async def propose(self, command: Command, *, timeout_s: float) -> LogOutcome | None:
         """Return what would become of it; None: there is no Raft leader to take it."""
         del timeout_s
         if not self._host.raft().leader:
@@ -144,10 +144,10 @@ async def submit(host: Log, asked: OperatorCommand) -> Outcome:
             if asked.follow
             else asked.look,
         )
-    if outcome not in (Applied.OK, Applied.NO_CHANGE):
+    if outcome not in (LogOutcome.OK, LogOutcome.NO_CHANGE):
         return Refused(
             code=str(outcome),
             message=f"{asked.refused}: {SENTENCES[outcome]}",
             remedy=asked.look,
         )
-    return Done(facts=asked.facts(outcome is Applied.OK), follow=asked.follow)
+    return Done(facts=asked.facts(outcome is LogOutcome.OK), follow=asked.follow)

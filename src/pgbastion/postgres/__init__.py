@@ -9,7 +9,7 @@ deadline, and either did what its name says or raises `PostgresError`. `render`,
   disks), :mod:`.trouble` tells what is wrong; beside that :mod:`.side_queries`,
   :mod:`.vitals`, :mod:`.fitness`, :mod:`.settings_state`.
 - Running servers: :mod:`.primary` (:mod:`.sync_change`, :mod:`.slots`,
-  :mod:`.hand_over`), :mod:`.standby`, over :mod:`.connection`.
+  :mod:`.planned_end`), :mod:`.standby`, over :mod:`.connection`.
 - Stopped ones: :mod:`.offline`, :mod:`.shutdown_record`, :mod:`.directory`,
   :mod:`.history`, and our :mod:`.mark` in the directory.
 - A standby again: :mod:`.rejoin` is the table, :mod:`.rejoin_ladder` looks and

@@ -29,10 +29,10 @@ from pgbastion.postgres.disk import DiskWorker
 from pgbastion.postgres.files import Files
 from pgbastion.postgres.fitness import Fitness
 from pgbastion.postgres.guc import judge_settings
-from pgbastion.postgres.hand_over import PlannedEnd
 from pgbastion.postgres.layout import PgIdentity, PgPaths
 from pgbastion.postgres.mark import Mark, MarkFile, new_data_id
 from pgbastion.postgres.offline import Offline
+from pgbastion.postgres.planned_end import PlannedEnd
 from pgbastion.postgres.primary import Primary
 from pgbastion.postgres.probe import Probe
 from pgbastion.postgres.programs import Programs

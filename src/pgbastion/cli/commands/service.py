@@ -75,7 +75,7 @@ def start(
     if replace:
         from pgbastion.cli.replacing import end_running_daemon
         from pgbastion.config.load import load_config
-        from pgbastion.node.handing_over import ask_predecessor
+        from pgbastion.node.socket_passing import ask_predecessor
 
         # A file that cannot be used must not cost the daemon that runs.
         loaded = load_config(config)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pgbastion.node.handing_over import NAME, HandOver, ask_predecessor
+from pgbastion.node.socket_passing import NAME, SocketPassing, ask_predecessor
 from pgbastion.observe.service_manager import ServiceManager
 from pgbastion.proxy.listener import Proxy
 from pgbastion.proxy.routes import Binding, DataPath, Limits, Service
@@ -35,12 +35,12 @@ async def test_clients_that_come_during_a_restart_wait_for_its_end(
     tmp_path: Path,
 ) -> None:
     async with proxy_lab("n1") as lab:
-        hand_over = HandOver(tmp_path, lambda: lab.proxy.listening)
-        hand_over.start()
+        passing = SocketPassing(tmp_path, lambda: lab.proxy.listening)
+        passing.start()
         assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
         inherited = await asyncio.to_thread(ask_predecessor, tmp_path)
         assert len(inherited) == 2
-        hand_over.close()
+        passing.close()
         await lab.proxy.stop(0)
 
         client = await lab.connect()
@@ -81,7 +81,7 @@ async def test_a_successor_binds_what_it_did_not_inherit(tmp_path: Path) -> None
 
 CHILD = """
 import os, sys
-from pgbastion.node.handing_over import kept_by_systemd
+from pgbastion.node.socket_passing import kept_by_systemd
 os.dup2(int(sys.argv[1]), 3)
 os.dup2(int(sys.argv[2]), 4)
 told = {"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid())}

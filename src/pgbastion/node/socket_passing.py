@@ -27,7 +27,7 @@ _FIRST_FD: Final = 3  # sd_listen_fds(3)
 log = get_logger("handover")
 
 
-class HandOver:
+class SocketPassing:
     """Gives the listening sockets to a process of the same user that asks for them."""
 
     def __init__(
