@@ -14,6 +14,7 @@ use crate::core::{Core, Output, Settings};
 use crate::desk::Desk;
 use crate::disk::{Cut, DiskLog};
 use crate::event::{Event, Level, Payload, Status};
+use crate::handshake::fresh_number;
 use crate::home::{Home, Identity};
 use crate::inbox::{Batch, Received};
 use crate::link::Notice;
@@ -102,9 +103,7 @@ impl Driver {
         log: DiskLog,
         recovered: Recovered,
     ) -> Result<(), String> {
-        let nonce = u64::from_le_bytes(
-            crate::handshake::fresh_nonce()[..8].try_into().expect("eight bytes"),
-        );
+        let nonce = fresh_number();
         let settings = Settings {
             member: identity.member,
             tick_ms: self.settings.tick_ms,

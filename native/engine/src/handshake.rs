@@ -149,6 +149,12 @@ pub fn fresh_nonce() -> [u8; NONCE_BYTES] {
     nonce
 }
 
+/// A number of the operating system's randomness. Each life of a node counts from its
+/// own, so that what answers a former life's question answers none of this one's.
+pub fn fresh_number() -> u64 {
+    u64::from_le_bytes(fresh_nonce()[..8].try_into().expect("eight bytes"))
+}
+
 fn keyed(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any length is a key");
     for part in parts {

@@ -14,6 +14,7 @@ use crate::core::CoreStatus;
 use crate::desk::Desk;
 use crate::driver::{Driver, NodeSettings};
 use crate::event::Event;
+use crate::handshake::fresh_number;
 use crate::home::{Home, Identity, CLUSTER_ID_MAX};
 use crate::listener::{Doorplate, Listener};
 use crate::loud;
@@ -48,6 +49,7 @@ impl Node {
             path => Some(Page::open(path, settings.generation)?),
         };
         let shared = Arc::new(Shared::default());
+        shared.tokens.store(fresh_number(), Ordering::Relaxed);
         let doorplate = Arc::new(Mutex::new(Doorplate::default()));
         let secret = Arc::new(settings.secret.clone());
         let desk = Desk::new(Arc::clone(&shared));
@@ -114,7 +116,7 @@ impl Node {
 
     /// Put a command into the inbox; return the token of its outcome.
     pub fn ask(&self, command: impl FnOnce(u64) -> Command) -> u64 {
-        let token = self.shared.tokens.fetch_add(1, Ordering::Relaxed) + 1;
+        let token = self.shared.tokens.fetch_add(1, Ordering::Relaxed);
         self.shared.inbox.command(command(token));
         token
     }

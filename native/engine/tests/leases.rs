@@ -279,6 +279,46 @@ fn no_age_is_told_before_the_term_is_on_disk() {
     assert!(told(&mut cluster));
 }
 
+/// Ask for ages; return the number of the question, which reaches nobody.
+fn first_question(cluster: &mut Cluster, leader: u64) -> u64 {
+    let now_ns = cluster.now_ns;
+    cluster.member(leader).core.ages(5, now_ns + 300 * MS, now_ns);
+    cluster.carry_out(leader);
+    let sent = std::mem::take(&mut cluster.member(leader).sent);
+    let number = |packet: &Packet| match packet {
+        Packet::AskAge { number, .. } => Some(*number),
+        _ => None,
+    };
+    sent.iter().find_map(|(_, packet)| number(packet)).expect("all are asked")
+}
+
+#[test]
+fn an_age_told_to_a_former_life_counts_for_nothing() {
+    // It bounds what leaders before that life's term have granted, not what it granted.
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let voter = leader % 3 + 1;
+    let number = first_question(&mut cluster, leader);
+    cluster.restart(leader);
+    let next = cluster.elect();
+    cluster.order(next, 6, |core, token, now_ns| {
+        core.transfer(token, leader, now_ns + 500 * MS, now_ns);
+    });
+    assert_eq!(cluster.elect(), leader);
+    first_question(&mut cluster, leader);
+
+    let term = cluster.member(leader).core.status().term;
+    let now_ns = cluster.now_ns;
+    let late = Packet::Age { term, number, age_ns: 3_600_000 * MS };
+    cluster.member(leader).core.receive(voter, late, now_ns);
+    cluster.pass(300);
+
+    let Some((Status::Ok, Payload::Ages(ages))) = cluster.outcome(leader, 5) else {
+        panic!("no ages");
+    };
+    assert_eq!(age_of(&ages, voter), None);
+}
+
 #[test]
 fn ages_end_with_the_leadership() {
     let mut cluster = Cluster::new(3);

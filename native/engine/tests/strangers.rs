@@ -10,6 +10,7 @@ use _engine::event::Event;
 use _engine::handshake::SPOKEN;
 use _engine::net::{write_frame, Call};
 use _engine::node::Node;
+use _engine::shared::Command;
 use _engine::wire::Class;
 
 const SECRET: &[u8] = b"a secret of the cluster";
@@ -126,4 +127,15 @@ fn nonsense_of_a_member_or_guest_is_told_of_once_with_its_address() {
     assert_eq!(running.told().len(), running.lines.len(), "each is told of once");
     let status = running.node.status().expect("it is a member");
     assert_eq!((status.role, status.voters), ("leader", vec![1]));
+}
+
+#[test]
+fn each_life_numbers_its_questions_anew() {
+    // A late answer to a former one would count for another question.
+    let number = |name| {
+        let running = Running::new(name);
+        running.node.ask(|token| Command::ReadIndex { token, deadline_ns: 0 })
+    };
+
+    assert_ne!(number("one-life"), number("another"));
 }

@@ -158,7 +158,7 @@ impl Core {
             flush: None,
             watch: Watch::default(),
             tokens: 0,
-            ids: 0,
+            ids: mix(settings.nonce),
             durable,
             committed: VecDeque::new(),
             applied: base.index,
@@ -441,7 +441,7 @@ impl Core {
 
     /// An id that no proposal or read of any member has ever had.
     fn fresh_id(&mut self) -> (u64, Vec<u8>) {
-        self.ids += 1;
+        self.ids = self.ids.wrapping_add(1);
         let mut id = Vec::with_capacity(24);
         for part in [self.settings.member, self.settings.nonce, self.ids] {
             id.extend_from_slice(&part.to_be_bytes());
