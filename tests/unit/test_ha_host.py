@@ -265,6 +265,27 @@ def test_a_snapshot_takes_the_place_of_the_state(
     assert engine.told[-2:] == [("lease", 1), ("applied", 50)]
 
 
+def test_what_a_snapshot_says_counts_as_seen_when_it_came(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the entries do that it stands for, when they are read again."""
+    assigned(host)
+    state = replace(host.state, index=50)
+    monkeypatch.setattr("pgbastion.ha.host.boottime_ms", lambda: 70_000)
+    fresh = Host(
+        RecordingEngine(),
+        node=NodeId("n1"),
+        cutter=WitnessCutter(),
+        on_change=lambda: None,
+        cut_timeout_ms=100,
+    )
+
+    fresh.on_snapshot(50, encode_state(state))
+
+    view = fresh.cluster_view(at="", lag_max_bytes=0, report_ms=0)
+    assert (fresh.opened_ms, view.assigned_seen_ms) == (70_000, 70_000)
+
+
 def test_a_snapshot_of_another_version_ends_the_node(host: Host) -> None:
     with pytest.raises(ConsensusError):
         host.on_snapshot(50, b'{"v": 99}')

@@ -93,7 +93,7 @@ class Host:
             self.state = applied.state
         else:
             self.state = replace(self.state, index=max(index, self.state.index))
-        self._note_placements()
+        self._note_seen()
         self._tell_lease()
         self._note_policy()
         if index == self._log_end:
@@ -130,7 +130,7 @@ class Host:
             raise ConsensusError("the snapshot is not a state that this release knows")
         self.state = state
         self._compacted = index
-        self._note_placements()
+        self._note_seen()
         self._tell_lease()
         self._note_policy()
         self._engine.applied(index)
@@ -152,22 +152,24 @@ class Host:
             outcome=applied.outcome,
             detail=applied.detail,
         )
-        held = applied.state.assignment
-        if held is not None and held.epoch != self._assigned_seen[0]:
-            self._assigned_seen = (held.epoch, boottime_ms())
-        if held is not None and held.released and held.epoch != self._released_seen[0]:
-            self._released_seen = (held.epoch, boottime_ms())
-        if held is not None and held.opened and held.epoch != self._opened_seen[0]:
-            self._opened_seen = (held.epoch, boottime_ms())
-        order = applied.state.order
-        if order and order.begun and order.order_id != self._begun_seen[0]:
-            self._begun_seen = (order.order_id, boottime_ms())
 
-    def _note_placements(self) -> None:
-        """Keep when this node first saw each placement of an address as it is."""
+    def _note_seen(self) -> None:
+        """Keep when this node first saw how far epoch, order and placements have come.
+
+        A state that came as a whole counts as seen now, as entries do when they are
+        read again.
+        """
+        now_ms, held, order = boottime_ms(), self.state.assignment, self.state.order
+        if held is not None and held.epoch != self._assigned_seen[0]:
+            self._assigned_seen = (held.epoch, now_ms)
+        if held is not None and held.released and held.epoch != self._released_seen[0]:
+            self._released_seen = (held.epoch, now_ms)
+        if held is not None and held.opened and held.epoch != self._opened_seen[0]:
+            self._opened_seen = (held.epoch, now_ms)
+        if order and order.begun and order.order_id != self._begun_seen[0]:
+            self._begun_seen = (order.order_id, now_ms)
         seen = self.placements_seen_ms
         if seen or self.state.placements:
-            now_ms = boottime_ms()
             serials = [p.serial for p in self.state.placements]
             self.placements_seen_ms = {s: seen.get(s, now_ms) for s in serials}
 
