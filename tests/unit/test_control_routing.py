@@ -51,9 +51,9 @@ def test_writers_go_to_the_accepting_holder() -> None:
     [
         (None, "the cluster has no primary yet"),
         (assignment(revoked=True), "the role of n1 was revoked"),
-        (assignment(released=True), "n1 released the role"),
-        (assignment(opened=False), "n1 is being promoted"),
-        (assignment(epoch=4), "n1 is not ready for clients yet"),
+        (assignment(released=True), "node n1 released the role"),
+        (assignment(opened=False), "node n1 is being promoted"),
+        (assignment(epoch=4), "node n1 is not ready for clients yet"),
     ],
     ids=["nobody", "revoked", "released", "opening", "not_ready"],
 )

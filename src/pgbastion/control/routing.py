@@ -89,15 +89,21 @@ def _primary(view: RoutingView) -> tuple[Member | None, str]:
             f"the role of {held.node} was revoked, a new primary is being chosen",
         )
     if held.released:
-        return None, f"{held.node} released the role, a new primary is being chosen"
+        return (
+            None,
+            f"node {held.node} released the role, a new primary is being chosen",
+        )
     if not held.opened:
-        return None, f"{held.node} is being promoted"
+        return None, f"node {held.node} is being promoted"
     # The server's synchronous setting is in force only once the primary says so.
     if view.accepting_epoch != held.epoch:
-        return None, f"{held.node} is not ready for clients yet"
+        return None, f"node {held.node} is not ready for clients yet"
     if _runs_anew(view, held.node):
         # It shows commits that nobody else may have (docs/explanation/lease.md).
-        return None, f"{held.node} was started again and is not ready for clients yet"
+        return (
+            None,
+            f"node {held.node} was started again and is not ready for clients yet",
+        )
     return view.state.member(held.member_id), ""
 
 
