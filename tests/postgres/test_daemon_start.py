@@ -16,6 +16,7 @@ from pgbastion.bench.lab.cluster import Lab
 from pgbastion.bench.lab.disks import LoopDisk
 from pgbastion.bench.lab.errors import CannotRun
 from pgbastion.bench.lab.node import Node, run_directories
+from pgbastion.bench.lab.servers import as_os_user
 from pgbastion.bench.lab.settings import Plan
 from pgbastion.bench.lab.waits import wait_for
 from pgbastion.cli.exits import Exit
@@ -247,6 +248,22 @@ def test_a_daemon_that_is_replaced_leaves_postgresql_running(lab: Lab) -> None:
     wait_for("both again", lambda: is_whole(lab), READY_S)
 
     assert node.postmaster() == before
+
+
+def test_a_killed_server_starts_although_its_pid_is_another_s(lab: Lab) -> None:
+    """Rule 40: a pid alone says nothing; in a container it is soon used again."""
+    node = lab.node("n2")
+    [run_dir] = run_directories(node.name, node.directory / "raft")
+    node.kill()
+    with subprocess.Popen([*as_os_user(), "sleep", "600"]) as stranger:
+        for lock in (node.data_dir / "postmaster.pid", *run_dir.glob(".s.*.lock")):
+            lines = lock.read_text().split("\n")
+            lock.write_text("\n".join([str(stranger.pid), *lines[1:]]))
+        try:
+            node.start()
+            wait_for("both again", lambda: is_whole(lab), READY_S)
+        finally:
+            stranger.kill()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="not run: it takes a privilege")

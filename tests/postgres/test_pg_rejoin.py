@@ -1,5 +1,6 @@
 """The ways back behind the primary: follow, crash recovery, rewind, copy."""
 
+import asyncio
 import signal
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from pgbastion.postgres import rejoin
 from pgbastion.postgres.directory import DataDirectory
 from pgbastion.postgres.mark import MARK_NAME, render_mark
 from pgbastion.postgres.parse import ControlData, ControlState, segment_name
+from pgbastion.postgres.programs import ProgramError, unprivileged
 from pgbastion.postgres.rejoin_ladder import ask_primary
 from support.postgres import Lab, Server, until
 
@@ -428,6 +430,30 @@ async def test_wal_ends_with_the_segment_after_a_switch(any_lab: Lab) -> None:
 
     assert end is not None
     assert end.lsn % control.wal_segment_bytes == 0
+
+
+async def test_crash_recovery_goes_on_although_the_pid_is_another_s(
+    one_lab: Lab,
+) -> None:
+    """Rule 40: a pid alone says nothing."""
+    n1 = await one_lab.primary("n1")
+    lock = n1.paths.data_dir / "postmaster.pid"
+    left = lock.read_text().split("\n")
+    await n1.crash()
+    stranger = await asyncio.create_subprocess_exec(
+        *unprivileged(n1.paths.account), "sleep", "600"
+    )
+    try:
+        await n1.files.write(lock, "\n".join([str(stranger.pid), *left[1:]]))
+        with pytest.raises(ProgramError, match="already exists"):
+            await n1.programs.run(
+                "postgres", "--single", "-D", str(n1.paths.data_dir), deadline_s=30
+            )
+
+        assert await n1.offline.recover()
+    finally:
+        stranger.kill()
+        await stranger.wait()
 
 
 async def test_crash_recovery_keeps_what_a_rewind_reads(one_lab: Lab) -> None:

@@ -30,6 +30,7 @@ from pgbastion.postgres.files import Files
 from pgbastion.postgres.fitness import Fitness
 from pgbastion.postgres.guc import judge_settings
 from pgbastion.postgres.layout import PgIdentity, PgPaths
+from pgbastion.postgres.lock_files import disown
 from pgbastion.postgres.mark import Mark, MarkFile, new_data_id
 from pgbastion.postgres.offline import Offline
 from pgbastion.postgres.planned_end import PlannedEnd
@@ -197,6 +198,7 @@ class Instance:
         """Write all files so that the next start is one in recovery."""
         async with self._writing:
             await self._forget()
+            await disown(self._paths, self.files)
             control = await self.offline.control()
             await self.config.write_static(control.settings)
             await self._write_access(servers)
@@ -212,6 +214,7 @@ class Instance:
         """Write all files so that the next start is one outside recovery."""
         async with self._writing:
             await self._forget()
+            await disown(self._paths, self.files)
             mark = await self._directory.own_mark()
             await self.config.write_static({})
             volatile = render.Volatile(mode=self.mode, sync=sync)

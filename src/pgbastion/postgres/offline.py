@@ -13,6 +13,7 @@ from pgbastion.postgres.bootstrap import single_user
 from pgbastion.postgres.files import Files
 from pgbastion.postgres.history import HistoryFiles
 from pgbastion.postgres.layout import BACKUP_LABEL, PgPaths
+from pgbastion.postgres.lock_files import disown
 from pgbastion.postgres.parse import (
     ControlData,
     History,
@@ -227,6 +228,7 @@ class Offline:
         label = self._paths.data_dir / BACKUP_LABEL
         if control.state.is_clean or await self._files.read(label) is not None:
             return False
+        await disown(self._paths, self._files)
         for signal in ("standby.signal", "recovery.signal"):
             # Single-user mode refuses to start with either.
             await self._files.remove(self._paths.data_dir / signal)
