@@ -160,7 +160,7 @@ async def test_a_witness_is_refused_as_one_and_not_as_unknown(fenced: bool) -> N
     )
 
     assert isinstance(outcome, Refused)
-    assert outcome.message == f"{witness.name} is no member with a PostgreSQL"
+    assert outcome.message == f"{witness.name} is not a member with PostgreSQL"
     assert host.proposed == []
 
 

@@ -159,7 +159,7 @@ class SchedulesAndFences:
         if member is not None and member.is_witness:
             return Refused(
                 code="unfit",
-                message=f"{node} is no member with a PostgreSQL",
+                message=f"{node} is not a member with PostgreSQL",
                 remedy="look at /cluster for those that there are",
             )
         command = SetFence(
