@@ -116,3 +116,20 @@ def test_a_closed_standard_error_is_nowhere_and_its_number_not_ours() -> None:
     ).stdout
 
     assert int(said) > 2
+
+
+INTERRUPTED = """
+import os, signal
+from pgbastion.observe.standard_error import StandardError
+stream = StandardError(os.open(os.devnull, os.O_WRONLY))
+signal.signal(signal.SIGALRM, lambda *_: stream.write("in the midst\\n"))
+signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+for _ in range(50_000):
+    stream.write("line\\n")
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+"""
+
+
+def test_whoever_writes_in_the_midst_of_a_write_waits_for_nobody() -> None:
+    """As an object does that says something as it is collected."""
+    subprocess.run([sys.executable, "-c", INTERRUPTED], timeout=30, check=True)

@@ -32,17 +32,19 @@ class StandardError(io.TextIOBase):
     def __init__(self, fd: int | None, *, waiting_max: int = WAITING_MAX) -> None:
         super().__init__()
         self._fd = fd
-        self._waiting: queue.Queue[str | threading.Event]
-        self._waiting = queue.Queue(waiting_max)
+        # Of all queues this one alone may be written to in the midst of a write, as by
+        # an object that is collected just then and has something to say.
+        self._waiting: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
+        self._waiting_max = waiting_max
         self._lost = self._told = 0
         threading.Thread(target=self._work, name="log", daemon=True).start()
 
     def write(self, text: str) -> int:
         """Take the text, or count it as lost."""
-        try:
-            self._waiting.put_nowait(text)
-        except queue.Full:
+        if self._is_full():
             self._lost += 1
+        else:
+            self._waiting.put(text)
         return len(text)
 
     def isatty(self) -> bool:
@@ -52,11 +54,11 @@ class StandardError(io.TextIOBase):
     def drain(self, within_s: float = DRAIN_S) -> None:
         """Wait until all that was taken is written, at most so long."""
         written = threading.Event()
-        try:
-            self._waiting.put(written, timeout=within_s)
-        except queue.Full:
-            return
+        self._waiting.put(written)
         written.wait(within_s)
+
+    def _is_full(self) -> bool:
+        return self._waiting.qsize() >= self._waiting_max
 
     def _work(self) -> None:
         while True:
@@ -66,7 +68,7 @@ class StandardError(io.TextIOBase):
                 continue
             self._write(taken)
             lost = self._lost - self._told
-            if lost and not self._waiting.full():
+            if lost and not self._is_full():
                 self._told += lost
                 log.warning("lines_lost", lines=lost, said="nobody read the log")
 
