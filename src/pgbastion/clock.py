@@ -23,6 +23,11 @@ def boottime_ms() -> int:
     return boottime_ns() // NS_PER_MS
 
 
+def ms_up(at_ns: int) -> int:
+    """Return an instant in whole milliseconds, rounded up: no wait ends too soon."""
+    return -(-at_ns // NS_PER_MS)
+
+
 def wall_time() -> datetime:
     """Return the wall-clock time."""
     return datetime.fromtimestamp(time.time(), UTC)

@@ -130,11 +130,9 @@ MUTATIONS: Final = (
                 file="ha/host.py",
                 old=(
                     "        self._closed_epoch = max(self._closed_epoch, epoch)\n"
-                    "        return self._engine.lease(0, 0, 0, 0) // 1_000_000"
+                    "        return ms_up(self._engine.lease(0, 0, 0, 0))"
                 ),
-                new=(
-                    "        return self._engine.status().last_answer_ns // 1_000_000"
-                ),
+                new="        return ms_up(self._engine.status().last_answer_ns)",
             ),
             Edit(
                 file="ha/host.py",

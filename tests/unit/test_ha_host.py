@@ -195,6 +195,17 @@ def test_closing_returns_when_the_last_renewal_was_answered(
     assert host.close_lease(Epoch(1)) == 7
 
 
+def test_no_wait_counts_from_before_what_it_waits_for(
+    host: Host, engine: RecordingEngine
+) -> None:
+    assigned(host)
+    engine.last_answer_ns = 7_000_001
+
+    assert host.close_lease(Epoch(1)) == 8
+    assert host.raft().last_answer_ms == 8
+    assert host.raft().elected_ms == 1
+
+
 def test_a_report_under_another_nodes_name_is_dropped(host: Host) -> None:
     commit(host, FOUND)
     report = NodeReport(

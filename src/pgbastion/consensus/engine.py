@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
+from pgbastion.clock import NS_PER_MS, ms_up
 from pgbastion.consensus import _engine
 from pgbastion.consensus._engine import Credentials
 from pgbastion.consensus.interface import (
@@ -32,7 +33,6 @@ from pgbastion.model.views import AgeAnswer
 
 EVENTS_MOST: Final = 256
 EVENTS_WAIT_MS: Final = 1_000
-NS_PER_MS: Final = 1_000_000
 TICKS_A_HEARTBEAT: Final = 4
 HOST_ELECTIONS: Final = 8
 """So many election time-outs may the event loop stand still before this node leads
@@ -295,7 +295,7 @@ class Engine:
                 member_id=MemberId(member_id),
                 term=term,
                 age_ms=age_ns // NS_PER_MS,
-                receipt_ms=-(-receipt_ns // NS_PER_MS),
+                receipt_ms=ms_up(receipt_ns),
             )
             for member_id, term, age_ns, receipt_ns in answers
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from pgbastion.clock import boottime_ms
+from pgbastion.clock import boottime_ms, ms_up
 from pgbastion.control.apply import Applied, Outcome, apply
 from pgbastion.control.lease import granted_ms
 from pgbastion.errors import ConsensusError
@@ -210,7 +210,7 @@ class Host:
         than what it decided on calls :meth:`reopen_lease` and decides again.
         """
         self._closed_epoch = max(self._closed_epoch, epoch)
-        return self._engine.lease(0, 0, 0, 0) // 1_000_000
+        return ms_up(self._engine.lease(0, 0, 0, 0))
 
     def on_leader(self) -> None:
         """Open what an earlier leadership closed: another may have granted since."""
@@ -300,8 +300,8 @@ class Host:
             leader=MemberId(status.leader),
             is_leader=status.role == "leader",
             own_entry_applied=status.own_entry_applied,
-            elected_ms=status.elected_ns // 1_000_000,
-            last_answer_ms=status.last_answer_ns // 1_000_000,
+            elected_ms=ms_up(status.elected_ns),
+            last_answer_ms=ms_up(status.last_answer_ns),
             voters=tuple(MemberId(m) for m in status.voters),
             learners=tuple(MemberId(m) for m in status.learners),
             configurations=tuple(

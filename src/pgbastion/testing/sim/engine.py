@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pgbastion.clock import ms_up
 from pgbastion.consensus._engine import Core
 from pgbastion.consensus.ticks import ticks_of
 from pgbastion.guard import page as words
@@ -299,7 +300,7 @@ class SimEngine:
                 member_id=MemberId(member_id),
                 term=term,
                 age_ms=age_ns // NS_PER_MS,
-                receipt_ms=-(-receipt_ns // NS_PER_MS),
+                receipt_ms=ms_up(receipt_ns),
             )
             for member_id, term, age_ns, receipt_ns in answers
         )
