@@ -253,6 +253,18 @@ MUTATIONS: Final = (
         ),
     ),
     Mutation(
+        name="a first set promised before a commit was seen to wait",
+        script="first_set_in_a_checkpoint",
+        promise="S2",
+        edits=(
+            Edit(
+                file="postgres/sync_change.py",
+                old="        elif not first:\n",
+                new="        elif True:\n",
+            ),
+        ),
+    ),
+    Mutation(
         name="set strengthened before the server",
         script="standby_leaves_and_confirms",
         promise="S2",

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, cast
 
 from pgbastion.errors import PostgresError
 from pgbastion.ha.ports import (
@@ -12,12 +12,16 @@ from pgbastion.ha.ports import (
     StoppedEnd,
     Upstream,
 )
-from pgbastion.model.cluster import Member, SyncSet
+from pgbastion.model.cluster import Member, ReplicationMode, SyncSet
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.report import ReplicationRow
 from pgbastion.model.views import RejoinStep, RejoinView
 from pgbastion.model.wal import Lsn, WalEnd
+from pgbastion.postgres.primary import Primary
+from pgbastion.postgres.render import sync_names
+from pgbastion.postgres.sync_change import SyncChange
 from pgbastion.testing.sim.loop import SimLoop
+from pgbastion.testing.sim.primary import SimPrimary
 from pgbastion.testing.sim.server import Directory, Server
 from pgbastion.testing.sim.wal import Branch
 
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from pgbastion.testing.sim.machine import Machine
 
 SYSTEM: str = "7000"
+QUORUM: Final = ReplicationMode.QUORUM
+"""How every modelled walsender counts."""
 NO_NEARER_S = 5.0
 REACH_ASK_EVERY_S = 0.02
 
@@ -43,10 +49,8 @@ class SimDatabase:
         self._loop = loop
         self._look_s = look_ms / 1_000
         self._writing = asyncio.Lock()
-        self._sync: SyncSet | None = None
-        self._sync_known = False
-        self._ends_older = False
-        self._position: int | None = None
+        primary = SimPrimary(machine, server=self._server, write=self._disk)
+        self._change = SyncChange(cast("Primary", primary))
 
     @property
     def _directory(self) -> Directory:
@@ -144,7 +148,7 @@ class SimDatabase:
         """Write all files so that the next start is one in recovery."""
         del servers
         async with self._writing:
-            self._forget()
+            self._change.forget()
             await self._disk()
             directory = self._directory
             if upstream is not None:
@@ -160,14 +164,10 @@ class SimDatabase:
     async def prepare_primary(self, sync: SyncSet | None) -> None:
         """Write all files so that the next start is one outside recovery."""
         async with self._writing:
-            self._forget()
+            self._change.forget()
             await self._disk()
             self._directory.sync = sync
             self._directory.standby = False
-
-    def _forget(self) -> None:
-        self._sync, self._sync_known = None, False
-        self._ends_older, self._position = False, None
 
     def _refuse_cut(self, upstream: Upstream) -> None:
         if self._directory.cut_epoch >= upstream.epoch:
@@ -207,7 +207,7 @@ class SimDatabase:
             checkpoint_timeline=Timeline(directory.checkpoint),
             replication=() if server.recovering else rows,
             slots=tuple(sorted(map(self._machine.name_of, directory.slots))),
-            sync_setting=directory.sync,
+            **self._change.facts(QUORUM, sync_names(QUORUM, directory.sync), sent_ns),
         )
 
     async def cut(self, epoch: Epoch) -> WalEnd | None:
@@ -306,34 +306,9 @@ class SimDatabase:
 
     async def apply_sync(self, sync: SyncSet, *, first: bool) -> bool:
         """Put the set into the setting; tell whether it is effective everywhere."""
-        # Sessions of this server wait as soon as its setting says so.
-        del first
         async with self._writing:
-            server = await self._server()
-            if not self._sync_known or self._sync != sync:
-                raised = self._sync is not None and sync.num_sync > self._sync.num_sync
-                await self._disk()
-                self._sync, self._sync_known = sync, True
-                self._ends_older, self._position = raised, None
-                server.set_sync(sync)
-                server = await self._server()
-            if self._machine.loses_answers:
-                raise PostgresError("the session ended before the answer came")
-            if any((s.name in sync.names) != s.counts for s in server.senders):
-                return False
-            if server.sync != sync:
-                return False
-            if self._ends_older:
-                for sender in tuple(server.senders):
-                    sender.end()
-                self._ends_older = False
-                return False
-            if sync.num_sync == 0:
-                return True
-            if self._position is None:
-                self._position = server.inserted
-            flushed = {s.name for s in server.senders if s.flush >= self._position}
-            return len(flushed.intersection(sync.names)) >= sync.num_sync
+            own = DataId(self._directory.data_id)
+            return await self._change.apply(QUORUM, sync, own, first=first)
 
     async def keep_slots(self, nodes: Sequence[NodeId]) -> None:
         """Have exactly these members' slots."""

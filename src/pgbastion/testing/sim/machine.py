@@ -86,6 +86,7 @@ class Machine:
         self.witness = witness
         self.random: Random = world.stream(f"node {number}")
         self.address_random: Random = world.stream(f"addresses {number}")
+        self.checkpointer_random: Random = world.stream(f"checkpointer {number}")
         self.addresses: dict[str, int] = {}
         """Addresses for replicas that are set, and until when by the own clock."""
         self.directory = Directory()
@@ -107,6 +108,8 @@ class Machine:
         """True time at which its guard last read of a pause's end."""
         self.nofailover = False
         """Its tag: it is not to become the primary."""
+        self.checkpointer_busy = 0.2
+        """Share of the changes of a setting that come in the middle of a checkpoint."""
         self.loses_answers = False
         """What its daemon has its server do has effect, and the answer is lost."""
         self.disk_frozen = False
@@ -160,6 +163,13 @@ class Machine:
         if self.random.random() < self.setting.late_promotions:
             return self.random.uniform(500, 20_000)
         return self.random.uniform(30, 150)
+
+    def checkpointer_ms(self) -> float:
+        """Draw how long the checkpointer takes to read a setting; it may be busy."""
+        random = self.checkpointer_random
+        if random.random() < self.checkpointer_busy:
+            return random.uniform(200, 5_000)
+        return random.uniform(0, 8)
 
     # Processes
 

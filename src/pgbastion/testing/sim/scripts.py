@@ -36,7 +36,10 @@ from pgbastion.testing.sim.profile_scripts import (
 from pgbastion.testing.sim.runs import counting, logging_to
 from pgbastion.testing.sim.server import Directory
 from pgbastion.testing.sim.stage import Stage
-from pgbastion.testing.sim.sync_scripts import set_fails_half_way
+from pgbastion.testing.sim.sync_scripts import (
+    first_set_in_a_checkpoint,
+    set_fails_half_way,
+)
 from pgbastion.testing.sim.world import Tally, World
 
 THREE: Final = Shape(write_ms=200, sync_count=1)
@@ -449,6 +452,10 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
     "daemon_of_an_old_standby": (daemon_of_an_old_standby, THREE),
     "strict_waits": (strict_waits, replace(THREE, strict=True)),
     "set_fails_half_way": (set_fails_half_way, replace(WITNESSED, write_ms=40)),
+    "first_set_in_a_checkpoint": (
+        first_set_in_a_checkpoint,
+        replace(WITNESSED, write_ms=40),
+    ),
 }
 
 

@@ -2,7 +2,8 @@
 
 Modelled are: what is flushed where, timelines by id as PostgreSQL knows them,
 recovery and promotion that take time (a promotion may finish late), walsenders with
-a configuration of their own that counts flushed positions for ``ANY k``, receivers
+a configuration of their own that counts flushed positions for ``ANY k``, a
+checkpointer that has sessions wait for them as soon as it is not busy, receivers
 that reconnect, freezes, frozen disks and crashes.
 """
 
@@ -60,6 +61,11 @@ class Directory:
         return own | self.history_files
 
 
+def names_somebody(sync: SyncSet | None) -> bool:
+    """Tell whether commits are to wait under a setting, for nobody who exists also."""
+    return sync is None or sync.num_sync > 0
+
+
 @dataclass(slots=True, eq=False)
 class Waiter:
     """A backend whose commit waits for standbys."""
@@ -81,6 +87,7 @@ class Sender:
     alive: bool = True
     sent: int = 0
     number: int = 0
+    pid: int = 0
 
     @property
     def counts(self) -> bool:
@@ -124,6 +131,9 @@ class Server:
         self.link: Sender | None = None
         self.waiters: list[Waiter] = []
         self.sync = self.directory.sync
+        self.commits_wait = names_somebody(self.sync)
+        """Whether sessions wait for walsenders: the checkpointer says so."""
+        self.walsenders = 0
         self._held: list[tuple[Callable[..., object], tuple[object, ...]]] = []
         self._connecting = False
         self.as_primary = primary
@@ -277,7 +287,7 @@ class Server:
         if done is None:
             return
         waiter = Waiter(lsn, branch, done)
-        if self.sync is not None and self.sync.num_sync == 0:
+        if not self.commits_wait:
             done(waiter)
             return
         self.waiters.append(waiter)
@@ -289,14 +299,20 @@ class Server:
         """Reload with this setting; each process takes it in its own time."""
         self.directory.sync = sync
         self.after(self.random.uniform(0, 8), self._take_setting, sync)
+        self.after(self.machine.checkpointer_ms(), self._have_commits_wait, sync)
         for sender in tuple(self.senders):
             self.after(self.random.uniform(0, 40), self._take_sender, sender, sync)
 
     def _take_setting(self, sync: SyncSet | None) -> None:
-        if self.directory.sync is not sync and self.directory.sync != sync:
+        if self.directory.sync == sync:
+            self.sync = sync
+
+    def _have_commits_wait(self, sync: SyncSet | None) -> None:
+        """Take the setting as the checkpointer, which may be busy until now."""
+        if self.directory.sync != sync:
             return
-        self.sync = sync
-        if sync is not None and sync.num_sync == 0:
+        self.commits_wait = names_somebody(sync)
+        if not self.commits_wait:
             waiters, self.waiters = self.waiters, []
             for waiter in waiters:
                 waiter.done(waiter)
@@ -367,11 +383,17 @@ class Server:
             name=self.machine.standby_name,
             config=target.directory.sync,
             sent=-1,
+            pid=target.fork(),
         )
         self.link = sender
         target.senders.append(sender)
         self.directory.history_files |= target.directory.timelines
         target._send(sender)
+
+    def fork(self) -> int:
+        """Return the process id of another walsender."""
+        self.walsenders += 1
+        return self.walsenders
 
     def disconnect(self) -> None:
         """End the receiver, as when the upstream is taken from the setting."""
