@@ -265,6 +265,23 @@ MUTATIONS: Final = (
         ),
     ),
     Mutation(
+        name="a timeline counts that somebody took by hand",
+        script="strayed_standby_is_surveyed",
+        promise="S2",
+        edits=(
+            Edit(
+                file="control/survey.py",
+                old=(
+                    "    if end is None or end.timeline not in state.later_timelines "
+                    "or answer.has_strayed:\n"
+                ),
+                new=(
+                    "    if end is None or end.timeline not in state.later_timelines:\n"
+                ),
+            ),
+        ),
+    ),
+    Mutation(
         name="set strengthened before the server",
         script="standby_leaves_and_confirms",
         promise="S2",

@@ -1,5 +1,6 @@
 """One change of the primary's synchronous set, from the setting to its effect."""
 
+import asyncio
 from typing import Final, TypedDict
 
 from pgbastion.clock import boottime_ns
@@ -13,6 +14,9 @@ SETTLED_NS: Final = 200_000_000
 """How long after a setting took effect every session surely reads it."""
 TAKEN_UP_NS: Final = 1_000_000_000
 """How long a server may take to read a setting that was written."""
+
+WAITS_AGAIN_S: Final = 0.05
+"""How soon to look again whether commits wait."""
 
 
 class SyncFacts(TypedDict):
@@ -61,6 +65,8 @@ class SyncChange:
         elif not self._waits:
             self._waits = await self._are_seen_to_wait(mode, own)
             if not self._waits:
+                # Its checkpointer may be busy for long, and each try is a commit.
+                await asyncio.sleep(WAITS_AGAIN_S)
                 return False
         if self._wanted != (mode, sync):
             if self._raises(sync):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final, cast
 
 from pgbastion.errors import PostgresError
@@ -17,7 +18,10 @@ from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.report import ReplicationRow
 from pgbastion.model.views import RejoinStep, RejoinView
 from pgbastion.model.wal import Lsn, WalEnd
+from pgbastion.postgres.mark import Mark
+from pgbastion.postgres.parse import ControlData
 from pgbastion.postgres.primary import Primary
+from pgbastion.postgres.rejoin import has_strayed
 from pgbastion.postgres.render import sync_names
 from pgbastion.postgres.sync_change import SyncChange
 from pgbastion.testing.sim.loop import SimLoop
@@ -233,7 +237,23 @@ class SimDatabase:
             directory.cut_epoch = max(directory.cut_epoch, epoch)
             directory.upstream = None
             await self._pause(5, 60)
-            return StoppedEnd(wal_end=None if directory.broken else self._wal_end())
+            if directory.broken:
+                return StoppedEnd(wal_end=None)
+            return StoppedEnd(wal_end=self._wal_end(), has_strayed=self._has_strayed())
+
+    def _has_strayed(self) -> bool:
+        directory = self._directory
+        mark = Mark(
+            cluster_id="c1",
+            data_id=DataId(directory.data_id),
+            node=NodeId(self._machine.name),
+            epoch=Epoch(directory.epoch),
+            promoted_epoch=Epoch(directory.promoted_epoch),
+            promoted_timeline=Timeline(directory.promoted_timeline),
+        )
+        ended = SimpleNamespace(is_standby=directory.last_was_standby)
+        control = cast("ControlData", SimpleNamespace(state=ended))
+        return has_strayed(mark, control, self._wal_end(), has_backup_label=False)
 
     async def timeline_begin(self, timeline: Timeline) -> Lsn | None:
         """Return where a timeline forked off its parent."""
@@ -300,6 +320,7 @@ class SimDatabase:
                 (await self._server()).disconnect()
             await self._disk()
             directory.epoch = directory.promoted_epoch = epoch
+            directory.promoted_timeline = timeline
             directory.history_files |= set(range(2, timeline))
             server = await self._server()
             server.promote(self._machine.promotion_ms())
@@ -341,7 +362,9 @@ class SimDatabase:
         server = await self._upstream(upstream)
         directory = self._directory
         step = RejoinStep.FOLLOW
-        if directory.broken:
+        theirs = {branch.timeline for branch, _ in server.directory.branch.path()}
+        another = self._has_strayed() and directory.branch.timeline in theirs
+        if directory.broken or another:
             step = RejoinStep.COPY
         elif not directory.clean and not directory.last_was_standby:
             step = RejoinStep.RECOVER

@@ -21,6 +21,8 @@ from pgbastion.node.replication import change_replication
 from pgbastion.testing.sim.world import ms
 
 if TYPE_CHECKING:
+    from random import Random
+
     from pgbastion.testing.sim.cluster import Cluster
     from pgbastion.testing.sim.daemon import Daemon
     from pgbastion.testing.sim.machine import Machine
@@ -51,6 +53,18 @@ class People:
             at_ms = drawn.uniform(8_000, until_ms)
             profile = drawn.choice(list(Profile))
             self._world.after(ms(at_ms), self._change_profile, profile)
+
+        drawn = self._world.stream("hands")
+        for _ in range(drawn.choice((0, 0, 0, 0, 1))):
+            at_ms = drawn.uniform(8_000, until_ms)
+            self._world.after(ms(at_ms), self._promote_by_hand, drawn)
+
+    def _promote_by_hand(self, drawn: "Random") -> None:
+        """Have somebody promote a standby who knows nothing of the cluster."""
+        machine = drawn.choice(list(self._cluster.machines.values()))
+        if machine.server is not None and machine.server.takes_orders:
+            self._world.tally.faults["promoted_by_hand"] += 1
+            machine.server.promote(drawn.uniform(30, 150))
 
     def _change_profile(self, profile: Profile) -> None:
         self._world.tally.faults["changed_profile"] += 1

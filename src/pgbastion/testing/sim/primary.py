@@ -66,25 +66,31 @@ class SimPrimary:
 
     async def senders(self) -> tuple[Row, ...]:
         """Return who streams."""
-        server = await self._server()
+        server = self._running()
         return tuple(
             Row(name=s.name, pid=s.pid, flush_lsn=Lsn(s.flush)) for s in server.senders
         )
 
     async def end_walsenders(self, pids: Collection[int]) -> None:
         """End these walsenders."""
-        server = await self._server()
-        for sender in tuple(server.senders):
+        for sender in tuple(self._running().senders):
             if sender.pid in pids:
                 sender.end()
 
     async def write_position(self) -> Lsn:
         """Return where the WAL ends that was written by now."""
-        return Lsn((await self._server()).inserted)
+        return Lsn(self._running().inserted)
 
     async def prepare_to_commit(self) -> None:
         """Nothing to do: the model's servers always have a session left."""
 
     async def commits_wait(self) -> bool:
         """Tell whether a commit waits now."""
-        return (await self._server()).commits_wait
+        return self._running().commits_wait
+
+    def _running(self) -> Server:
+        """Return the server that has answered just before."""
+        server = self._machine.server
+        if server is None:
+            raise PostgresError("the server does not run")
+        return server

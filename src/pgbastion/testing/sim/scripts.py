@@ -36,6 +36,7 @@ from pgbastion.testing.sim.profile_scripts import (
 from pgbastion.testing.sim.runs import counting, logging_to
 from pgbastion.testing.sim.server import Directory
 from pgbastion.testing.sim.stage import Stage
+from pgbastion.testing.sim.stray_scripts import strayed_standby_is_surveyed
 from pgbastion.testing.sim.sync_scripts import (
     first_set_in_a_checkpoint,
     set_fails_half_way,
@@ -451,6 +452,7 @@ SCRIPTS: Final[Mapping[str, tuple[Callable[[Stage], None], Shape]]] = {
     "daemon_stands_still": (daemon_stands_still, replace(THREE, profile=Profile.FAST)),
     "daemon_of_an_old_standby": (daemon_of_an_old_standby, THREE),
     "strict_waits": (strict_waits, replace(THREE, strict=True)),
+    "strayed_standby_is_surveyed": (strayed_standby_is_surveyed, FIVE_VOTERS),
     "set_fails_half_way": (set_fails_half_way, replace(WITNESSED, write_ms=40)),
     "first_set_in_a_checkpoint": (
         first_set_in_a_checkpoint,

@@ -35,6 +35,8 @@ class Directory:
     data_id: str = ""
     epoch: int = 0
     promoted_epoch: int = 0
+    promoted_timeline: int = 0
+    """Which the promotion of that epoch was to take."""
     cut_epoch: int = 0
     branch: Branch = field(default_factory=lambda: Branch(1, None, 0))
     flushed: int = 0
@@ -236,6 +238,11 @@ class Server:
         told = self.links.connects(one, other) and self.machine.powered
         delay = self.links.delay_ns(one, other) if told else ms(SILENCE_MS)
         self.world.after(delay, sender.end)
+
+    @property
+    def takes_orders(self) -> bool:
+        """Whether somebody who logs in could promote it."""
+        return self.answers and self.recovering and not (self.frozen or self.doomed)
 
     def promote(self, delay_ms: float) -> None:
         """Ask for a promotion; it ends after ``delay_ms``, however late that is."""
