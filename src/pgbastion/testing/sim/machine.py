@@ -61,6 +61,11 @@ class Machine:
         peers: All machines by number, filled in by whoever makes them.
     """
 
+    checkpointer_busy = 0.2
+    """Share of the changes of a setting that come in the middle of a checkpoint."""
+    loses_answers = False
+    """What its daemon has its server do has effect, and the answer is lost."""
+
     def __init__(
         self,
         number: int,
@@ -108,10 +113,6 @@ class Machine:
         """True time at which its guard last read of a pause's end."""
         self.nofailover = False
         """Its tag: it is not to become the primary."""
-        self.checkpointer_busy = 0.2
-        """Share of the changes of a setting that come in the middle of a checkpoint."""
-        self.loses_answers = False
-        """What its daemon has its server do has effect, and the answer is lost."""
         self.disk_frozen = False
         self.on_disk_thaw: list[Callable[[], None]] = []
         self.fsync_ms = (0.2, 2.5)
