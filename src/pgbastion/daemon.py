@@ -83,6 +83,7 @@ def run(path: Path, inherited: Sequence[socket.socket] = ()) -> int:
     os.umask(0o077)
     # The directory that it was started in may be on a file system that is to go.
     os.chdir("/")
+    _forget_libpq_variables()
     secrets = load_secrets(config, os.environ)
     prepare_directories(config)
     log.info("starting", node=config.node.name, run_dir=str(config.run_dir))
@@ -91,6 +92,17 @@ def run(path: Path, inherited: Sequence[socket.socket] = ()) -> int:
         code = runner.run(_main(config, secrets, listeners))
     standard_error.drain()
     return code
+
+
+def _forget_libpq_variables() -> None:
+    """Drop what libpq goes by where a connection says nothing else.
+
+    PGHOSTADDR, for one, would lead ours, and those of the programs and servers that
+    are started from here, to another server.
+    """
+    for name in tuple(os.environ):
+        if name.startswith("PG") and not name.startswith("PGBASTION_"):
+            del os.environ[name]
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

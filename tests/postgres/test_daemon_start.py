@@ -33,10 +33,19 @@ TOGETHER = 5
 DISK_BYTES = 512 << 20
 
 
+# What an administrator's shell may have set: libpq would go by it.
+LIBPQ_VARIABLES = {"PGHOSTADDR": "192.0.2.1", "PGTARGETSESSIONATTRS": "read-write"}
+
+
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """Give a cluster of n1 and n2; n3 is not started."""
-    plan = Plan(postgres_nodes=3, profile="normal", namespaces=False)
+    plan = Plan(
+        postgres_nodes=3,
+        profile="normal",
+        namespaces=False,
+        environment=LIBPQ_VARIABLES,
+    )
     try:
         with Lab(plan, keep_logs_in=KEPT_LOGS) as one:
             for name in ("n1", "n2"):
