@@ -115,5 +115,5 @@ def test_nodes_start_from_what_was_asked_for_on_a_terminal() -> None:
         unit = (lab.directory / "pgbastion.service").read_text()
 
     assert "copy" in said["n1"]
-    assert "then start it" in said["n2"]
+    assert "mode 0600, then " in said["n2"]
     assert f"ExecStart={PROGRAM} start" in unit
