@@ -23,6 +23,7 @@ from pgbastion.config.problems import Severity
 from pgbastion.config.rundir import make_run_directory
 from pgbastion.config.secrets import Secrets, load_secrets
 from pgbastion.directories import PASSABLE, make_directory
+from pgbastion.early_signals import EarlySignals
 from pgbastion.errors import ConfigError, InvariantError, PgBastionError
 from pgbastion.node.build import build_node
 from pgbastion.node.ending import end_sessions
@@ -36,6 +37,8 @@ from pgbastion.postgres.files import make_dir
 from pgbastion.postgres.layout import resolve_account
 
 STOP_DEADLINE_S: Final = 5.0
+STOP_REST_S: Final = 30.0
+"""The other waits of a stop: the synchronous set left, a kill, the release."""
 REMOVED_CODE: Final = 77
 """The exit code of a node that was removed; the service manager does not restart it."""
 
@@ -52,11 +55,14 @@ class Ending:
     """This node is a member of the cluster no more: its PostgreSQL stops with it."""
 
 
-def run(path: Path, inherited: Sequence[socket.socket] = ()) -> int:
+def run(
+    path: Path, early: EarlySignals, inherited: Sequence[socket.socket] = ()
+) -> int:
     """Run the daemon with the configuration at ``path``; return the exit code.
 
     Args:
         path: The configuration file.
+        early: The signals that came before the daemon could take them.
         inherited: Listening sockets of the daemon that this one replaces.
 
     Raises:
@@ -89,7 +95,7 @@ def run(path: Path, inherited: Sequence[socket.socket] = ()) -> int:
     log.info("starting", node=config.node.name, run_dir=str(config.run_dir))
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         listeners = [*inherited, *kept_by_systemd(os.environ)]
-        code = runner.run(_main(config, secrets, listeners))
+        code = runner.run(_main(config, secrets, early, listeners))
     standard_error.drain()
     return code
 
@@ -135,7 +141,10 @@ def prepare_directories(config: Config) -> None:
 
 
 async def _main(
-    config: Config, secrets: Secrets, inherited: Sequence[socket.socket]
+    config: Config,
+    secrets: Secrets,
+    early: EarlySignals,
+    inherited: Sequence[socket.socket],
 ) -> int:
     ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
     _take_signals(ending)
@@ -147,6 +156,7 @@ async def _main(
     manager = ServiceManager()
     async with _running_node(config, secrets, manager, on_removed) as node:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.reloads.soon)
+        early.send_again()
         node.front.sockets.inherited = inherited
         node.front.sockets.on_listening = manager.keep
         spare_the_collector()
@@ -200,7 +210,7 @@ async def _run_until(
     leaves_postgres = ending.result().leaves_postgres or node.paused
     leaves_postgres = leaves_postgres and not removed
     log.info("stopping", leaves_postgres=leaves_postgres)
-    manager.stopping()
+    manager.stopping(within_s=stop_bound_s(node.config))
     if not (leaves_postgres or removed):
         await end_sessions(node)
     await node.halt()
@@ -210,6 +220,15 @@ async def _run_until(
     work.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await work
+
+
+def stop_bound_s(config: Config) -> float:
+    """Return how long a stop may take at most.
+
+    A hand-over that fails, sessions that do not end (half of it), then a server that
+    stops slowly: each is bounded by ``failover.stop_timeout``. The rest is short.
+    """
+    return 2.5 * config.failover.stop_timeout / 1_000 + STOP_REST_S
 
 
 def _cause(ended: asyncio.Task[None]) -> BaseException:

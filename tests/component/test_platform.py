@@ -307,3 +307,22 @@ def test_commands_that_ask_a_cluster_need_no_name_of_posix() -> None:
 
     assert done.returncode == 3, done.stderr
     assert "does not answer" in done.stderr
+
+
+@pytest.mark.parametrize("folder", ["/proc/self/fd", "/nonexistent"])
+def test_a_child_keeps_no_descriptor_but_those_it_needs(folder: str) -> None:
+    """Without a try for each number up to a limit of a thousand million."""
+    code = f"""
+import os
+from pgbastion.platform import descriptors
+descriptors.OPEN = {folder!r}
+def no_loop(first, last):
+    assert not os.path.exists(descriptors.OPEN)
+    closerange(first, last)
+closerange, os.closerange = os.closerange, no_loop
+kept, others = os.pipe(), [os.dup(0) for _ in range(5)]
+descriptors.close_inherited(but=kept[1])
+left = [fd for fd in range(3, 64) if os.path.exists(f"/proc/self/fd/{{fd}}")]
+assert left == [kept[1]], left
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PROGRAM_S)

@@ -44,9 +44,9 @@ def test_ready_and_stopping_are_told(manager: tuple[socket.socket, str]) -> None
     service = ServiceManager({"NOTIFY_SOCKET": path})
 
     service.ready()
-    service.stopping()
+    service.stopping(within_s=1.5)
 
-    assert told(sock) == ["READY=1", "STOPPING=1"]
+    assert told(sock) == ["READY=1", "STOPPING=1\nEXTEND_TIMEOUT_USEC=1500000"]
 
 
 def test_without_a_service_manager_nothing_is_told_and_nothing_fails() -> None:

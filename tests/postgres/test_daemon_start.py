@@ -259,6 +259,63 @@ def test_a_daemon_that_is_replaced_leaves_postgresql_running(lab: Lab) -> None:
     assert node.postmaster() == before
 
 
+def stopped_while_it_starts(node: Node) -> None:
+    """Replace the daemon by one that is told to reload and to stop at once."""
+    daemon = node.daemon()
+    assert daemon is not None
+    os.kill(daemon.pid, signal.SIGUSR2)
+    wait_for("its end", lambda: node.exit_code() is not None, END_S)
+    said = node.log.stat().st_size
+    node.start()
+    daemon = node.daemon()
+    assert daemon is not None
+    wait_for("its first handler", lambda: catches(daemon.pid, signal.SIGHUP), END_S)
+    os.kill(daemon.pid, signal.SIGHUP)
+    # It still reads its modules.
+    assert node.log.stat().st_size == said
+    assert node.stop() == 0
+
+
+def catches(pid: int, number: int) -> bool:
+    """Tell whether a process has a handler for a signal; proc(5)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    [caught] = [line for line in status.splitlines() if line.startswith("SigCgt")]
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+def test_a_daemon_that_is_stopped_while_it_starts_stops_postgresql(lab: Lab) -> None:
+    """PROCESS.md, "Stopping the daemon": whichever daemon started the server."""
+    node = lab.node("n2")
+
+    stopped_while_it_starts(node)
+
+    assert node.postgres() == []
+    node.start()
+    wait_for("both again", lambda: is_whole(lab), READY_S)
+
+
+def test_under_pause_it_leaves_postgresql_running(lab: Lab) -> None:
+    """Before it has read in its log that there is a pause."""
+    node = lab.node("n2")
+    before = node.postmaster()
+    order(lab.node("n1"), "pause")
+
+    stopped_while_it_starts(node)
+
+    assert node.postmaster() == before is not None
+    node.start()
+    wait_for("n2 to answer", lambda: node.get("/health"), END_S)
+    order(lab.node("n1"), "resume")
+    wait_for("both again", lambda: is_whole(lab), READY_S)
+    assert node.postmaster() == before
+
+
+def order(node: Node, command: str) -> None:
+    """Have an operator's command carried out."""
+    program = Path(sys.executable).with_name("pgbastion")
+    subprocess.run([program, command, "--config", node.config], check=True, timeout=30)
+
+
 def test_a_killed_server_starts_although_its_pid_is_another_s(lab: Lab) -> None:
     """Rule 40: a pid alone says nothing; in a container it is soon used again."""
     node = lab.node("n2")

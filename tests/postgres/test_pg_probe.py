@@ -116,6 +116,18 @@ async def test_a_standby_tells_what_it_receives(one_lab: Lab) -> None:
     assert facts.replayed.lsn <= facts.replay_lsn
 
 
+async def test_an_idle_session_of_ours_is_not_ended(one_lab: Lab) -> None:
+    """Else each look would find its session gone, and the server silent."""
+    n1 = await one_lab.primary("n1")
+    await n1.rows("ALTER SYSTEM SET idle_session_timeout = '100ms'")
+    await n1.rows("SELECT pg_reload_conf()")
+    async with probing(n1) as probe:
+        for _ in range(2):
+            result = await probe.look(deadline_s=5)
+            assert result.session_answered
+            await asyncio.sleep(0.3)
+
+
 async def test_a_frozen_server_gives_no_evidence_and_costs_no_more_than_asked(
     one_lab: Lab,
 ) -> None:

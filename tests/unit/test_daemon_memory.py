@@ -14,6 +14,7 @@ from pgbastion import daemon
 from pgbastion.config.model import Config
 from pgbastion.config.secrets import Secrets
 from pgbastion.daemon import Ending, run, spare_the_collector
+from pgbastion.early_signals import EarlySignals
 from pgbastion.errors import ConfigError
 
 
@@ -34,7 +35,7 @@ def test_a_daemon_whose_modules_were_read_without_collections_has_them_again(
     gc.disable()
     try:
         with pytest.raises(ConfigError):
-            run(tmp_path / "missing.yaml")
+            run(tmp_path / "missing.yaml", EarlySignals())
 
         assert gc.isenabled()
     finally:
@@ -66,7 +67,7 @@ def test_what_a_node_is_made_of_is_none_of_the_collectors(
     monkeypatch.setattr(daemon, "_run_until", run_node)
     nothing = cast("Config", None), cast("Secrets", None)
     try:
-        asyncio.run(daemon._main(*nothing, []))
+        asyncio.run(daemon._main(*nothing, EarlySignals(), []))
 
         assert looked_at == [False]
     finally:

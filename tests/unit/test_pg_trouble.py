@@ -44,13 +44,16 @@ def probe(
 class Case:
     """A doctor whose new connections are answered as the test says."""
 
-    def __init__(self, *, greeted: bool) -> None:
+    def __init__(self, *, greeted: bool, has_socket: bool = True) -> None:
         self.greeted = greeted
+        self.has_socket = has_socket
         self.tried = 0
         self.doctor = Doctor(self.greet)
 
     async def greet(self) -> Hello | None:
         self.tried += 1
+        if not self.has_socket:
+            raise FileNotFoundError
         return Hello() if self.greeted else None
 
     def judge(self, *probes: ProbeResult) -> list[Trouble | None]:
@@ -99,6 +102,15 @@ def test_one_lost_connection_is_no_hang() -> None:
         return found
 
     assert asyncio.run(follow()) == [None] * (STRIKES + 3)
+
+
+def test_a_socket_that_was_removed_says_nothing_of_a_server_that_answers() -> None:
+    """Else whoever removes the run directory ends a healthy primary."""
+    case = Case(greeted=False, has_socket=False)
+
+    assert case.judge(*(probe(START + n) for n in range(9))) == [None] * 9
+    silent = [probe(START + n, answered=False) for n in range(2)]
+    assert case.judge(*silent) == [Trouble.SERVER_SILENT] * 2
 
 
 @pytest.mark.parametrize(

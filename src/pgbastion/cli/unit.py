@@ -37,7 +37,7 @@ RestartSec=100ms
 OOMPolicy=continue
 # The configuration cannot be used, or the node was removed: trying again helps nobody.
 RestartPreventExitStatus=78 77
-# Above failover.stop_timeout (60s by default).
+# Until the daemon says how long it may take, which follows failover.stop_timeout.
 TimeoutStopSec=90s
 TimeoutStartSec=infinity
 # A daemon that decides nothing for so long is killed and started anew; PostgreSQL goes
@@ -59,6 +59,8 @@ RuntimeDirectoryPreserve=yes
 
 LimitMEMLOCK=64M
 LimitNOFILE=65536
+# PostgreSQL's processes are as many as its settings allow.
+TasksMax=infinity
 # Daemon and guard have their turn before PostgreSQL's processes have theirs.
 LimitNICE=-15
 CapabilityBoundingSet={capabilities}

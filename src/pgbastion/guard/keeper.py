@@ -13,6 +13,7 @@ import time
 from pgbastion.guard.kill import Identity, Kill
 from pgbastion.platform.choice import current
 from pgbastion.platform.clock import boottime_ns
+from pgbastion.platform.descriptors import close_inherited
 from pgbastion.platform.processes import start_of
 
 TYPE_CHECKING = False
@@ -74,8 +75,7 @@ def _keep(reader: int, pgdata: str, uid: int) -> "NoReturn":
         signal.set_wakeup_fd(-1)
         os.setsid()
         # Above all the guard's lock, and its own end of the pipe.
-        os.closerange(3, reader)
-        os.closerange(reader + 1, os.sysconf("SC_OPEN_MAX"))
+        close_inherited(but=reader)
         postmaster = None
         while word := os.read(reader, PID.size):
             (pid,) = PID.unpack(word)

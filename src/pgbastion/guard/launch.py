@@ -11,6 +11,7 @@ import os
 import signal
 
 from pgbastion.platform.choice import current
+from pgbastion.platform.descriptors import close_inherited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Launch:
         """Turn the forked child into the command."""
         try:
             os.setsid()
-            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            close_inherited()
             signal.set_wakeup_fd(-1)
             for number in RESET_SIGNALS:
                 signal.signal(number, signal.SIG_DFL)

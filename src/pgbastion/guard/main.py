@@ -12,6 +12,7 @@ import time
 from pgbastion.guard import page, wire
 from pgbastion.guard.server import Guard
 from pgbastion.platform.choice import current
+from pgbastion.platform.descriptors import close_inherited
 
 LOCK_NAME = "guard.lock"
 SOCKET_NAME = "guard.sock"
@@ -51,7 +52,7 @@ class Log:
 
 def main(run_dir: str) -> int:
     """Guard the PostgreSQL of ``run_dir``'s node; return the exit code."""
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    close_inherited()
     os.chdir("/")
     os.umask(0o077)
     if os.getsid(0) != os.getpid():
@@ -69,7 +70,11 @@ def main(run_dir: str) -> int:
     log(f"guard {os.getpid()} begins")
     guard.run()
     # The socket goes while the lock is held, so that it is never a successor's.
-    os.unlink(f"{run_dir}/{SOCKET_NAME}")
+    try:
+        os.unlink(f"{run_dir}/{SOCKET_NAME}")
+    except FileNotFoundError:
+        # Somebody has removed the run directory.
+        pass
     log(f"guard {os.getpid()} ends")
     return 0
 

@@ -371,8 +371,11 @@ class Node:
 
     @property
     def paused(self) -> bool:
-        """Whether automatic actions are off: PostgreSQL stays as it is."""
-        return self.host.state.paused
+        """Whether automatic actions are off: PostgreSQL stays as it is.
+
+        A daemon that has not read its log yet goes by what the last one has noted.
+        """
+        return self.host.state.paused or self.page.read().paused
 
     def _note_state(self) -> None:
         self.notifications.note_state()

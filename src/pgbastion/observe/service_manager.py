@@ -32,9 +32,13 @@ class ServiceManager:
         """Say that this node has its role."""
         self._tell("READY=1")
 
-    def stopping(self) -> None:
-        """Say that the daemon ends."""
-        self._tell("STOPPING=1")
+    def stopping(self, within_s: float) -> None:
+        """Say that the daemon ends, and how long that may take at most.
+
+        Whatever the unit's TimeoutStopSec is: one that is killed half-way has neither
+        handed the role on nor stopped PostgreSQL.
+        """
+        self._tell(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round(within_s * 1_000_000)}")
 
     def keep(self, listeners: Sequence[socket.socket]) -> None:
         """Have copies of these sockets kept for the daemon that comes next."""

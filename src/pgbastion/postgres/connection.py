@@ -61,7 +61,11 @@ class Address:
     def parameters(self, password: str | None = None) -> dict[str, str]:
         """Return libpq's parameters; by default with the first password."""
         # What we commit (roles, slots, marks in the WAL) never waits for a standby.
-        needed = "-c search_path=pg_catalog -c synchronous_commit=local"
+        # Warm sessions are idle most of the time: none ends for that.
+        needed = (
+            "-c search_path=pg_catalog -c synchronous_commit=local"
+            " -c idle_session_timeout=0"
+        )
         options = f"{self.options} {needed}".lstrip()
         if self.statement_timeout_ms:
             options += f" -c statement_timeout={self.statement_timeout_ms}"

@@ -199,7 +199,8 @@ class GuardClient:
             user=user,
             uid=entry.pw_uid,
             gid=entry.pw_gid,
-            home=entry.pw_dir,
+            # Some users have none.
+            home=entry.pw_dir or "/",
             pgdata=resolved,
             log=str(log),
             primary=primary_epoch is not None,

@@ -4,6 +4,9 @@ libpq hides the SQLSTATE of a refused connection, and messages are translated. S
 first exchange is spoken here: a start-up packet, then the first answer, which is
 either a request for a password (a new backend lives) or an ErrorResponse with its
 SQLSTATE (PostgreSQL, "Frontend/Backend Protocol", message formats).
+
+A postmaster that cannot fork says so in words alone, in the form of protocol 2
+(PostgreSQL, ``report_fork_failure_to_client``): also that is an answer.
 """
 
 import asyncio
@@ -18,6 +21,7 @@ from pgbastion.postgres.connection import Address
 
 PROTOCOL_3_0: Final = 3 << 16
 MESSAGE_MAX_BYTES: Final = 1 << 16
+INSUFFICIENT_RESOURCES: Final = "53000"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +35,25 @@ class Hello:
 
 async def hello(address: Address, *, deadline_s: float) -> Hello | None:
     """Return the postmaster's first answer; None: silence, refusal or nonsense."""
-    with suppress(OSError, TimeoutError, PostgresError, asyncio.IncompleteReadError):
+    with suppress(FileNotFoundError):
+        return await knock(address, deadline_s=deadline_s)
+    return None
+
+
+async def knock(address: Address, *, deadline_s: float) -> Hello | None:
+    """Return what `hello` does.
+
+    Raises:
+        FileNotFoundError: The file of the Unix socket is not there, so that nobody
+            could be asked.
+    """
+    try:
         async with asyncio.timeout(deadline_s):
             return await _exchange(address)
-    return None
+    except FileNotFoundError:
+        raise
+    except (OSError, TimeoutError, PostgresError, asyncio.IncompleteReadError):
+        return None
 
 
 async def _exchange(address: Address) -> Hello:
@@ -47,13 +66,23 @@ async def _exchange(address: Address) -> Hello:
         writer.write(startup_packet(address.user, address.dbname))
         await writer.drain()
         kind = await reader.readexactly(1)
-        (length,) = struct.unpack("!I", await reader.readexactly(4))
-        if length > MESSAGE_MAX_BYTES:
+        head = await reader.readexactly(4)
+        (length,) = struct.unpack("!I", head)
+        if length <= MESSAGE_MAX_BYTES:
+            body = await reader.readexactly(length - 4)
+        elif kind == b"E":
+            return parse_bare_words(head + await reader.readuntil(b"\n"))
+        else:
             raise PostgresError("not a PostgreSQL server")
-        body = await reader.readexactly(length - 4)
     finally:
         writer.close()
     return parse_first_answer(kind, body)
+
+
+def parse_bare_words(text: bytes) -> Hello:
+    """Read why a postmaster could not fork: it names no SQLSTATE."""
+    message = text.decode(errors="replace").strip()
+    return Hello(sqlstate=INSUFFICIENT_RESOURCES, message=message)
 
 
 def startup_packet(user: str, dbname: str) -> bytes:

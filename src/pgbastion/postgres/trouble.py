@@ -14,9 +14,10 @@ from typing import Final, Self
 
 from pgbastion.clock import NS_PER_MS
 from pgbastion.model.trouble import Trouble
+from pgbastion.observe.logging import get_logger
 from pgbastion.postgres.connection import Address
 from pgbastion.postgres.disk import DiskAnswer
-from pgbastion.postgres.hello import Hello, hello
+from pgbastion.postgres.hello import Hello, knock
 from pgbastion.postgres.probe import ProbeResult
 
 FRESH_EVERY_MS: Final = 5_000
@@ -25,13 +26,20 @@ STRIKES: Final = 3
 may be lost on a machine that is busy for a moment."""
 SEGMENT_BYTES: Final = 16 << 20
 """PostgreSQL's usual size of a WAL segment: what it asks for next."""
+NEEDS_RESTART: Final = (
+    "somebody removed the server's Unix socket, which only a restart makes anew: move"
+    " the role away if this is the primary, then restart pgbastion here"
+)
+
+log = get_logger("postgres")
 
 
 class Doctor:
     """Follows the probes of one server.
 
     Args:
-        greet: Tries a new connection; None: no answer in time.
+        greet: Tries a new connection; None: no answer in time. FileNotFoundError:
+            there is no socket to try it at.
     """
 
     def __init__(self, greet: Callable[[], Awaitable[Hello | None]]) -> None:
@@ -39,12 +47,12 @@ class Doctor:
         self._greeting: asyncio.Task[None] | None = None
         self._tried_ns = 0
         self._strikes = 0
-        self._greeted = False
+        self._greeted = self._socket_gone = self._told = False
 
     @classmethod
     def at(cls, address: Address, *, deadline_s: Callable[[], float]) -> Self:
         """Follow the server at this address."""
-        return cls(lambda: hello(address, deadline_s=deadline_s()))
+        return cls(lambda: knock(address, deadline_s=deadline_s()))
 
     async def forget(self) -> None:
         """Begin anew with another server."""
@@ -54,7 +62,7 @@ class Doctor:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         self._tried_ns = self._strikes = 0
-        self._greeted = False
+        self._greeted = self._socket_gone = self._told = False
 
     def judge(self, result: ProbeResult) -> tuple[Trouble | None, int | None]:
         """Return what a probe shows to be wrong, and the evidence that is left.
@@ -77,12 +85,21 @@ class Doctor:
         if silent:
             greeted = Trouble.BACKENDS_SILENT if self._greeted else None
             return greeted or Trouble.SERVER_SILENT
+        if self._socket_gone and not self._told:
+            self._told = True
+            log.warning("socket_gone", do=NEEDS_RESTART)
         return Trouble.POSTMASTER_SILENT if self._strikes >= STRIKES else None
 
     async def _try(self) -> None:
-        answer = await self._greet()
-        self._greeted = answer is not None
-        self._strikes = 0 if self._greeted else self._strikes + 1
+        try:
+            answer = await self._greet()
+        except FileNotFoundError:
+            # Not there yet, or removed. That says nothing of a server whose sessions
+            # answer: it is no strike.
+            self._greeted, self._strikes, self._socket_gone = False, 0, True
+        else:
+            self._greeted, self._socket_gone = answer is not None, False
+            self._strikes = 0 if self._greeted else self._strikes + 1
         self._greeting = None
 
 

@@ -69,6 +69,10 @@ def start(
     # The modules make a hundred thousand objects, and all of them stay: to look through
     # them again and again is a tenth of the start.
     gc.disable()
+    from pgbastion.early_signals import EarlySignals
+
+    early = EarlySignals()
+    early.begin()
     from pgbastion import daemon
 
     inherited = []
@@ -82,7 +86,7 @@ def start(
         # Clients that come meanwhile wait in the kernel's queue.
         inherited = ask_predecessor(loaded.run_dir)
         end_running_daemon(loaded.raft.data_dir)
-    code = daemon.run(config, inherited)
+    code = daemon.run(config, early, inherited)
     # The interpreter would now tidy its memory up, for longer than all the daemon's
     # parts took to stop, while a successor waits for this process to end.
     os._exit(code)
