@@ -5,7 +5,7 @@ import io
 import pytest
 
 from pgbastion.cli.asking import confirm
-from pgbastion.cli.consensus import render_state
+from pgbastion.cli.consensus import render_facts
 from pgbastion.cli.problems import UnconfirmedError, UnfinishedError
 from pgbastion.cli.progress import SHOW_EVERY, Progress, wait_for, watched
 from pgbastion.cli.tables import render_table
@@ -79,7 +79,7 @@ def test_waiting_ends_with_what_is_found_or_says_that_it_goes_on() -> None:
 def test_what_the_engine_says_is_one_line_a_fact() -> None:
     told = {"node": "n1", "note": "", "voters": [1, 2], "certificate": {"days_left": 9}}
 
-    assert render_state(told).splitlines() == [
+    assert render_facts(told).splitlines() == [
         "node: n1",
         "voters: 1, 2",
         "certificate days_left: 9",

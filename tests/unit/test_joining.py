@@ -1,7 +1,7 @@
 """How a node without an identity gets one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from pgbastion.control.apply import Outcome, apply
 from pgbastion.errors import ConfigError
 from pgbastion.ha import joining
-from pgbastion.ha.joining import Doorkeeper, Identity, Joiner
+from pgbastion.ha.joining import AskPeer, Doorkeeper, Identity, Joiner
 from pgbastion.ha.messages import (
     Brings,
     Guest,
@@ -80,6 +80,27 @@ def ask_in(door: Doorkeeper, who: Guest, kind: Kind = Kind.JOIN) -> Welcome:
     return answer
 
 
+def joiner_of(
+    number: int,
+    peers: list[int],
+    ask: AskPeer,
+    *,
+    founding: bool = False,
+    brings: Brings = Brings.NOTHING,
+    found: Callable[[], Sequence[str]] = tuple,
+) -> Joiner:
+    return Joiner(
+        own=member(number),
+        cluster_name="main",
+        peers=[member(peer).raft_address for peer in peers],
+        founding=founding,
+        auto_join=True,
+        brings=brings,
+        ask=ask,
+        found=found,
+    )
+
+
 @pytest.fixture
 def host() -> StateHost:
     founded = StateHost()
@@ -142,14 +163,7 @@ def test_a_joiner_says_who_had_its_name_as_it_was_told(host: StateHost) -> None:
             said.append(asked.known_id)
         return await door.answer(kind, payload)
 
-    joiner = Joiner(
-        own=member(2),
-        cluster_name="main",
-        peers=[member(1).raft_address],
-        founding=False,
-        auto_join=True,
-        ask=ask,
-    )
+    joiner = joiner_of(2, [1], ask)
     identity = asyncio.run(within(joiner.run(), 1))
 
     assert identity is not None
@@ -187,15 +201,8 @@ def test_nodes_that_gossip_finds_are_asked_as_well() -> None:
         asked.append(address)
         return await lan.ask(address, kind, payload)
 
-    joiner = Joiner(
-        own=member(3),
-        cluster_name="main",
-        peers=[member(1).raft_address],
-        founding=False,
-        auto_join=True,
-        ask=ask,
-        found=lambda: [member(1).raft_address, member(2).raft_address],
-    )
+    found = [member(1).raft_address, member(2).raft_address]
+    joiner = joiner_of(3, [1], ask, found=lambda: found)
 
     assert asyncio.run(within(joiner.run(), 0.1)) is None
     assert asked == [member(1).raft_address, member(2).raft_address]
@@ -214,15 +221,10 @@ class Lan:
         return None if node is None else node(kind, payload)
 
 
-def founder(lan: Lan, number: int, others: list[int]) -> Joiner:
-    joiner = Joiner(
-        own=member(number),
-        cluster_name="main",
-        peers=[member(other).raft_address for other in others],
-        founding=True,
-        auto_join=True,
-        ask=lan.ask,
-    )
+def founder(
+    lan: Lan, number: int, others: list[int], brings: Brings = Brings.NOTHING
+) -> Joiner:
+    joiner = joiner_of(number, others, lan.ask, founding=True, brings=brings)
     lan.nodes[member(number).raft_address] = joiner.answer
     return joiner
 
@@ -272,20 +274,6 @@ def test_a_founder_that_was_asked_by_an_earlier_one_does_not_found(
     assert asyncio.run(within(joiner.run(), 0.2)) is None
 
 
-def bringing(lan: Lan, number: int, others: list[int], brings: Brings) -> Joiner:
-    joiner = Joiner(
-        own=member(number),
-        cluster_name="main",
-        peers=[member(other).raft_address for other in others],
-        founding=True,
-        auto_join=True,
-        brings=brings,
-        ask=lan.ask,
-    )
-    lan.nodes[member(number).raft_address] = joiner.answer
-    return joiner
-
-
 async def together(*joiners: Joiner) -> list[Identity | BaseException | None]:
     return await asyncio.gather(
         *(within(j.run(), 0.3) for j in joiners), return_exceptions=True
@@ -298,7 +286,7 @@ def test_of_founders_one_that_brings_data_founds(
     monkeypatch.setattr(joining, "ASK_AGAIN_S", 0.01)
     lan = Lan()
     empty = founder(lan, 1, [2])
-    full = bringing(lan, 2, [1], Brings.STOPPED)
+    full = founder(lan, 2, [1], Brings.STOPPED)
 
     formed = asyncio.run(together(empty, full))
 
@@ -310,8 +298,8 @@ def test_between_two_databases_a_human_chooses(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(joining, "ASK_AGAIN_S", 0.01)
     lan = Lan()
     joiners = [
-        bringing(lan, 1, [2], Brings.STOPPED),
-        bringing(lan, 2, [1], Brings.PRIMARY),
+        founder(lan, 1, [2], Brings.STOPPED),
+        founder(lan, 2, [1], Brings.PRIMARY),
     ]
 
     refused = asyncio.run(together(*joiners))
@@ -326,7 +314,7 @@ def test_a_running_primary_is_taken_over_when_all_peers_answer(
     """LEASE.md, section 7: exactly one primary, all members answering."""
     monkeypatch.setattr(joining, "ASK_AGAIN_S", 0.01)
     lan = Lan()
-    joiner = bringing(lan, 1, [2, 3], Brings.PRIMARY)
+    joiner = founder(lan, 1, [2, 3], Brings.PRIMARY)
     founder(lan, 2, [1, 3])
     assert asyncio.run(together(joiner)) == [None]
 
@@ -344,7 +332,7 @@ def test_a_node_that_brings_data_joins_no_cluster(host: StateHost) -> None:
 
     lan = Lan()
     lan.ask = ask  # type: ignore[method-assign]
-    (refusal,) = asyncio.run(together(bringing(lan, 2, [1], Brings.STOPPED)))
+    (refusal,) = asyncio.run(together(founder(lan, 2, [1], Brings.STOPPED)))
 
     assert isinstance(refusal, ConfigError)
     assert "belongs to a cluster already" in str(refusal)

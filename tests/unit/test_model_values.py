@@ -24,7 +24,13 @@ from pgbastion.model.report import (
     encode_report,
 )
 from pgbastion.model.wal import Lsn, WalEnd, format_lsn, parse_lsn
-from pgbastion.testing.views import assignment, cluster_state, member, report
+from pgbastion.testing.views import (
+    assignment,
+    cluster_state,
+    member,
+    node_name,
+    report,
+)
 
 LSNS = st.integers(0, (1 << 64) - 1).map(Lsn)
 
@@ -80,6 +86,15 @@ def test_names_meet_every_quorum_exactly_when_no_quorum_avoids_them() -> None:
 def test_servers_are_the_members_with_postgres() -> None:
     state = cluster_state(members=(member(1), member(2, witness=True)))
     assert state.servers == (member(1),)
+
+
+def test_a_witness_is_a_named_member_and_no_server() -> None:
+    state = cluster_state(members=(member(1), member(2, witness=True)))
+
+    assert state.named(node_name(2)) == member(2, witness=True)
+    assert state.server(node_name(2)) is None
+    assert state.server(node_name(1)) == member(1)
+    assert state.server(node_name(3)) is None
 
 
 def test_a_state_without_epochs_is_in_epoch_nought() -> None:

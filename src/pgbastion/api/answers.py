@@ -6,7 +6,7 @@ Where Patroni's tools read a field, it carries Patroni's word.
 from typing import Final
 
 from pgbastion.api import shapes, transport
-from pgbastion.api.gossip import hint
+from pgbastion.api.gossip import gossip_hint
 from pgbastion.control.lease import granted_ms, longest_lease_policy
 from pgbastion.control.membership import voting_note
 from pgbastion.control.policy import not_adopted
@@ -209,7 +209,7 @@ def raft_peers(snapshot: NodeSnapshot) -> shapes.PeersAnswer:
                 "self": member.member_id == snapshot.member_id,
                 "joined": member.joined,
                 "matched_index": matched.get(member.member_id),
-                "gossip": hint(snapshot, member.raft_address),
+                "gossip": gossip_hint(snapshot, member.raft_address),
             }
             for member in snapshot.state.members
         ]

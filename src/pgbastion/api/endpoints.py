@@ -20,7 +20,7 @@ from pgbastion.api.bodies import (
 from pgbastion.api.dashboard import dashboard_data
 from pgbastion.api.debugging import decisions
 from pgbastion.api.explaining import explain_as_text, explain_cluster
-from pgbastion.api.gossip import gossip
+from pgbastion.api.gossip import gossip_answer
 from pgbastion.api.modes import set_profile, set_replication
 from pgbastion.api.operations import operations
 from pgbastion.api.ordering import ORDERS
@@ -47,7 +47,7 @@ READS: Final[Mapping[str, Answer]] = {
     "/raft/directives": answers.directives,
     "/operations": operations,
     "/connections": connections.connections,
-    "/gossip": gossip,
+    "/gossip": gossip_answer,
     "/vip": vip,
     "/patroni": patroni.patroni,
     "/history": patroni.history,

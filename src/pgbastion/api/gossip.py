@@ -1,4 +1,4 @@
-"""What the API says of the gossip. Pure."""
+"""The answer about the gossip, and what of it stands in the answer about members."""
 
 from pgbastion.api.transport_shapes import (
     GossipAnswer,
@@ -9,7 +9,7 @@ from pgbastion.model.gossip import GossipNode
 from pgbastion.model.snapshot import NodeSnapshot
 
 
-def gossip(snapshot: NodeSnapshot) -> GossipAnswer:
+def gossip_answer(snapshot: NodeSnapshot) -> GossipAnswer:
     """Tell of every node that gossip has heard of: hints, not grounds to act."""
     gossip = snapshot.gossip
     return {
@@ -26,7 +26,7 @@ def gossip(snapshot: NodeSnapshot) -> GossipAnswer:
     }
 
 
-def hint(snapshot: NodeSnapshot, raft_address: str) -> GossipHint | None:
+def gossip_hint(snapshot: NodeSnapshot, raft_address: str) -> GossipHint | None:
     """Return what gossip says of the member at that address; None: nothing."""
     node = snapshot.gossip.view.node_at(raft_address)
     if node is None or node.facts is None:

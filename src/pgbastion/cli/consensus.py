@@ -8,14 +8,12 @@ from pgbastion.cli.tables import render_table
 PEER_HEADINGS: Final = ("node", "member", "vote", "address", "matched", "")
 
 
-def render_state(state: Mapping[str, Any]) -> str:
-    """Return the engine's word on itself, one line a fact."""
-    facts = {name: value for name, value in state.items() if value != ""}
-    for name, value in state.items():
-        if isinstance(value, dict):
-            del facts[name]
-            facts |= {f"{name} {inner}": each for inner, each in value.items()}
-    return "\n".join(f"{name}: {_words(value)}" for name, value in facts.items())
+def render_facts(facts: Mapping[str, Any]) -> str:
+    """Return one line a fact, those of a group last; an empty text is left out."""
+    groups = {name: value for name, value in facts.items() if isinstance(value, dict)}
+    single = {n: v for n, v in facts.items() if n not in groups and v != ""}
+    grouped = {f"{g} {name}": v for g in groups for name, v in groups[g].items()}
+    return "\n".join(f"{n}: {_words(v)}" for n, v in (single | grouped).items())
 
 
 def render_peers(answer: Mapping[str, Any]) -> str:

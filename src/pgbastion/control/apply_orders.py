@@ -138,8 +138,7 @@ def _give(state: ClusterState, order: Order) -> ClusterState | Outcome:
     held = state.assignment
     if held is None or order.epoch != held.epoch:
         return Outcome.WRONG_EPOCH
-    member = state.named(order.target)
-    if member is None or member.is_witness:
+    if state.server(order.target) is None:
         return Outcome.UNKNOWN_MEMBER
     if not order.order_id or not 0 <= order.drain_ms <= DRAIN_MAX_MS:
         return Outcome.SENSELESS

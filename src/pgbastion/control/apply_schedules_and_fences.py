@@ -47,10 +47,8 @@ def _schedule(state: ClusterState, schedule: Schedule) -> ClusterState | Outcome
         return Outcome.DUPLICATE
     if len(state.scheduled) >= SCHEDULED_MAX:
         return Outcome.TOO_MANY_SCHEDULED
-    if schedule.target is not None:
-        member = state.named(schedule.target)
-        if member is None or member.is_witness:
-            return Outcome.UNKNOWN_MEMBER
+    if schedule.target is not None and state.server(schedule.target) is None:
+        return Outcome.UNKNOWN_MEMBER
     bounded = 0 <= schedule.drain_ms <= DRAIN_MAX_MS
     if not (schedule.order_id and bounded and schedule.due_at < schedule.expires_at):
         return Outcome.SENSELESS
@@ -95,8 +93,7 @@ def _unschedule(state: ClusterState, command: Unschedule) -> ClusterState | Outc
 
 def _set_fence(state: ClusterState, command: SetFence) -> ClusterState | Outcome:
     """Fence a node or take that back; an assignment decided before is refused."""
-    member = state.named(command.node)
-    if member is None or member.is_witness:
+    if state.server(command.node) is None:
         return Outcome.UNKNOWN_MEMBER
     if not 0 <= command.drain_ms <= DRAIN_MAX_MS:
         return Outcome.SENSELESS

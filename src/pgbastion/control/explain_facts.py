@@ -21,14 +21,14 @@ def fresh_reports(snapshot: NodeSnapshot) -> list[NodeReport]:
     return [r for r in reports if r is not None]
 
 
-def silent(snapshot: NodeSnapshot) -> list[NodeId]:
+def silent_members(snapshot: NodeSnapshot) -> list[NodeId]:
     """Return the members that report nothing."""
     living = living_reports(snapshot)
     return [m.name for m in snapshot.state.members if m.joined and m.name not in living]
 
 
-def away(snapshot: NodeSnapshot) -> list[NodeId]:
-    """Return the servers besides the primary that are silent or do not stream."""
+def standbys_away(snapshot: NodeSnapshot) -> list[NodeId]:
+    """Return the servers besides the primary that are missing or returning."""
     held = snapshot.state.assignment
     found = []
     for member in snapshot.state.servers:
@@ -39,10 +39,15 @@ def away(snapshot: NodeSnapshot) -> list[NodeId]:
     return found
 
 
-def is_server(snapshot: NodeSnapshot, node: NodeId) -> bool:
-    """Tell whether a member has a PostgreSQL."""
-    member = snapshot.state.named(node)
-    return member is not None and not member.is_witness
+def missing_standbys(snapshot: NodeSnapshot) -> list[NodeId]:
+    """Return those of the standbys that are away from which nothing is heard."""
+    return [n for n in standbys_away(snapshot) if snapshot.fresh_report(n) is None]
+
+
+def returning_standbys(snapshot: NodeSnapshot) -> list[NodeReport]:
+    """Return the reports of those that are away, are heard from and do not stream."""
+    away = standbys_away(snapshot)
+    return [r for r in fresh_reports(snapshot) if r.node in away]
 
 
 def doing(report: NodeReport) -> str:
@@ -52,13 +57,12 @@ def doing(report: NodeReport) -> str:
     return report.progress or sentence_of(report.reason)
 
 
-def return_of(snapshot: NodeSnapshot) -> str:
-    """Return what would bring missing servers back; empty: none is missing."""
-    found = away(snapshot)
-    lost = [n for n in found if snapshot.fresh_report(n) is None]
-    steps = [f"bring back {', '.join(lost)}"] if lost else []
-    heard = (r for r in fresh_reports(snapshot) if r.node in found)
-    steps += [f"wait for {r.node} ({doing(r)})" for r in heard]
+def how_standbys_return(snapshot: NodeSnapshot) -> str:
+    """Return what would bring standbys back that are away; empty: none is."""
+    missing = missing_standbys(snapshot)
+    steps = [f"bring back {', '.join(missing)}"] if missing else []
+    returning = returning_standbys(snapshot)
+    steps += [f"wait for {r.node} ({doing(r)})" for r in returning]
     return "; ".join(steps)
 
 

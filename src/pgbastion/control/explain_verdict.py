@@ -11,14 +11,15 @@ from typing import Final
 from pgbastion.control.candidates import disks_below
 from pgbastion.control.cluster import STUCK
 from pgbastion.control.explain_facts import (
-    away,
     doing,
     fresh_reports,
-    is_server,
+    how_standbys_return,
     members_short,
+    missing_standbys,
     needs_attention,
-    return_of,
-    silent,
+    returning_standbys,
+    silent_members,
+    standbys_away,
 )
 from pgbastion.control.orders import barred_from_role
 from pgbastion.control.sync_standbys import wanted_count
@@ -57,13 +58,13 @@ def _majority_lost(snapshot: NodeSnapshot) -> Verdict | None:
     cut_off = snapshot.view_left_ms <= 0 and snapshot.state.policy is not None
     if not short and not cut_off:
         return None
-    lost = ", ".join(silent(snapshot)) or "the others"
+    missing = ", ".join(silent_members(snapshot)) or "the others"
     return Verdict(
         situation=Situation.MAJORITY_LOST,
         state=f"no majority: {short}, so nobody takes writes"
         if short
         else "no majority answers this node",
-        next_step=f"bring back {lost} or the network to them; if they are gone for "
+        next_step=f"bring back {missing} or the network to them; if they are gone for "
         "good: pgbastion raft recover",
     )
 
@@ -175,12 +176,12 @@ def _no_candidate(snapshot: NodeSnapshot) -> Verdict | None:
     held, decision = snapshot.state.assignment, snapshot.cluster_decision
     if held is None or held.live or decision.reason not in STUCK:
         return None
-    lost = ", ".join(n for n in silent(snapshot) if is_server(snapshot, n))
+    missing = ", ".join(n for n in silent_members(snapshot) if snapshot.state.server(n))
     detail = f" ({decision.detail})" if decision.detail else ""
     return Verdict(
         situation=Situation.NO_CANDIDATE,
         state=f"no primary: {decision.sentence}{detail}",
-        next_step=(f"start {lost}; " if lost else "")
+        next_step=(f"start {missing}; " if missing else "")
         + _let_one_be_promoted(snapshot)
         + "where a loss is accepted: pgbastion failover --to NODE --force",
     )
@@ -245,15 +246,15 @@ def _commits_wait(snapshot: NodeSnapshot) -> Verdict | None:
     confirming = len(names.intersection(opened.sync.names))
     if confirming >= opened.sync.num_sync:
         return None
-    names_away = ", ".join(away(snapshot)) or "a standby"
+    away = ", ".join(standbys_away(snapshot)) or "a standby"
     lasting = "strict: " if snapshot.state.strict else "for a moment, "
     return Verdict(
         situation=Situation.COMMITS_WAIT,
         state=f"commits wait at {held.node}: {lasting}{confirming} of "
         f"{opened.sync.num_sync} standbys confirm them",
-        next_step=return_of(snapshot) or "wait for a standby"
+        next_step=how_standbys_return(snapshot) or "wait for a standby"
         if snapshot.state.strict
-        else f"wait: the set of standbys goes on without {names_away}",
+        else f"wait: the set of standbys goes on without {away}",
     )
 
 
@@ -313,49 +314,50 @@ def _degraded(snapshot: NodeSnapshot) -> Verdict | None:
         situation=Situation.DEGRADED,
         state=f"degraded: {_primary_words(snapshot)}, and {found} of {wanted} standbys "
         "confirm commits",
-        next_step=return_of(snapshot) or "wait for a standby",
+        next_step=how_standbys_return(snapshot) or "wait for a standby",
     )
 
 
 def _node_silent(snapshot: NodeSnapshot) -> Verdict | None:
-    lost = [n for n in away(snapshot) if snapshot.fresh_report(n) is None]
-    if not lost:
+    missing = missing_standbys(snapshot)
+    if not missing:
         return None
     return Verdict(
         situation=Situation.NODE_SILENT,
-        state=f"{', '.join(lost)} missing: {_primary_words(snapshot)}",
-        next_step=_bring_back(lost),
+        state=f"{', '.join(missing)} missing: {_primary_words(snapshot)}",
+        next_step=_bring_back(missing),
     )
 
 
 def _not_streaming(snapshot: NodeSnapshot) -> Verdict | None:
-    coming = [r for r in fresh_reports(snapshot) if r.node in away(snapshot)]
-    if not coming:
+    returning = returning_standbys(snapshot)
+    if not returning:
         return None
-    listed = ", ".join(f"{r.node} ({doing(r)})" for r in coming)
-    copying = any(r.state is PostgresState.COPYING for r in coming)
+    listed = ", ".join(f"{r.node} ({doing(r)})" for r in returning)
+    copying = any(r.state is PostgresState.COPYING for r in returning)
     return Verdict(
         situation=Situation.COPYING if copying else Situation.NOT_STREAMING,
         state=f"not ready yet: {listed}; {_primary_words(snapshot)}",
-        next_step=f"wait; if this lasts, look at the log of {coming[0].node}",
+        next_step=f"wait; if this lasts, look at the log of {returning[0].node}",
     )
 
 
 def _witness_lost(snapshot: NodeSnapshot) -> Verdict | None:
-    lost = silent(snapshot)
-    if not lost:
+    missing = silent_members(snapshot)
+    if not missing:
         return None
+    listed = ", ".join(missing)
     return Verdict(
         situation=Situation.WITNESS_LOST,
-        state=f"the vote of {', '.join(lost)} is missing: {_primary_words(snapshot)}",
-        next_step=_bring_back(lost),
+        state=f"the vote of {listed} is missing: {_primary_words(snapshot)}",
+        next_step=_bring_back(missing),
     )
 
 
-def _bring_back(lost: Sequence[NodeId]) -> str:
+def _bring_back(missing: Sequence[NodeId]) -> str:
     """Return what to do about missing nodes, whether they come back or not."""
-    back = f"bring back {', '.join(lost)}: until then fewer failures are survived"
-    return f"{back}; if it is gone for good: pgbastion remove-node --name {lost[0]}"
+    back = f"bring back {', '.join(missing)}: until then fewer failures are survived"
+    return f"{back}; if it is gone for good: pgbastion remove-node --name {missing[0]}"
 
 
 def _certificate_expiring(snapshot: NodeSnapshot) -> Verdict | None:

@@ -78,9 +78,8 @@ def _without_standby(
     snapshot: NodeSnapshot, left: Mapping[NodeId, Received], dies: NodeId
 ) -> Foreseen:
     state, held = snapshot.state, snapshot.state.assignment
-    member = state.named(dies)
     primary = held.node if held is not None else None
-    if member is None or member.is_witness:
+    if state.server(dies) is None:
         return Foreseen(
             node=dies,
             prospect=Prospect.PRIMARY_GOES_ON,
@@ -97,7 +96,7 @@ def _without_standby(
 
 
 def _may_confirm(state: ClusterState, node: NodeId) -> bool:
-    member = state.named(node)
+    member = state.server(node)
     return member is not None and not member.nosync
 
 

@@ -34,8 +34,8 @@ def why_ineligible(
     fresh_since_ms: int,
 ) -> str | None:
     """Return why a node cannot get the role even by force; None: it might."""
-    member = state.named(target)
-    if member is None or member.is_witness:
+    member = state.server(target)
+    if member is None:
         return f"{target} is not a member with PostgreSQL"
     barred = barred_from_role(state, member)
     if barred is not None:

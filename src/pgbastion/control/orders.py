@@ -57,10 +57,10 @@ def why_unfit(
         fresh_since_ms: An older report says nothing about now.
     """
     held = state.assignment
-    member = state.named(target)
+    member = state.server(target)
     if held is None or not held.live:
         return "there is no primary"
-    if member is None or member.is_witness:
+    if member is None:
         return f"{target} is not a member with PostgreSQL"
     if target == held.node:
         return f"{target} is the primary"

@@ -351,6 +351,10 @@ class ClusterState:
         """Return the member with this name, or None."""
         return next((m for m in self.members if m.name == node), None)
 
+    def server(self, node: NodeId) -> Member | None:
+        """Return the member with this name if it runs PostgreSQL, or None."""
+        return next((m for m in self.servers if m.name == node), None)
+
     def is_held_by(self, member_id: MemberId) -> bool:
         """Tell whether this member has the primary role and may still renew."""
         held = self.assignment

@@ -67,8 +67,7 @@ class RestartAndCopy:
         return await self._give(OrderKind.REINIT, node, drain_ms=0)
 
     def _report(self, node: NodeId) -> NodeReport | Refused:
-        member = self._host.state.named(node)
-        if member is None or member.is_witness:
+        if self._host.state.server(node) is None:
             return _unfit(f"{node} is not a member with PostgreSQL")
         received = self._host.reports.get(node)
         if received is None or received.at_ms < boottime_ms() - self.fresh_ms:

@@ -29,11 +29,11 @@ def state(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a node's consensus engine says of itself."""
-    from pgbastion.cli.consensus import render_state
+    from pgbastion.cli.consensus import render_facts
     from pgbastion.cli.target import reader
 
     found = reader(config, url).get("/raft/state")
-    print(json.dumps(found) if as_json else render_state(found))
+    print(json.dumps(found) if as_json else render_facts(found))
 
 
 @group.command()
@@ -99,10 +99,10 @@ def verify(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     the message says where.
     """
     from pgbastion.cli import recovering
-    from pgbastion.cli.consensus import render_state
+    from pgbastion.cli.consensus import render_facts
 
     found = recovering.verify(recovering.load(config))
-    print(json.dumps(found) if as_json else render_state(found))
+    print(json.dumps(found) if as_json else render_facts(found))
 
 
 @group.command()

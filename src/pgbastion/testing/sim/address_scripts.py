@@ -46,9 +46,8 @@ def _at(stage: Stage, name: str) -> Machine:
 
 
 def _standbys(stage: Stage) -> list[Machine]:
-    held = stage.cluster.judge.state.assignment
-    primary = held.member_id if held is not None else 0
-    return [m for m in stage.n.values() if not m.witness and m.number != primary]
+    primary = stage.holder
+    return [m for m in stage.n.values() if not m.witness and m is not primary]
 
 
 def _placed_at(stage: Stage, name: str) -> int:

@@ -36,9 +36,7 @@ def gives_up_while_its_server_starts(stage: "Stage") -> None:
 def _chosen(stage: "Stage") -> "Machine":
     stage.n[1].power_off()
     stage.until(lambda: stage.epoch == 2, limit_ms=30_000, step_ms=0.05)
-    held = stage.cluster.judge.state.assignment
-    assert held is not None
-    return stage.n[held.member_id]
+    return stage.holder
 
 
 def _is_revoked(stage: "Stage") -> bool:

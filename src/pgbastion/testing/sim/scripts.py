@@ -197,8 +197,6 @@ def successors_die_in_turn(stage: Stage) -> None:
     n1, n2, n3 = stage.n[1], stage.n[2], stage.n[3]
     n1.power_off()
     stage.until(lambda: stage.epoch == 2, limit_ms=20_000)
-    held = stage.cluster.judge.state.assignment
-    assert held is not None
     stage.until(lambda: stage.opened(2), limit_ms=20_000)
     stage.wait(2_000)
     n2.power_off()
@@ -212,8 +210,7 @@ def standby_leaves_and_confirms(stage: Stage) -> None:
     """A standby comes back just when the set is about to lose it."""
     n1, n3 = stage.n[1], stage.n[3]
     stage.cut(1, 3)
-    smaller = lambda: _names(stage) == 1  # noqa: E731 - it reads as a condition
-    stage.until(smaller, limit_ms=20_000, step_ms=0.1)
+    stage.until(lambda: len(stage.promised.names) == 1, limit_ms=20_000, step_ms=0.1)
     n1.stop_python()
     stage.cluster.links.heal()
     stage.cut(1, 2)
@@ -224,18 +221,12 @@ def standby_leaves_and_confirms(stage: Stage) -> None:
     stage.mend()
 
 
-def _names(stage: Stage) -> int:
-    opened = stage.cluster.judge.state.opened
-    return len(opened.sync.names) if opened is not None else 0
-
-
 def replaced_disk(stage: Stage) -> None:
     """A degraded primary's disk is replaced by an older copy of its data."""
     n1, n2, n3 = stage.n[1], stage.n[2], stage.n[3]
     for machine in (n2, n3):
         machine.kill_daemon()
         machine.kill_guard()
-    n1_alone = lambda: _names(stage) == 0  # noqa: E731 - it reads as a condition
     stage.wait(100)
     copy = replace(n2.directory, data_id="f" * 16, last_was_standby=True, clean=True)
     for machine in (n2, n3):
@@ -245,7 +236,7 @@ def replaced_disk(stage: Stage) -> None:
     for machine in (n2, n3):
         if machine.daemon is not None:
             machine.daemon.engine.continue_process()
-    stage.until(n1_alone, limit_ms=20_000)
+    stage.until(lambda: not stage.promised.names, limit_ms=20_000)
     stage.wait(2_000)
     n1.power_off()
     n1.replace_directory(_restored(copy))
@@ -268,9 +259,7 @@ def rebooted_holder(stage: Stage) -> None:
     n1.power_off()
     n1.power_on()
     stage.until(stage.settled, limit_ms=60_000, step_ms=50)
-    held = stage.cluster.judge.state.assignment
-    assert held is not None
-    stage.n[held.member_id].crash_server()
+    stage.holder.crash_server()
     stage.until(lambda: stage.opened(3), limit_ms=20_000)
     stage.mend()
 
@@ -313,9 +302,7 @@ def dies_between_promotion_and_opening(stage: Stage) -> None:
     stage.n[1].power_off()
     for epoch in (2, 3):
         stage.until(lambda epoch=epoch: stage.epoch == epoch, limit_ms=30_000)  # type: ignore[misc]
-        held = stage.cluster.judge.state.assignment
-        assert held is not None
-        machine = stage.n[held.member_id]
+        machine = stage.holder
         stage.until(
             lambda machine=machine: _is_primary(machine),  # type: ignore[misc]
             limit_ms=20_000,
@@ -340,9 +327,7 @@ def late_promotion(stage: Stage) -> None:
         machine.setting = replace(setting, late_promotions=1.0)
     stage.n[1].power_off()
     stage.until(lambda: stage.epoch == 2, limit_ms=20_000)
-    held = stage.cluster.judge.state.assignment
-    assert held is not None
-    chosen = stage.n[held.member_id]
+    chosen = stage.holder
     stage.until(
         lambda: chosen.server is not None and chosen.server.promoting, limit_ms=20_000
     )
@@ -361,9 +346,7 @@ def furthest_is_barred(stage: Stage) -> None:
     stage.n[1].power_off()
     stage.cluster.links.heal()
     stage.until(lambda: stage.opened(2), limit_ms=30_000)
-    held = stage.cluster.judge.state.assignment
-    assert held is not None
-    assert held.node == "n3"
+    assert stage.holder is stage.n[3]
     stage.mend()
 
 
@@ -371,15 +354,13 @@ def former_primary_is_barred(stage: Stage) -> None:
     """What was acknowledged last is only on the former primary, which is barred."""
     for number in (2, 3):
         stage.n[number].power_off()
-    stage.until(lambda: _names(stage) == 0, limit_ms=20_000)
+    stage.until(lambda: not stage.promised.names, limit_ms=20_000)
     stage.wait(400)
     stage.n[1].power_off()
     for machine in stage.n.values():
         machine.power_on()
     stage.until(lambda: stage.opened(2), limit_ms=30_000)
-    held = stage.cluster.judge.state.assignment
-    assert held is not None
-    assert held.node != "n1"
+    assert stage.holder is not stage.n[1]
     stage.mend()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from pgbastion.model.cluster import NOBODY, SyncSet
 from pgbastion.model.ids import MemberId
 from pgbastion.testing.sim.cluster import Cluster
 from pgbastion.testing.sim.machine import Machine
@@ -42,6 +43,19 @@ class Stage:
         """Return the newest epoch that was assigned."""
         return self.cluster.judge.state.epoch
 
+    @property
+    def holder(self) -> Machine:
+        """Return the machine that was assigned the newest epoch."""
+        held = self.cluster.judge.state.assignment
+        assert held is not None
+        return self.n[held.member_id]
+
+    @property
+    def promised(self) -> SyncSet:
+        """Return the synchronous set that the newest opened epoch promises."""
+        opened = self.cluster.judge.state.opened
+        return opened.sync if opened is not None else NOBODY
+
     def opened(self, epoch: int) -> bool:
         """Tell whether this epoch has acknowledged a commit."""
         return epoch in self.cluster.judge.first_ack_ns
@@ -49,10 +63,9 @@ class Stage:
     def settled(self) -> bool:
         """Tell whether all is well: everybody streams, the set has all standbys."""
         judge = self.cluster.judge
-        opened = judge.state.opened
         servers = [m for m in self.n.values() if not m.witness]
         wanted = len(servers) - 1
-        full = opened is not None and len(opened.sync.names) == wanted
+        full = len(self.promised.names) == wanted
         return full and len(judge.proxied_ns) == len(self.n) and judge.unwell() is None
 
     def leads(self, machine: Machine) -> bool:

@@ -10,7 +10,7 @@ def strayed_standby_is_surveyed(stage: "Stage") -> None:
     """It took the timeline id that the cluster gave to another, who never opened."""
     n1, n2, n3 = stage.n[1], stage.n[2], stage.n[3]
     stage.isolate(n3)
-    stage.until(lambda: _names(stage) == 1, limit_ms=20_000)
+    stage.until(lambda: len(stage.promised.names) == 1, limit_ms=20_000)
     assert n3.server is not None
     n3.server.promote(50)
     stage.until(lambda: n3.server is None, limit_ms=5_000)
@@ -27,8 +27,3 @@ def strayed_standby_is_surveyed(stage: "Stage") -> None:
     stage.cluster.links.heal()
     stage.wait(20_000)
     stage.mend()
-
-
-def _names(stage: "Stage") -> int:
-    opened = stage.cluster.judge.state.opened
-    return len(opened.sync.names) if opened is not None else 0

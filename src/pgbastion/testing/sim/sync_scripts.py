@@ -32,7 +32,7 @@ def first_set_in_a_checkpoint(stage: "Stage") -> None:
 
 def _lose_the_primary_once_it_is_promised(stage: "Stage") -> None:
     """What the primary acknowledges without its standby would be lost."""
-    stage.until(lambda: _promised(stage) == 1, limit_ms=60_000)
+    stage.until(lambda: stage.promised.num_sync == 1, limit_ms=60_000)
     stage.cut(1, 2)
     stage.wait(500)
     stage.n[1].power_off()
@@ -53,8 +53,3 @@ def _commits_wait(stage: "Stage") -> bool:
 
 def _streams(standby: "Machine") -> bool:
     return standby.server is not None and standby.server.link is not None
-
-
-def _promised(stage: "Stage") -> int:
-    opened = stage.cluster.judge.state.opened
-    return opened.sync.num_sync if opened is not None else 0
