@@ -5,7 +5,7 @@ from dataclasses import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from pgbastion.api import answers
-from pgbastion.api.gossip import gossip
+from pgbastion.api.gossip import gossip_answer
 from pgbastion.model.gossip import GossipFacts, GossipNode, GossipView, name_clashes
 from pgbastion.model.snapshot import GossipSnapshot
 from pgbastion.observe.metrics import Metrics
@@ -92,7 +92,7 @@ def test_everything_that_gossip_told_is_answered() -> None:
         clashes={"n1": ("a:1", "b:1")},
     )
 
-    answer = gossip(primary_snapshot(gossip=told))
+    answer = gossip_answer(primary_snapshot(gossip=told))
 
     assert [node["name"] for node in answer["nodes"]] == ["n3", None]
     assert answer["clashes"] == [{"name": "n1", "addresses": ["a:1", "b:1"]}]
