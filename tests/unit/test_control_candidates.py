@@ -22,6 +22,7 @@ from pgbastion.testing.views import (
     cluster_state,
     cluster_view,
     in_async,
+    known_reports,
     member,
     node_name,
     opened,
@@ -92,13 +93,12 @@ def test_one_that_is_alone_is_chosen_with_its_handicap() -> None:
 
 def test_nobody_is_ordered_to_take_the_role_with_a_handicap() -> None:
     fit = {"replay_lsn": Lsn(100)}
-    reports = received(
-        primary_report(), report(2, **fit, **PAUSED), report(3, **fit), at_ms=NOW_MS
-    )
+    handicapped = report(2, **fit, **PAUSED)
+    both = known_reports(primary_report(), handicapped, report(3, **fit))
+    alone = known_reports(primary_report(), handicapped)
 
-    assert best_target(cluster_state(), reports, fresh_since_ms=0) == "n3"
-    alone = {n: r for n, r in reports.items() if n != "n3"}
-    assert best_target(cluster_state(), alone, fresh_since_ms=0) is None
+    assert best_target(cluster_state(), both) == "n3"
+    assert best_target(cluster_state(), alone) is None
 
 
 def test_one_that_lacks_what_it_requires_is_never_chosen() -> None:
@@ -121,12 +121,12 @@ def test_surveyed_or_ordered_it_is_not_chosen_either() -> None:
         answers=(answer(2, 200), answer(3, 200)),
         asked_ms=NOW_MS,
     )
-    reports = received(report(2, **UNABLE), report(3))
-    view = cluster_view(state=state, reports=reports, survey=survey)
+    known = report(2, **UNABLE), report(3)
+    view = cluster_view(state=state, reports=received(*known), survey=survey)
 
     [_, propose] = decide_cluster(view).actions
     assert isinstance(propose, Propose)
     assert isinstance(propose.command, Assign)
     assert propose.command.node == "n3"
-    why = why_ineligible(state, reports, node_name(2), fresh_since_ms=0)
+    why = why_ineligible(state, known_reports(*known), node_name(2))
     assert why == "n2: its watchdog is required: gone"

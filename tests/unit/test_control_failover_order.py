@@ -28,6 +28,7 @@ from pgbastion.testing.views import (
     cluster_view,
     end,
     in_async,
+    known_reports,
     member,
     node_name,
     opened,
@@ -232,7 +233,7 @@ def test_under_pause_a_silent_holder_is_revoked_for_an_order_only() -> None:
 
 
 def lives(state: ClusterState, *reports: NodeReport) -> bool:
-    return primary_lives(state, received(*reports), fresh_since_ms=NOW_MS - 1_000)
+    return primary_lives(state, known_reports(*reports))
 
 
 def test_a_primary_lives_that_says_so_and_holds_its_epoch() -> None:
@@ -243,8 +244,8 @@ def test_a_primary_lives_that_says_so_and_holds_its_epoch() -> None:
     assert not lives(state, primary_report(promoted=False))
     assert not lives(state, primary_report(epoch=Epoch(2)))
     assert not lives(replace(state, assignment=VOUCHED), primary_report())
-    old = received(primary_report(), at_ms=NOW_MS - 5_000)
-    assert not primary_lives(state, old, fresh_since_ms=NOW_MS - 1_000)
+    old = known_reports(primary_report(), fresh_since_ms=NOW_MS + 1)
+    assert not primary_lives(state, old)
 
 
 @pytest.mark.parametrize(
@@ -263,21 +264,16 @@ def test_a_primary_lives_that_says_so_and_holds_its_epoch() -> None:
 def test_who_cannot_be_surveyed_gets_the_role_by_no_means(
     state: ClusterState, reports: tuple[NodeReport, ...], said: str
 ) -> None:
-    assert said in (
-        why_ineligible(state, received(*reports), N2, fresh_since_ms=0) or ""
-    )
+    assert said in (why_ineligible(state, known_reports(*reports), N2) or "")
 
 
 def loss(state: ClusterState, *reports: NodeReport) -> str | None:
-    return possible_loss(state, received(*reports), N2, fresh_since_ms=0)
+    return possible_loss(state, known_reports(*reports), N2)
 
 
 def test_nothing_is_lost_where_the_living_surely_have_every_commit() -> None:
     assert loss(cluster_state(), primary_report(), report(2), report(3)) is None
-    assert (
-        why_ineligible(cluster_state(), received(report(2)), N2, fresh_since_ms=0)
-        is None
-    )
+    assert why_ineligible(cluster_state(), known_reports(report(2)), N2) is None
 
 
 def test_the_estimate_is_what_the_primary_was_known_to_have_written() -> None:

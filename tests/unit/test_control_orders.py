@@ -46,6 +46,7 @@ from pgbastion.testing.views import (
     cluster_state,
     end,
     holder_view,
+    known_reports,
     member,
     node_name,
     opened,
@@ -226,8 +227,8 @@ def standby(number: int = 2, **changes: object) -> NodeReport:
 def why(
     state: ClusterState, *reports: NodeReport, to: NodeId = N2, fresh_since_ms: int = 0
 ) -> str:
-    found = why_unfit(state, received(*reports), to, fresh_since_ms=fresh_since_ms)
-    return found or ""
+    known = known_reports(*reports, fresh_since_ms=fresh_since_ms)
+    return why_unfit(state, known, to) or ""
 
 
 def test_a_synchronous_standby_that_streams_can_take_the_role() -> None:
@@ -323,16 +324,16 @@ def test_without_synchronous_standbys_any_that_streams_can_take_the_role() -> No
 
 
 def test_the_best_is_who_has_replayed_most_and_priority_goes_first() -> None:
-    reports = received(
+    reports = known_reports(
         primary_report(), standby(2), report(3, replay_lsn=Lsn(101), wal_end=end(101))
     )
     prefers = cluster_state(
         members=(member(1), member(2, failover_priority=2), member(3))
     )
 
-    assert best_target(cluster_state(), reports, fresh_since_ms=0) == N3
-    assert best_target(prefers, reports, fresh_since_ms=0) == N2
-    assert best_target(cluster_state(), {}, fresh_since_ms=0) is None
+    assert best_target(cluster_state(), reports) == N3
+    assert best_target(prefers, reports) == N2
+    assert best_target(cluster_state(), known_reports()) is None
 
 
 # The holder

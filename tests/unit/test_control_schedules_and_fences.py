@@ -45,6 +45,7 @@ from pgbastion.testing.views import (
     cluster_view,
     end,
     holder_view,
+    known_reports,
     primary_report,
     received,
     report,
@@ -54,9 +55,10 @@ from support.orders import applied, outcome
 
 DUE = "2026-01-01T00:02:00.000+00:00"
 UNTIL = "2026-01-01T00:02:30.000+00:00"
-REPORTS = received(
+KNOWN = known_reports(
     primary_report(), report(2, replay_lsn=Lsn(90)), report(3, replay_lsn=Lsn(100))
 )
+REPORTS = KNOWN.received
 
 
 def schedule(**changes: object) -> Schedule:
@@ -303,8 +305,8 @@ def test_a_fenced_node_is_no_target_and_is_not_read_from(number: int) -> None:
         )
     )
 
-    assert why_unfit(state, REPORTS, node, fresh_since_ms=0) == told
-    assert why_ineligible(state, REPORTS, node, fresh_since_ms=0) == told
+    assert why_unfit(state, KNOWN, node) == told
+    assert why_ineligible(state, KNOWN, node) == told
     assert node not in {m.name for m in routing.replicas}
     assert routing.primary is not None
 
@@ -432,21 +434,15 @@ def test_a_holder_whose_epoch_ended_gives_it_up_fenced_or_not() -> None:
 
 def test_a_fence_says_beforehand_what_would_suffer() -> None:
     state = cluster_state()
-    lonely = received(primary_report())
     last = cluster_state(fences=(fence(2), fence(3)))
 
-    def told(state: ClusterState, node: NodeId, **changes: object) -> str | None:
-        reports = changes.get("reports", REPORTS)
-        return why_not_fence(state, reports, node, fresh_since_ms=0)  # type: ignore[arg-type]
-
-    assert told(state, N1) is None
-    assert told(state, N2) is None
-    assert "no standby can take the role over now" in str(
-        told(state, N1, reports=lonely)
-    )
+    assert why_not_fence(state, KNOWN, N1) is None
+    assert why_not_fence(state, KNOWN, N2) is None
+    lonely = why_not_fence(state, known_reports(primary_report()), N1)
+    assert "no standby can take the role over now" in str(lonely)
     headless = replace(last, assignment=assignment(released=True))
-    assert "would be left" in str(told(headless, N1))
-    assert told(headless, N3) is None
+    assert "would be left" in str(why_not_fence(headless, KNOWN, N1))
+    assert why_not_fence(headless, KNOWN, N3) is None
 
 
 def test_the_set_is_not_weakened_for_a_fence_around_a_strangers_name() -> None:

@@ -159,9 +159,7 @@ def _policy(snapshot: NodeSnapshot) -> shapes.PolicyFacts | None:
     policy, longest = state.policy, longest_lease_policy(state)
     if policy is None or longest is None:
         return None
-    waiting = not_adopted(
-        state, snapshot.reports, fresh_since_ms=snapshot.fresh_since_ms
-    )
+    waiting = not_adopted(state, snapshot.known_reports)
     return {
         "profile": policy.profile,
         "revision": policy.revision,

@@ -130,13 +130,12 @@ def _readiness(snapshot: NodeSnapshot, member: Member) -> Readiness:
 
 
 def _why_not(snapshot: NodeSnapshot, member: Member) -> str | None:
-    state, reports = snapshot.state, snapshot.reports
-    fresh_ms = snapshot.fresh_since_ms
-    if primary_lives(state, reports, fresh_since_ms=fresh_ms):
-        return why_unfit(state, reports, member.name, fresh_since_ms=fresh_ms)
-    why = why_ineligible(state, reports, member.name, fresh_since_ms=fresh_ms)
+    state, reports = snapshot.state, snapshot.known_reports
+    if primary_lives(state, reports):
+        return why_unfit(state, reports, member.name)
+    why = why_ineligible(state, reports, member.name)
     if why is None and state.opened is not None:
-        why = possible_loss(state, reports, member.name, fresh_since_ms=fresh_ms)
+        why = possible_loss(state, reports, member.name)
     return why
 
 
@@ -214,8 +213,7 @@ def _on_profile(snapshot: NodeSnapshot) -> Iterator[str]:
             f"of {longest.lease_ms / 1_000:g} s, until the last of them has run out"
         )
     elif shortening is not None:
-        since_ms = snapshot.fresh_since_ms
-        waiting = not_adopted(state, snapshot.reports, fresh_since_ms=since_ms)
+        waiting = not_adopted(state, snapshot.known_reports)
         names = ", ".join(m.name for m in waiting) or "the Raft leader's next step"
         yield (
             f"the profile becomes {policy.profile}: leases stay at "

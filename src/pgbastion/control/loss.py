@@ -7,32 +7,19 @@ from pgbastion.control.survey import hold_every_commit, needs_survey
 from pgbastion.model.cluster import ClusterState
 from pgbastion.model.ids import DataId, NodeId
 from pgbastion.model.report import NodeReport, PostgresState
-from pgbastion.model.views import Received, SurveyAnswer
+from pgbastion.model.views import Received, Reports, SurveyAnswer
 
 _SURVEYABLE = (PostgresState.STANDBY, PostgresState.STOPPED)
 
 
-def primary_lives(
-    state: ClusterState, reports: Mapping[NodeId, Received], *, fresh_since_ms: int
-) -> bool:
+def primary_lives(state: ClusterState, reports: Reports) -> bool:
     """Tell whether the holder says that it serves."""
     held = state.assignment
-    received = reports.get(held.node) if held is not None and held.live else None
-    return (
-        received is not None
-        and received.at_ms >= fresh_since_ms
-        and received.report.promoted
-        and received.report.epoch == state.epoch
-    )
+    report = reports.fresh(held.node) if held is not None and held.live else None
+    return report is not None and report.promoted and report.epoch == state.epoch
 
 
-def why_ineligible(
-    state: ClusterState,
-    reports: Mapping[NodeId, Received],
-    target: NodeId,
-    *,
-    fresh_since_ms: int,
-) -> str | None:
+def why_ineligible(state: ClusterState, reports: Reports, target: NodeId) -> str | None:
     """Return why a node cannot get the role even by force; None: it might."""
     member = state.server(target)
     if member is None:
@@ -40,37 +27,29 @@ def why_ineligible(
     barred = barred_from_role(state, member)
     if barred is not None:
         return barred
-    received = reports.get(target)
-    if received is None or received.at_ms < fresh_since_ms:
+    report = reports.fresh(target)
+    if report is None:
         return f"{target} is silent"
-    if received.report.unable:
-        return f"{target}: {received.report.unable}"
-    if received.report.state not in _SURVEYABLE:
-        return f"PostgreSQL on {target} is {received.report.state}"
+    if report.unable:
+        return f"{target}: {report.unable}"
+    if report.state not in _SURVEYABLE:
+        return f"PostgreSQL on {target} is {report.state}"
     return None
 
 
-def possible_loss(
-    state: ClusterState,
-    reports: Mapping[NodeId, Received],
-    target: NodeId,
-    *,
-    fresh_since_ms: int,
-) -> str | None:
+def possible_loss(state: ClusterState, reports: Reports, target: NodeId) -> str | None:
     """Return what could be lost if ``target`` took the role, in words; None: nothing.
 
     The survey that precedes an assignment decides; this is what can be known before.
     """
-    living = living_answers(
-        state, {n: r for n, r in reports.items() if r.at_ms >= fresh_since_ms}
-    )
     surveyed = needs_survey(state)
-    if surveyed and hold_every_commit(state, living):
+    if surveyed and hold_every_commit(state, living_answers(state, reports.living())):
         return None
     held = state.assignment
-    former = reports.get(held.node) if held is not None else None
-    end = former.report.wal_end if former is not None else None
-    own = reports[target].report.wal_end
+    former = reports.last(held.node) if held is not None else None
+    end = former.wal_end if former is not None else None
+    report = reports.last(target)
+    own = report.wal_end if report is not None else None
     if end is None or own is None or end.timeline != own.timeline:
         return "how much would be lost is unknown"
     behind = end.lsn - own.lsn

@@ -31,7 +31,7 @@ from pgbastion.model.commands import BeginOrder, SettleOrder
 from pgbastion.model.ids import NodeId, standby_name
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState
-from pgbastion.model.views import NodeView, Received
+from pgbastion.model.views import NodeView, Received, Reports
 
 LAG_MAX_BYTES: Final = 16 << 20
 """A target may lag by this much behind where the primary's WAL ended a probe ago."""
@@ -41,21 +41,8 @@ HOLD_PATIENCE_MS: Final = 400
 """How long a stop waits for proxies that have not said that they hold clients."""
 
 
-def why_unfit(
-    state: ClusterState,
-    reports: Mapping[NodeId, Received],
-    target: NodeId,
-    *,
-    fresh_since_ms: int,
-) -> str | None:
-    """Return why a node cannot take the role of a living primary; None: it can.
-
-    Args:
-        state: The replicated state.
-        reports: The newest report of each node.
-        target: Who is to become the primary.
-        fresh_since_ms: An older report says nothing about now.
-    """
+def why_unfit(state: ClusterState, reports: Reports, target: NodeId) -> str | None:
+    """Return why a node cannot take the role of a living primary; None: it can."""
     held = state.assignment
     member = state.server(target)
     if held is None or not held.live:
@@ -67,10 +54,9 @@ def why_unfit(
     barred = barred_from_role(state, member)
     if barred is not None:
         return barred
-    received = reports.get(target)
-    if received is None or received.at_ms < fresh_since_ms:
+    report = reports.fresh(target)
+    if report is None:
         return f"{target} is silent"
-    report = received.report
     if report.state is not PostgresState.STANDBY or not report.streaming:
         return f"{target} does not stream from {held.node}"
     opened = state.opened
@@ -81,7 +67,7 @@ def why_unfit(
     names = opened.sync.names
     if opened.sync.num_sync and standby_name(target, member.data_id) not in names:
         return f"{target} is not in the synchronous set"
-    return _hindered(reports.get(held.node), report)
+    return _hindered(reports.last(held.node), report)
 
 
 def barred_from_role(state: ClusterState, member: Member) -> str | None:
@@ -102,17 +88,17 @@ def may_hold(
     )
 
 
-def _hindered(primary: Received | None, report: NodeReport) -> str | None:
+def _hindered(primary: NodeReport | None, report: NodeReport) -> str | None:
     for handicap in handicaps(report):
         return f"{report.node}: {handicap}"
-    end = primary.report.wal_end if primary is not None else None
+    end = primary.wal_end if primary is not None else None
     if end is None or report.wal_end is None or report.replay_lsn is None:
         return f"how far {report.node} lags is unknown"
     if report.wal_end.timeline != end.timeline:
         return f"{report.node} is on timeline {report.wal_end.timeline}"
     # What the target says of itself is as old as a probe. The primary's end moves by
     # a whole segment at once where it switches to a new one, so it is as old here.
-    earlier = primary.report.earlier_end if primary is not None else None
+    earlier = primary.earlier_end if primary is not None else None
     due = end.lsn if earlier is None else earlier
     for what, lsn in (("receives", report.wal_end.lsn), ("replays", report.replay_lsn)):
         behind = due - lsn
@@ -121,29 +107,21 @@ def _hindered(primary: Received | None, report: NodeReport) -> str | None:
     return None
 
 
-def best_target(
-    state: ClusterState, reports: Mapping[NodeId, Received], *, fresh_since_ms: int
-) -> NodeId | None:
+def best_target(state: ClusterState, reports: Reports) -> NodeId | None:
     """Return the node that should take the role over; None: nobody can."""
-    return next(iter(fit_targets(state, reports, fresh_since_ms=fresh_since_ms)), None)
+    return next(iter(fit_targets(state, reports)), None)
 
 
-def fit_targets(
-    state: ClusterState, reports: Mapping[NodeId, Received], *, fresh_since_ms: int
-) -> tuple[NodeId, ...]:
+def fit_targets(state: ClusterState, reports: Reports) -> tuple[NodeId, ...]:
     """Return every node that can take the role over, the best first."""
 
-    def rank(node: NodeId) -> tuple[int, int, NodeId]:
-        member = state.named(node)
-        replayed = reports[node].report.replay_lsn
-        return member.failover_priority if member else 0, replayed or 0, node
+    def rank(member: Member) -> tuple[int, int, NodeId]:
+        report = reports.last(member.name)
+        replayed = report.replay_lsn if report is not None else None
+        return member.failover_priority, replayed or 0, member.name
 
-    fit = (
-        m.name
-        for m in state.servers
-        if why_unfit(state, reports, m.name, fresh_since_ms=fresh_since_ms) is None
-    )
-    return tuple(sorted(fit, key=rank, reverse=True))
+    fit = (m for m in state.servers if why_unfit(state, reports, m.name) is None)
+    return tuple(m.name for m in sorted(fit, key=rank, reverse=True))
 
 
 def is_ordered(state: ClusterState) -> bool:
@@ -189,8 +167,8 @@ def hand_over(view: NodeView) -> Decision | None:
     order = view.state.order
     if order is None or order.is_work or order.epoch != view.state.epoch:
         return None
-    fresh_ms = view.now_ms - view.limits.sync_silent_ms
-    why = why_unfit(view.state, view.reports, order.target, fresh_since_ms=fresh_ms)
+    reports = view.reports_within(view.limits.sync_silent_ms)
+    why = why_unfit(view.state, reports, order.target)
     if order.begun:
         return _fail(view, order, why) if why else _stop(view, order)
     again_ms = view.now_ms + view.limits.retry_ms
@@ -233,17 +211,12 @@ def _stop(view: NodeView, order: Order) -> Decision:
 
 def hold_clients(view: NodeView, order: Order) -> Decision | None:
     """Wait until every proxy lets new clients wait; None: they do."""
-    fresh_ms = view.now_ms - view.limits.sync_silent_ms
     patient_ms = view.begun_ms + HOLD_PATIENCE_MS
-    silent = [
-        received.report.node
-        for received in view.reports.values()
-        if received.at_ms >= fresh_ms and received.report.holding != order.order_id
-    ]
-    if silent and view.now_ms < patient_ms:
-        return Decision(
-            Reason.HOLDING_CLIENTS, (), patient_ms, detail=", ".join(silent)
-        )
+    living = view.reports_within(view.limits.sync_silent_ms).living()
+    not_holding = [n for n, r in living.items() if r.report.holding != order.order_id]
+    if not_holding and view.now_ms < patient_ms:
+        detail = ", ".join(not_holding)
+        return Decision(Reason.HOLDING_CLIENTS, (), patient_ms, detail=detail)
     opened_ms = view.begun_ms + OPENING_MS
     if view.now_ms < opened_ms:
         return Decision(Reason.HOLDING_CLIENTS, (), opened_ms)

@@ -3,15 +3,14 @@
 Source: docs/explanation/lease.md, "How long a lease is".
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from pgbastion.control.lease import longest_lease_policy, stretched_ms
 from pgbastion.model.actions import Decision, Propose
 from pgbastion.model.cluster import ClusterState, Member
 from pgbastion.model.commands import AdoptPolicy, SettlePolicy
-from pgbastion.model.ids import NodeId
 from pgbastion.model.reasons import Reason
-from pgbastion.model.views import ClusterView, Received
+from pgbastion.model.views import ClusterView, Reports
 
 
 def decide_policy(view: ClusterView) -> Decision | None:
@@ -22,8 +21,8 @@ def decide_policy(view: ClusterView) -> Decision | None:
         return None
     if not state.shortening.adopted:
         # Who was silent for a lease is waited for by nobody.
-        since_ms = view.now_ms - max(view.report_ms, longest.lease_ms)
-        if any(not_adopted(state, view.reports, fresh_since_ms=since_ms)):
+        reports = view.reports_within(max(view.report_ms, longest.lease_ms))
+        if any(not_adopted(state, reports)):
             return None
         adopt = AdoptPolicy(policy_revision=policy.revision)
         return Decision(Reason.POLICY_ADOPTED, (Propose(command=adopt),))
@@ -36,12 +35,7 @@ def decide_policy(view: ClusterView) -> Decision | None:
     return Decision(Reason.POLICY_SETTLED, (Propose(command=settle),))
 
 
-def not_adopted(
-    state: ClusterState,
-    reports: Mapping[NodeId, Received],
-    *,
-    fresh_since_ms: int,
-) -> Iterable[Member]:
+def not_adopted(state: ClusterState, reports: Reports) -> Iterable[Member]:
     """Yield the members that do not go by the policy's timings, as far as is known.
 
     The holder counts also when it is silent: a lease that is shorter than it thinks
@@ -49,9 +43,9 @@ def not_adopted(
     """
     policy = state.policy
     for member in state.members:
-        received = reports.get(member.name)
-        if received is None or received.at_ms < fresh_since_ms:
+        report = reports.fresh(member.name)
+        if report is None:
             if state.is_held_by(member.member_id):
                 yield member
-        elif policy is None or received.report.policy_revision != policy.revision:
+        elif policy is None or report.policy_revision != policy.revision:
             yield member

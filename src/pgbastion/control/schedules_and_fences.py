@@ -6,7 +6,6 @@ fenced primary gets an order to hand its role over, again and again until it cou
 Source: docs/explanation/orders.md.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 from pgbastion.control.orders import best_target, why_unfit
@@ -24,7 +23,7 @@ from pgbastion.model.cluster import (
 from pgbastion.model.commands import GiveOrder, Unschedule
 from pgbastion.model.ids import NodeId
 from pgbastion.model.reasons import Reason
-from pgbastion.model.views import ClusterView, NodeView, Received
+from pgbastion.model.views import ClusterView, NodeView, Reports
 
 ORDER_VALID_MS: Final = 300_000
 """Beyond the drain: an order that was not begun by then is void."""
@@ -87,12 +86,11 @@ def _target_of(
     view: ClusterView, schedule: Schedule
 ) -> tuple[NodeId | None, str | None]:
     """Return the node that a schedule means now, and why it cannot take the role."""
-    fresh_ms = view.now_ms - view.report_ms
+    reports = view.reports_within(view.report_ms)
     if schedule.target is None:
-        best = best_target(view.state, view.reports, fresh_since_ms=fresh_ms)
+        best = best_target(view.state, reports)
         return best, None if best else "no standby could take the role"
-    why = why_unfit(view.state, view.reports, schedule.target, fresh_since_ms=fresh_ms)
-    return schedule.target, why
+    return schedule.target, why_unfit(view.state, reports, schedule.target)
 
 
 def _hand_fenced_over(view: ClusterView, fence: Fence) -> Decision | None:
@@ -102,9 +100,7 @@ def _hand_fenced_over(view: ClusterView, fence: Fence) -> Decision | None:
         return None
     if _failed_lately(view):
         return None
-    target = best_target(
-        view.state, view.reports, fresh_since_ms=view.now_ms - view.report_ms
-    )
+    target = best_target(view.state, view.reports_within(view.report_ms))
     if target is None:
         return None
     # The index makes the id unique: each attempt has its own.
@@ -141,19 +137,12 @@ def _order(
     )
 
 
-def why_not_fence(
-    state: ClusterState,
-    reports: Mapping[NodeId, Received],
-    node: NodeId,
-    *,
-    fresh_since_ms: int,
-) -> str | None:
+def why_not_fence(state: ClusterState, reports: Reports, node: NodeId) -> str | None:
     """Return why fencing a node needs force; None: it does not."""
     held = state.assignment
-    if held is not None and held.live and held.node == node:
-        others = best_target(state, reports, fresh_since_ms=fresh_since_ms)
-        if others is None:
-            return f"{node} is the primary and no standby can take the role over now"
+    is_primary = held is not None and held.live and held.node == node
+    if is_primary and best_target(state, reports) is None:
+        return f"{node} is the primary and no standby can take the role over now"
     left = [m for m in state.servers if not m.nofailover and not state.fence(m.name)]
     if [m.name for m in left] == [node]:
         return f"no node that may become the primary would be left without {node}"

@@ -22,7 +22,7 @@ from pgbastion.model.ids import Epoch, MemberId, NodeId, standby_name
 from pgbastion.model.reasons import SENTENCES, Reason
 from pgbastion.model.recording import Kept
 from pgbastion.model.report import NodeReport, PostgresState
-from pgbastion.model.views import Received
+from pgbastion.model.views import Received, Reports
 
 
 class NodeRole(StrEnum):
@@ -420,16 +420,14 @@ class NodeSnapshot:
         return "this node has not heard from the cluster for a whole lease"
 
     @property
-    def fresh_since_ms(self) -> int:
-        """Return from when on a report counts as one of a node that is heard."""
-        return self.now_ms - self.report_max_ms
+    def known_reports(self) -> Reports:
+        """What the nodes last said, and how much of it is fresh."""
+        fresh_since_ms = self.now_ms - self.report_max_ms
+        return Reports(received=self.reports, fresh_since_ms=fresh_since_ms)
 
     def fresh_report(self, node: NodeId) -> NodeReport | None:
         """Return what a node says of itself; None: it is silent."""
-        received = self.reports.get(node)
-        if received is None or received.at_ms < self.fresh_since_ms:
-            return None
-        return received.report
+        return self.known_reports.fresh(node)
 
     def lag_bytes(self, node: NodeId) -> int | None:
         """Return how much WAL of the primary a standby has not replayed yet.

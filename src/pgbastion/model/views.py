@@ -35,6 +35,34 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reports:
+    """What each node reported last, and from when on that says something about now."""
+
+    received: Mapping[NodeId, Received]
+    fresh_since_ms: int
+
+    def last(self, node: NodeId) -> NodeReport | None:
+        """Return what a node reported last, however old; None: it never did."""
+        received = self.received.get(node)
+        return received.report if received is not None else None
+
+    def fresh(self, node: NodeId) -> NodeReport | None:
+        """Return what a node that lives says of itself; None: it is silent."""
+        received = self.received.get(node)
+        if received is None or received.at_ms < self.fresh_since_ms:
+            return None
+        return received.report
+
+    def living(self) -> dict[NodeId, Received]:
+        """Return the reports that are fresh."""
+        return {
+            node: received
+            for node, received in self.received.items()
+            if received.at_ms >= self.fresh_since_ms
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgeAnswer:
     """A voter's word on how long ago it last confirmed a leader of an older term."""
 
@@ -146,6 +174,10 @@ class ClusterView:
     lag_max_bytes: int = 1 << 20
     report_ms: int = 1_000
     """How old a report of a living node may be."""
+
+    def reports_within(self, age_ms: int) -> Reports:
+        """Return the reports; one that is older than ``age_ms`` is not fresh."""
+        return Reports(received=self.reports, fresh_since_ms=self.now_ms - age_ms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,3 +372,7 @@ class NodeView:
     witness: bool = False
     declaration: Declare | None = None
     """What the replicated member record lacks of this node."""
+
+    def reports_within(self, age_ms: int) -> Reports:
+        """Return the reports; one that is older than ``age_ms`` is not fresh."""
+        return Reports(received=self.reports, fresh_since_ms=self.now_ms - age_ms)

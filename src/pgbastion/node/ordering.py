@@ -13,6 +13,7 @@ from pgbastion.control.orders import best_target, fit_targets, why_unfit
 from pgbastion.control.schedules_and_fences import ORDER_VALID_MS
 from pgbastion.model.cluster import Order, OrderKind
 from pgbastion.model.ids import NodeId
+from pgbastion.model.views import Reports
 from pgbastion.node.proposing import Log, give_order, happened
 from pgbastion.node.restart_and_copy import RestartAndCopy
 from pgbastion.node.schedules_and_fences import SchedulesAndFences
@@ -57,18 +58,15 @@ class Ordering:
 
     def best(self) -> NodeId | None:
         """Return who should take the role over now; None: nobody can."""
-        return best_target(
-            self._host.state, self._host.reports, fresh_since_ms=self._fresh_since_ms()
-        )
+        return best_target(self._host.state, self._reports())
 
     def fit(self) -> tuple[NodeId, ...]:
         """Return every node that could take the role over now, the best first."""
-        return fit_targets(
-            self._host.state, self._host.reports, fresh_since_ms=self._fresh_since_ms()
-        )
+        return fit_targets(self._host.state, self._reports())
 
-    def _fresh_since_ms(self) -> int:
-        return boottime_ms() - self.fresh_ms
+    def _reports(self) -> Reports:
+        fresh_since_ms = boottime_ms() - self.fresh_ms
+        return Reports(received=self._host.reports, fresh_since_ms=fresh_since_ms)
 
     def not_primary(self, meant: NodeId | None) -> Refused | None:
         """Refuse what is meant for another primary than there is; None: it may be."""
@@ -86,7 +84,6 @@ class Ordering:
         self, to: NodeId | None, drain_ms: int | None, *, cause: str
     ) -> Outcome:
         """Order a planned change of the primary; it is carried out by the holder."""
-        state = self._host.state
         target = to or self.best()
         if target is None:
             return Refused(
@@ -94,9 +91,7 @@ class Ordering:
                 message="no standby can take the role over now",
                 remedy=LOOK,
             )
-        why = why_unfit(
-            state, self._host.reports, target, fresh_since_ms=self._fresh_since_ms()
-        )
+        why = why_unfit(self._host.state, self._reports(), target)
         if why is not None:
             return Refused(
                 code="unfit", message=f"no switchover to {target}: {why}", remedy=LOOK
@@ -119,20 +114,17 @@ class Ordering:
         Without one, what could be lost is told, and accepted with ``force`` only: that
         also vouches that a silent holder is off.
         """
-        state, reports = self._host.state, self._host.reports
-        fresh_ms = self._fresh_since_ms()
-        lives = primary_lives(state, reports, fresh_since_ms=fresh_ms)
+        state, reports = self._host.state, self._reports()
+        lives = primary_lives(state, reports)
         if lives:
-            why = why_unfit(state, reports, to, fresh_since_ms=fresh_ms)
+            why = why_unfit(state, reports, to)
         else:
-            why = why_ineligible(state, reports, to, fresh_since_ms=fresh_ms)
+            why = why_ineligible(state, reports, to)
         if why is not None:
             return Refused(
                 code="unfit", message=f"no failover to {to}: {why}", remedy=LOOK
             )
-        loss = None
-        if not lives:
-            loss = possible_loss(state, reports, to, fresh_since_ms=fresh_ms)
+        loss = None if lives else possible_loss(state, reports, to)
         if loss is not None and not force:
             return Refused(
                 code="commits_may_be_lost",

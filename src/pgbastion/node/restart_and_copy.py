@@ -10,6 +10,7 @@ from pgbastion.control.wall_time import later
 from pgbastion.model.cluster import Order, OrderKind
 from pgbastion.model.ids import NodeId
 from pgbastion.model.report import NodeReport, PostgresState
+from pgbastion.model.views import Reports
 from pgbastion.node.proposing import CAUSE, Log, give_order
 
 VALID_MS: Final = {OrderKind.RESTART: 600_000, OrderKind.REINIT: 86_400_000}
@@ -69,10 +70,9 @@ class RestartAndCopy:
     def _report(self, node: NodeId) -> NodeReport | Refused:
         if self._host.state.server(node) is None:
             return _unfit(f"{node} is not a member with PostgreSQL")
-        received = self._host.reports.get(node)
-        if received is None or received.at_ms < boottime_ms() - self.fresh_ms:
-            return _unfit(f"{node} is silent")
-        return received.report
+        fresh_since_ms = boottime_ms() - self.fresh_ms
+        reports = Reports(received=self._host.reports, fresh_since_ms=fresh_since_ms)
+        return reports.fresh(node) or _unfit(f"{node} is silent")
 
     async def _give(self, kind: OrderKind, node: NodeId, *, drain_ms: int) -> Outcome:
         at = wall_text()

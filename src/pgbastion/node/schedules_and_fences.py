@@ -19,6 +19,7 @@ from pgbastion.model.commands import (
     Unschedule,
 )
 from pgbastion.model.ids import NodeId
+from pgbastion.model.views import Reports
 from pgbastion.node.proposing import CAUSE, Log, OperatorCommand, happened, submit
 from pgbastion.observe.logging import get_logger
 
@@ -115,12 +116,7 @@ class SchedulesAndFences:
         self, node: NodeId, *, force: bool, drain_ms: int | None
     ) -> Outcome:
         """Keep a node from the primary role; a primary hands it over, or stops."""
-        why = why_not_fence(
-            self._host.state,
-            self._host.reports,
-            node,
-            fresh_since_ms=boottime_ms() - self.fresh_ms,
-        )
+        why = why_not_fence(self._host.state, self._reports(), node)
         if why is not None and not force:
             return Refused(
                 code="would_stop_writes",
@@ -136,12 +132,8 @@ class SchedulesAndFences:
 
     async def move_address(self, address: str, to: NodeId | None) -> Outcome:
         """Have an address for replicas at another node; None: at the best."""
-        fresh_since_ms = boottime_ms() - self.fresh_ms
-        reports = {
-            node: received.report
-            for node, received in self._host.reports.items()
-            if received.at_ms >= fresh_since_ms
-        }
+        living = self._reports().living()
+        reports = {node: received.report for node, received in living.items()}
         move = decide_move(self._host.state, reports, address, to)
         if isinstance(move, Stays):
             return Refused(
@@ -173,6 +165,10 @@ class SchedulesAndFences:
         word = "fenced" if fenced else "unfenced"
         facts: dict[str, object] = {"node": node, "fenced": fenced}
         return await self._submit(command, f"{node} was {word}", facts)
+
+    def _reports(self) -> Reports:
+        fresh_since_ms = boottime_ms() - self.fresh_ms
+        return Reports(received=self._host.reports, fresh_since_ms=fresh_since_ms)
 
     async def _submit(
         self, command: Command, done: str, facts: dict[str, object]

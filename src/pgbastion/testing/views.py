@@ -38,6 +38,7 @@ from pgbastion.model.views import (
     PostgresView,
     RaftView,
     Received,
+    Reports,
     SurveyAnswer,
 )
 from pgbastion.model.wal import Lsn, WalEnd
@@ -183,6 +184,13 @@ def primary_report(number: int = 1, **changes: object) -> NodeReport:
 def received(*reports: NodeReport, at_ms: int = NOW_MS - 100) -> dict[NodeId, Received]:
     """Return reports as they are kept."""
     return {r.node: Received(report=r, at_ms=at_ms) for r in reports}
+
+
+def known_reports(
+    *reports: NodeReport, fresh_since_ms: int = NOW_MS - 1_000
+) -> Reports:
+    """Return reports with the instant from which on they say something about now."""
+    return Reports(received=received(*reports), fresh_since_ms=fresh_since_ms)
 
 
 def answer(
