@@ -87,8 +87,8 @@ PLANS: Final = {
     ),
 }
 # Seconds on two cores; `full` has ten times as much. These end what hangs, and leave
-# room for a busy machine; a quiet one needs about half of them, which is the promise
-# of 30 minutes together.
+# room for a busy machine; a quiet one needs less than half of them, the promise of
+# 30 minutes together.
 LINT_S: Final = 150
 NATIVE_S: Final = 210
 _DEADLINES_S: Final = {

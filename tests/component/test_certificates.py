@@ -30,7 +30,7 @@ def config_of(folder: Path, tls: str = "") -> Config:
         f"raft: {{data_dir: {folder}/raft, bootstrap: true{tls}}}\n"
         f"cluster: {{secret_file: {folder}/secret}}\n"
     )
-    return load_config(path, world=False)
+    return load_config(path, machine=False)
 
 
 def with_files(folder: Path) -> Config:

@@ -1,4 +1,4 @@
-"""A daemon that takes over ends the one in office, and nobody else."""
+"""A daemon that takes over ends the one that runs, and nobody else."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ def daemon(raft_dir: Path, *behaviour: str) -> Iterator["subprocess.Popen[str]"]
         process.stdout.close()
 
 
-def test_the_daemon_in_office_is_asked_to_leave(tmp_path: Path) -> None:
+def test_the_daemon_that_runs_is_asked_to_leave(tmp_path: Path) -> None:
     with daemon(tmp_path, LEAVES, LOCKS) as process:
         assert end_running_daemon(tmp_path) == process.pid
         assert process.wait(1) == 7

@@ -111,7 +111,7 @@ def test_the_settings_are_accepted_and_each_node_is_bound_to_its_own_address(
     files.write_settings(plan)
 
     for name, address in ADDRESSES.items():
-        report = examine(scratch / f"{name}.yaml", os.environ, world=False)
+        report = examine(scratch / f"{name}.yaml", os.environ, machine=False)
         assert not report.errors, report.render(report.errors)
         config = report.config
         assert config is not None

@@ -63,7 +63,7 @@ def watch(
         f"cluster: {{peers: [{peers}]}}\n"
         f"memberlist: {{bind_port: {port or free_port(host)}}}\n"
     )
-    config = load_config(path, world=False)
+    config = load_config(path, machine=False)
     return GossipWatch(
         config,
         SECRET,
@@ -219,7 +219,7 @@ def test_a_fact_that_is_too_long_is_refused() -> None:
 
 def test_members_are_greeted_too(tmp_path: Path) -> None:
     """A node that was added by hand is found without any list of peers."""
-    own = own_member(load_config(config_of(tmp_path), world=False))
+    own = own_member(load_config(config_of(tmp_path), machine=False))
     added = replace(own, host="127.31.6.99")
 
     places = watch(tmp_path, "127.31.6.1", port=7_946, members=(added,)).places()

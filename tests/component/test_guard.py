@@ -14,7 +14,7 @@ from pgbastion.errors import GuardError
 from pgbastion.guard import page as words
 from pgbastion.postgres.guard_client import GuardClient
 from pgbastion.postgres.guard_messages import Gone, Vacant
-from pgbastion.postgres.office import take_office
+from pgbastion.postgres.guard_writer import become_writer
 from support.guard_lab import (
     SERVER,
     GuardLab,
@@ -28,7 +28,7 @@ from support.guard_lab import (
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-ASK_FOR_OFFICE = """
+ASK_FOR_WRITER_LOCK = """
 import json, socket, sys
 sock = socket.socket(socket.AF_UNIX)
 sock.connect(sys.argv[1])
@@ -162,7 +162,7 @@ async def test_a_line_that_is_no_request_ends_its_connection_only(
         ({"v": 1, "do": "kill", "deadline_ms": "soon"}, "invalid"),
         ({"v": 1, "do": "kill", "pgdata": "a\0b", "uid": 1}, "invalid"),
         ({"v": 1, "do": "kill"}, "not_running"),
-        ({"v": 1, "do": "arm", "epoch": 4}, "office"),
+        ({"v": 1, "do": "arm", "epoch": 4}, "writer"),
     ],
 )
 async def test_what_cannot_be_done_is_refused_with_its_reason(
@@ -245,7 +245,7 @@ async def test_the_writer_keeps_its_generation_when_it_connects_again(
 
 
 async def test_nobody_else_writes_while_the_writer_lives(lab: GuardLab) -> None:
-    other = python_beside(ASK_FOR_OFFICE, str(lab.run_dir / "guard.sock"))
+    other = python_beside(ASK_FOR_WRITER_LOCK, str(lab.run_dir / "guard.sock"))
     out, _ = await asyncio.to_thread(other.communicate)
 
     assert out.strip() == "None"
@@ -256,12 +256,12 @@ async def test_the_next_writer_gets_the_next_generation_once_the_former_ended() 
     with lab_directories() as (run_dir, _):
         events: list[object] = []
         client = await GuardClient.connect_or_spawn(run_dir, on_event=events.append)
-        former = python_beside(ASK_FOR_OFFICE, str(run_dir / "guard.sock"))
+        former = python_beside(ASK_FOR_WRITER_LOCK, str(run_dir / "guard.sock"))
         assert former.stdout is not None
         assert (await asyncio.to_thread(former.stdout.readline)).strip() == "1"
         assert await client.hello(write=True) is None
 
-        waiting = asyncio.create_task(take_office(client, run_dir / "page"))
+        waiting = asyncio.create_task(become_writer(client, run_dir / "page"))
         await asyncio.sleep(0.05)
         assert not waiting.done()
         former.kill()
@@ -281,7 +281,7 @@ async def test_a_guard_s_successor_knows_the_writer(lab: GuardLab) -> None:
     lab.client = await GuardClient.connect_or_spawn(
         lab.run_dir, on_event=lab.events.append
     )
-    other = python_beside(ASK_FOR_OFFICE, str(lab.run_dir / "guard.sock"))
+    other = python_beside(ASK_FOR_WRITER_LOCK, str(lab.run_dir / "guard.sock"))
     out, _ = await asyncio.to_thread(other.communicate)
 
     assert out.strip() == "None"

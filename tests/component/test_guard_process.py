@@ -16,7 +16,7 @@ from pgbastion.platform.choice import current
 from pgbastion.platform.clock import boottime_ns
 from pgbastion.postgres.guard_client import GuardClient
 from pgbastion.postgres.guard_messages import Exited, Gone, Stopped
-from pgbastion.postgres.office import take_office
+from pgbastion.postgres.guard_writer import become_writer
 from support.guard_lab import (
     SERVER,
     STUBBORN,
@@ -231,7 +231,7 @@ async def test_guard_and_server_outlive_the_daemon() -> None:
         assert (client.guard_pid, status.postmaster) == (guard, server)
         assert status.state == "running"
         assert took_s < 0.5
-        assert await take_office(client, run_dir / "page") == 2
+        assert await become_writer(client, run_dir / "page") == 2
         assert (await client.kill()).stopped
         await client.quit()
         await until(lambda: not alive(guard))

@@ -13,8 +13,8 @@ import pytest
 
 from pgbastion.platform import handles
 from pgbastion.platform.choice import LINUX, NO_PIDFD, PORTABLE, VARIABLE
-from pgbastion.platform.ends import has_ended
 from pgbastion.platform.polling import LOOK_S
+from pgbastion.platform.process_end import has_ended
 
 END_S = 5.0
 

@@ -283,11 +283,11 @@ DAEMON = """
 import asyncio, sys
 from pathlib import Path
 from pgbastion.postgres.guard_client import GuardClient
-from pgbastion.postgres.office import take_office
+from pgbastion.postgres.guard_writer import become_writer
 async def main():
     run_dir, pgdata, program, user = sys.argv[1:]
     client = await GuardClient.connect_or_spawn(Path(run_dir), on_event=print)
-    await take_office(client, Path(run_dir) / "page")
+    await become_writer(client, Path(run_dir) / "page")
     pid = await client.start([program, "-D", pgdata], user=user, pgdata=Path(pgdata),
                              log=Path(run_dir) / "log", primary_epoch=None)
     print(client.guard_pid, pid, flush=True)

@@ -53,7 +53,7 @@ def config_of(folder: Path, **api: object) -> Config:
         f"raft: {{data_dir: {folder}/raft, bootstrap: true}}\n"
         f"api: {{{keys}}}\n"
     )
-    return load_config(path, world=False)
+    return load_config(path, machine=False)
 
 
 def whole(folder: Path) -> dict[str, Path]:

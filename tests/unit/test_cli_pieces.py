@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from pgbastion.cli.asking import confirm
+from pgbastion.cli.confirming import confirm
 from pgbastion.cli.consensus import render_facts
 from pgbastion.cli.problems import UnconfirmedError, UnfinishedError
 from pgbastion.cli.progress import SHOW_EVERY, Progress, wait_for, watched

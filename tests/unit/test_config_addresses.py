@@ -8,10 +8,10 @@ import pytest
 
 from pgbastion.config.addresses import REPLICA_ADDRESSES_MAX
 from pgbastion.config.checks import check_config
+from pgbastion.config.machine_checks import check_machine
 from pgbastion.config.model import resolve, with_defaults
 from pgbastion.config.parse import Document, parse_document, parse_file
 from pgbastion.config.problems import Problem, Severity
-from pgbastion.config.world import check_world
 from pgbastion.model.addresses import VirtualAddress
 from support.configs import FOUND, GOOD_FACTS, refused, understood, values
 
@@ -140,7 +140,7 @@ def test_the_machine_says_what_it_lacks() -> None:
         hook_runs=False,
     )
 
-    found = {p.key: p for p in check_world(config, facts)}
+    found = {p.key: p for p in check_machine(config, facts)}
 
     assert "there is no interface eth0" in found["vip.interface"].problem
     assert "ens3" in found["vip.interface"].remedy
@@ -153,7 +153,7 @@ def test_another_system_gets_one_clear_line() -> None:
     facts = replace(GOOD_FACTS, has_addresses=False, interfaces=("en0",))
 
     found = [
-        p for p in check_world(understood(vip=ONE), facts) if p.key.startswith("vip")
+        p for p in check_machine(understood(vip=ONE), facts) if p.key.startswith("vip")
     ]
 
     assert len(found) == 1

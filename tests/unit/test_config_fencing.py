@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from pgbastion.config.machine_checks import check_machine
 from pgbastion.config.problems import Severity
-from pgbastion.config.world import check_world
 from support.configs import GOOD_FACTS, of_severity, refused, understood
 
 PROGRAM = {"fence_command": "/etc/pgbastion/fence"}
@@ -14,11 +14,11 @@ def test_a_good_program_is_no_problem() -> None:
     config = understood(failover=PROGRAM)
 
     assert config.failover.fence_timeout == 10_000
-    assert check_world(config, GOOD_FACTS) == []
+    assert check_machine(config, GOOD_FACTS) == []
 
 
 def test_a_program_that_cannot_be_run_is_refused() -> None:
-    problems = check_world(
+    problems = check_machine(
         understood(failover=PROGRAM), replace(GOOD_FACTS, fence_runs=False)
     )
 
@@ -26,7 +26,7 @@ def test_a_program_that_cannot_be_run_is_refused() -> None:
 
 
 def test_a_program_that_others_can_change_is_pointed_out() -> None:
-    problems = check_world(
+    problems = check_machine(
         understood(failover=PROGRAM), replace(GOOD_FACTS, fence_mode=0o775)
     )
 
@@ -37,7 +37,7 @@ def test_a_program_that_others_can_change_is_pointed_out() -> None:
 def test_without_a_program_its_facts_do_not_matter() -> None:
     facts = replace(GOOD_FACTS, fence_runs=False, fence_mode=0o777)
 
-    assert check_world(understood(), facts) == []
+    assert check_machine(understood(), facts) == []
 
 
 def test_a_relative_path_and_no_time_at_all_are_refused() -> None:

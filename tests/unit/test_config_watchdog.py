@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from pgbastion.config.checks import check_config
+from pgbastion.config.machine_checks import check_machine
 from pgbastion.config.problems import Severity
 from pgbastion.config.timings import PROFILES
 from pgbastion.config.watchdog import fits, least_unfed_s, unfed_s
-from pgbastion.config.world import check_world
 from pgbastion.model.profile import Profile
 from pgbastion.node.parts import watchdog_of
 from pgbastion.postgres.guard_messages import WatchdogSetting
@@ -48,7 +48,7 @@ def test_off_is_the_default_and_needs_nothing() -> None:
     config = understood(failover={"profile": "fast"})
 
     assert not [p for p in check_config(config) if p.key.startswith("watchdog")]
-    assert check_world(config, FAULTY) == []
+    assert check_machine(config, FAULTY) == []
     assert watchdog_of(config) is None
 
 
@@ -57,7 +57,7 @@ def test_off_is_the_default_and_needs_nothing() -> None:
     [("required", "does not become the primary"), ("automatic", "without it")],
 )
 def test_a_device_that_is_missing_is_pointed_out(mode: str, words: str) -> None:
-    problems = check_world(understood(watchdog={"mode": mode}), FAULTY)
+    problems = check_machine(understood(watchdog={"mode": mode}), FAULTY)
 
     assert of_severity(problems, Severity.WARNING) == ["watchdog.device"]
     assert "/dev/watchdog is not a device" in problems[0].problem
@@ -70,7 +70,7 @@ def test_a_witness_needs_none() -> None:
     )
 
     assert of_severity(check_config(config), Severity.ERROR) == []
-    assert "watchdog.device" not in [p.key for p in check_world(config, FAULTY)]
+    assert "watchdog.device" not in [p.key for p in check_machine(config, FAULTY)]
 
 
 def test_the_guard_is_told_what_follows() -> None:

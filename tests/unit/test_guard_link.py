@@ -134,7 +134,7 @@ async def test_a_guard_that_takes_over_hears_of_every_address_with_its_end(
     async def status() -> GuardStatus:
         return IDLE
 
-    async def ask_for_office() -> int:
+    async def ask_for_writer_lock() -> int:
         return 1
 
     guard: Any = SimpleNamespace(
@@ -142,7 +142,7 @@ async def test_a_guard_that_takes_over_hears_of_every_address_with_its_end(
         exit_code=None,
         keep=keep,
         status=status,
-        ask_for_office=ask_for_office,
+        ask_for_writer_lock=ask_for_writer_lock,
     )
 
     async def connect(*_: object, **__: object) -> Any:

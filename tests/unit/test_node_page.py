@@ -38,7 +38,7 @@ def test_a_log_that_is_read_again_from_its_beginning_ends_no_pause(page: Page) -
     assert (shared.read().paused, shared.read().pause_revision) == (True, 3)
 
 
-def test_a_daemon_that_is_out_of_office_pauses_nothing(page: Page) -> None:
+def test_a_daemon_that_is_not_the_writer_pauses_nothing(page: Page) -> None:
     page[words.GENERATION] = 2
 
     SharedPage(page, 1).note_pause(1, paused=True)

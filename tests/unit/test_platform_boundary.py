@@ -30,7 +30,7 @@ ALLOWED = (
     "bench/",
     "platform/",
     "proxy/epoll_poller.py",
-    "proxy/patience.py",
+    "proxy/stalled_readers.py",
     "proxy/tcp_info.py",
     "testing/",
     "vip/",

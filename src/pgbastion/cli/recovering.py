@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pgbastion.cli.asking import confirm
+from pgbastion.cli.confirming import confirm
 from pgbastion.cli.problems import CommandError
 from pgbastion.config.load import examine
 from pgbastion.config.model import Config
@@ -37,7 +37,7 @@ def load(config: Path) -> Config:
     Raises:
         ConfigError: It is not understood.
     """
-    report = examine(config, os.environ, world=False)
+    report = examine(config, os.environ, machine=False)
     if report.config is None:
         raise ConfigError(report.render(report.errors))
     return report.config

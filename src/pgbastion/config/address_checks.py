@@ -119,7 +119,7 @@ def _covers(bound: str, address: VirtualAddress) -> bool:
     return everywhere or bound == address.address
 
 
-def check_address_world(config: Config, facts: Facts) -> Iterator[Problem]:
+def check_addresses_on_machine(config: Config, facts: Facts) -> Iterator[Problem]:
     """Return what the machine lacks for the virtual addresses."""
     section = config.vip
     if section is None:

@@ -31,7 +31,7 @@ WITHOUT_EFFECT: Final = {
 
 
 def check_config(config: Config) -> list[Problem]:
-    """Return what the file alone shows; `check_world` looks at the machine."""
+    """Return what the file alone shows; `check_machine` looks at the machine."""
     return [problem for check in _CHECKS for problem in check(config)]
 
 

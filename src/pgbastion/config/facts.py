@@ -41,7 +41,7 @@ from pgbastion.config.secrets import (
     parse_passwords,
     strip_line_end,
 )
-from pgbastion.guard.others import GUARD_WORDS, other_daemon
+from pgbastion.guard.other_nodes import GUARD_WORDS, other_daemon
 from pgbastion.platform.choice import current
 from pgbastion.platform.interface import Stat
 

@@ -8,38 +8,38 @@ from typing import Any
 from pgbastion.config.checks import check_config
 from pgbastion.config.discovery import discover_bin_dir
 from pgbastion.config.facts import directory_facts, gather_facts
+from pgbastion.config.machine_checks import check_machine
 from pgbastion.config.model import Config, File, Found, resolve, with_defaults
 from pgbastion.config.parse import Document, parse_file
 from pgbastion.config.problems import Problem, errors
 from pgbastion.config.reading import Report, read_document
 from pgbastion.config.rundir import run_directory
 from pgbastion.config.salvage import salvage
-from pgbastion.config.world import check_world
 from pgbastion.errors import ConfigError
 
 
 def load_config(
-    path: Path, environment: Mapping[str, str] = os.environ, *, world: bool = True
+    path: Path, environment: Mapping[str, str] = os.environ, *, machine: bool = True
 ) -> Config:
     """Return the configuration in ``path``, ready to be used.
 
     Args:
         path: The YAML file.
         environment: Where secrets and directories of the session may be named.
-        world: Judge it by the facts of this machine too.
+        machine: Judge it by the facts of this machine too.
 
     Raises:
         ConfigError: It cannot be used; the message has every error with its place and
             its remedy.
     """
-    return examine(path, environment, world=world).usable()
+    return examine(path, environment, machine=machine).usable()
 
 
 def examine(
-    path: Path, environment: Mapping[str, str] = os.environ, *, world: bool = True
+    path: Path, environment: Mapping[str, str] = os.environ, *, machine: bool = True
 ) -> Report:
     """Return everything that can be said about the configuration in ``path``."""
-    return examine_document(read_document(path), path, environment, world=world)
+    return examine_document(read_document(path), path, environment, machine=machine)
 
 
 def examine_document(
@@ -47,7 +47,7 @@ def examine_document(
     path: Path,
     environment: Mapping[str, str] = os.environ,
     *,
-    world: bool = True,
+    machine: bool = True,
 ) -> Report:
     """Return everything that can be said about what is, or may come, in ``path``."""
     if isinstance(document, Problem):
@@ -57,8 +57,8 @@ def examine_document(
     def judge(file: File) -> tuple[Config, list[Problem]]:
         config = resolve(file, source=path, found=found)
         problems = check_config(config)
-        if world:
-            problems += check_world(config, gather_facts(config, environment))
+        if machine:
+            problems += check_machine(config, gather_facts(config, environment))
         return config, problems
 
     parsed = parse_file(with_defaults(document.values, found))

@@ -23,7 +23,7 @@ def check_watchdog(config: Config) -> Iterator[Problem]:
     )
 
 
-def check_watchdog_world(config: Config, facts: Facts) -> Iterator[Problem]:
+def check_watchdog_on_machine(config: Config, facts: Facts) -> Iterator[Problem]:
     """Yield what does not fit between the keys and the machine."""
     wanted = config.watchdog
     unused = wanted.mode is WatchdogMode.OFF or config.postgresql is None

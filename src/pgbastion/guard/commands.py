@@ -6,10 +6,10 @@ from pgbastion.guard.addresses import Removals
 from pgbastion.guard.kill import Identity
 from pgbastion.guard.latches import Latches, Refused
 from pgbastion.guard.launch import Launch
-from pgbastion.guard.office import Office
 from pgbastion.guard.supervisor import KILL_DEADLINE_MS, Supervisor
 from pgbastion.guard.watchdog import Watchdog
 from pgbastion.guard.wire import VERSION, Connection
+from pgbastion.guard.writer_lock import WriterLock
 from pgbastion.platform.interface import Account
 
 TYPE_CHECKING = False
@@ -34,7 +34,7 @@ class Commands:
     Args:
         supervisor: Does what concerns PostgreSQL.
         latches: Does what concerns epochs.
-        office: Knows the writer.
+        lock: Knows the writer.
         removals: The addresses that go when the lease ends.
         watchdog: Is armed before anything becomes a primary.
         watch: Called with the writer's new pidfd.
@@ -42,7 +42,7 @@ class Commands:
 
     __slots__ = (
         "_latches",
-        "_office",
+        "_lock",
         "_removals",
         "_supervisor",
         "_watch",
@@ -54,7 +54,7 @@ class Commands:
         self,
         supervisor: Supervisor,
         latches: Latches,
-        office: Office,
+        lock: WriterLock,
         removals: Removals,
         watchdog: Watchdog,
         *,
@@ -64,7 +64,7 @@ class Commands:
         self._removals = removals
         self._watchdog = watchdog
         self._latches = latches
-        self._office = office
+        self._lock = lock
         self._watch = watch
         self.wants_quit = False
 
@@ -89,20 +89,20 @@ class Commands:
         )
         if do is None:
             raise Refused("unknown", f"{name}: no such command")
-        if name not in OPEN_TO_ALL and client.pid != self._office.holder:
-            raise Refused("office", f"the writer is {self._office.holder}")
+        if name not in OPEN_TO_ALL and client.pid != self._lock.holder:
+            raise Refused("writer", f"the writer is {self._lock.holder}")
         return do
 
     def _do_hello(self, request: "Message", client: Connection, _: int) -> "Message":
         client.wants_events = True
         if not _flag(request, "write"):
             return {"generation": None}
-        before = self._office.pidfd
-        if not self._office.take(client.pid, client.pidfd()):
+        before = self._lock.pidfd
+        if not self._lock.acquire(client.pid, client.pidfd()):
             return {"generation": None}
-        if self._office.pidfd != before:
-            self._watch(self._office.pidfd)
-        return {"generation": self._office.generation}
+        if self._lock.pidfd != before:
+            self._watch(self._lock.pidfd)
+        return {"generation": self._lock.generation}
 
     def _do_status(self, _r: "Message", _c: Connection, _n: int) -> "Message":
         return {}

@@ -13,11 +13,11 @@ from pgbastion.guard import wire
 from pgbastion.guard.addresses import Removals
 from pgbastion.guard.commands import Commands
 from pgbastion.guard.latches import Latches
-from pgbastion.guard.office import Office
 from pgbastion.guard.page import Page
 from pgbastion.guard.supervisor import Supervisor
 from pgbastion.guard.watchdog import Watchdog
 from pgbastion.guard.wire import Closed, Connection
+from pgbastion.guard.writer_lock import WriterLock
 from pgbastion.platform.choice import current
 from pgbastion.platform.clock import boottime_ns
 
@@ -61,7 +61,7 @@ class Guard:
         self._clients: dict[int, Connection] = {}
         self._poll = current().poll()
         self._latches = Latches(page)
-        self._office = Office(page)
+        self._lock = WriterLock(page)
         self._supervisor = Supervisor(
             page,
             self._latches,
@@ -75,7 +75,7 @@ class Guard:
         self._commands = Commands(
             self._supervisor,
             self._latches,
-            self._office,
+            self._lock,
             self._removals,
             self._watchdog,
             watch=self._watch,
@@ -86,8 +86,8 @@ class Guard:
         signal.signal(signal.SIGTERM, self._note_term)
         self._poll.register(listener.fileno(), select.POLLIN)
         self._poll.register(self._wake, select.POLLIN)
-        if self._office.pidfd >= 0:
-            self._watch(self._office.pidfd)
+        if self._lock.pidfd >= 0:
+            self._watch(self._lock.pidfd)
 
     def run(self) -> None:
         """Guard until there is nothing left to guard."""
@@ -156,9 +156,9 @@ class Guard:
             self._accept()
         elif fd == self._wake:
             _drain(self._wake)
-        elif fd == self._office.pidfd:
+        elif fd == self._lock.pidfd:
             self._poll.unregister(fd)
-            self._office.leave()
+            self._lock.release()
             self._tell({"event": "vacant"})
         elif fd in self._clients:
             self._talk(self._clients[fd])
@@ -224,8 +224,8 @@ class Guard:
             "armed": self._latches.armed,
             "ended": self._latches.ended,
             "asked_ns": self._page[words.ASKED_NS],
-            "generation": self._office.generation,
-            "writer": self._office.holder,
+            "generation": self._lock.generation,
+            "writer": self._lock.holder,
             "removals": self._removals.names,
             "watchdog": self._watchdog.state,
             "watchdog_problem": self._watchdog.problem,

@@ -11,8 +11,8 @@ from pgbastion.guard.page import Page
 from pgbastion.guard.postmaster import Postmaster
 from pgbastion.platform import handles, processes
 from pgbastion.platform.choice import current
-from pgbastion.platform.ends import has_ended
 from pgbastion.platform.handles import send
+from pgbastion.platform.process_end import has_ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pgbastion.model.ids import Epoch
 class SharedPage:
     """The daemon's words of the shared page.
 
-    They are written only while this daemon is the writer in office: a successor may
+    They are written only while this daemon is the writer: a successor may
     have been named while this process was stopped.
     """
 
@@ -35,7 +35,9 @@ class SharedPage:
             PgBastionError: Another daemon is the writer.
         """
         if not self._may_write():
-            raise PgBastionError("another daemon of this node is in office")
+            raise PgBastionError(
+                "another daemon of this node is the writer of the page"
+            )
         self._page[words.RELEASED_EPOCH] = max(self._page[words.RELEASED_EPOCH], epoch)
 
     def set_lead(self, lead_ms: int, *, sure: bool) -> None:

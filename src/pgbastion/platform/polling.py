@@ -9,8 +9,8 @@ import errno
 import os
 import select
 
-from pgbastion.platform.ends import has_ended
 from pgbastion.platform.interface import start_of_living
+from pgbastion.platform.process_end import has_ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

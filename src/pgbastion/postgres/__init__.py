@@ -18,7 +18,8 @@ deadline, and either did what its name says or raises `PostgresError`. `render`,
 - The first server: :mod:`.bootstrap` makes it; one that is there already is looked at
   by :mod:`.found` and taken over by :mod:`.stranger` and :mod:`.takeover`.
 - The guard: :mod:`.guard_link`, over :mod:`.guard_client` (:mod:`.guard_messages`);
-  :mod:`.guard_spawn` starts it, :mod:`.office` makes this daemon the one it listens to.
+  :mod:`.guard_spawn` starts it, :mod:`.guard_writer` makes this daemon the one that
+  it listens to.
 - Files: :mod:`.layout`, :mod:`.config_files`, :mod:`.files`. Programs:
   :mod:`.programs`.
 """

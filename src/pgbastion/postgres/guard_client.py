@@ -136,22 +136,22 @@ class GuardClient:
         return cls(reader, writer, guard_pid=pid, pidfd=pidfd, on_event=on_event)
 
     async def hello(self, *, write: bool) -> int | None:
-        """Ask for events, and with ``write`` for the office of the page's writer.
+        """Ask for events, and with ``write`` to be the page's writer.
 
         Returns:
             The generation for this process; None if it was not asked for, or while
-            the process that has the office lives.
+            the process that is the writer lives.
         """
         answer = await self._ask("hello", write=write)
         generation: int | None = answer["generation"]
         return generation
 
-    async def ask_for_office(self) -> int | None:
-        """Ask for the office of the page's writer; None: somebody has it."""
+    async def ask_for_writer_lock(self) -> int | None:
+        """Ask to be the page's writer; return the generation, None: somebody is."""
         self._vacant.clear()
         return await self.hello(write=True)
 
-    async def office_is_vacant(self, until_s: float) -> None:
+    async def writer_lock_is_free(self, until_s: float) -> None:
         """Wait, at most until then, for the end of the writer seen when asking."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(until_s):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import GuardError
-from pgbastion.guard.others import other_daemon_in
+from pgbastion.guard.other_nodes import other_daemon_in
 from pgbastion.ha.ports import GuardFacts, RunningServer
 from pgbastion.model.ids import Epoch
 from pgbastion.observe.logging import get_logger
@@ -27,7 +27,7 @@ from pgbastion.postgres.guard_messages import (
     WatchdogSetting,
 )
 from pgbastion.postgres.guard_spawn import reap
-from pgbastion.postgres.office import take_office
+from pgbastion.postgres.guard_writer import become_writer
 from pgbastion.postgres.server_log import keep_within_bound
 
 KILL_DEADLINE_S: Final = 2.0
@@ -115,7 +115,7 @@ class GuardLink:
             await client.close()
 
     async def connect(self) -> None:
-        """Connect to the node's guard, started if there is none, and take office.
+        """Connect to the node's guard, started if there is none, and become its writer.
 
         Raises:
             GuardError: No guard, or another daemon of this node lives.
@@ -124,7 +124,7 @@ class GuardLink:
             self._run_dir, on_event=self._take, python=sys.executable
         )
         try:
-            self.generation = await take_office(client, self._run_dir / PAGE_NAME)
+            self.generation = await become_writer(client, self._run_dir / PAGE_NAME)
         except GuardError:
             await client.close()
             raise

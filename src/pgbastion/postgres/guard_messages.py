@@ -83,7 +83,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vacant:
-    """The writer of the page ended: another process may take the office."""
+    """The writer of the page ended: another process may be it now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

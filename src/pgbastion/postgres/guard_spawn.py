@@ -10,7 +10,7 @@ from typing import Final
 from pgbastion.errors import GuardError
 from pgbastion.platform import handles
 from pgbastion.platform.choice import VARIABLE, current
-from pgbastion.platform.ends import has_ended
+from pgbastion.platform.process_end import has_ended
 
 # The guard is not to keep the daemon's secrets in its environment.
 ENVIRONMENT_KEPT: Final = (

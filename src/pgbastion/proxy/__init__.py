@@ -6,7 +6,7 @@
 - :mod:`.switchboard` knows to which server each port leads, and ends the sessions that
   may no longer be; the routes it is given are values of :mod:`.routes`.
 - Bytes move in user space (:mod:`.relay`) or, for busy sessions, in the kernel
-  (:mod:`.kernel`). :mod:`.patience` tells stalled readers from dead peers.
+  (:mod:`.kernel`). :mod:`.stalled_readers` tells stalled readers from dead peers.
 - :mod:`.cancels` takes cancel requests to their session, :mod:`.draining` takes the
   proxy out of service.
 """

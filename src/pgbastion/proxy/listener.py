@@ -16,7 +16,6 @@ from pgbastion.proxy.doors import Doors
 from pgbastion.proxy.draining import Draining
 from pgbastion.proxy.kernel.choice import DataPathChoice
 from pgbastion.proxy.opening import Opening
-from pgbastion.proxy.patience import Patience
 from pgbastion.proxy.poller import make_poller
 from pgbastion.proxy.refusals import Refusal, render_refusal
 from pgbastion.proxy.relay import Relay, RelayHost
@@ -31,6 +30,7 @@ from pgbastion.proxy.routes import (
     Traffic,
 )
 from pgbastion.proxy.sessions import SessionInfo
+from pgbastion.proxy.stalled_readers import StalledReaders
 from pgbastion.proxy.switchboard import UNKNOWN, OnEvent, Switchboard
 from pgbastion.proxy.tls import Tls, TlsFiles
 from pgbastion.proxy.wire import CancelKey
@@ -87,7 +87,9 @@ class Proxy:
         self._accepted = 0
         self._drained = asyncio.Event()
         self._draining = Draining(self._loop, self._board, lambda: self._relays)
-        self._patience = Patience(self._connections, limits.user_timeout_ms)
+        self._stalled_readers = StalledReaders(
+            self._connections, limits.user_timeout_ms
+        )
         self._path = DataPathChoice(
             self._loop, self._poller, data_path, limits, on_event
         )
@@ -108,7 +110,7 @@ class Proxy:
         except BaseException:
             self._poller.close()
             raise
-        for work in (self._patience.watch(), self._settle_data_path()):
+        for work in (self._stalled_readers.watch(), self._settle_data_path()):
             self._tasks.append(self._loop.create_task(self._own(work)))
         self._allow_descriptors()
         self._tell_doors()

@@ -48,7 +48,7 @@ def drill(
     code 1 when it is refused or fails, 4 when it is not finished in time.
     """
     from pgbastion.cli import drilling
-    from pgbastion.cli.asking import confirm
+    from pgbastion.cli.confirming import confirm
     from pgbastion.cli.target import writer
 
     client = writer(config, url)

@@ -60,7 +60,7 @@ def remove_node(
     4 when it is not finished in time.
     """
     from pgbastion.cli import members
-    from pgbastion.cli.asking import confirm
+    from pgbastion.cli.confirming import confirm
     from pgbastion.cli.target import writer
 
     client = writer(config, url)
@@ -90,7 +90,7 @@ def replace_node(
     command: it joins as a new member, and the old one is removed.
     """
     from pgbastion.cli import members
-    from pgbastion.cli.asking import confirm
+    from pgbastion.cli.confirming import confirm
     from pgbastion.cli.target import writer
 
     client = writer(config, url)

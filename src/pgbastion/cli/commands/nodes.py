@@ -49,7 +49,7 @@ def fence(
     A primary hands its role over first. It stays fenced, also over restarts, until
     unfence. Exit code 1 when it is refused, 4 when the role has not moved in time.
     """
-    from pgbastion.cli.asking import confirm
+    from pgbastion.cli.confirming import confirm
     from pgbastion.cli.ordering import wait_moved
     from pgbastion.cli.target import writer
 
@@ -108,7 +108,7 @@ def restart(
     With --json a line for each node. Exit code 1 when one is refused or fails, 4 when
     one is not finished in time.
     """
-    from pgbastion.cli.asking import confirm
+    from pgbastion.cli.confirming import confirm
     from pgbastion.cli.ordering import carry_out, to_restart
     from pgbastion.cli.target import writer
 
@@ -149,7 +149,7 @@ def reinit(
 
     Exit code 1 when it is refused or fails, 4 when it is not finished in time.
     """
-    from pgbastion.cli.asking import confirm
+    from pgbastion.cli.confirming import confirm
     from pgbastion.cli.ordering import carry_out
     from pgbastion.cli.target import writer
 

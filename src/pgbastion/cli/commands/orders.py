@@ -207,7 +207,7 @@ def failover(
     A living primary hands its role over as in a switchover. Exit code 1 when it is
     refused, or when another node became the primary; 4 when it is not finished in time.
     """
-    from pgbastion.cli.asking import confirm
+    from pgbastion.cli.confirming import confirm
     from pgbastion.cli.ordering import carry_out
     from pgbastion.cli.target import writer
 

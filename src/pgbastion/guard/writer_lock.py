@@ -1,6 +1,6 @@
 """Who may write the daemon's words of the page: one process at a time.
 
-The writer in office has a generation. It keeps it over reconnections; another process
+Whoever has the lock has a generation. It keeps it over reconnections; another process
 gets the next one only when the former has ended, which a pidfd proves.
 """
 
@@ -9,11 +9,11 @@ import os
 from pgbastion.guard import page as words
 from pgbastion.guard.page import Page
 from pgbastion.platform import handles, processes
-from pgbastion.platform.ends import has_ended
+from pgbastion.platform.process_end import has_ended
 
 
-class Office:
-    """The writer in office, kept in the page so that the guard's successor knows it."""
+class WriterLock:
+    """The writer, kept in the page so that the guard's successor knows it."""
 
     __slots__ = ("_page", "pidfd")
 
@@ -26,10 +26,10 @@ class Office:
         try:
             self.pidfd = handles.open_handle(pid)
         except OSError:
-            self._vacate()
+            self._clear()
             return
         if processes.start_of(pid) != start:
-            self.leave()
+            self.release()
 
     @property
     def holder(self) -> int:
@@ -41,15 +41,15 @@ class Office:
         """The newest generation that was handed out."""
         return self._page[words.GENERATION]
 
-    def take(self, pid: int, pidfd: int) -> bool:
-        """Give the office to ``pid`` if it is free or its own already.
+    def acquire(self, pid: int, pidfd: int) -> bool:
+        """Give the lock to ``pid`` if it is free or its own already.
 
         Args:
             pid: The process that asks.
-            pidfd: Its pidfd; belongs to the office afterwards.
+            pidfd: Its pidfd; belongs to the lock afterwards.
         """
         if self.holder and self.has_ended():
-            self.leave()
+            self.release()
         start = processes.start_of(pid)
         is_same = self.holder == pid and self._page[words.WRITER_START] == start
         if start == 0 or is_same or self.holder:
@@ -65,12 +65,12 @@ class Office:
         """Tell whether the writer's process has ended."""
         return has_ended(self.pidfd)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Note that the writer has ended."""
         os.close(self.pidfd)
         self.pidfd = -1
-        self._vacate()
+        self._clear()
 
-    def _vacate(self) -> None:
+    def _clear(self) -> None:
         self._page[words.WRITER_PID] = 0
         self._page[words.WRITER_START] = 0

@@ -13,8 +13,8 @@ from pgbastion.config.machine import (
     FileFacts,
     ServerVersion,
 )
+from pgbastion.config.machine_checks import check_machine
 from pgbastion.config.problems import Problem, Severity
-from pgbastion.config.world import check_world
 from support.configs import (
     GOOD_FACTS,
     GOOD_FILE,
@@ -28,7 +28,7 @@ MISSING = FileFacts(exists=False)
 
 
 def judged(facts: Facts, **sections: Any) -> list[Problem]:
-    return check_world(understood(**sections), facts)
+    return check_machine(understood(**sections), facts)
 
 
 def only(problems: list[Problem], severity: Severity = Severity.ERROR) -> Problem:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from pgbastion.config.address_checks import check_address_world
+from pgbastion.config.address_checks import check_addresses_on_machine
 from pgbastion.config.fence_checks import check_fencing
 from pgbastion.config.listening import check_listening
 from pgbastion.config.machine import (
@@ -20,7 +20,7 @@ from pgbastion.config.machine import (
 from pgbastion.config.model import Config, PostgresqlSection
 from pgbastion.config.problems import Problem, Severity
 from pgbastion.config.tls import check_api_tls, check_tls
-from pgbastion.config.watchdog_checks import check_watchdog_world
+from pgbastion.config.watchdog_checks import check_watchdog_on_machine
 
 GROUP_OR_OTHERS: Final = 0o077
 OTHERS: Final = 0o007
@@ -31,16 +31,16 @@ DATA_MODE_REFUSED: Final = 0o027
 WAITS_FROM_START: Final = {14: 18, 15: 13, 16: 9, 17: 5}
 
 
-def check_world(config: Config, facts: Facts) -> list[Problem]:
+def check_machine(config: Config, facts: Facts) -> list[Problem]:
     """Return what does not fit between ``config`` and the machine."""
     problems = [*_secret(config, facts), *_tokens(facts), *_raft_dir(config, facts)]
     problems += check_tls(config, facts.tls)
     problems += check_api_tls(config, facts.api_tls)
     problems += _makeable(facts)
     problems += check_listening(config, facts)
-    problems += check_address_world(config, facts)
+    problems += check_addresses_on_machine(config, facts)
     problems += check_fencing(config, facts)
-    problems += check_watchdog_world(config, facts)
+    problems += check_watchdog_on_machine(config, facts)
     section, found = config.postgresql, facts.postgresql
     if section is not None and found is not None:
         problems += _users(section, facts, found)

@@ -22,7 +22,7 @@ TOLD_S: Final = 0.5
 log = get_logger("guard")
 
 
-async def take_office(
+async def become_writer(
     client: GuardClient,
     page: Path,
     *,
@@ -43,7 +43,7 @@ async def take_office(
     loop = asyncio.get_running_loop()
     begun_s = loop.time()
     while True:
-        generation = await client.ask_for_office()
+        generation = await client.ask_for_writer_lock()
         if generation is not None:
             return generation
         assert client.latest is not None
@@ -54,7 +54,7 @@ async def take_office(
             raise GuardError(_refusal(writer, ends=ends, waited_s=ending_s))
         if ends:
             log.info("former_daemon_ends", pid=writer)
-        await client.office_is_vacant(until_s)
+        await client.writer_lock_is_free(until_s)
 
 
 def _is_leaving(path: Path, generation: int) -> bool:

@@ -25,7 +25,7 @@ _LOOKS_PER_TIMEOUT: Final = 3
 _SLICE: Final = 200
 
 
-class Patience:
+class StalledReaders:
     """Suspends the time-out of connections that wait for a window."""
 
     def __init__(
