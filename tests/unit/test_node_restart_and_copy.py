@@ -8,6 +8,7 @@ from pgbastion.model.cluster import OrderKind
 from pgbastion.model.commands import GiveOrder
 from pgbastion.model.ids import NodeId
 from pgbastion.model.report import PostgresState
+from pgbastion.node.ordering import Ordering
 from pgbastion.node.restart_and_copy import RestartAndCopy
 from pgbastion.testing.views import (
     assignment,
@@ -30,7 +31,8 @@ def whole() -> FakeHost:
 
 
 def restart_and_copy(host: FakeHost) -> RestartAndCopy:
-    return RestartAndCopy(host, fresh_ms=60_000, drain_ms=lambda: 700)  # type: ignore[arg-type]
+    ordering = Ordering(host, fresh_ms=60_000, drain_ms=lambda: 700)  # type: ignore[arg-type]
+    return ordering.restart_and_copy
 
 
 async def restart(host: FakeHost, node: NodeId, **changes: bool) -> Outcome:

@@ -15,6 +15,7 @@ from pgbastion.model.commands import (
     Unschedule,
 )
 from pgbastion.model.wal import Lsn
+from pgbastion.node.ordering import Ordering
 from pgbastion.node.schedules_and_fences import SchedulesAndFences
 from pgbastion.testing.views import (
     cluster_state,
@@ -29,7 +30,8 @@ pytestmark = pytest.mark.anyio
 
 
 def schedules_and_fences(host: FakeHost) -> SchedulesAndFences:
-    return SchedulesAndFences(host, fresh_ms=60_000, drain_ms=lambda: 700)  # type: ignore[arg-type]
+    ordering = Ordering(host, fresh_ms=60_000, drain_ms=lambda: 700)  # type: ignore[arg-type]
+    return ordering.schedules_and_fences
 
 
 def whole() -> FakeHost:

@@ -40,17 +40,11 @@ class Ordering:
         self.fresh_ms = fresh_ms
         self._drain_ms = drain_ms
         self.schedules_and_fences = SchedulesAndFences(
-            host, fresh_ms=fresh_ms, drain_ms=drain_ms
+            host, reports=self._reports, drain_ms=drain_ms
         )
         self.restart_and_copy = RestartAndCopy(
-            host, fresh_ms=fresh_ms, drain_ms=drain_ms
+            host, reports=self._reports, drain_ms=drain_ms
         )
-
-    def go_by(self, *, fresh_ms: int) -> None:
-        """Take another age that reports may have."""
-        self.fresh_ms = fresh_ms
-        self.schedules_and_fences.fresh_ms = fresh_ms
-        self.restart_and_copy.fresh_ms = fresh_ms
 
     def on(self, host: Log) -> "Ordering":
         """Return the same on another log."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pgbastion.api.ports import Outcome, Refused
-from pgbastion.clock import boottime_ms, wall_text
+from pgbastion.clock import wall_text
 from pgbastion.control.wall_time import later
 from pgbastion.model.cluster import Order, OrderKind
 from pgbastion.model.ids import NodeId
@@ -24,15 +24,15 @@ class RestartAndCopy:
 
     Args:
         host: The replicated state and the reports.
-        fresh_ms: How old a report may be that a check rests on.
+        reports: Tells what the nodes last said, and how much of it is fresh.
         drain_ms: How long older transactions get where nobody says.
     """
 
     def __init__(
-        self, host: Log, *, fresh_ms: int, drain_ms: Callable[[], int]
+        self, host: Log, *, reports: Callable[[], Reports], drain_ms: Callable[[], int]
     ) -> None:
         self._host = host
-        self.fresh_ms = fresh_ms
+        self._reports = reports
         self._drain_ms = drain_ms
 
     async def restart(
@@ -70,9 +70,7 @@ class RestartAndCopy:
     def _report(self, node: NodeId) -> NodeReport | Refused:
         if self._host.state.server(node) is None:
             return _unfit(f"{node} is not a member with PostgreSQL")
-        fresh_since_ms = boottime_ms() - self.fresh_ms
-        reports = Reports(received=self._host.reports, fresh_since_ms=fresh_since_ms)
-        return reports.fresh(node) or _unfit(f"{node} is silent")
+        return self._reports().fresh(node) or _unfit(f"{node} is silent")
 
     async def _give(self, kind: OrderKind, node: NodeId, *, drain_ms: int) -> Outcome:
         at = wall_text()

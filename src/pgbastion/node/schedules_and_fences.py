@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pgbastion.api.ports import Done, Outcome, Refused, When
-from pgbastion.clock import boottime_ms, wall_text, wall_time
+from pgbastion.clock import wall_text, wall_time
 from pgbastion.control.address_moves import Stays, decide_move
 from pgbastion.control.schedules_and_fences import why_not_fence
 from pgbastion.model.cluster import OrderOutcome, Schedule
@@ -33,15 +33,15 @@ class SchedulesAndFences:
 
     Args:
         host: The replicated state and the reports.
-        fresh_ms: How old a report may be that a check rests on.
+        reports: Tells what the nodes last said, and how much of it is fresh.
         drain_ms: How long older transactions get where nobody says.
     """
 
     def __init__(
-        self, host: Log, *, fresh_ms: int, drain_ms: Callable[[], int]
+        self, host: Log, *, reports: Callable[[], Reports], drain_ms: Callable[[], int]
     ) -> None:
         self._host = host
-        self.fresh_ms = fresh_ms
+        self._reports = reports
         self._drain_ms = drain_ms
 
     async def schedule(
@@ -165,10 +165,6 @@ class SchedulesAndFences:
         word = "fenced" if fenced else "unfenced"
         facts: dict[str, object] = {"node": node, "fenced": fenced}
         return await self._submit(command, f"{node} was {word}", facts)
-
-    def _reports(self) -> Reports:
-        fresh_since_ms = boottime_ms() - self.fresh_ms
-        return Reports(received=self._host.reports, fresh_since_ms=fresh_since_ms)
 
     async def _submit(
         self, command: Command, done: str, facts: dict[str, object]

@@ -70,7 +70,7 @@ def go_by(node: "Node", timings: Timings) -> None:
     node.config = config = replace(node.config, timings=timings)
     fresh_ms = 3 * timings.probe_ms
     node.engine.pace(heartbeat_ms=timings.heartbeat_ms, election_ms=timings.election_ms)
-    node.ordering.go_by(fresh_ms=timings.sync_silent_ms)
+    node.ordering.fresh_ms = timings.sync_silent_ms
     node.executor.stop_ms = timings.stop_ms
     node.members.fresh_ms = fresh_ms
     node.host.survey.cut_timeout_ms = cut_timeout_ms(timings)
