@@ -215,7 +215,7 @@ def test_a_survey_that_suffices_waits_a_moment_for_the_living() -> None:
     [
         {},
         received(primary_report()),
-        received(report(3), at_ms=NOW_MS - 1_000),
+        received(report(3), at_ms=NOW_MS - 1_001),
         received(report(2)),
     ],
     ids=["nobody", "former_holder", "old_news", "who_answered"],

@@ -142,11 +142,8 @@ def _is_replaceable(view: ClusterView, held: Assignment) -> bool:
     A node that nobody can replace is not switched off: it may come back by itself.
     """
     state = view.state
-    living = {
-        node: received
-        for node, received in view.reports.items()
-        if node != held.node and view.now_ms - received.at_ms <= view.report_ms
-    }
+    living = view.known_reports.living()
+    living.pop(held.node, None)
     able = may_hold(state, view.reports)
     answers = living_answers(state, living)
     if not needs_survey(state):

@@ -100,12 +100,8 @@ def next_leaders(
 
 
 def _heard(view: ClusterView) -> set[MemberId]:
-    fresh = {
-        node
-        for node, received in view.reports.items()
-        if view.now_ms - received.at_ms <= view.report_ms
-    }
-    heard = {m.member_id for m in view.state.members if m.name in fresh}
+    living = view.known_reports.living()
+    heard = {m.member_id for m in view.state.members if m.name in living}
     return heard | {view.raft.member_id}
 
 

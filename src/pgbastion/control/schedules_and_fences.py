@@ -86,7 +86,7 @@ def _target_of(
     view: ClusterView, schedule: Schedule
 ) -> tuple[NodeId | None, str | None]:
     """Return the node that a schedule means now, and why it cannot take the role."""
-    reports = view.reports_within(view.report_ms)
+    reports = view.known_reports
     if schedule.target is None:
         best = best_target(view.state, reports)
         return best, None if best else "no standby could take the role"
@@ -100,7 +100,7 @@ def _hand_fenced_over(view: ClusterView, fence: Fence) -> Decision | None:
         return None
     if _failed_lately(view):
         return None
-    target = best_target(view.state, view.reports_within(view.report_ms))
+    target = best_target(view.state, view.known_reports)
     if target is None:
         return None
     # The index makes the id unique: each attempt has its own.

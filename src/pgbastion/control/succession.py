@@ -112,10 +112,8 @@ def _catch_up(view: ClusterView, able: frozenset[NodeId]) -> Decision | None:
 
 def _can_be_read(view: ClusterView, source: SurveyAnswer) -> bool:
     """Tell whether a node's server runs in recovery, so that another can stream."""
-    received = view.reports.get(source.node)
-    if received is None or view.now_ms - received.at_ms > view.report_ms:
-        return False
-    return received.report.state is PostgresState.STANDBY
+    report = view.known_reports.fresh(source.node)
+    return report is not None and report.state is PostgresState.STANDBY
 
 
 def _forced(view: ClusterView, answers: Iterable[SurveyAnswer]) -> SurveyAnswer | None:
@@ -151,22 +149,16 @@ def _describe(answers: tuple[SurveyAnswer, ...]) -> str:
 def _some_living_are_silent(
     view: ClusterView, answers: tuple[SurveyAnswer, ...]
 ) -> bool:
+    """Tell whether a standby that lives, as far as is known, has not answered yet."""
+    living = view.known_reports.living()
     answered = {a.node for a in answers}
-    held = view.state.assignment
-    for member in view.state.servers:
-        received = view.reports.get(member.name)
-        if member.name in answered or received is None:
-            continue
-        if held is not None and held.node == member.name:
-            continue
-        if view.now_ms - received.at_ms < view.report_ms:
-            return True
-    return False
+    return any(name in living and name not in answered for name in _others(view))
 
 
 def choose_without_survey(view: ClusterView, held: Assignment) -> Decision:
     """In ``async``: the most advanced standby that answers, within the lag limit."""
     again_ms = view.now_ms + SURVEY_AGAIN_MS
+    reports = view.known_reports
     found = tuple(_candidates_by_report(view))
     if held.ended_at is not None and is_ordered(view.state):
         patient_ms = view.released_seen_ms + HANDOVER_PATIENCE_MS
@@ -176,8 +168,8 @@ def choose_without_survey(view: ClusterView, held: Assignment) -> Decision:
     best = preferred(view, (a for a in found if a.wal_end == end))
     if best is None or end is None:
         return Decision(Reason.NO_CANDIDATE, (), again_ms)
-    last = view.reports.get(held.node)
-    former = last.report.wal_end if last is not None else None
+    last = reports.last(held.node)
+    former = last.wal_end if last is not None else None
     if former is not None and former.timeline == end.timeline:
         behind = former.lsn - end.lsn
         order = failover_order(view.state)
@@ -199,11 +191,8 @@ def _target_reached(view: ClusterView, found: Iterable[SurveyAnswer]) -> bool:
 def _candidates_by_report(view: ClusterView) -> Iterator[SurveyAnswer]:
     able = may_hold(view.state, view.reports)
     for member in view.state.servers:
-        received = view.reports.get(member.name)
-        if received is None or view.now_ms - received.at_ms > view.report_ms:
-            continue
-        report = received.report
-        if member.name not in able or not _may_be_promoted(report):
+        report = view.known_reports.fresh(member.name)
+        if report is None or member.name not in able or not _may_be_promoted(report):
             continue
         if report.wal_end is not None and report.data_id is not None:
             yield SurveyAnswer(
@@ -271,6 +260,7 @@ def ask_servers(view: ClusterView) -> tuple[Survey, ...]:
 
 
 def _others(view: ClusterView) -> tuple[NodeId, ...]:
+    """Return the servers besides the holder."""
     held = view.state.assignment
     holder = held.node if held is not None else None
     return tuple(m.name for m in view.state.servers if m.name != holder)

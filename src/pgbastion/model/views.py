@@ -175,6 +175,11 @@ class ClusterView:
     report_ms: int = 1_000
     """How old a report of a living node may be."""
 
+    @property
+    def known_reports(self) -> Reports:
+        """What the nodes last said, and how much of it is fresh."""
+        return self.reports_within(self.report_ms)
+
     def reports_within(self, age_ms: int) -> Reports:
         """Return the reports; one that is older than ``age_ms`` is not fresh."""
         return Reports(received=self.reports, fresh_since_ms=self.now_ms - age_ms)
