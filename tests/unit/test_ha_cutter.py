@@ -9,7 +9,8 @@ import pytest
 
 from pgbastion.errors import GuardError
 from pgbastion.ha.cutter import NodeCutter
-from pgbastion.ha.executor import Job, Server
+from pgbastion.ha.executor import Server
+from pgbastion.ha.job import Job
 from pgbastion.ha.ports import DataFacts, GuardFacts, StoppedEnd
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.views import SurveyAnswer

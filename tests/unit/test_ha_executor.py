@@ -8,8 +8,9 @@ import pytest
 
 from pgbastion.control.apply import Outcome
 from pgbastion.errors import PostgresError, TimelineTaken
-from pgbastion.ha.executor import Executor, Job, Server
+from pgbastion.ha.executor import Executor, Server
 from pgbastion.ha.host import Host
+from pgbastion.ha.job import Job
 from pgbastion.ha.ports import RaftEngine
 from pgbastion.model.actions import (
     ApplySyncSet,

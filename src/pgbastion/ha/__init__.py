@@ -6,7 +6,7 @@
 2. Decide: :mod:`.loop` asks `pgbastion.control`, for the node and, on the Raft leader,
    for the cluster. :mod:`.recorder` keeps what was decided, and on what.
 3. Act: :mod:`.runner` runs one sequence at a time, :mod:`.executor` each of its
-   actions, by the adapters behind :mod:`.ports`.
+   actions, by the adapters behind :mod:`.ports`; :mod:`.job` what takes long.
 4. Tell: :mod:`.reporting` sends this node's report to all others.
 
 What one look cannot see is remembered in :mod:`.admitting`, :mod:`.flushing`,

@@ -3,7 +3,8 @@
 import asyncio
 
 from pgbastion.errors import PgBastionError
-from pgbastion.ha.executor import Job, Server
+from pgbastion.ha.executor import Server
+from pgbastion.ha.job import Job
 from pgbastion.ha.messages import CATCH_UP_S
 from pgbastion.ha.ports import StoppedEnd, Upstream
 from pgbastion.model.ids import Epoch, NodeId

@@ -5,7 +5,7 @@ the moment in which it is done.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +13,7 @@ from pgbastion.clock import boottime_ms
 from pgbastion.control.apply import Outcome
 from pgbastion.errors import InvariantError, PgBastionError, TimelineTaken
 from pgbastion.ha.host import Host
+from pgbastion.ha.job import Job
 from pgbastion.ha.observer import Observer
 from pgbastion.ha.ports import (
     Addresses,
@@ -39,46 +40,6 @@ TIMELINE_TAKEN_MAX_MS: Final = 10_000
 """How long a promotion that a former daemon asked for may go on."""
 
 log = get_logger("actions")
-
-
-class Job:
-    """A long step: it runs beside the passes, one at a time."""
-
-    def __init__(self) -> None:
-        self.name: str | None = None
-        self.failed: str | None = None
-        self.failed_ms = 0
-        self._task: asyncio.Task[None] | None = None
-
-    def start(
-        self, name: str, work: Awaitable[None], then: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Run ``work``, then ``then``, whatever became of it."""
-        self.name = name
-        self._task = asyncio.create_task(self._run(name, work, then))
-
-    async def _run(
-        self, name: str, work: Awaitable[None], then: Callable[[], Awaitable[None]]
-    ) -> None:
-        started_ms = boottime_ms()
-        log.info("job_started", job=name)
-        try:
-            await work
-            self.failed = None
-            log.info("job_done", job=name, ms=boottime_ms() - started_ms)
-        except (PgBastionError, TimeoutError, OSError) as exc:
-            self.failed, self.failed_ms = str(exc), boottime_ms()
-            log.error("job_failed", job=name, error=str(exc))
-        finally:
-            self.name = None
-            self._task = None
-        await then()
-
-    async def stop(self) -> None:
-        """Interrupt the step; its programs are ended with it."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,9 @@ from pgbastion.consensus.interface import (
 )
 from pgbastion.control.routing import Routing
 from pgbastion.ha.cutter import NodeCutter, WitnessCutter
-from pgbastion.ha.executor import Executor, Job, Server
+from pgbastion.ha.executor import Executor, Server
 from pgbastion.ha.host import Host
+from pgbastion.ha.job import Job
 from pgbastion.ha.loop import Loop
 from pgbastion.ha.observer import Observer
 from pgbastion.ha.sight import Sight

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from pgbastion.config.timings import PROFILES, Timings
 from pgbastion.control.routing import Routing
 from pgbastion.ha.cutter import NodeCutter, WitnessCutter
-from pgbastion.ha.executor import Executor, Job
+from pgbastion.ha.executor import Executor
 from pgbastion.ha.executor import Server as Parts
 from pgbastion.ha.host import Host
+from pgbastion.ha.job import Job
 from pgbastion.ha.loop import Loop, Pace
 from pgbastion.ha.messages import Kind
 from pgbastion.ha.observer import Observer
