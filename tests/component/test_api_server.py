@@ -11,7 +11,7 @@ from pgbastion.api.endpoints import READS
 from pgbastion.api.ports import Done, Tokens
 from pgbastion.model.actions import Decision
 from pgbastion.model.reasons import Reason
-from pgbastion.model.recording import Kept
+from pgbastion.model.recording import RecordedDecision
 from pgbastion.model.snapshot import LeaseSnapshot
 from pgbastion.testing.views import cluster_view
 from support.api_server import (
@@ -299,10 +299,10 @@ async def test_the_explanation_is_json_and_on_request_text() -> None:
 async def test_a_long_list_gives_the_loop_back_between_its_elements(api: Api) -> None:
     turns, made_in = 0, list[int]()
 
-    class Watched(tuple[Kept, ...]):
+    class Watched(tuple[RecordedDecision, ...]):
         __slots__ = ()
 
-        def __iter__(self) -> Iterator[Kept]:
+        def __iter__(self) -> Iterator[RecordedDecision]:
             for kept in super().__iter__():
                 made_in.append(turns)
                 yield kept
@@ -314,7 +314,10 @@ async def test_a_long_list_gives_the_loop_back_between_its_elements(api: Api) ->
             await asyncio.sleep(0)
 
     decision = Decision(Reason.NOT_LEADER)
-    kept = [Kept(number=n, view=cluster_view(), decision=decision) for n in range(20)]
+    kept = [
+        RecordedDecision(number=n, view=cluster_view(), decision=decision)
+        for n in range(20)
+    ]
     api.snapshot = replace(api.snapshot, records=Watched(kept))
     counting = asyncio.create_task(count_turns())
     found = (await api.client.get("/debug/decisions")).json()

@@ -11,7 +11,7 @@ import pytest
 
 from pgbastion.cli.bundling import redact, redact_values
 from pgbastion.cli.exits import Exit
-from pgbastion.model.recording import RECORDS_MAX, encode_kept
+from pgbastion.model.recording import RECORDS_MAX, encode_recorded
 from pgbastion.testing.sim.scripts import THREE
 from support.cli import Api, answering, run
 from support.simulated import staged
@@ -28,7 +28,7 @@ def records() -> list[dict[str, Any]]:
         stage.wait(5_000)
         daemon = stage.n[3].daemon
         assert daemon is not None
-        return [encode_kept(kept) for kept in daemon.main.recorder.records]
+        return [encode_recorded(kept) for kept in daemon.main.recorder.records]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from pgbastion.errors import GuardError
 from pgbastion.guard import page as words
 from pgbastion.postgres.guard_client import GuardClient
-from pgbastion.postgres.guard_messages import Gone, Vacant
+from pgbastion.postgres.guard_messages import Gone, WriterEnded
 from pgbastion.postgres.guard_writer import become_writer
 from support.guard_lab import (
     SERVER,
@@ -266,7 +266,7 @@ async def test_the_next_writer_gets_the_next_generation_once_the_former_ended() 
         assert not waiting.done()
         former.kill()
         assert await waiting == 2
-        assert Vacant() in events
+        assert WriterEnded() in events
 
         await asyncio.to_thread(former.communicate)
         await client.quit()

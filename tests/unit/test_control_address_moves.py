@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pgbastion.control.address_moves import Stays, decide_move
+from pgbastion.control.address_moves import NotMoved, decide_move
 from pgbastion.control.placing import Cause
 from pgbastion.model.addresses import AddressReport, Placement, ReplicaReport
 from pgbastion.model.cluster import ClusterState, Fence
@@ -55,7 +55,7 @@ def stays(
     """Return why it is not moved; empty: it is."""
     reports = {**REPORTS, **{r.node: r for r in changed}}
     found = decide_move(state, reports, address, to)
-    return found.why if isinstance(found, Stays) else ""
+    return found.why if isinstance(found, NotMoved) else ""
 
 
 def test_an_address_goes_where_it_is_sent() -> None:
@@ -106,7 +106,7 @@ def test_neither_the_primary_nor_a_fenced_silent_or_unknown_node_gets_it() -> No
 
     assert stays(to=N1) == "n1 is the primary"
     assert stays(replace(FOUR, fences=(fence,))) == "n3 is fenced"
-    assert isinstance(found, Stays)
+    assert isinstance(found, NotMoved)
     assert found.why == "n3 is silent"
     assert stays(to=NodeId("n9")) == "n9 is not a member with PostgreSQL"
 

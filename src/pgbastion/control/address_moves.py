@@ -14,7 +14,7 @@ from pgbastion.model.report import NodeReport, PostgresState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stays:
+class NotMoved:
     """The address is not moved."""
 
     code: str
@@ -26,7 +26,7 @@ def decide_move(
     reports: Mapping[NodeId, NodeReport],
     address: str,
     to: NodeId | None,
-) -> VacateAddress | Stays:
+) -> VacateAddress | NotMoved:
     """Say how an address for replicas is moved, or why it is not.
 
     Args:
@@ -37,11 +37,11 @@ def decide_move(
     """
     placed = state.placement(address)
     if placed is None:
-        return Stays(code="nowhere", why="no node has it as an address for replicas")
+        return NotMoved(code="nowhere", why="no node has it as an address for replicas")
     if placed.ended:
-        return Stays(code="moving", why=f"it leaves {placed.node}: {placed.cause}")
+        return NotMoved(code="moving", why=f"it leaves {placed.node}: {placed.cause}")
     if to == placed.node:
-        return Stays(code="there_already", why=f"{to} has it already")
+        return NotMoved(code="there_already", why=f"{to} has it already")
     obstacles = {
         member.name: _obstacle(state, member, reports.get(member.name), address)
         for member in state.servers
@@ -52,7 +52,7 @@ def decide_move(
     able = [node for node, why in obstacles.items() if not why]
     if not able:
         why = "; ".join(f"{node} {why}" for node, why in obstacles.items())
-        return Stays(code="unfit", why=why or "there is no other node")
+        return NotMoved(code="unfit", why=why or "there is no other node")
     load = load_of(state)
     chosen = min(able, key=lambda node: load[node])
     return VacateAddress(

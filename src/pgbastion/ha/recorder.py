@@ -3,7 +3,7 @@
 from collections import deque
 
 from pgbastion.model.actions import Decision
-from pgbastion.model.recording import RECORDS_MAX, Kept
+from pgbastion.model.recording import RECORDS_MAX, RecordedDecision
 from pgbastion.model.views import ClusterView, NodeView
 
 
@@ -11,8 +11,8 @@ class Recorder:
     """A bounded memory of decisions; views are frozen, so keeping them costs little."""
 
     def __init__(self, most: int = RECORDS_MAX) -> None:
-        self._kept: deque[Kept] = deque(maxlen=most)
-        self._latest: dict[type, Kept] = {}
+        self._kept: deque[RecordedDecision] = deque(maxlen=most)
+        self._latest: dict[type, RecordedDecision] = {}
         self._number = 0
 
     def note(
@@ -20,13 +20,13 @@ class Recorder:
     ) -> None:
         """Keep a decision that changed; of the others the latest of each kind."""
         self._number += 1
-        kept = Kept(number=self._number, view=view, decision=decision)
+        kept = RecordedDecision(number=self._number, view=view, decision=decision)
         self._latest[type(view)] = kept
         if changed:
             self._kept.append(kept)
 
     @property
-    def records(self) -> tuple[Kept, ...]:
+    def records(self) -> tuple[RecordedDecision, ...]:
         """What is kept, oldest first; the latest pass comes last."""
         numbers = {kept.number for kept in self._kept}
         latest = (k for k in self._latest.values() if k.number not in numbers)

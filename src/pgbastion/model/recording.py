@@ -56,7 +56,7 @@ def _envelope() -> TypeAdapter[_Envelope]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class RecordedDecision:
     """A decision and its view, as a daemon keeps them: by reference, written later."""
 
     number: int
@@ -64,7 +64,7 @@ class Kept:
     decision: Decision
 
 
-def encode_kept(kept: Kept) -> dict[str, Any]:
+def encode_recorded(kept: RecordedDecision) -> dict[str, Any]:
     """Return a record as plain values for JSON."""
     view, decision = kept.view, kept.decision
     facts: dict[str, Any] = {

@@ -20,7 +20,7 @@ from pgbastion.model.cluster import ClusterState, Member, ReplicationMode
 from pgbastion.model.gossip import GossipView
 from pgbastion.model.ids import Epoch, MemberId, NodeId, standby_name
 from pgbastion.model.reasons import SENTENCES, Reason
-from pgbastion.model.recording import Kept
+from pgbastion.model.recording import RecordedDecision
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.views import Received, Reports
 
@@ -288,7 +288,7 @@ class NodeSnapshot:
     """None: the transport between the nodes is plain, as the configuration says."""
     api_certificate: ApiCertificateSnapshot | None = None
     """None: the API speaks plain HTTP, as the configuration says."""
-    records: tuple[Kept, ...] = ()
+    records: tuple[RecordedDecision, ...] = ()
     """The newest decisions with their views, oldest first."""
     gaps: Gaps = field(default_factory=Gaps)
     addresses: tuple[AddressStatus, ...] = ()

@@ -8,7 +8,7 @@ from typing import Final
 
 from pgbastion.api.ports import Done, Outcome, Refused, When
 from pgbastion.clock import wall_text, wall_time
-from pgbastion.control.address_moves import Stays, decide_move
+from pgbastion.control.address_moves import NotMoved, decide_move
 from pgbastion.control.schedules_and_fences import why_not_fence
 from pgbastion.model.cluster import OrderOutcome, Schedule
 from pgbastion.model.commands import (
@@ -135,7 +135,7 @@ class SchedulesAndFences:
         living = self._reports().living()
         reports = {node: received.report for node, received in living.items()}
         move = decide_move(self._host.state, reports, address, to)
-        if isinstance(move, Stays):
+        if isinstance(move, NotMoved):
             return Refused(
                 code=move.code,
                 message=f"{address} was not moved: {move.why}",

@@ -27,8 +27,8 @@ from pgbastion.postgres.guard_messages import (
     KillOutcome,
     PostmasterSignal,
     Stopped,
-    Vacant,
     WatchdogSetting,
+    WriterEnded,
     parse_event,
     parse_status,
 )
@@ -74,7 +74,7 @@ class GuardClient:
         self._next_id = 1
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._kill_waiters: set[asyncio.Future[KillOutcome]] = set()
-        self._vacant = asyncio.Event()
+        self._writer_ended = asyncio.Event()
         self._dead = asyncio.Event()
         self._is_over = False
         asyncio.get_running_loop().add_reader(pidfd, self._note_death)
@@ -148,14 +148,14 @@ class GuardClient:
 
     async def ask_for_writer_lock(self) -> int | None:
         """Ask to be the page's writer; return the generation, None: somebody is."""
-        self._vacant.clear()
+        self._writer_ended.clear()
         return await self.hello(write=True)
 
     async def writer_lock_is_free(self, until_s: float) -> None:
         """Wait, at most until then, for the end of the writer seen when asking."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(until_s):
-                await self._vacant.wait()
+                await self._writer_ended.wait()
 
     async def status(self) -> GuardStatus:
         """Return what the guard says of itself now."""
@@ -402,8 +402,8 @@ class GuardClient:
             self._settle_kill(KillOutcome(stopped=True, left=()))
         elif isinstance(event, Exited) and not event.stopped:
             self._settle_kill(KillOutcome(stopped=False, left=event.left))
-        elif isinstance(event, Vacant):
-            self._vacant.set()
+        elif isinstance(event, WriterEnded):
+            self._writer_ended.set()
         if event is not None:
             self._tell(event)
 

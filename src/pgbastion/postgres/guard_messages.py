@@ -82,7 +82,7 @@ class Stopped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vacant:
+class WriterEnded:
     """The writer of the page ended: another process may be it now."""
 
 
@@ -100,7 +100,7 @@ class WatchdogSeen:
     problem: str
 
 
-GuardEvent = Exited | Killed | Stopped | Vacant | WatchdogSeen | Gone
+GuardEvent = Exited | Killed | Stopped | WriterEnded | WatchdogSeen | Gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,7 @@ def parse_event(message: Mapping[str, Any]) -> GuardEvent | None:
         case "stopped":
             return Stopped(pgdata=message["pgdata"])
         case "vacant":
-            return Vacant()
+            return WriterEnded()
         case "watchdog":
             return WatchdogSeen(problem=message["problem"])
         case _:

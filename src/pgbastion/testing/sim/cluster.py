@@ -202,7 +202,7 @@ class Cluster:
         """Mend everything: from now on nothing fails."""
         self.final_phase = True
         self.links.heal()
-        self.links.weather = Links(self.world).weather
+        self.links.quality = Links(self.world).quality
         for machine in self.machines.values():
             machine.thaw()
             machine.thaw_disks()

@@ -6,7 +6,7 @@ from typing import Final
 
 from pgbastion.model.ids import MemberId
 from pgbastion.testing.sim.cluster import Cluster
-from pgbastion.testing.sim.links import STORM, Weather
+from pgbastion.testing.sim.links import STORM, LinkQuality
 from pgbastion.testing.sim.machine import Machine
 from pgbastion.testing.sim.world import ms
 
@@ -123,10 +123,10 @@ def links_cut(cluster: Cluster, random: Random) -> Undo:
 def storm(cluster: Cluster, random: Random) -> Undo:
     """Lose, repeat, delay and reorder packets."""
     del random
-    cluster.links.weather = STORM
+    cluster.links.quality = STORM
 
     def calm() -> None:
-        cluster.links.weather = Weather()
+        cluster.links.quality = LinkQuality()
 
     return calm
 

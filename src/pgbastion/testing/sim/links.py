@@ -8,7 +8,7 @@ from pgbastion.testing.sim.world import World, ms
 
 
 @dataclass(slots=True)
-class Weather:
+class LinkQuality:
     """How well packets travel; delays in milliseconds."""
 
     least_ms: float = 0.15
@@ -20,7 +20,7 @@ class Weather:
     late_ms: float = 0.0
 
 
-STORM = Weather(most_ms=8.0, lost=0.12, repeated=0.05, late=0.1, late_ms=900.0)
+STORM = LinkQuality(most_ms=8.0, lost=0.12, repeated=0.05, late=0.1, late_ms=900.0)
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class Links:
     """All links; each direction of each pair draws from a stream of its own."""
 
     world: World
-    weather: Weather = field(default_factory=Weather)
+    quality: LinkQuality = field(default_factory=LinkQuality)
     cuts: set[tuple[int, int]] = field(default_factory=set)
     _streams: dict[tuple[int, int], Random] = field(default_factory=dict)
     slow: dict[tuple[int, int], float] = field(default_factory=dict)
@@ -49,12 +49,12 @@ class Links:
         """Send a packet: it may be lost, repeated, late, and overtaken by others."""
         if (source, target) in self.cuts:
             return
-        weather, random = self.weather, self._stream(source, target)
-        if weather.lost and random.random() < weather.lost:
+        quality, random = self.quality, self._stream(source, target)
+        if quality.lost and random.random() < quality.lost:
             return
         added_ms = self.slow.get((source, target), 0.0)
         self._carry(random, added_ms, deliver, args)
-        if weather.repeated and random.random() < weather.repeated:
+        if quality.repeated and random.random() < quality.repeated:
             self._carry(random, added_ms, deliver, args)
 
     def _carry(
@@ -64,18 +64,18 @@ class Links:
         deliver: Callable[..., object],
         args: tuple[object, ...],
     ) -> None:
-        weather = self.weather
-        delay_ms = added_ms + random.uniform(weather.least_ms, weather.most_ms)
-        if weather.late and random.random() < weather.late:
-            delay_ms += random.uniform(0, weather.late_ms)
+        quality = self.quality
+        delay_ms = added_ms + random.uniform(quality.least_ms, quality.most_ms)
+        if quality.late and random.random() < quality.late:
+            delay_ms += random.uniform(0, quality.late_ms)
         self.world.after(ms(delay_ms), deliver, *args)
 
     def delay_ns(self, source: int, target: int) -> int:
         """Return how long a byte of a connection takes; nothing of it is lost."""
-        weather, random = self.weather, self._stream(source, target)
+        quality, random = self.quality, self._stream(source, target)
         added_ms = self.slow.get((source, target), 0.0)
-        delay_ms = added_ms + random.uniform(weather.least_ms, weather.most_ms)
-        if weather.lost and random.random() < weather.lost:
+        delay_ms = added_ms + random.uniform(quality.least_ms, quality.most_ms)
+        if quality.lost and random.random() < quality.lost:
             # A lost segment is sent again.
             delay_ms += 200.0
         return ms(delay_ms)
