@@ -115,6 +115,23 @@ class Sent:
 
 def answers(trace: Path) -> Iterator[Sent]:
     """Yield the answers of a trace in their order."""
+    for durable, payload in _sendings(trace):
+        answer = _answer(payload)
+        if answer is not None:
+            yield Sent(
+                answer=answer,
+                backed=durable.backs(answer),
+                newest=durable.data.get(answer.index, b""),
+            )
+
+
+def durable_before_speaking(trace: Path) -> Durable:
+    """Return what a process had put on disk by itself when it said its first word."""
+    return next(durable for durable, _ in _sendings(trace))
+
+
+def _sendings(trace: Path) -> Iterator[tuple[Durable, bytes]]:
+    """Yield what is sent, and what is on disk when it begins to leave."""
     durable = Durable()
     written: dict[str, list[bytes]] = {}
     for stop in _stops(trace):
@@ -125,13 +142,7 @@ def answers(trace: Path) -> Iterator[Sent]:
                 for records in written.pop(stop.file, []):
                     durable.take(records)
             case "sendto" if not stop.ends:
-                answer = _answer(stop.payload)
-                if answer is not None:
-                    yield Sent(
-                        answer=answer,
-                        backed=durable.backs(answer),
-                        newest=durable.data.get(answer.index, b""),
-                    )
+                yield durable, stop.payload
 
 
 class _Stop(NamedTuple):

@@ -91,19 +91,17 @@ impl DiskLog {
     /// The message names file and offset of what is damaged or missing.
     pub fn open(dir: &Path) -> Result<(DiskLog, Recovered, Option<Cut>), String> {
         let back = ReadBack::of(dir)?;
+        // The name of the newest segment may be in memory alone, too.
+        sync_dir(dir).map_err(|e| format!("{}: cannot sync: {e}", dir.display()))?;
         for old in &back.outdated {
             remove(old)?;
         }
-        let (log, cut) = DiskLog::reopen(dir, &back.last, back.end, back.sequence)?;
+        let (log, cut) = DiskLog::reopen(dir, &back)?;
         Ok((log, back.recovered, cut))
     }
 
-    fn reopen(
-        dir: &Path,
-        last: &Segment,
-        end: u64,
-        sequence: u64,
-    ) -> Result<(DiskLog, Option<Cut>), String> {
+    fn reopen(dir: &Path, back: &ReadBack) -> Result<(DiskLog, Option<Cut>), String> {
+        let (last, end) = (&back.last, back.end);
         let path = &last.path;
         let failed =
             |e: io::Error| format!("{}: cannot open for writing: {e}", path.display());
@@ -113,8 +111,14 @@ impl DiskLog {
         if torn || (last.bytes.len() as u64) < capacity {
             file.set_len(end).map_err(failed)?;
             reserve_space(&file, capacity).map_err(|e| cannot_reserve(dir, &e))?;
-            file.sync_all().map_err(failed)?;
         }
+        // A process that was killed before its write was on disk has left it in memory,
+        // where it is read like any other; one whose sync failed may even pass for
+        // written there. Written once more it is on disk before anything counts on it.
+        let newest = &last.bytes[back.newest as usize..last.bytes.len().min(end as usize)];
+        file.write_all_at(newest, back.newest)
+            .and_then(|()| file.sync_all())
+            .map_err(failed)?;
         let cut = torn.then(|| Cut { file: path.clone(), offset: end });
         let pulse = open_pulse(dir, PULSE).map_err(|e| cannot_reserve(dir, &e))?;
         let (dir_of, number, offset) = (dir.to_owned(), last.number, end);
@@ -124,7 +128,7 @@ impl DiskLog {
             number,
             offset,
             capacity,
-            sequence,
+            sequence: back.sequence,
             reserved: false,
             since_base: end,
             pulse,
@@ -232,7 +236,8 @@ pub struct ReadBack {
     pub outdated: Vec<PathBuf>,
     pub segments: usize,
     last: Segment,
-    /// Where the last whole frame ends.
+    /// Where the last whole frame begins, and where it ends.
+    newest: u64,
     end: u64,
     sequence: u64,
 }
@@ -255,7 +260,7 @@ impl ReadBack {
         let outdated = pieces.drain(..first).map(|old| old.path).collect();
         let mut recovered = Recovered::default();
         let mut expected = (pieces[0].number, pieces[0].first_sequence);
-        let mut end = HEADER;
+        let (mut newest, mut end) = (HEADER, HEADER);
         for (position, piece) in pieces.iter().enumerate() {
             if (piece.number, piece.first_sequence) != expected {
                 let at = pieces[position.saturating_sub(1)].path.display();
@@ -264,7 +269,7 @@ impl ReadBack {
                 ));
             }
             let read = piece.frames(&mut recovered)?;
-            end = read.end;
+            (newest, end) = (read.newest, read.end);
             expected = (piece.number + 1, read.sequence);
         }
         if recovered.hard_state.commit > recovered.last_index() {
@@ -275,7 +280,8 @@ impl ReadBack {
         }
         let segments = pieces.len();
         let last = pieces.pop().expect("the first piece is there");
-        Ok(ReadBack { recovered, outdated, segments, last, end, sequence: expected.1 })
+        let sequence = expected.1;
+        Ok(ReadBack { recovered, outdated, segments, last, newest, end, sequence })
     }
 
     /// The write that was cut off by a crash, if there is one.
@@ -386,6 +392,7 @@ struct Segment {
 }
 
 struct FramesRead {
+    newest: u64,
     end: u64,
     sequence: u64,
 }
@@ -426,7 +433,7 @@ impl Segment {
 
     /// Read the frames up to the first that is not whole.
     fn frames(&self, recovered: &mut Recovered) -> Result<FramesRead, String> {
-        let (mut end, mut sequence) = (HEADER, self.first_sequence);
+        let (mut newest, mut end, mut sequence) = (HEADER, HEADER, self.first_sequence);
         while let Some((found, records, next)) = self.frame_at(end) {
             if found != sequence {
                 break;
@@ -434,7 +441,7 @@ impl Segment {
             recovered.read(records).map_err(|_| {
                 format!("{}: senseless record at offset {end}", self.path.display())
             })?;
-            end = next;
+            (newest, end) = (end, next);
             sequence += 1;
         }
         if end == HEADER {
@@ -447,7 +454,7 @@ impl Segment {
         let why = match self.whole_frame_after(end, sequence) {
             Some(later) => format!("a whole record follows at offset {later}"),
             None if self.was_whole(end) => "the last record was whole once".to_owned(),
-            None => return Ok(FramesRead { end, sequence }),
+            None => return Ok(FramesRead { newest, end, sequence }),
         };
         Err(format!("{}: damaged at offset {end}: {why}", self.path.display()))
     }

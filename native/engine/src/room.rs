@@ -55,10 +55,15 @@ pub fn reserve_space(file: &File, bytes: u64) -> io::Result<()> {
 /// Have the disk give a file this much room.
 #[cfg(target_os = "linux")]
 pub fn reserve_space(file: &File, bytes: u64) -> io::Result<()> {
-    // SAFETY: the descriptor is open for as long as `file` lives.
-    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) } {
-        0 => Ok(()),
-        code => Err(io::Error::from_raw_os_error(code)),
+    loop {
+        let length = bytes as libc::off_t;
+        // SAFETY: the descriptor is open for as long as `file` lives.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) } {
+            0 => return Ok(()),
+            // On some file systems any signal ends it, a stop that goes on too.
+            libc::EINTR => {}
+            code => return Err(io::Error::from_raw_os_error(code)),
+        }
     }
 }
 
