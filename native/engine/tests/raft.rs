@@ -113,6 +113,20 @@ fn a_proposal_counts_once_the_host_has_applied_it() {
 }
 
 #[test]
+#[should_panic(expected = "Was its Raft directory put back from a copy?")]
+fn a_log_that_was_put_back_from_a_copy_is_told_of() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let follower = leader % 3 + 1;
+    let copy = cluster.member(follower).disk.clone();
+    cluster.propose(leader, 1, b"after the copy");
+    cluster.pass(100);
+
+    cluster.start(follower, copy);
+    cluster.pass(100);
+}
+
+#[test]
 fn a_vote_leaves_only_when_it_is_on_disk() {
     let mut cluster = Cluster::new(3);
     for id in 1..=3 {

@@ -315,6 +315,7 @@ impl Core {
         if !self.admissible(from, &message) {
             return;
         }
+        self.check_own_word(&message);
         let (kind, term) = (message.get_msg_type(), message.term);
         // What the library refuses is lost, as if the network had lost it.
         let _ = self.node.step(message);
@@ -327,6 +328,27 @@ impl Core {
         if asks && raft.term == term && raft.leader_id == from {
             self.confirmations.confirmed(term, now_ns);
         }
+    }
+
+    /// A leader's heartbeat tells of what is committed as far as this member has said
+    /// that it has it.
+    ///
+    /// # Panics
+    ///
+    /// The log lacks some of that, which the library would end the process for as well.
+    fn check_own_word(&self, message: &Message) {
+        let raft = &self.node.raft;
+        let heard = message.get_msg_type() == MessageType::MsgHeartbeat
+            && message.term >= raft.term;
+        let last_index = raft.raft_log.last_index();
+        assert!(
+            !heard || message.commit <= last_index,
+            "this member has told its leader that it has entry {}, and its log ends with \
+             entry {last_index}. Was its Raft directory put back from a copy? It has \
+             forgotten what others count on: move the directory away and start again, \
+             then this node joins anew",
+            message.commit
+        );
     }
 
     /// Tell whether a message may reach the library, which ends the process on some
