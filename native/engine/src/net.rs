@@ -48,10 +48,11 @@ pub fn readable(fds: &[RawFd], wait: Option<Duration>) -> io::Result<Vec<bool>> 
 }
 
 pub fn resolve(address: &str) -> io::Result<SocketAddr> {
-    address
-        .to_socket_addrs()?
-        .next()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+    address.to_socket_addrs()?.next().ok_or_else(no_address)
+}
+
+fn no_address() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the name has no address")
 }
 
 /// Listen on an address.
@@ -69,9 +70,28 @@ pub fn listen(address: &str) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Connect from `source`, when it is an address of ours of the same family.
+/// Connect to the first of the places that `address` stands for where somebody listens.
 pub fn connect(address: &str, source: Option<SocketAddr>) -> io::Result<TcpStream> {
-    let target = resolve(address)?;
+    connect_to_one(address.to_socket_addrs()?, source)
+}
+
+/// Connect to the first of these places where somebody listens.
+pub fn connect_to_one(
+    places: impl IntoIterator<Item = SocketAddr>,
+    source: Option<SocketAddr>,
+) -> io::Result<TcpStream> {
+    let mut outcome = Err(no_address());
+    for place in places {
+        outcome = connect_to(place, source);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+/// Connect from `source`, when it is an address of ours of the same family.
+fn connect_to(target: SocketAddr, source: Option<SocketAddr>) -> io::Result<TcpStream> {
     let socket =
         Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
     if let Some(mut source) = source {

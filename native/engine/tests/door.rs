@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use _engine::handshake::{Hello, Refusal, CHALLENGE_BYTES, HELLO_BYTES};
-use _engine::net::{write_frame, Call, CallError};
+use _engine::net::{connect_to_one, write_frame, Call, CallError};
 use _engine::wire::Class;
 use common::{call, door_with, Door, CLUSTER, SECRET, SOON};
 
@@ -23,6 +23,17 @@ fn a_member_with_the_secret_is_let_in() {
     write_frame(&mut stream, &mut keys.from_caller, b"hello").expect("a write");
 
     assert_eq!(door.frames.recv_timeout(SOON), Ok(Ok(b"hello".to_vec())));
+}
+
+#[test]
+fn a_name_leads_to_whichever_of_its_addresses_listens() {
+    let door = door();
+    let mut deaf = door.listener.address;
+    deaf.set_ip([127, 31, 9, 200].into());
+
+    let stream = connect_to_one([deaf, door.listener.address], None).expect("it listens");
+
+    assert_eq!(stream.peer_addr().expect("connected"), door.listener.address);
 }
 
 #[test]
