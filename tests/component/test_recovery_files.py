@@ -1,6 +1,7 @@
 """Raft directories that are read, kept, damaged and begun again; backups of state."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,8 @@ from pgbastion.testing.views import cluster_state, member
 from support.configs import understood
 
 OWN = member(2, member_id=MemberId(70))
+DAEMON = 65_534
+"""A user that is not this one."""
 
 
 def began() -> ClusterState:
@@ -186,7 +189,7 @@ def test_with_nothing_but_data_the_data_counts(n2: Config, tmp_path: Path) -> No
 
     assert plan.state.cluster_id == "cd" * 16
     assert plan.state.epoch > 9
-    assert plan.state.highest_timeline == 12
+    assert plan.state.highest_timeline > 12
     assert plan.state.opened is not None
     assert (plan.state.opened.node, plan.state.opened.data_id) == ("n2", "d2")
     assert "only this node's data directory is left" in plan.warnings[0]
@@ -270,6 +273,25 @@ def test_a_backup_of_another_cluster_is_refused(n2: Config, tmp_path: Path) -> N
 
     with pytest.raises(ConfigError, match="is of the cluster main"):
         plan_restore(other, backup)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("there", [True, False])
+def test_what_root_begins_is_its_daemon_s_user_s(
+    n2: Config, tmp_path: Path, *, there: bool
+) -> None:
+    """The daemon may have a user of its own, and has to write there."""
+    lived(n2)
+    plan = plan_recovery(n2)
+    if not there:
+        n2.raft.data_dir.rename(tmp_path / "lost")
+    os.chown(n2.raft.data_dir if there else tmp_path, DAEMON, DAEMON)
+
+    carry_out(n2, plan)
+
+    made = [n2.raft.data_dir, *n2.raft.data_dir.rglob("*")]
+    assert len(made) > 3
+    assert {path.name for path in made if path.stat().st_uid != DAEMON} == set()
 
 
 # Looking

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pgbastion.control.disaster_recovery import (
     EPOCHS_LEFT_OUT,
     IDS_LEFT_OUT,
+    TIMELINES_LEFT_OUT,
     begin_again,
     begin_from_data,
     fresh_id,
@@ -82,6 +83,11 @@ def test_epochs_go_on_above_those_that_the_data_took_part_in() -> None:
     assert state.epoch == 2_000 + EPOCHS_LEFT_OUT
 
 
+def test_timelines_go_on_above_those_that_lost_promotions_may_have_taken() -> None:
+    """A lost primary that comes back must not share the new one's timeline."""
+    assert began().highest_timeline == 4 + TIMELINES_LEFT_OUT
+
+
 def test_a_log_is_replayed_as_it_was_applied() -> None:
     base = cluster_state(index=10)
     leave = encode_command(Leave(member_id=MemberId(3)))
@@ -109,6 +115,6 @@ def test_a_data_directory_alone_gives_a_cluster_whose_data_it_is() -> None:
     assert state.epoch == 7 + EPOCHS_LEFT_OUT
     assert state.assignment is not None
     assert not state.assignment.live
-    assert state.highest_timeline == 8
+    assert state.highest_timeline == 8 + TIMELINES_LEFT_OUT
     assert hold_every_commit(state, (answer(2, 100),))
     assert not hold_every_commit(state, (answer(2, 100, data_id=DataId("other")),))

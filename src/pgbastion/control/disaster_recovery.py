@@ -1,9 +1,10 @@
 """The state with which a cluster begins again after its majority is lost for ever.
 
 The membership begins anew, with one node under an id that nobody ever had, and epochs
-go on far above every one that may have been given. What the state says of synchronous
-sets may be old: newer words may be lost with the majority. So nothing proves any more
-who has every commit, nobody is promoted by itself, and a person chooses.
+and timelines go on above every one that may have been given. What the state says of
+synchronous sets may be old: newer words may be lost with the majority. So nothing
+proves any more who has every commit, nobody is promoted by itself, and a person
+chooses.
 
 Source: docs/explanation/lease.md, "Assigning another node"; Ongaro, thesis, 4.1.
 """
@@ -27,6 +28,10 @@ IDS_LEFT_OUT: Final = 1 << 20
 """Entries that are lost may have given ids to nodes: none of them is given again."""
 EPOCHS_LEFT_OUT: Final = 1 << 10
 """Epochs that this node may not have heard of."""
+TIMELINES_LEFT_OUT: Final = 16
+"""Timelines that promotions which it has not heard of may have taken. A server that
+comes back with one of them would pass for a follower of another promotion that has the
+same id. For each there is a short file on every node."""
 
 
 def replay(
@@ -86,6 +91,7 @@ def begin_again(
         founder=own.member_id,
         assignment=held,
         opened=opened,
+        highest_timeline=_above(state.highest_timeline),
         later_timelines=(),
     )
 
@@ -122,5 +128,9 @@ def begin_from_data(
         members=(replace(member, data_id=data_id),),
         assignment=held,
         opened=opened,
-        highest_timeline=timeline,
+        highest_timeline=_above(timeline),
     )
+
+
+def _above(timeline: Timeline) -> Timeline:
+    return Timeline(timeline + TIMELINES_LEFT_OUT)

@@ -5,6 +5,7 @@ All of it is done to a Raft directory whose daemon does not run.
 
 import hashlib
 import json
+import os
 import secrets as random
 import shutil
 from collections.abc import Iterable, Mapping
@@ -255,8 +256,14 @@ def carry_out(config: Config, plan: Plan) -> Path | None:
     Raises:
         ConsensusError: A daemon runs, or the directory cannot be written.
     """
-    kept = _keep(config.raft.data_dir)
-    write_beginning(config.raft.data_dir, plan.beginning)
+    directory = config.raft.data_dir
+    owner = next(p for p in (directory, *directory.parents) if p.exists()).stat()
+    kept = _keep(directory)
+    write_beginning(directory, plan.beginning)
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        # The daemon has a user of its own, who has to write there.
+        for path in (directory, *directory.rglob("*")):
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
     return kept
 
 
