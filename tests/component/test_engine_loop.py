@@ -100,6 +100,17 @@ async def formed(folder: Path) -> AsyncIterator[Running]:
         yield run
 
 
+async def test_what_keeps_a_node_from_an_identity_is_a_failure_of_the_world(
+    tmp_path: Path,
+) -> None:
+    """The daemon ends with its words then, not with a traceback."""
+    async with formed(tmp_path) as run:
+        with pytest.raises(ConsensusError, match="a member already"):
+            run.engine.form(CLUSTER, 1, run.address)
+        with pytest.raises(ConsensusError, match="a member already"):
+            run.engine.join(CLUSTER, 2, [])
+
+
 async def test_a_proposal_is_awaited_until_the_host_has_applied_it(
     tmp_path: Path,
 ) -> None:

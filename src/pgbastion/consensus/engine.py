@@ -228,15 +228,29 @@ class Engine:
         return None if known is None else (known[0].hex(), known[1])
 
     def form(self, cluster_id: str, member_id: int, address: str) -> None:
-        """Become the first voter of a new cluster."""
-        self._node.form(bytes.fromhex(cluster_id), member_id, address)
+        """Become the first voter of a new cluster.
+
+        Raises:
+            ConsensusError: The disk has no room for the log, or this is a member.
+        """
+        try:
+            self._node.form(bytes.fromhex(cluster_id), member_id, address)
+        except _engine.EngineError as exc:
+            raise ConsensusError(str(exc)) from exc
         self._show_life()
 
     def join(
         self, cluster_id: str, member_id: int, peers: list[tuple[int, str]]
     ) -> None:
-        """Take this identity; the leader of the cluster does the rest."""
-        self._node.join(bytes.fromhex(cluster_id), member_id, peers)
+        """Take this identity; the leader of the cluster does the rest.
+
+        Raises:
+            ConsensusError: The disk has no room for the log, or this is a member.
+        """
+        try:
+            self._node.join(bytes.fromhex(cluster_id), member_id, peers)
+        except _engine.EngineError as exc:
+            raise ConsensusError(str(exc)) from exc
         self._show_life()
 
     # Commands
