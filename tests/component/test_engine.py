@@ -225,12 +225,14 @@ def test_an_address_in_use_is_named(empty: Lab) -> None:
     assert second.failed.startswith(f"cannot listen on {first.address}")
 
 
-def test_a_disk_without_room_for_the_log_is_named(empty: Lab) -> None:
+def test_a_disk_without_room_for_the_log_is_named_before_anybody_is_asked(
+    empty: Lab,
+) -> None:
+    """A cluster would let the node in, and put it out, at each of its starts."""
     engine = empty.add(1, file_bytes_max=1 << 20)
 
-    message = engine.ask("form", member_id=1)
-
-    assert "cannot create the log: File too large" in message
+    assert engine.failed is not None
+    assert "cannot reserve space for the log: File too large" in engine.failed
 
 
 def test_a_failed_write_of_the_log_ends_the_process_loudly(three: Lab) -> None:

@@ -296,8 +296,17 @@ pub fn has_log(dir: &Path) -> Result<bool, String> {
     Ok(!segments(dir)?.is_empty())
 }
 
+/// See whether there is room for a log: its first segment, and the reserve.
+pub fn check_room(dir: &Path) -> Result<(), String> {
+    let spare = dir.join(SPARE);
+    let tried = open_new(&spare).and_then(|file| reserve_space(&file, 2 * SEGMENT_BYTES));
+    // The log makes it anew.
+    let _ = fs::remove_file(&spare);
+    tried.map_err(|e| cannot_reserve(dir, &e))
+}
+
 fn cannot_reserve(dir: &Path, error: &io::Error) -> String {
-    format!("{}: cannot reserve {SEGMENT_BYTES} bytes for the log: {error}", dir.display())
+    format!("{}: cannot reserve space for the log: {error}", dir.display())
 }
 
 fn remove(path: &Path) -> Result<(), String> {

@@ -12,6 +12,7 @@ use pgbastion_lease::Leased;
 use crate::channel::Tls;
 use crate::core::CoreStatus;
 use crate::desk::Desk;
+use crate::disk::check_room;
 use crate::driver::{Driver, NodeSettings};
 use crate::event::Event;
 use crate::handshake::fresh_number;
@@ -44,6 +45,10 @@ impl Node {
         let home = Home::lock(&settings.dir)?;
         let lock_ns = home.lock_ns;
         let member = home.open()?;
+        if member.is_none() {
+            // Else a cluster would let it in, and lose it, at each of its starts.
+            check_room(&settings.dir)?;
+        }
         let page = match settings.page_path.as_str() {
             "" => None,
             path => Some(Page::open(path, settings.generation)?),
