@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use socket2::{SockRef, Socket};
 
@@ -25,6 +25,8 @@ use crate::wire::Class;
 /// Handshakes under way at once. A new one takes the place of the oldest, so that
 /// connections which say nothing keep nobody out.
 const HANDSHAKES_MAX: usize = 128;
+/// How long nobody is let in when that has failed.
+const DESCRIPTOR_WAIT: Duration = Duration::from_millis(20);
 /// Why somebody did not get as far as to say who it is.
 const SILENT: &str = "it says nothing, or not enough";
 const CROWDED: &str = "others came after it, and it had said nothing";
@@ -201,7 +203,15 @@ impl<H: Host> Door<H> {
     }
 
     fn accept(&mut self) {
-        while let Ok((socket, address)) = self.socket.accept() {
+        loop {
+            let (socket, address) = match self.socket.accept() {
+                Ok(accepted) => accepted,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => continue,
+                // Where there is no descriptor for it, it waits at the door: asking for
+                // it at once, again and again, would take a whole processor.
+                Err(_) => return std::thread::sleep(DESCRIPTOR_WAIT),
+            };
             let Some(address) = address.as_socket() else { continue };
             if socket.set_nonblocking(true).is_err() {
                 continue;
