@@ -33,6 +33,7 @@ class Node:
         self.state = state
         self.leader = 1
         self.voters: tuple[int, ...] = (1, 2, 3)
+        self.address = "127.0.0.3:8300"
         self.stopped = 0
         self.asked: list[str] = []
         self.peer: bytes | None = None
@@ -63,6 +64,7 @@ class Node:
             last_answer_ns=0,
             pending_change=False,
             peers={},
+            address=self.address,
         )
 
     async def _ask(self, address: str, kind: Kind, payload: bytes) -> bytes | None:
@@ -117,6 +119,23 @@ async def test_a_member_with_a_leader_asks_now_and_then(
 
     assert await node.ended()
     assert node.stopped == 1
+
+
+@pytest.mark.parametrize(
+    ("voters", "remedy"), [((1, 2, 3), "remove-node"), ((3,), "raft recover")]
+)
+async def test_an_address_that_the_others_do_not_know_is_told_of(
+    caplog: pytest.LogCaptureFixture, voters: tuple[int, ...], remedy: str
+) -> None:
+    """They go on calling the former one, and the node finds no leader."""
+    node = Node(STILL)
+    node.voters, node.address = voters, "127.0.0.8:8300"
+
+    with caplog.at_level("WARNING", logger="pgbastion"):
+        assert await node.goes_on()
+
+    [record] = [r for r in caplog.records if r.getMessage() == "address_differs"]
+    assert remedy in str(vars(record))
 
 
 async def test_who_is_out_of_log_and_group_ends_with_its_server() -> None:

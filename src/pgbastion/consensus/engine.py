@@ -385,6 +385,7 @@ class Engine:
             last_answer_ns=raw["last_answer_ns"],
             pending_change=bool(raw["pending_change"]),
             writing_ms=raw["writing_ms"],
+            address=raw["address"],
             peers={
                 member_id: PeerStatus(address=peer["address"], matched=peer["matched"])
                 for member_id, peer in raw["peers"].items()

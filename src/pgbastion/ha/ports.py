@@ -51,6 +51,8 @@ class RaftStatus:
     peers: Mapping[int, PeerStatus]
     writing_ms: int = 0
     """For how long the log's disk has owed a write; 0: it owes none."""
+    address: str = ""
+    """Where the others call this member; empty: the log has not told yet."""
 
 
 class RaftEngine(Protocol):

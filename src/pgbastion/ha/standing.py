@@ -4,10 +4,14 @@ A member that is removed while it runs reads so in the log. One that was away fi
 leader, and asks the others. One whose cluster was begun again without it may have a
 leader in its old group, so now and then it asks all the same. Only a word under the
 cluster's secret counts, and it does so for ever: ids are given once.
+
+A member keeps the Raft address that it joined with. One that was given another is
+called in vain, and tells of it.
 """
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
@@ -46,7 +50,7 @@ class StandingWatch:
         host: The replicated state.
         engine: The consensus engine.
         cluster_id: Of the cluster that this node belonged to when it started.
-        own_address: This node's own Raft address, which is not asked.
+        own_address: This node's own Raft address, as configured; it is not asked.
         peers: Raft addresses of the configured peers.
         ask: Asks one node as a guest; None: it did not answer.
         stop_server: Stops this node's PostgreSQL.
@@ -86,6 +90,7 @@ class StandingWatch:
         stopped = False
         asked_s = time.monotonic()
         while True:
+            self._compare_addresses()
             removed = False
             due = time.monotonic() >= asked_s + ASK_EVERY_S
             if due or not self._engine.status().leader:
@@ -103,6 +108,27 @@ class StandingWatch:
                     await self._noticed.wait()
                     # Seen once; from then on only the group's word is waited for.
                     self._noticed = asyncio.Event()
+
+    def _compare_addresses(self) -> None:
+        status = self._engine.status()
+        if status.address in ("", self._own_address):
+            return
+        if status.voters == (status.member_id,):
+            remedy = "pgbastion raft recover, with this daemon stopped"
+        else:
+            remedy = (
+                "remove this node (pgbastion remove-node), move raft.data_dir away and "
+                "start it: it joins anew, with its data"
+            )
+        log.state(
+            "raft address",
+            "address_differs",
+            level=logging.WARNING,
+            configured=self._own_address,
+            known=status.address,
+            reason="the other nodes call this one at the address that it joined with",
+            remedy=f"give it back, or {remedy}",
+        )
 
     def _member_id(self) -> MemberId:
         return MemberId(self._engine.status().member_id)

@@ -18,6 +18,8 @@ pub struct PeerStatus {
 #[derive(Clone, Debug)]
 pub struct CoreStatus {
     pub member: u64,
+    /// Where the others call it; empty: the log has not told yet.
+    pub address: String,
     pub role: &'static str,
     pub term: u64,
     pub leader: u64,
@@ -46,6 +48,7 @@ impl Core {
         let change = self.commands.change_pending() || raft.has_pending_conf();
         CoreStatus {
             member: self.settings.member,
+            address: self.address(),
             role: self.role(),
             term: raft.term,
             leader: raft.leader_id,
@@ -63,6 +66,10 @@ impl Core {
             writing_since_ns: self.writing_since(),
             peers: self.peers(),
         }
+    }
+
+    fn address(&self) -> String {
+        self.members.addresses.get(&self.settings.member).cloned().unwrap_or_default()
     }
 
     fn role(&self) -> &'static str {

@@ -80,6 +80,7 @@ pub fn status(
         return nobody(said, lock_ns);
     };
     said.set_item("member_id", status.member)?;
+    said.set_item("address", status.address)?;
     said.set_item("role", status.role)?;
     said.set_item("term", status.term)?;
     said.set_item("leader", status.leader)?;
@@ -114,6 +115,7 @@ pub fn status(
 
 fn nobody(said: Bound<'_, PyDict>, lock_ns: i64) -> PyResult<Bound<'_, PyDict>> {
     let none: Vec<u64> = Vec::new();
+    said.set_item("address", "")?;
     said.set_item("role", "none")?;
     for name in [
         "member_id",
