@@ -63,11 +63,18 @@ def test_settings_reach_every_server_from_any_node(lab: Lab) -> None:
         lab,
         standby,
         "PATCH",
-        {"parameters": {"work_mem": "7MB", "search_path": ["$user", "public"]}},
+        {
+            "parameters": {
+                "work_mem": "7MB",
+                "search_path": ["$user", "public"],
+                "TimeZone": "Asia/Kathmandu",
+            }
+        },
     )
 
     assert answer.json() == {"ok": True, "version": version + 1, "changed": True}
     wait_for("the setting", lambda: both(lab, "work_mem") == {"7MB"}, SOON_S)
+    wait_for("a zone", lambda: both(lab, "timezone") == {"Asia/Kathmandu"}, SOON_S)
     wait_for("a list", lambda: both(lab, "search_path") == {'"$user", public'}, SOON_S)
 
 
@@ -80,6 +87,8 @@ def test_settings_reach_every_server_from_any_node(lab: Lab) -> None:
         ({"wal_level": "minimal"}, "standbys need"),
         ({"server_version": "1"}, "cannot be set"),
         ({"shared_preload_libraries": ["no_such_library"]}, "no_such_library.so"),
+        ({"timezone": "Mars/Phobos"}, "invalid value"),
+        ({"ssl": "on"}, "server.crt"),
     ],
 )
 def test_what_a_server_would_not_take_changes_nothing(

@@ -21,5 +21,5 @@ deadline, and either did what its name says or raises `PostgresError`. `render`,
   :mod:`.guard_spawn` starts it, :mod:`.guard_writer` makes this daemon the one that
   it listens to.
 - Files: :mod:`.layout`, :mod:`.config_files`, :mod:`.files`. Programs:
-  :mod:`.programs`.
+  :mod:`.programs`. Other settings are judged by :mod:`.guc` and :mod:`.setting_trial`.
 """

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pgbastion.postgres.connection import Address, connected
+from pgbastion.postgres.connection import Address, Connection, connected
+from pgbastion.postgres.setting_trial import SettingTrial
 from pgbastion.postgres.settings import Problem, check_parameters
 
 DEADLINE_S: Final = 5.0
@@ -17,7 +18,7 @@ DEADLINE_S: Final = 5.0
 _TABLE: Final = """
 SELECT s.name, s.vartype, s.unit, s.min_val, s.max_val, s.enumvals, s.context
   FROM pg_catalog.pg_settings AS s
- WHERE s.name = ANY (%s)
+ WHERE pg_catalog.lower(s.name) = ANY (%s)
 """
 _LIBRARY: Final = """
 SELECT (SELECT c.setting FROM pg_catalog.pg_config() AS c WHERE c.name = 'PKGLIBDIR'),
@@ -27,6 +28,13 @@ SELECT (SELECT c.setting FROM pg_catalog.pg_config() AS c WHERE c.name = 'PKGLIB
 _PRELOADED: Final = frozenset(
     {"shared_preload_libraries", "session_preload_libraries", "local_preload_libraries"}
 )
+# A server with TLS reads these when it starts, and does not start without them.
+_TLS_FILES: Final = """
+SELECT s.name, s.setting FROM pg_catalog.pg_settings AS s
+ WHERE s.name IN ('ssl', 'ssl_cert_file', 'ssl_key_file', 'ssl_ca_file', 'ssl_crl_file')
+"""
+_EXISTS: Final = "SELECT pg_catalog.pg_stat_file(%s, true) IS NOT NULL"
+_ON: Final = frozenset({"on", "true", "yes", "1", "t", "y"})
 _MEMORY: Final = {"B": 1, "kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
 _TIME: Final = {
     "us": 0.001, "ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000,
@@ -124,9 +132,14 @@ def libraries(parameters: Mapping[str, str]) -> Iterable[tuple[str, str]]:
 
 
 async def judge_settings(
-    address: Address, parameters: Mapping[str, str]
+    address: Address, parameters: Mapping[str, str], trial: SettingTrial
 ) -> tuple[Problem, ...]:
     """Return what the running server would not take, or would not start with.
+
+    Args:
+        address: How to log in to it.
+        parameters: Values by names in lower case.
+        trial: Tells of values that the server's table does not limit.
 
     Raises:
         PostgresError: It cannot be asked.
@@ -134,9 +147,12 @@ async def judge_settings(
     problems = {p.name: p for p in check_parameters(parameters)}
     async with connected(address, deadline_s=DEADLINE_S) as connection:
         rows = await connection.rows(_TABLE, (list(parameters),), deadline_s=DEADLINE_S)
-        known = {row[0]: _setting(row) for row in rows}
+        known = {row[0].lower(): _setting(row) for row in rows}
         for name, value in parameters.items():
-            reason = _reason(known.get(name), name, value)
+            setting = known.get(name)
+            reason = _reason(setting, name, value)
+            if reason is None and setting is not None and setting.kind == "string":
+                reason = await trial.refusal(name, value)
             if reason is not None:
                 problems.setdefault(name, Problem(name=name, reason=reason))
         for name, library in libraries(parameters):
@@ -144,7 +160,27 @@ async def judge_settings(
             if not found[0][1]:
                 reason = f"there is no {library}.so in {found[0][0]}"
                 problems.setdefault(name, Problem(name=name, reason=reason))
+        for name, file in await _missing_tls_files(connection, parameters):
+            reason = f"there is no file {file} ({name}); every node needs it"
+            problems.setdefault("ssl", Problem(name="ssl", reason=reason))
     return tuple(problems.values())
+
+
+async def _missing_tls_files(
+    connection: Connection, parameters: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Return the files that TLS needs, by their settings, and that are not here."""
+    rows = await connection.rows(_TLS_FILES, deadline_s=DEADLINE_S)
+    present = {str(name): str(value) for name, value in rows}
+    wanted = {name: parameters.get(name, value) for name, value in present.items()}
+    if wanted == present or wanted.pop("ssl", "off").lower() not in _ON:
+        return []
+    missing = []
+    for name, file in wanted.items():
+        if file:
+            found = await connection.rows(_EXISTS, (file,), deadline_s=DEADLINE_S)
+            missing += [] if found[0][0] else [(name, file)]
+    return missing
 
 
 def _reason(setting: Setting | None, name: str, value: str) -> str | None:

@@ -42,6 +42,7 @@ from pgbastion.postgres.rejoin_ladder import Ladder
 from pgbastion.postgres.rejoining import Rejoining
 from pgbastion.postgres.role_probe import RoleProbe
 from pgbastion.postgres.roles import renew_passwords
+from pgbastion.postgres.setting_trial import SettingTrial
 from pgbastion.postgres.settings import Problem, Value, limits
 from pgbastion.postgres.side_queries import SideQueries
 from pgbastion.postgres.source import FromPrimary
@@ -402,7 +403,8 @@ class Instance:
 
     async def judge(self, parameters: Mapping[str, str]) -> tuple[Problem, ...]:
         """Return which settings the running server would refuse, and why."""
-        return await judge_settings(self.address, parameters)
+        trial = SettingTrial(self._paths, self.files, self.programs)
+        return await judge_settings(self.address, parameters, trial)
 
     async def renew_passwords(
         self, passwords: Mapping[str, str], *, on_server: bool
