@@ -1,9 +1,13 @@
 """The ways back behind the primary: follow, crash recovery, rewind, copy."""
 
 import asyncio
+import shutil
 import signal
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Final
 
 import pytest
 
@@ -11,7 +15,7 @@ from pgbastion.errors import PostgresError
 from pgbastion.model.cluster import ReplicationMode, SyncSet
 from pgbastion.model.ids import Epoch, Timeline
 from pgbastion.model.wal import Lsn, WalEnd, parse_lsn
-from pgbastion.postgres import rejoin
+from pgbastion.postgres import rejoin, staging
 from pgbastion.postgres.directory import DataDirectory
 from pgbastion.postgres.mark import MARK_NAME, render_mark
 from pgbastion.postgres.parse import ControlData, ControlState, segment_name
@@ -20,6 +24,8 @@ from pgbastion.postgres.rejoin_ladder import ask_primary
 from support.postgres import Lab, Server, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
+
+FULL: Final = SimpleNamespace(free=0, total=1 << 30)
 
 
 async def pair(lab: Lab, **parameters: str) -> tuple[Server, Server]:
@@ -254,6 +260,59 @@ async def test_a_failed_copy_leaves_the_directory_as_it_was(one_lab: Lab) -> Non
     assert await n2.mark() == before
     assert sorted(p.name for p in home.iterdir()) == names
     await n2.start()
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside", "inside"])
+async def test_what_was_emptied_for_want_of_room_is_copied_again(
+    one_lab: Lab, monkeypatch: pytest.MonkeyPatch, *, beside: bool
+) -> None:
+    """An empty directory is no invitation, but this one was emptied by the node."""
+    n1, n2 = await pair(one_lab)
+    await n2.stop()
+    await n1.stop()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: FULL)
+    monkeypatch.setattr(staging, "can_rename", lambda _: beside)
+    place = n2.paths.state_dir / "place" / "PG_15_202209061"
+    place.mkdir(parents=True)
+    link = n2.paths.data_dir / "pg_tblspc" / "16400"
+    link.symlink_to(place.parent)
+    directory = DataDirectory(n2.paths, n2.files, n2.mark_file, n2.offline)
+    with pytest.raises(PostgresError, match="pg_basebackup failed"):
+        await n2.source.copy(n1.upstream, n2.renewed(await n2.mark()))
+
+    facts = await directory.inspect("test", running=False)
+    # What the copy that failed has left in a tablespace is known for its own.
+    (place / "left").mkdir(parents=True)
+    await n1.start()
+    await n2.copy_from(n1)
+
+    assert (facts.empty, facts.emptied, facts.problem) == (True, True, None)
+    assert not place.exists()
+    facts = await directory.inspect("test", running=False)
+    assert (facts.ours, facts.emptied) == (True, False)
+    assert not (n2.paths.data_dir / staging.EMPTIED).exists()
+    assert n2.source.tablespace_parts() == []
+    await n2.start()
+
+
+async def test_room_is_looked_for_where_the_copy_is_made(
+    one_lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data directory that is a mount point has more, or less, than its parent."""
+    n1, n2 = await pair(one_lab)
+    await n2.stop()
+    asked: list[Path] = []
+    usage = shutil.disk_usage
+
+    def notice(path: Path) -> object:
+        asked.append(path)
+        return usage(path)
+
+    monkeypatch.setattr(shutil, "disk_usage", notice)
+    monkeypatch.setattr(staging, "can_rename", lambda _: False)
+    await n2.copy_from(n1)
+
+    assert set(asked) == {n2.paths.data_dir}
 
 
 async def test_another_cluster_is_refused(one_lab: Lab) -> None:

@@ -12,7 +12,7 @@ FINE = {
     "timezone": "Asia/Kathmandu",
     "datestyle": "ISO, DMY",
     "log_line_prefix": "%m 'x' \\ ",
-    "search_path": "\"$user\", public",
+    "search_path": '"$user", public',
     "archive_command": "true",
     "auto_explain.log_min_duration": "1s",
 }

@@ -329,6 +329,12 @@ def test_an_empty_directory_is_no_invitation_to_a_node_that_had_data(
     assert decide_node(view) == Decision(Reason.DATA_DIRECTORY_MISSING)
 
 
+def test_a_directory_that_the_node_emptied_itself_is_copied() -> None:
+    """A copy for which there was no room for two has failed, and is made again."""
+    view = stopped(data=replace(EMPTY, emptied=True), state=cluster_state())
+    assert decide_node(view).reason is Reason.COPYING
+
+
 # What only a former primary has, and may not use
 
 

@@ -124,6 +124,8 @@ def refuse_empty(view: NodeView) -> Decision | None:
     member = view.state.member(view.member_id)
     if member is None or member.data_id is None or is_copied_anew(view):
         return None
+    if view.data.emptied:
+        return None
     return Decision(Reason.DATA_DIRECTORY_MISSING)
 
 

@@ -271,6 +271,7 @@ class Observer:
             system_identifier=data.system_identifier,
             unmarked=data.unmarked,
             timeline=data.timeline,
+            emptied=data.emptied,
         )
 
     def postgres_view(self, evidence_ms: int) -> PostgresView:

@@ -143,6 +143,8 @@ class DataFacts:
     """It holds a PostgreSQL that somebody else made."""
     timeline: Timeline | None = None
     """Stopped and never in an epoch: the newest timeline that it knows."""
+    emptied: bool = False
+    """It is empty for a copy that needs the room, and that is not done yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

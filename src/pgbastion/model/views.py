@@ -230,6 +230,8 @@ class DataView:
     """It holds a PostgreSQL that somebody else made; ``problem`` says so too."""
     timeline: Timeline | None = None
     """Stopped and never in an epoch: the newest timeline that it knows."""
+    emptied: bool = False
+    """It is empty for a copy that needs the room, and that is not done yet."""
     problem: str | None = None
     """Why it cannot be used, in words."""
 

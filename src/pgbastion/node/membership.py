@@ -133,6 +133,8 @@ class Membership:
                 f"postgresql.data_dir: {facts.problem}; correct the setting, or "
                 "move what is there away: this node then copies the primary's data"
             )
+        if facts.emptied:
+            return facts
         note = self._note
         self.lost_data = facts.empty and is_member and not note.exists()
         if facts.empty and is_member and note.exists():

@@ -47,7 +47,8 @@ class DataDirectory:
         if not running:
             await staging.repair(self._paths, self._files)
         if await self._files.run("look into the data directory", self._is_empty):
-            return DataFacts(empty=True, ours=False)
+            emptied = staging.emptied_of(data_dir) is not None
+            return DataFacts(empty=True, ours=False, emptied=emptied)
         mark = await self._mark.read()
         if mark is None:
             there = (data_dir / "PG_VERSION").exists()

@@ -17,7 +17,7 @@ from pgbastion.postgres.mark import MARK_NAME, Mark, name_backup, render_mark
 from pgbastion.postgres.parse import parse_progress
 from pgbastion.postgres.programs import Output, ProgramError, Programs
 from pgbastion.postgres.render import Upstream, slot_name, source_conninfo
-from pgbastion.postgres.staging import Staging
+from pgbastion.postgres.staging import Staging, emptied_of
 
 COPY_DEADLINE_S: Final = 24 * 3600.0
 REWIND_DEADLINE_S: Final = 3600.0
@@ -72,11 +72,11 @@ class FromPrimary:
             PostgresError: The copy failed; the data directory is as it was.
         """
         staging = await Staging.of(self._paths, self._files)
-        await self._make_room(staging)
-        await self._empty_tablespaces(mark)
         await staging.begin(replace=True)
-        await self._config.write_passfile(upstream)
         try:
+            tablespaces = await self._empty_tablespaces(mark)
+            await self._make_room(staging, tablespaces)
+            await self._config.write_passfile(upstream)
             await self._base_backup(upstream, str(staging.path), progress)
             label = await self._files.read(staging.path / BACKUP_LABEL)
             mark = replace(mark, backup=name_backup(label or ""))
@@ -85,23 +85,23 @@ class FromPrimary:
         except PostgresError:
             await staging.abandon()
             raise
-        keep = await self._files.run("look for room", self._has_room)
-        await staging.install(keep_old=keep)
+        free, total = await self._room(staging)
+        await staging.install(keep_old=free >= total * ROOM_TO_KEEP)
         await self._files.remove(self._paths.work_flag)
 
-    async def _make_room(self, staging: Staging) -> None:
+    async def _make_room(self, staging: Staging, tablespaces: list[Path]) -> None:
         """Give up what was kept, then the directory itself, where both do not fit.
 
         Its own size stands for that of the copy: they are of one cluster.
         """
         needed = await self._files.run_on_tree("measure the data", self._needed_bytes)
-        if await self._free_bytes() < needed:
+        if (await self._room(staging))[0] < needed:
             await staging.remove_old()
-        if await self._free_bytes() < needed:
+        if (await self._room(staging))[0] < needed:
             log.warning("data_emptied_for_copy", directory=str(self._paths.data_dir))
-            await staging.wipe()
+            await staging.wipe(tablespaces)
 
-    async def _empty_tablespaces(self, mark: Mark) -> None:
+    async def _empty_tablespaces(self, mark: Mark) -> list[Path]:
         """Remove our part of the tablespaces: a copy needs their places empty.
 
         The directory is of no use without them, so it counts as unfinished first.
@@ -111,9 +111,8 @@ class FromPrimary:
             await self._files.write(self._paths.work_flag, render_mark(mark))
         for part in parts:
             log.warning("tablespace_emptied_for_copy", directory=str(part))
-            await self._files.run_on_tree(
-                f"remove {part}", partial(shutil.rmtree, part)
-            )
+            await self._files.run_on_tree(f"remove {part}", partial(_remove_tree, part))
+        return parts
 
     def tablespace_parts(self) -> list[Path]:
         """Return the directories in which this cluster's tablespaces are.
@@ -123,7 +122,7 @@ class FromPrimary:
         """
         version = self._paths.data_dir / "PG_VERSION"
         if not version.exists():
-            return []
+            return emptied_of(self._paths.data_dir) or []
         major = version.read_text(encoding="ascii").strip()
         return sorted(
             part
@@ -132,11 +131,14 @@ class FromPrimary:
             for part in link.resolve().glob(f"PG_{major}_*")
         )
 
-    async def _free_bytes(self) -> int:
-        parent = self._paths.data_dir.parent
-        return await self._files.run(
-            "look for room", lambda: shutil.disk_usage(parent).free
-        )
+    async def _room(self, staging: Staging) -> tuple[int, int]:
+        """Return how many bytes are free, of how many, where the copy is made.
+
+        A data directory may be a file system of its own.
+        """
+        place = staging.path.parent
+        usage = await self._files.run("look for room", lambda: shutil.disk_usage(place))
+        return usage.free, usage.total
 
     def _needed_bytes(self) -> int:
         sizes = (f.lstat().st_size for f in self._paths.data_dir.rglob("*"))
@@ -245,13 +247,14 @@ class FromPrimary:
         remove_durably(self._paths.data_dir / "recovery.signal")
         remove_durably(self._paths.work_flag)
 
-    def _has_room(self) -> bool:
-        usage = shutil.disk_usage(self._paths.data_dir.parent)
-        return usage.free >= usage.total * ROOM_TO_KEEP
-
     @property
     def _mark_path(self) -> Path:
         return self._paths.data_dir / MARK_NAME
+
+
+def _remove_tree(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
 
 
 def _is_connection_failure(text: str) -> bool:

@@ -10,19 +10,28 @@ durable before the first move, lets `repair` finish what was cut short.
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import PostgresError
 from pgbastion.platform.choice import current
-from pgbastion.postgres.files import Files, make_dir, sync_dir, write_durably
+from pgbastion.postgres.files import (
+    Files,
+    make_dir,
+    remove_durably,
+    sync_dir,
+    write_durably,
+)
 from pgbastion.postgres.layout import PgPaths
 
 NEW_SUFFIX: Final = ".pgbastion-new"
 OLD_SUFFIX: Final = ".pgbastion-old"
 INSIDE_NEW: Final = "pgbastion.new"
 INSIDE_OLD: Final = "pgbastion.old"
-_OTHERS: Final = frozenset({"lost+found", INSIDE_NEW, INSIDE_OLD})
+EMPTIED: Final = "pgbastion.emptied"
+"""In a data directory that was emptied for a copy: the tablespaces that were its."""
+_OTHERS: Final = frozenset({"lost+found", INSIDE_NEW, INSIDE_OLD, EMPTIED})
 LAST: Final = "global"
 COMPLETE: Final = "pgbastion.complete"
 """In the staging directory: the names of its entries, once all are there."""
@@ -76,8 +85,17 @@ class Staging:
         if not (keep_old and self._beside):
             await self.remove_old()
 
-    async def wipe(self) -> None:
-        """Remove the content of the data directory, for want of room for two."""
+    async def wipe(self, tablespaces: Sequence[Path]) -> None:
+        """Remove the content of the data directory, for want of room for two.
+
+        A note stays in it: it is not empty because a file system is not mounted.
+
+        Args:
+            tablespaces: Where its tablespaces were. A copy that fails leaves files
+                there, and the next one needs those places empty again.
+        """
+        note = json.dumps([str(path) for path in tablespaces])
+        await self._files.write(self._data / EMPTIED, note)
         await self._files.run_on_tree(f"empty {self._data}", lambda: _wipe(self._data))
 
     async def abandon(self) -> None:
@@ -112,7 +130,7 @@ class Staging:
         if self._beside:
             exchange(self.path, self._data)
             if is_empty(self.path):
-                self.path.rmdir()
+                shutil.rmtree(self.path)
             else:
                 self.path.rename(self.old)
             sync_dir(self._data.parent)
@@ -133,6 +151,7 @@ class Staging:
         for name in sorted(new, key=lambda n: (n == LAST, n)):
             if (self.path / name).exists():
                 (self.path / name).rename(self._data / name)
+        remove_durably(self._data / EMPTIED)
         sync_dir(self._data)
         shutil.rmtree(self.path)
 
@@ -186,6 +205,19 @@ def is_empty(data_dir: Path) -> bool:
     except FileNotFoundError:
         return True
     return not names - _OTHERS
+
+
+def emptied_of(data_dir: Path) -> list[Path] | None:
+    """Return where tablespaces were of what was removed for a copy; None: nothing was.
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
+    try:
+        note = (data_dir / EMPTIED).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    return [Path(path) for path in json.loads(note)]
 
 
 def is_unfinished(data_dir: Path) -> bool:
