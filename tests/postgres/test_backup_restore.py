@@ -19,7 +19,7 @@ from pgbastion.config.reading import understand
 from pgbastion.demo import leftovers
 from pgbastion.demo.stage import READY_S, Stage
 from pgbastion.postgres.layout import resolve_account
-from support.guides import blocks, environment, run_blocks
+from support.guides import ROOT, blocks, environment, run_blocks
 
 GUIDE = "docs/howto/backup-and-restore.md"
 ADDRESS = "127.45.0.1"
@@ -54,10 +54,16 @@ def archive(stage: Stage, folder: Path) -> None:
         settings: dict[str, Any] = yaml.load(node.config)
         settings["postgresql"]["parameters"] |= {
             "archive_mode": "on",
-            "archive_command": f"test -f {folder}/backup/wal/%f || "
-            f"cp %p {folder}/backup/wal/%f",
+            "archive_command": archive_command().replace("/backup", f"{folder}/backup"),
         }
         yaml.dump(settings, node.config)
+
+
+def archive_command() -> str:
+    """Return the guide's command."""
+    _, settings, _ = (ROOT / GUIDE).read_text("utf-8").split("```", 2)
+    read: Any = YAML().load(settings.removeprefix("yaml"))
+    return str(read["postgresql"]["parameters"]["archive_command"])
 
 
 def insert(connection: "psycopg.Connection[Any]", first: int, last: int) -> None:
