@@ -137,6 +137,32 @@ async def test_waiting_segments_are_archived_or_kept(one_lab: Lab) -> None:
     assert n1.ready_segments() == []
 
 
+async def test_a_former_primary_archives_as_a_standby_what_it_owes(
+    one_lab: Lab,
+) -> None:
+    """PostgreSQL takes a standby's segments for archived, and removes them."""
+    n1 = await one_lab.primary("n1", archive_mode="on", archive_command="false")
+    await n1.rows("CREATE TABLE public.t (i int)")
+    await n1.rows("SELECT pg_switch_wal()")
+    await n1.stop()
+    waiting = {path.stem for path in n1.ready_segments()}
+    archive = n1.paths.state_dir / "archive"
+    archive.mkdir()
+    os.chown(archive, n1.paths.account.uid, n1.paths.account.gid)
+    await n1.configure()
+    await n1.start()
+    backlog = n1.source.archive
+
+    assert await backlog.catch_up(lambda: True) == 0
+    (n1.paths.data_dir / "postgresql.auto.conf").write_text(
+        f"archive_command = 'cp %p {archive}/%f'\n"
+    )
+    assert await backlog.catch_up(lambda: False) == 0
+    assert await backlog.catch_up(lambda: True) == len(waiting)
+    assert {path.name for path in archive.iterdir()} == waiting
+    assert n1.ready_segments() == []
+
+
 def test_an_archive_command_is_filled_in_as_the_server_does() -> None:
     assert expand_command("cp %p /a/%f 100%%", "0A") == "cp pg_wal/0A /a/0A 100%"
     assert expand_command("x %% f %f", "0A") == "x % f 0A"

@@ -262,6 +262,28 @@ async def test_a_failed_copy_leaves_the_directory_as_it_was(one_lab: Lab) -> Non
     await n2.start()
 
 
+@pytest.mark.parametrize("room", [True, False], ids=["room", "no room"])
+async def test_a_copy_saves_wal_that_waits_for_the_archive(
+    one_lab: Lab, monkeypatch: pytest.MonkeyPatch, *, room: bool
+) -> None:
+    archiving = {"archive_mode": "on", "archive_command": "false"}
+    n1, n2 = await pair(one_lab, **archiving)
+    await fail_over(n1, n2, timeline=3)
+    await n1.rows("SELECT pg_switch_wal()")
+    await n1.stop()
+    waiting = {path.stem for path in n1.ready_segments()}
+    assert waiting
+    if not room:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: FULL)
+
+    await n1.source.copy(n2.upstream, n1.renewed(await n1.mark()))
+
+    kept = n1.paths.data_dir.with_name("data.pgbastion-unarchived")
+    found = {path.name for path in kept.iterdir()} if kept.exists() else set()
+    assert found == (waiting if room else set())
+    await return_to(n1, n2)
+
+
 @pytest.mark.parametrize("beside", [True, False], ids=["beside", "inside"])
 async def test_what_was_emptied_for_want_of_room_is_copied_again(
     one_lab: Lab, monkeypatch: pytest.MonkeyPatch, *, beside: bool

@@ -13,8 +13,8 @@
 - Between nodes: :mod:`.peer_requests`, :mod:`.forwarding`, :mod:`.cancels`,
   :mod:`.gossip`, :mod:`.certificates`.
 - What is kept as it should be: the lease (:mod:`.renewing`), :mod:`.settings`,
-  :mod:`.slot_carrying`, the timings of the profile (:mod:`.pacing`, :mod:`.timings`),
-  the words of :mod:`.page`;
+  :mod:`.slot_carrying`, :mod:`.late_archiving`, the timings of the profile
+  (:mod:`.pacing`, :mod:`.timings`), the words of :mod:`.page`;
   :mod:`.split_watch` looks for second primaries, :mod:`.fencing` runs the program that
   switches a node off.
 - What is told: :mod:`.notifications`, to followers, webhooks (:mod:`.webhooks`) and a

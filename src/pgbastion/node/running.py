@@ -33,6 +33,7 @@ from pgbastion.node.certificates import Certificates
 from pgbastion.node.fencing import FenceProgram
 from pgbastion.node.front import Front
 from pgbastion.node.gossip import GossipWatch
+from pgbastion.node.late_archiving import LateArchiving
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.membership import Membership
 from pgbastion.node.notifications import Notifications
@@ -320,6 +321,8 @@ class Node:
                     self.config, self.host, self.observer, self.instance
                 )
                 group.create_task(self.slots.run(), name="slots")
+                late = LateArchiving(self.observer, self.instance.archive)
+                group.create_task(late.run(), name="late-archiving")
             group.create_task(self.membership.found(), name="found")
             group.create_task(self.pacing.run(), name="pacing")
             group.create_task(self.loop.confirm(), name="confirm")

@@ -1,8 +1,13 @@
-"""WAL that waits for the archive, before a rewind removes it (safety rule 48)."""
+"""WAL that waits for the archive, before anything removes it (safety rule 48).
+
+A former primary has it, and as a standby it would drop it: there PostgreSQL archives
+nothing, and takes every segment for archived (xlogarchive.c, XLogArchiveCheckDone).
+"""
 
 import os
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +24,7 @@ log = get_logger("postgres")
 
 
 class ArchiveBacklog:
-    """The segments of a stopped server that no archive has confirmed."""
+    """The segments of one server that no archive has confirmed."""
 
     def __init__(self, paths: PgPaths, files: Files, programs: Programs) -> None:
         self._paths = paths
@@ -31,12 +36,12 @@ class ArchiveBacklog:
 
         The first that is refused, and all after it, are copied to a directory beside
         the data directory instead: nothing is lost, and the node does not wait for the
-        archive.
+        archive. Only for a stopped server.
 
         Raises:
             PostgresError: A segment could be neither archived nor copied.
         """
-        waiting = await self._files.run("list unarchived WAL", self._waiting)
+        waiting = await self._list()
         if not waiting or await self._programs.setting("archive_mode") == "off":
             return
         command = await self._programs.setting("archive_command")
@@ -45,6 +50,33 @@ class ArchiveBacklog:
                 await self._keep(waiting[number:])
                 return
         log.info("wal_archived_before_rewind", segments=len(waiting))
+
+    async def catch_up(self, goes_on: Callable[[], bool]) -> int:
+        """Give the waiting segments of a running standby to ``archive_command``.
+
+        Nothing is copied elsewhere: a standby keeps them for a while.
+
+        Args:
+            goes_on: Tells whether the server is a standby still. A primary archives.
+
+        Returns:
+            How many were archived. The first that is refused ends it.
+
+        Raises:
+            PostgresError: The files or settings cannot be read.
+        """
+        waiting = await self._list()
+        # With "always" the standby archives them itself.
+        if not waiting or await self._programs.setting("archive_mode") != "on":
+            return 0
+        command = await self._programs.setting("archive_command")
+        for number, name in enumerate(waiting):
+            if not (command and goes_on() and await self._archive(command, name)):
+                return number
+        return len(waiting)
+
+    async def _list(self) -> list[str]:
+        return await self._files.run("list unarchived WAL", self._waiting)
 
     async def _archive(self, command: str, name: str) -> bool:
         try:
@@ -71,6 +103,9 @@ class ArchiveBacklog:
         log.warning("wal_kept_for_archive", segments=len(names), directory=str(target))
 
     def _copy(self, names: list[str], target: Path) -> None:
+        needed = sum((self._paths.wal_dir / name).stat().st_size for name in names)
+        if shutil.disk_usage(target.parent).free < needed:
+            raise PostgresError(f"there is no room for {len(names)} segments")
         make_dir(target, self._paths.account)
         for name in names:
             copied = shutil.copy2(self._paths.wal_dir / name, target / name)

@@ -121,6 +121,7 @@ class Instance:
         self._fitness = Fitness(address, deadline_s=bounds.look_s)
         self._settings = NodeSettings(version=0)
         source = FromPrimary(paths, identity, self.files, self.programs, self.config)
+        self.archive = source.archive
         ladder = Ladder(paths, self.files, self.programs, self.offline, source)
         self._rejoining = Rejoining(ladder, identity.node)
         self.address = address

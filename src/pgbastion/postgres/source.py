@@ -71,6 +71,7 @@ class FromPrimary:
         Raises:
             PostgresError: The copy failed; the data directory is as it was.
         """
+        await self._save_wal()
         staging = await Staging.of(self._paths, self._files)
         await staging.begin(replace=True)
         try:
@@ -88,6 +89,18 @@ class FromPrimary:
         free, total = await self._room(staging)
         await staging.install(keep_old=free >= total * ROOM_TO_KEEP)
         await self._files.remove(self._paths.work_flag)
+
+    async def _save_wal(self) -> None:
+        """Save WAL that waits for the archive, as far as the directory allows it.
+
+        A rewind has saved it before it began, and leaves files half written.
+        """
+        if await self._files.read(self._paths.work_flag) is not None:
+            return
+        try:
+            await self.archive.hand_over()
+        except PostgresError as exc:
+            log.warning("wal_not_saved", error=str(exc))
 
     async def _make_room(self, staging: Staging, tablespaces: list[Path]) -> None:
         """Give up what was kept, then the directory itself, where both do not fit.
