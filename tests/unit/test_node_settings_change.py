@@ -135,6 +135,22 @@ async def test_only_what_changes_is_judged() -> None:
     assert judged == ["work_mem"]
 
 
+async def test_leaving_the_level_of_logical_slots_is_judged() -> None:
+    host = FakeHost()
+    await change(host, {"wal_level": "logical", "jit": "off"})
+    judged: dict[str, str] = {}
+
+    async def judge(parameters: Mapping[str, str]) -> tuple[Problem, ...]:
+        judged.update(parameters)
+        return ()
+
+    await settings_change(host, judge).set_parameters(
+        {"wal_level": None, "jit": None}, whole=False, base=None
+    )
+
+    assert judged == {"wal_level": "replica"}
+
+
 async def test_an_older_version_is_not_changed() -> None:
     host = FakeHost()
     await change(host, {"jit": "off"})

@@ -57,8 +57,7 @@ class SettingsChange:
                 after.pop(name, None)
             else:
                 after[name] = value
-        new = {n: v for n, v in after.items() if before.get(n) != v}
-        wrong = await self._wrong(new)
+        wrong = await self._wrong(before, after)
         if wrong is not None:
             return wrong
         return await self._agree(after, version)
@@ -79,7 +78,15 @@ class SettingsChange:
             )
         return await self._agree(dict(before.parameters), versions[-1].version)
 
-    async def _wrong(self, new: Mapping[str, str]) -> Refused | None:
+    async def _wrong(
+        self, before: Mapping[str, str], after: Mapping[str, str]
+    ) -> Refused | None:
+        """Have the server judge what changes.
+
+        What is only taken out needs no server, but logical slots need their level.
+        """
+        default = {"wal_level": "replica"} if "wal_level" in before else {}
+        new = {n: v for n, v in {**default, **after}.items() if before.get(n) != v}
         if not new:
             return None
         if self._judge is None:

@@ -144,6 +144,12 @@ def role_statement(roles: PgRoles, role: str, secrets: Secrets, *, create: bool)
 
 
 def rewind_grants(role: str) -> list[str]:
-    """Return the statements that let ``role`` be the source of a rewind."""
+    """Return the statements that let ``role`` be the source of a rewind.
+
+    It logs in to the database ``postgres``, also where that is closed to the public.
+    """
     name = quote_identifier(role)
-    return [f"GRANT EXECUTE ON FUNCTION {f} TO {name}" for f in REWIND_FUNCTIONS]
+    return [
+        f"GRANT CONNECT ON DATABASE postgres TO {name}",
+        *(f"GRANT EXECUTE ON FUNCTION {f} TO {name}" for f in REWIND_FUNCTIONS),
+    ]

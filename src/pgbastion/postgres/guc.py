@@ -16,7 +16,13 @@ from pgbastion.postgres.settings import Problem, check_parameters
 DEADLINE_S: Final = 5.0
 
 _TABLE: Final = """
-SELECT s.name, s.vartype, s.unit, s.min_val, s.max_val, s.enumvals, s.context
+SELECT s.name, s.vartype, s.unit,
+       CASE WHEN s.name IN ('min_wal_size', 'max_wal_size')
+            THEN (SELECT (2 * w.setting::bigint / 1048576)::text
+                    FROM pg_catalog.pg_settings AS w
+                   WHERE w.name = 'wal_segment_size')
+            ELSE s.min_val END,
+       s.max_val, s.enumvals, s.context
   FROM pg_catalog.pg_settings AS s
  WHERE pg_catalog.lower(s.name) = ANY (%s)
 """
@@ -28,6 +34,11 @@ SELECT (SELECT c.setting FROM pg_catalog.pg_config() AS c WHERE c.name = 'PKGLIB
 _PRELOADED: Final = frozenset(
     {"shared_preload_libraries", "session_preload_libraries", "local_preload_libraries"}
 )
+# What a server that starts holds against its settings.
+_KEPT: Final = """
+SELECT count(*), count(*) FILTER (WHERE s.slot_type = 'logical')
+  FROM pg_catalog.pg_replication_slots AS s WHERE NOT s.temporary
+"""
 # A server with TLS reads these when it starts, and does not start without them.
 _TLS_FILES: Final = """
 SELECT s.name, s.setting FROM pg_catalog.pg_settings AS s
@@ -160,10 +171,28 @@ async def judge_settings(
             if not found[0][1]:
                 reason = f"there is no {library}.so in {found[0][0]}"
                 problems.setdefault(name, Problem(name=name, reason=reason))
+        for problem in await _against_slots(connection, parameters):
+            problems.setdefault(problem.name, problem)
         for name, file in await _missing_tls_files(connection, parameters):
             reason = f"there is no file {file} ({name}); every node needs it"
             problems.setdefault("ssl", Problem(name="ssl", reason=reason))
     return tuple(problems.values())
+
+
+async def _against_slots(
+    connection: Connection, parameters: Mapping[str, str]
+) -> list[Problem]:
+    """Return what does not go with the slots that are kept here."""
+    [(slots, logical)] = await connection.rows(_KEPT, deadline_s=DEADLINE_S)
+    most = parameters.get("max_replication_slots", "")
+    found = []
+    if most.isdecimal() and int(most) < slots:
+        reason = f"there are {slots} replication slots: drop some first"
+        found.append(Problem(name="max_replication_slots", reason=reason))
+    if logical and parameters.get("wal_level", "logical").lower() != "logical":
+        reason = f"there are {logical} logical replication slots: drop them first"
+        found.append(Problem(name="wal_level", reason=reason))
+    return found
 
 
 async def _missing_tls_files(
