@@ -177,7 +177,7 @@ async def test_our_part_of_a_tablespace_is_told_from_others(server: Server) -> N
         (place / name).mkdir(parents=True)
     (data / "pg_tblspc" / "16400").symlink_to(place)
     (data / "pg_tblspc" / "16401").mkdir()
-    assert server.source.tablespace_parts() == [place / "PG_15_202209061"]
+    assert server.source.elsewhere().tablespaces == [place / "PG_15_202209061"]
 
 
 async def test_writes_are_done_in_the_order_in_which_they_were_asked_for(

@@ -1,13 +1,8 @@
 """The ways back behind the primary: follow, crash recovery, rewind, copy."""
 
 import asyncio
-import shutil
 import signal
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Final
 
 import pytest
 
@@ -15,77 +10,15 @@ from pgbastion.errors import PostgresError
 from pgbastion.model.cluster import ReplicationMode, SyncSet
 from pgbastion.model.ids import Epoch, Timeline
 from pgbastion.model.wal import Lsn, WalEnd, parse_lsn
-from pgbastion.postgres import rejoin, staging
-from pgbastion.postgres.directory import DataDirectory
+from pgbastion.postgres import rejoin
 from pgbastion.postgres.mark import MARK_NAME, render_mark
 from pgbastion.postgres.parse import ControlData, ControlState, segment_name
 from pgbastion.postgres.programs import ProgramError, unprivileged
 from pgbastion.postgres.rejoin_ladder import ask_primary
 from support.postgres import Lab, Server, until
+from support.rejoining import fail_over, pair, pair_and_third, return_to
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
-
-FULL: Final = SimpleNamespace(free=0, total=1 << 30)
-
-
-async def pair(lab: Lab, **parameters: str) -> tuple[Server, Server]:
-    """Give a primary with a table, and a standby that has it."""
-    n2 = lab.server("n2", **parameters)
-    n1 = await lab.primary("n1", n2, initdb=False, **parameters)
-    await n1.primary.open()
-    await n1.primary.slots.keep([n2.name])
-    await n2.copy_from(n1)
-    await n2.start()
-    await n1.rows("CREATE TABLE public.t (node text)")
-    await n1.rows("INSERT INTO public.t VALUES ('both')")
-    written = await n1.primary.write_position()
-    await until(lambda: n2.has_flushed(written))
-    return n1, n2
-
-
-async def pair_and_third(lab: Lab) -> tuple[Server, Server, Server]:
-    """Give the same with a second standby."""
-    n1, n2 = await pair(lab)
-    n3 = lab.server("n3")
-    await n1.primary.slots.keep([n2.name, n3.name])
-    await n1.config.write_access([n1.host, n2.host, n3.host])
-    await n3.copy_from(n1)
-    await n3.start()
-    written = await n1.primary.write_position()
-    await until(lambda: n3.has_flushed(written))
-    await until(lambda: n2.has_flushed(written))
-    return n1, n2, n3
-
-
-async def fail_over(n1: Server, n2: Server, timeline: int, epoch: int = 2) -> None:
-    """Promote ``n2``; ``n1`` still runs and writes a row that nobody else has."""
-    end = await n2.standby.cut(Epoch(epoch - 1), deadline_s=5)
-    assert isinstance(end, WalEnd)
-    await n1.rows("INSERT INTO public.t VALUES ('n1 alone')")
-    await n2.standby.promote(Epoch(epoch), Timeline(timeline))
-    promoted = await n2.standby.promoted(deadline_s=10)
-    assert promoted is not None
-    assert promoted.timeline == timeline
-    await n2.standby.close()
-    await n2.primary.set_sync(ReplicationMode.QUORUM, SyncSet(), await n2.data_id())
-    await n2.primary.slots.keep([n1.name])
-    await n2.primary.checkpoint()
-    await n2.rows("INSERT INTO public.t VALUES ('n2')")
-
-
-async def return_to(server: Server, primary: Server, epoch: int = 2) -> None:
-    """Start ``server`` as a standby of ``primary`` and wait until it has its rows."""
-    await server.configure()
-    await server.standby.follow_files(primary.upstream, Epoch(epoch))
-    await server.start()
-    written = await primary.primary.write_position()
-    await until(lambda: server.has_flushed(written))
-    await until(lambda: agree(server, primary))
-
-
-async def agree(one: Server, other: Server) -> bool:
-    query = "SELECT array_agg(node ORDER BY node) FROM public.t"
-    return await one.value(query) == await other.value(query)
 
 
 async def test_a_crashed_primary_recovers_is_rewound_and_streams(any_lab: Lab) -> None:
@@ -223,118 +156,6 @@ async def test_a_rewind_waits_for_the_primarys_checkpoint(one_lab: Lab) -> None:
     await n2.primary.checkpoint()
     step = await n1.ladder.decide(n2.replication_address())
     assert isinstance(step, rejoin.Rewind)
-
-
-async def test_a_copy_is_the_last_resort_and_leaves_the_old_directory(
-    one_lab: Lab,
-) -> None:
-    n1, n2 = await pair(one_lab)
-    await fail_over(n1, n2, timeline=3)
-    await n1.stop()
-    old = await n1.mark()
-    new = n1.renewed(old)
-    await n1.files.write(n1.paths.work_flag, "interrupted")
-    assert await n1.offline.wal_end(await n1.offline.control()) is None
-    step = await n1.ladder.decide(n2.replication_address())
-    assert isinstance(step, rejoin.Copy)
-    assert await n1.ladder.take(step, n2.upstream, new) is None
-    assert await n1.mark() == replace(new, backup=(await n1.mark()).backup)
-    # A copy that this node has made keeps its data id.
-    directory = DataDirectory(n1.paths, n1.files, n1.mark_file, n1.offline)
-    assert (await directory.inspect("test", running=False)).data_id == new.data_id
-    assert not n1.paths.work_flag.exists()
-    kept = n1.paths.data_dir.with_name("data.pgbastion-old")
-    assert (kept / "PG_VERSION").exists()
-    await return_to(n1, n2)
-
-
-async def test_a_failed_copy_leaves_the_directory_as_it_was(one_lab: Lab) -> None:
-    n1, n2 = await pair(one_lab)
-    await n2.stop()
-    before = await n2.mark()
-    await n1.stop()
-    home = n2.paths.data_dir.parent
-    names = sorted(p.name for p in home.iterdir())
-    with pytest.raises(PostgresError, match="pg_basebackup failed"):
-        await n2.source.copy(n1.upstream, n2.renewed(before))
-    assert await n2.mark() == before
-    assert sorted(p.name for p in home.iterdir()) == names
-    await n2.start()
-
-
-@pytest.mark.parametrize("room", [True, False], ids=["room", "no room"])
-async def test_a_copy_saves_wal_that_waits_for_the_archive(
-    one_lab: Lab, monkeypatch: pytest.MonkeyPatch, *, room: bool
-) -> None:
-    archiving = {"archive_mode": "on", "archive_command": "false"}
-    n1, n2 = await pair(one_lab, **archiving)
-    await fail_over(n1, n2, timeline=3)
-    await n1.rows("SELECT pg_switch_wal()")
-    await n1.stop()
-    waiting = {path.stem for path in n1.ready_segments()}
-    assert waiting
-    if not room:
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: FULL)
-
-    await n1.source.copy(n2.upstream, n1.renewed(await n1.mark()))
-
-    kept = n1.paths.data_dir.with_name("data.pgbastion-unarchived")
-    found = {path.name for path in kept.iterdir()} if kept.exists() else set()
-    assert found == (waiting if room else set())
-    await return_to(n1, n2)
-
-
-@pytest.mark.parametrize("beside", [True, False], ids=["beside", "inside"])
-async def test_what_was_emptied_for_want_of_room_is_copied_again(
-    one_lab: Lab, monkeypatch: pytest.MonkeyPatch, *, beside: bool
-) -> None:
-    """An empty directory is no invitation, but this one was emptied by the node."""
-    n1, n2 = await pair(one_lab)
-    await n2.stop()
-    await n1.stop()
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: FULL)
-    monkeypatch.setattr(staging, "can_rename", lambda _: beside)
-    place = n2.paths.state_dir / "place" / "PG_15_202209061"
-    place.mkdir(parents=True)
-    link = n2.paths.data_dir / "pg_tblspc" / "16400"
-    link.symlink_to(place.parent)
-    directory = DataDirectory(n2.paths, n2.files, n2.mark_file, n2.offline)
-    with pytest.raises(PostgresError, match="pg_basebackup failed"):
-        await n2.source.copy(n1.upstream, n2.renewed(await n2.mark()))
-
-    facts = await directory.inspect("test", running=False)
-    # What the copy that failed has left in a tablespace is known for its own.
-    (place / "left").mkdir(parents=True)
-    await n1.start()
-    await n2.copy_from(n1)
-
-    assert (facts.empty, facts.emptied, facts.problem) == (True, True, None)
-    assert not place.exists()
-    facts = await directory.inspect("test", running=False)
-    assert (facts.ours, facts.emptied) == (True, False)
-    assert not (n2.paths.data_dir / staging.EMPTIED).exists()
-    assert n2.source.tablespace_parts() == []
-    await n2.start()
-
-
-async def test_room_is_looked_for_where_the_copy_is_made(
-    one_lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A data directory that is a mount point has more, or less, than its parent."""
-    n1, n2 = await pair(one_lab)
-    await n2.stop()
-    asked: list[Path] = []
-    usage = shutil.disk_usage
-
-    def notice(path: Path) -> object:
-        asked.append(path)
-        return usage(path)
-
-    monkeypatch.setattr(shutil, "disk_usage", notice)
-    monkeypatch.setattr(staging, "can_rename", lambda _: False)
-    await n2.copy_from(n1)
-
-    assert set(asked) == {n2.paths.data_dir}
 
 
 async def test_another_cluster_is_refused(one_lab: Lab) -> None:

@@ -14,7 +14,8 @@ deadline, and either did what its name says or raises `PostgresError`. `render`,
   :mod:`.history`, and our :mod:`.mark` in the directory.
 - A standby again: :mod:`.rejoin` is the table, :mod:`.rejoin_ladder` looks and
   takes its steps as :mod:`.rejoining` is asked for them; :mod:`.source` runs pg_rewind
-  and pg_basebackup, :mod:`.staging` swaps directories, :mod:`.archive` saves WAL first.
+  and pg_basebackup, :mod:`.staging` swaps directories (:mod:`.wal_place`: that of WAL),
+  :mod:`.archive` saves WAL first.
 - The first server: :mod:`.bootstrap` makes it; one that is there already is looked at
   by :mod:`.found` and taken over by :mod:`.stranger` and :mod:`.takeover`.
 - The guard: :mod:`.guard_link`, over :mod:`.guard_client` (:mod:`.guard_messages`);

@@ -1,7 +1,7 @@
 """Programs that read from the primary: pg_basebackup and pg_rewind."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,16 @@ from pgbastion.postgres.mark import MARK_NAME, Mark, name_backup, render_mark
 from pgbastion.postgres.parse import parse_progress
 from pgbastion.postgres.programs import Output, ProgramError, Programs
 from pgbastion.postgres.render import Upstream, slot_name, source_conninfo
-from pgbastion.postgres.staging import Staging, emptied_of
+from pgbastion.postgres.staging import Elsewhere, Staging, emptied_of
+from pgbastion.postgres.wal_place import (
+    make_wal_dir,
+    place_of_wal,
+    remove_unused_wal,
+)
 
-COPY_DEADLINE_S: Final = 24 * 3600.0
-REWIND_DEADLINE_S: Final = 3600.0
+# Terabytes take days over a slow network; one that is silent ends them much sooner.
+COPY_DEADLINE_S: Final = 14 * 24 * 3600.0
+REWIND_DEADLINE_S: Final = 24 * 3600.0
 # The replaced directory stays while this part of the file system is free.
 ROOM_TO_KEEP: Final = 0.2
 # pg_rewind's word for "the target is an ancestor of the source".
@@ -75,10 +81,12 @@ class FromPrimary:
         staging = await Staging.of(self._paths, self._files)
         await staging.begin(replace=True)
         try:
-            tablespaces = await self._empty_tablespaces(mark)
-            await self._make_room(staging, tablespaces)
+            elsewhere = await self._files.run("look for links", self.elsewhere)
+            await self._empty_tablespaces(elsewhere.tablespaces, mark)
+            await self._make_room(staging, elsewhere)
             await self._config.write_passfile(upstream)
-            await self._base_backup(upstream, str(staging.path), progress)
+            wal = await self._wal_options(elsewhere.wal, mark)
+            await self._base_backup(upstream, str(staging.path), progress, *wal)
             label = await self._files.read(staging.path / BACKUP_LABEL)
             mark = replace(mark, backup=name_backup(label or ""))
             await self._files.write(staging.path / MARK_NAME, render_mark(mark))
@@ -88,6 +96,11 @@ class FromPrimary:
             raise
         free, total = await self._room(staging)
         await staging.install(keep_old=free >= total * ROOM_TO_KEEP)
+        if elsewhere.wal is not None:
+            tidy = partial(
+                remove_unused_wal, elsewhere.wal, self._paths.data_dir, staging.old
+            )
+            await self._files.run_on_tree(f"tidy {elsewhere.wal}", tidy)
         await self._files.remove(self._paths.work_flag)
 
     async def _save_wal(self) -> None:
@@ -102,7 +115,7 @@ class FromPrimary:
         except PostgresError as exc:
             log.warning("wal_not_saved", error=str(exc))
 
-    async def _make_room(self, staging: Staging, tablespaces: list[Path]) -> None:
+    async def _make_room(self, staging: Staging, elsewhere: Elsewhere) -> None:
         """Give up what was kept, then the directory itself, where both do not fit.
 
         Its own size stands for that of the copy: they are of one cluster.
@@ -112,37 +125,47 @@ class FromPrimary:
             await staging.remove_old()
         if (await self._room(staging))[0] < needed:
             log.warning("data_emptied_for_copy", directory=str(self._paths.data_dir))
-            await staging.wipe(tablespaces)
+            await staging.wipe(elsewhere)
 
-    async def _empty_tablespaces(self, mark: Mark) -> list[Path]:
+    async def _empty_tablespaces(self, parts: Sequence[Path], mark: Mark) -> None:
         """Remove our part of the tablespaces: a copy needs their places empty.
 
         The directory is of no use without them, so it counts as unfinished first.
         """
-        parts = await self._files.run("list tablespaces", self.tablespace_parts)
         if parts:
             await self._files.write(self._paths.work_flag, render_mark(mark))
         for part in parts:
             log.warning("tablespace_emptied_for_copy", directory=str(part))
             await self._files.run_on_tree(f"remove {part}", partial(_remove_tree, part))
-        return parts
 
-    def tablespace_parts(self) -> list[Path]:
-        """Return the directories in which this cluster's tablespaces are.
+    async def _wal_options(self, place: Path | None, mark: Mark) -> tuple[str, ...]:
+        if place is None:
+            return ()
+        made = await self._files.run(
+            f"make a directory in {place}",
+            partial(make_wal_dir, place, mark.data_id, self._paths.account),
+        )
+        return (f"--waldir={made}",)
 
-        Other versions may use the same places; each has a directory named after its
-        version. Reads the disk.
+    def elsewhere(self) -> Elsewhere:
+        """Return where this cluster's tablespaces and its WAL are. Reads the disk.
+
+        Other versions may use the same places for tablespaces; each has a directory
+        named after its version.
         """
-        version = self._paths.data_dir / "PG_VERSION"
+        data_dir = self._paths.data_dir
+        version = data_dir / "PG_VERSION"
         if not version.exists():
-            return emptied_of(self._paths.data_dir) or []
+            emptied = emptied_of(data_dir)
+            return emptied or Elsewhere(tablespaces=[], wal=None)
         major = version.read_text(encoding="ascii").strip()
-        return sorted(
+        parts = sorted(
             part
-            for link in (self._paths.data_dir / "pg_tblspc").glob("*")
+            for link in (data_dir / "pg_tblspc").glob("*")
             if link.is_symlink()
             for part in link.resolve().glob(f"PG_{major}_*")
         )
+        return Elsewhere(tablespaces=parts, wal=place_of_wal(data_dir))
 
     async def _room(self, staging: Staging) -> tuple[int, int]:
         """Return how many bytes are free, of how many, where the copy is made.
@@ -158,7 +181,11 @@ class FromPrimary:
         return int(sum(sizes) * ROOM_FOR_COPY)
 
     async def _base_backup(
-        self, upstream: Upstream, target: str, progress: Progress | None
+        self,
+        upstream: Upstream,
+        target: str,
+        progress: Progress | None,
+        *options: str,
     ) -> None:
         roles = self._identity.roles
         source = source_conninfo(
@@ -177,6 +204,7 @@ class FromPrimary:
             "--checkpoint=fast",
             "--no-password",
             "--progress",
+            *options,
             deadline_s=COPY_DEADLINE_S,
             env=self._environment(),
             on_error_text=_listener(progress),

@@ -10,7 +10,7 @@ durable before the first move, lets `repair` finish what was cut short.
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -30,11 +30,21 @@ OLD_SUFFIX: Final = ".pgbastion-old"
 INSIDE_NEW: Final = "pgbastion.new"
 INSIDE_OLD: Final = "pgbastion.old"
 EMPTIED: Final = "pgbastion.emptied"
-"""In a data directory that was emptied for a copy: the tablespaces that were its."""
+"""In a data directory that was emptied for a copy: what it had elsewhere."""
 _OTHERS: Final = frozenset({"lost+found", INSIDE_NEW, INSIDE_OLD, EMPTIED})
 LAST: Final = "global"
 COMPLETE: Final = "pgbastion.complete"
 """In the staging directory: the names of its entries, once all are there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """What a data directory has outside of itself."""
+
+    tablespaces: list[Path]
+    """A copy that fails leaves files there, and the next needs those places empty."""
+    wal: Path | None
+    """Where directories of WAL are made; None: in the data directory."""
 
 
 class Staging:
@@ -85,16 +95,17 @@ class Staging:
         if not (keep_old and self._beside):
             await self.remove_old()
 
-    async def wipe(self, tablespaces: Sequence[Path]) -> None:
+    async def wipe(self, elsewhere: "Elsewhere") -> None:
         """Remove the content of the data directory, for want of room for two.
 
         A note stays in it: it is not empty because a file system is not mounted.
-
-        Args:
-            tablespaces: Where its tablespaces were. A copy that fails leaves files
-                there, and the next one needs those places empty again.
         """
-        note = json.dumps([str(path) for path in tablespaces])
+        note = json.dumps(
+            {
+                "tablespaces": [str(path) for path in elsewhere.tablespaces],
+                "wal": str(elsewhere.wal or ""),
+            }
+        )
         await self._files.write(self._data / EMPTIED, note)
         await self._files.run_on_tree(f"empty {self._data}", lambda: _wipe(self._data))
 
@@ -207,17 +218,20 @@ def is_empty(data_dir: Path) -> bool:
     return not names - _OTHERS
 
 
-def emptied_of(data_dir: Path) -> list[Path] | None:
-    """Return where tablespaces were of what was removed for a copy; None: nothing was.
+def emptied_of(data_dir: Path) -> "Elsewhere | None":
+    """Return what it had elsewhere that was removed for a copy; None: nothing was.
 
     Raises:
         OSError: The directory cannot be read.
     """
     try:
-        note = (data_dir / EMPTIED).read_text(encoding="utf-8")
+        note = json.loads((data_dir / EMPTIED).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return [Path(path) for path in json.loads(note)]
+    return Elsewhere(
+        tablespaces=[Path(path) for path in note["tablespaces"]],
+        wal=Path(note["wal"]) if note["wal"] else None,
+    )
 
 
 def is_unfinished(data_dir: Path) -> bool:
