@@ -14,6 +14,7 @@ from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline, standby_name
 from pgbastion.model.wal import Lsn, WalEnd, parse_lsn
 from pgbastion.postgres.parse import segment_name
 from pgbastion.postgres.render import Upstream
+from pgbastion.postgres.side_queries import SideQueries
 from pgbastion.postgres.slots import CarriedSlots
 from pgbastion.postgres.standby import Unknown
 from pgbastion.postgres.sync_change import SyncChange
@@ -359,6 +360,24 @@ async def test_a_human_who_overrides_the_source_does_not_undo_a_cut(
     await n2.rows(f"ALTER SYSTEM SET primary_conninfo = '{source}'")
     assert isinstance(await n2.standby.cut(Epoch(1), deadline_s=5), WalEnd)
     assert await n2.value("SHOW primary_conninfo") == ""
+
+
+async def test_a_standby_that_a_human_leads_elsewhere_comes_back(
+    one_lab: Lab,
+) -> None:
+    _, n2 = await two(one_lab)
+    source = await n2.value("SHOW primary_conninfo")
+    await n2.rows("ALTER SYSTEM SET primary_conninfo = 'host=nowhere'")
+    await n2.rows("SELECT pg_reload_conf()")
+    side = SideQueries(n2.primary, n2.standby, look_s=5.0)
+
+    async def comes_back() -> bool:
+        loaded_at = await n2.primary.loaded_at()
+        await side.ask((), in_recovery=True, loaded_at=loaded_at)
+        return await n2.value("SHOW primary_conninfo") == source
+
+    await until(comes_back)
+    await side.forget()
 
 
 async def test_a_standby_that_would_acknowledge_alone_is_not_promoted(

@@ -9,7 +9,7 @@ from pgbastion.control.explain import explain
 from pgbastion.control.explain_text import LINES_MAX, render_explanation
 from pgbastion.control.explain_what_if import foresee
 from pgbastion.model.claims import Claim, ClaimKind
-from pgbastion.model.cluster import Fence, ReplicationMode
+from pgbastion.model.cluster import Fence, Order, OrderKind, ReplicationMode
 from pgbastion.model.explanation import Explanation, Prospect, Situation
 from pgbastion.model.ids import Epoch, MemberId, NodeId
 from pgbastion.model.reasons import Reason
@@ -453,6 +453,24 @@ def test_a_copy_in_the_place_of_lost_files_is_told_as_such() -> None:
     )
 
     assert explain(snapshot(copying)).situation is Situation.COPYING
+
+
+def test_a_copy_that_was_ordered_changes_no_roles() -> None:
+    order = Order(
+        order_id="o1",
+        order=OrderKind.REINIT,
+        target=NodeId("n3"),
+        epoch=Epoch(3),
+        drain_ms=0,
+        force=False,
+        cause="an operator",
+        at="",
+        expires_at="9999",
+        begun=True,
+    )
+    told = explain(snapshot(state=joined(orders=(order,))))
+
+    assert told.state == "reinit of n3 under way"
 
 
 def test_a_standby_that_does_not_come_back_can_be_copied_anew() -> None:

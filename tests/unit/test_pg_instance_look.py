@@ -163,8 +163,8 @@ def test_a_look_does_not_wait_for_other_work_on_its_connections() -> None:
     async def nothing() -> SettingsState:
         return NOTHING
 
-    async def no_dangers() -> None:
-        return None
+    async def no_dangers(*, in_recovery: bool) -> None:
+        del in_recovery
 
     async def look_often() -> None:
         facts = await instance.look(noted.append)

@@ -27,7 +27,8 @@ class Endangered:
         self.looked = 0
         self.fails = False
 
-    async def end_dangers(self) -> None:
+    async def end_dangers(self, *, in_recovery: bool) -> None:
+        assert in_recovery
         self.looked += 1
         if self.fails:
             raise PostgresError("the disk did not answer")
@@ -100,7 +101,7 @@ def test_a_server_is_told_what_was_taken_out_until_it_hears() -> None:
         for hears in (False, False, True, True):
             server.hears = hears
             try:
-                await server.end_dangers()
+                await server.end_dangers(in_recovery=False)
             except PostgresError:
                 assert not hears
 
@@ -112,5 +113,11 @@ def test_whom_commits_wait_for_is_left_to_the_rule_that_takes_the_promise_back()
     None
 ):
     files = Files("synchronous_standby_names", "synchronous_commit", "primary_conninfo")
-    asyncio.run(Told(files).end_dangers())
+    asyncio.run(Told(files).end_dangers(in_recovery=False))
     assert files.found == {"synchronous_standby_names", "primary_conninfo"}
+
+
+def test_a_standby_is_led_nowhere_else() -> None:
+    files = Files("synchronous_standby_names", "primary_conninfo", "work_mem")
+    asyncio.run(Told(files).end_dangers(in_recovery=True))
+    assert files.found == {"work_mem"}

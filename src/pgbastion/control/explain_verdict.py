@@ -161,6 +161,12 @@ def _ordered(snapshot: NodeSnapshot) -> Verdict | None:
     order = snapshot.state.order
     if order is None:
         return None
+    if order.is_work:
+        return Verdict(
+            situation=Situation.SWITCHOVER,
+            state=f"{order.order} of {order.target} under way",
+            next_step="wait; its outcome will be in pgbastion history",
+        )
     stage = "clients wait, the roles change" if order.begun else "being prepared"
     decision = snapshot.node_decision
     if decision.reason is Reason.HANDOVER_WAITS:

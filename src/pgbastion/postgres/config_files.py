@@ -5,6 +5,7 @@
 file does not start, where it would otherwise acknowledge commits alone.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -71,6 +72,7 @@ class ConfigFiles:
         self._parameters = dict(parameters)
         self._hba = tuple(hba)
         self._major = 0
+        self._sanitising = asyncio.Lock()
 
     def set_parameters(self, parameters: Mapping[str, Value]) -> None:
         """Take other settings; the next writing has them."""
@@ -170,12 +172,15 @@ class ConfigFiles:
         ALTER SYSTEM writes there, and the file is read after all others.
         """
         path = self._paths.data_dir / "postgresql.auto.conf"
-        current = await self._files.read(path)
-        if current is None:
-            return ()
-        text, removed = render.without_settings(current, unwanted)
+        # Another one that removes less must not bring back what this one removes.
+        async with self._sanitising:
+            current = await self._files.read(path)
+            if current is None:
+                return ()
+            text, removed = render.without_settings(current, unwanted)
+            if removed:
+                await self._files.write(path, text)
         if removed:
-            await self._files.write(path, text)
             log.warning("settings_removed", settings=",".join(removed), file=str(path))
         return removed
 

@@ -13,7 +13,7 @@ from pgbastion.model.wal import Lsn, parse_lsn
 from pgbastion.postgres.config_files import ConfigFiles
 from pgbastion.postgres.connection import Address, Connection, Row, connected
 from pgbastion.postgres.render import Volatile, sync_names
-from pgbastion.postgres.settings import endangers
+from pgbastion.postgres.settings import endangers, undermines
 from pgbastion.postgres.slots import Slots
 
 DEADLINE_S: Final = 5.0
@@ -154,11 +154,16 @@ class Primary:
         await self._config.sanitise()
         await self.reload()
 
-    async def end_dangers(self) -> None:
-        """Take out what somebody set that a running server must not go on with."""
+    async def end_dangers(self, *, in_recovery: bool) -> None:
+        """Take out what somebody set that a running server must not go on with.
+
+        On a standby that is all that is ours: it has promised nobody anything, and led
+        elsewhere it would confirm nothing more.
+        """
+        unwanted = undermines if in_recovery else endangers
         # After a try that failed half-way the file may be mended, the server not told.
         owed, self._owes_reload = self._owes_reload, True
-        if await self._config.sanitise(endangers) or owed:
+        if await self._config.sanitise(unwanted) or owed:
             await self.reload()
         self._owes_reload = False
 

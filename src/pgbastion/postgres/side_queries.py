@@ -94,7 +94,7 @@ class SideQueries:
             async with asyncio.timeout(self._look_s):
                 if loaded_at != self._safe_at:
                     # Somebody may have had it read what ALTER SYSTEM wrote.
-                    await self._primary.end_dangers()
+                    await self._primary.end_dangers(in_recovery=in_recovery)
                     self._safe_at = loaded_at
                 await (self._warm() if in_recovery else self._ask_primary(nodes))
         self.settings_state = await self._settings_watch.ask()
