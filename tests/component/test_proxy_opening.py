@@ -233,17 +233,36 @@ async def test_tls_without_a_request_is_refused_with_an_alert() -> None:
         assert await client.rest() == b"\x15\x03\x01\x00\x02\x02\x50"
 
 
-async def test_a_change_between_declined_tls_and_the_start_ends_the_client() -> None:
+async def test_a_change_between_declined_tls_and_the_start_goes_unnoticed() -> None:
     async with proxy_lab("n1", "n2") as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        client = await lab.connect()
+        for request in (GSS_REQUEST, SSL_REQUEST):
+            client.send(request)
+            assert await client.read(1) == b"N"
+
+        lab.proxy.set_routes(lab.routes("n2", epoch=2))
+
+        client.send(startup())
+        await client.until_ready()
+        assert await client.query("who") == [b"n2"]
+
+
+async def test_a_server_that_encrypts_gets_nobody_whom_another_declined() -> None:
+    """The session would go on without the encryption that the server offers."""
+    async with proxy_lab("n1", "n2") as lab:
+        lab.servers["n2"].tls = True
         lab.proxy.set_routes(lab.routes("n1"))
         client = await lab.connect()
         client.send(SSL_REQUEST)
         assert await client.read(1) == b"N"
-
         lab.proxy.set_routes(lab.routes("n2", epoch=2))
+
+        client.send(startup())
 
         error = await client.error()
         assert (error["C"], "n2" in error["D"]) == ("57P01", True)
+        assert not lab.servers["n2"].startups
 
 
 # --- limits ---

@@ -9,7 +9,14 @@ from pgbastion.proxy.opening import Opening
 from pgbastion.proxy.refusals import Refusal
 from pgbastion.proxy.routes import Limits
 from pgbastion.testing.stand_in_server import Behaviour, error, message
-from support.proxy_lab import REPLICA_PORT, eventually, proxy_lab, startup
+from support.proxy_lab import (
+    GSS_REQUEST,
+    REPLICA_PORT,
+    SSL_REQUEST,
+    eventually,
+    proxy_lab,
+    startup,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +56,27 @@ async def test_clients_wait_for_a_primary_that_starts_again_in_place() -> None:
         await client.until_ready()
         assert lab.proxy.snapshot().held_total == 1
         assert lab.proxy.snapshot().held_seconds_total > 0
+
+
+@pytest.mark.parametrize("asked", [SSL_REQUEST, GSS_REQUEST])
+async def test_they_wait_also_where_encryption_was_declined_first(
+    asked: bytes,
+) -> None:
+    """Most clients ask for it by default, and a server without it says so at once."""
+    async with proxy_lab("n1") as lab:
+        server = lab.servers["n1"]
+        server.behaviour = Behaviour.STARTING_UP
+        lab.proxy.set_routes(lab.routes("n1", patient=True))
+        client = await lab.connect()
+        client.send(asked)
+        assert await client.read(1) == b"N"
+        client.send(startup())
+        await eventually(lambda: len(server.startups) >= 2)
+
+        server.behaviour = Behaviour.SERVE
+
+        await client.until_ready()
+        assert lab.proxy.snapshot().held_total == 1
 
 
 async def test_they_wait_also_where_another_protocol_was_negotiated_first() -> None:

@@ -1,7 +1,6 @@
 """The client's side of an opening: what it says first, and TLS where that ends here."""
 
 import socket
-from collections.abc import Callable
 from typing import Final
 
 from pgbastion.proxy.proxy_protocol import missing_bytes, parse_header
@@ -36,7 +35,6 @@ class Entrance:
         host: What all sessions share.
         client: The client's socket.
         waiting: Waits for the client, up to an instant of the loop.
-        on_silence_broken: Called after each wait for the client; it may raise.
     """
 
     def __init__(
@@ -44,14 +42,11 @@ class Entrance:
         host: RelayHost,
         client: socket.socket,
         waiting: Waiting,
-        *,
-        on_silence_broken: Callable[[], None],
     ) -> None:
         self._host = host
         self._loop = host.loop
         self._limits = host.limits
         self._waiting = waiting
-        self._on_silence_broken = on_silence_broken
         self.client: socket.socket | None = client
         self.received = bytearray()
         self.encryption = Encryption.NONE
@@ -111,7 +106,6 @@ class Entrance:
     async def _receive(self, end_s: float, most: int = STARTUP_BYTES_MAX) -> None:
         client = self.the_client()
         wake = await self._waiting.readable(client, end_s)
-        self._on_silence_broken()
         if wake is Wake.LATE:
             raise RefusedError(Refusal.LATE)
         self.read(most)
@@ -176,7 +170,6 @@ class Entrance:
         self.speaks_tls = False
         end_s = self._loop.time() + self._limits.first_packet_s
         problem = await self.shake(client, end_s)
-        self._on_silence_broken()
         if problem:
             self._host.on_event("proxy_handshake_failed", {"reason": problem})
             raise ClientGoneError

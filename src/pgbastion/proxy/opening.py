@@ -52,6 +52,7 @@ _PACKETS_MAX: Final = 3
 _ANSWER_BYTES: Final = 4_096
 _NO: Final = b"N"
 _ACCEPTED: Final = (b"S", b"G")
+_NO_MORE: Final = "it accepts connections, no more"
 
 Cancel = Callable[[CancelRequest, Service], Awaitable[None]]
 OnProxied = Callable[["Opening", str], Refusal | None]
@@ -84,19 +85,14 @@ class Opening:
         self._cancel = cancel
         self._on_proxied = on_proxied
         self._waiting = Waiting(self._loop, host.poller)
-        self._entrance = Entrance(
-            host,
-            client,
-            self._waiting,
-            on_silence_broken=self._still_served,
-        )
+        self._entrance = Entrance(host, client, self._waiting)
         self._server: socket.socket | None = None
         self._engagement: Engagement | None = None
         # Servers that failed this client, and how the last of them did.
         self._avoid: set[Backend] = set()
         self._failure = RefusedError(Refusal.UNREACHABLE)
-        # Whether the client has got bytes of the server that it is with.
-        self._answered = False
+        # Requests for encryption that a server has declined to the client.
+        self._declined: list[bytes] = []
         self._hold_end_s: float | None = None
         self._last_words = b""
         self._parameters: Mapping[str, str] = {}
@@ -232,19 +228,17 @@ class Opening:
                     encrypted = answer[:1] in _ACCEPTED
                     mode = Mode.ENCRYPTED if encrypted else Mode.PLAIN
                     return self._begin_relay(mode), None
-        self._decline_encryption()
+                if self._server is not None:
+                    self._server.recv(len(_NO))
+                self._declined.append(request.packet)
+        self._entrance.decline()
         return None, refused
-
-    def _still_served(self) -> None:
-        """Refuse a client whose server went away while it was waited for."""
-        if self._answered and self._server is None:
-            raise RefusedError(Refusal.SUPERSEDED)
 
     async def _exchange(self, packet: bytes) -> bytes:
         """Send ``packet`` to a server; return how its answer begins, still unread.
 
-        As long as the client has heard nothing, another server is tried where one
-        fails; what the client is told in the end is how the last one failed.
+        Another server is tried where one fails; what the client is told in the end is
+        how the last one failed.
         """
         while True:
             if self._server is None:
@@ -253,12 +247,9 @@ class Opening:
             if answer and not self._is_turned_down(answer):
                 self._board.note_answer(self.service)
                 return answer
-            if self._answered:
-                superseded = self._server is None
-                raise RefusedError(Refusal.SUPERSEDED if superseded else Refusal.SILENT)
             if self._engagement is None:
                 continue  # the routes have changed
-            failure, problem = Refusal.SILENT, "it accepts connections, no more"
+            failure, problem = Refusal.SILENT, _NO_MORE
             if answer:
                 failure, problem = Refusal.UNREACHABLE, leading_error_message(answer)
             self._give_up(self._engagement.backend, failure, problem)
@@ -289,8 +280,6 @@ class Opening:
 
     def _is_turned_down(self, answer: bytes) -> bool:
         """Tell whether another server should be asked instead of this one."""
-        if self._answered:
-            return False
         state = leading_error_sqlstate(answer)
         if self._engagement is None or state is None:
             return False
@@ -331,6 +320,8 @@ class Opening:
             self._drop_server()
         if not problem and self._server is not None:
             problem = await self._greet(self._server, backend)
+        if not problem:
+            problem = await self._repeat_declined()
         if problem:
             self._give_up(backend, Refusal.UNREACHABLE, problem)
 
@@ -387,6 +378,23 @@ class Opening:
             return ""
         return f"TLS failed: {problem}" if problem else ""
 
+    async def _repeat_declined(self) -> str:
+        """Ask this server for what another one has declined; return what went wrong.
+
+        Raises:
+            RefusedError: It would encrypt, which the client was told not to do.
+        """
+        for packet in self._declined:
+            answer = await self._ask(packet)
+            if self._server is None:
+                break
+            if answer[:1] in _ACCEPTED:
+                raise RefusedError(Refusal.SUPERSEDED)
+            if answer[:1] != _NO:
+                return leading_error_message(answer) if answer else _NO_MORE
+            self._server.recv(len(_NO))
+        return ""
+
     async def _hold(self) -> None:
         """Wait in the queue until a server may be there; refuse after ``hold_s``."""
         now_s = self._loop.time()
@@ -418,13 +426,6 @@ class Opening:
         if len(self._entrance.received) < STARTUP_BYTES_MAX:
             return await self._waiting.readable(self._entrance.the_client(), end_s)
         return await self._waiting.woken(end_s)
-
-    def _decline_encryption(self) -> None:
-        """Tell the client that it has to go on without encryption."""
-        if self._server is not None:
-            self._server.recv(len(_NO))
-            self._answered = True
-        self._entrance.decline()
 
     def _begin_relay(self, mode: Mode) -> Relay:
         client, server, engagement = (
