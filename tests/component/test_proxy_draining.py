@@ -21,6 +21,7 @@ from support.proxy_lab import (
     proxy_lab,
     query,
     startup,
+    two_free_ports,
 )
 
 pytestmark = pytest.mark.anyio
@@ -204,6 +205,46 @@ async def test_many_addresses_and_both_families_are_served() -> None:
         for address in (lab.address, other, "::1"):
             lab.address = address
             assert await (await lab.session()).query("who") == [b"n1"]
+
+
+async def test_one_address_takes_the_place_of_all_and_the_other_way_round() -> None:
+    port = two_free_ports()
+    async with proxy_lab("n1", first_port=port) as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        for address in ("0.0.0.0", "::", lab.address):
+            lab.proxy.rebind(binding(lab, address, primary=port))
+            assert await (await lab.session()).query("who") == [b"n1"]
+
+        # Where the new one cannot be had, the old one is there again.
+        with pytest.raises(ProxyError, match=r"192\.0\.2\.1"):
+            lab.proxy.rebind(binding(lab, "127.0.0.1", "192.0.2.1", primary=port))
+        assert await (await lab.session()).query("who") == [b"n1"]
+
+
+@pytest.mark.parametrize("more", ["0.0.0.0", "127.0.0.1", "::1"])
+async def test_all_addresses_of_both_families_include_others_that_are_named(
+    more: str,
+) -> None:
+    port = two_free_ports()
+    async with proxy_lab("n1", first_port=port) as lab:
+        lab.proxy.set_routes(lab.routes("n1"))
+        lab.proxy.rebind(binding(lab, more, "::", primary=port))
+
+        for address in (lab.address, "::1"):
+            lab.address = address
+            assert await (await lab.session()).query("who") == [b"n1"]
+
+
+async def test_nobody_waits_at_a_door_that_was_closed() -> None:
+    """Systemd keeps a copy of its socket, which must not go on taking clients."""
+    async with proxy_lab("n1") as lab:
+        copies = [listener.dup() for listener in lab.proxy.listening]
+        lab.proxy.rebind(binding(lab, primary=PRIMARY_PORT))
+
+        with pytest.raises(ConnectionRefusedError):
+            await lab.connect(REPLICA_PORT)
+        for copy in copies:
+            copy.close()
 
 
 # --- readers ---

@@ -57,6 +57,27 @@ async def test_clients_that_come_during_a_restart_wait_for_its_end(
             await successor.stop(0)
 
 
+async def test_a_successor_may_listen_on_all_addresses_instead_of_one() -> None:
+    """What it inherits is in its way, and systemd keeps a copy of it."""
+    async with proxy_lab("n1") as lab:
+        inherited = [listener.dup() for listener in lab.proxy.listening]
+        copies = [listener.dup() for listener in inherited]
+        await lab.proxy.stop(0)
+        address, lab.address = lab.address, "0.0.0.0"
+        successor = successor_of(lab)
+
+        await successor.start(inherited)
+
+        lab.address = address
+        client = await lab.connect()
+        client.send(startup())
+        successor.set_routes(lab.routes("n1"))
+        await client.until_ready()
+        await successor.stop(0)
+        for copy in copies:
+            copy.close()
+
+
 async def test_without_a_predecessor_nothing_is_inherited(tmp_path: Path) -> None:
     assert ask_predecessor(tmp_path) == []
     with socket.socket(socket.AF_UNIX) as stale:

@@ -58,7 +58,8 @@ class ProxySection(Section):
 
     bind_address: Annotated[Addresses, Field(examples=["0.0.0.0"])] = Field(
         (EVERYWHERE,),
-        description="Address to listen on, or a list of them, IPv4 and IPv6.",
+        description="Address to listen on, or a list of them, IPv4 and IPv6; `::` "
+        "stands for all of both.",
     )
     primary_port: Port = Field(5_432, description="Leads to the primary.")
     replica_port: Port = Field(5_433, description="Leads to the standbys in turn.")

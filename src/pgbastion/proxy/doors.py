@@ -64,7 +64,7 @@ class Doors:
         Args:
             binding: Where clients are expected.
             inherited: Listening sockets of a predecessor. Those that fit are taken,
-                the others closed.
+                the others listen no more, whoever else has a copy of them.
 
         Returns:
             The doors that were closed.
@@ -73,38 +73,50 @@ class Doors:
             ProxyError: An address cannot be had; nothing has changed.
         """
         wanted = binding.doors()
-        ready = {_door_of(listener): listener for listener in inherited}
-        opened: dict[Door, socket.socket] = {}
-        try:
-            # In the binding's order: the first address that cannot be had is named.
-            for door in (door for door in wanted if door not in self._open):
-                taken = door in ready
-                opened[door] = ready.pop(door) if taken else sockets.listen(*door)
-        except BaseException:
-            for listener in opened.values():
-                listener.close()
-            raise
-        finally:
-            for listener in ready.values():
-                listener.close()
+        ready: dict[Door, socket.socket] = {}
+        for listener in inherited:
+            door = _door_of(listener)
+            if door in wanted:
+                ready[door] = listener
+            else:
+                _end(listener)
+        new = [door for door in wanted if door not in self._open]
         gone = tuple(self._open.keys() - wanted.keys())
+        # A port of all addresses is not to be had while it is open on one of them, nor
+        # the other way round.
+        ports = {port for _, port in new}
+        ended = [door for door in gone if door[1] in ports]
+        for door in ended:
+            self._close(door, for_all=True)
+        try:
+            opened = _listen_at(new, ready)
+        except BaseException:
+            self._take(_listen_at(ended, {}))
+            raise
         for door in gone:
-            self._close(door)
+            if door not in ended:
+                self._close(door, for_all=True)
         self._services = dict(wanted)
-        for door, listener in opened.items():
-            self._open[door] = listener
-            self._watch(door)
+        self._take(opened)
         return gone
 
     def close(self) -> None:
         """Listen nowhere any more."""
         for door in tuple(self._open):
-            self._close(door)
+            self._close(door, for_all=False)
 
-    def _close(self, door: Door) -> None:
+    def _take(self, opened: Mapping[Door, socket.socket]) -> None:
+        for door, listener in opened.items():
+            self._open[door] = listener
+            self._watch(door)
+
+    def _close(self, door: Door, *, for_all: bool) -> None:
         listener = self._open.pop(door)
         self._poller.remove_reader(listener.fileno())
-        listener.close()
+        if for_all:
+            _end(listener)
+        else:
+            listener.close()
 
     def _watch(self, door: Door) -> None:
         listener = self._open.get(door)
@@ -136,6 +148,36 @@ class Doors:
         if not self._paused:
             self._paused = True
             self._on_event("proxy_accept_paused", {"reason": why.strerror})
+
+
+def _listen_at(
+    doors: Sequence[Door], ready: dict[Door, socket.socket]
+) -> dict[Door, socket.socket]:
+    """Return a listening socket for each door: one of ``ready``, or a new one."""
+    opened: dict[Door, socket.socket] = {}
+    try:
+        # In the binding's order: the first address that cannot be had is named.
+        for door in doors:
+            taken = door in ready
+            opened[door] = ready.pop(door) if taken else sockets.listen(*door)
+    except BaseException:
+        for listener in opened.values():
+            listener.close()
+        raise
+    finally:
+        for listener in ready.values():
+            listener.close()
+    return opened
+
+
+def _end(listener: socket.socket) -> None:
+    """Close a socket for good: systemd may keep a copy, at which nobody would answer.
+
+    It drops the copy once the socket hangs up; sd_pid_notify_with_fds(3).
+    """
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
 
 
 def _door_of(listener: socket.socket) -> Door:

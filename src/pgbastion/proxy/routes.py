@@ -34,12 +34,20 @@ class Binding:
     ports: Mapping[Service, int]
 
     def doors(self) -> dict[Door, Service]:
-        """Return every address and port with what it leads to."""
+        """Return every address and port with what it leads to.
+
+        What stands for all addresses takes the clients of the others in the list.
+        """
+        addresses = [a for a in self.addresses if not self._is_covered(a)]
         return {
             (address, port): service
-            for address in self.addresses
+            for address in addresses
             for service, port in self.ports.items()
         }
+
+    def _is_covered(self, address: str) -> bool:
+        covering = ("::",) if ":" in address else ("::", "0.0.0.0")
+        return any(every in self.addresses for every in covering if every != address)
 
 
 class DataPath(StrEnum):

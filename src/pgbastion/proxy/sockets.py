@@ -64,19 +64,25 @@ def listen(bind: str, port: int) -> socket.socket:
     except ValueError as exc:
         raise ProxyError(f"cannot listen on {bind!r}: it is no IP address") from exc
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    where = f"[{bind}]:{port}" if address.version == 6 else f"{bind}:{port}"
+    try:
+        listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as exc:
+        # A machine without IPv6, for instance.
+        raise ProxyError(f"the proxy cannot listen on {where}") from exc
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             only = 0 if address.is_unspecified else 1
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
-        listener.bind((bind, port))
+        # An address of one link comes with the number of the link.
+        at = socket.getaddrinfo(bind, port, flags=socket.AI_NUMERICHOST)[0][4]
+        listener.bind(at)
         listener.listen(_BACKLOG)
     except OSError as exc:
         listener.close()
         holder = holder_of(port)
         held = f"; port {port} is held by {holder}" if holder else ""
-        where = f"[{bind}]:{port}" if address.version == 6 else f"{bind}:{port}"
         raise ProxyError(f"the proxy cannot listen on {where}{held}") from exc
     return listener
 
