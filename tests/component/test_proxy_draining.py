@@ -9,8 +9,8 @@ import pytest
 
 from pgbastion.errors import ProxyError
 from pgbastion.proxy.refusals import Refusal
-from pgbastion.proxy.routes import Binding, Limits, Service
-from pgbastion.testing.stand_in_server import Behaviour
+from pgbastion.proxy.routes import Binding, DataPath, Limits, Service
+from pgbastion.testing.stand_in_server import READY, Behaviour
 from support.proxy_lab import (
     PRIMARY_PORT,
     REPLICA_PORT,
@@ -20,6 +20,7 @@ from support.proxy_lab import (
     own_address,
     proxy_lab,
     query,
+    raw_pair,
     startup,
     two_free_ports,
 )
@@ -100,6 +101,25 @@ async def test_before_a_stop_idle_sessions_end_at_once_and_others_when_done() ->
         assert next(kind for kind, _ in await busy.until_ready()) == b"E"
         assert (await busy.error())["C"] == "57P01"
         await lab.proxy.until_empty()
+
+
+async def test_before_a_stop_a_client_that_does_not_wait_for_answers_gets_them() -> (
+    None
+):
+    """It sends transactions in a row: after each answer it seems to be idle."""
+    async with raw_pair(DataPath.USERSPACE) as pair:
+        await pair.loop.sock_sendall(pair.client, query("who") * 8)
+        await pair.receive(pair.server, 8 * len(query("who")))
+        await pair.loop.sock_sendall(pair.server, READY)
+        await pair.receive(pair.client, len(READY))
+
+        pair.lab.proxy.drain(30, idle_first=True)
+
+        for _ in range(7):
+            await asyncio.sleep(0.05)
+            await pair.loop.sock_sendall(pair.server, READY)
+            assert await pair.receive(pair.client, len(READY)) == READY
+        assert b"57P01" in await pair.end_of(pair.client)
 
 
 # --- a server ---

@@ -44,7 +44,9 @@ class ProxyTlsSection(Section):
         "off",
         description="With terminate, how the proxy itself connects to the servers: "
         "in the clear (off), with TLS (require), with a certificate of ca_file (ca), "
-        "which names the member's address (full).",
+        "which names the member's address (full). Except with off, clients can log in "
+        "by SCRAM only with TLS, and only with channel_binding=disable or where "
+        "cert_file is the servers' own certificate.",
     )
     ca_file: AbsolutePath | None = Field(
         None,

@@ -27,6 +27,8 @@ class Draining:
         self._timer: TimerHandle | None = None
         self._looking: TimerHandle | None = None
         self._end_s = 0.0
+        # The idle ones of the last look, with the bytes that each had moved.
+        self._idle: dict[Relay, tuple[int, int]] = {}
         self.is_on = False
 
     @property
@@ -57,9 +59,24 @@ class Draining:
             if timer is not None:
                 timer.cancel()
         self._timer = self._looking = None
+        self._idle.clear()
 
     def _look(self) -> None:
-        self._end_those([relay for relay in self._relays() if relay.is_idle])
+        """End those that were idle at the last look and have done nothing since.
+
+        A client that sends one transaction after the other without waiting seems to be
+        idle after each answer.
+        """
+        idle = {
+            relay: (relay.bytes_to_server, relay.bytes_to_client)
+            for relay in self._relays()
+            if relay.is_idle
+        }
+        still = [
+            relay for relay, moved in idle.items() if self._idle.get(relay) == moved
+        ]
+        self._idle = idle
+        self._end_those(still)
         self._looking = self._loop.call_later(_LOOK_S, self._look)
 
     def _end(self) -> None:

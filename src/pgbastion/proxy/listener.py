@@ -88,7 +88,7 @@ class Proxy:
         self._drained = asyncio.Event()
         self._draining = Draining(self._loop, self._board, lambda: self._relays)
         self._stalled_readers = StalledReaders(
-            self._connections, limits.user_timeout_ms
+            self._connections, lambda: self._limits.user_timeout_ms
         )
         self._path = DataPathChoice(
             self._loop, self._poller, data_path, limits, on_event

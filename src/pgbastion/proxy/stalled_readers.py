@@ -21,6 +21,8 @@ from pgbastion.platform.choice import current
 from pgbastion.proxy.tcp_info import read_tcp_info
 
 _LOOKS_PER_TIMEOUT: Final = 3
+# A reload may set a shorter time-out at any moment.
+_LONGEST_MS: Final = 60_000
 # Looked at in a row before other work gets its turn.
 _SLICE: Final = 200
 
@@ -31,7 +33,7 @@ class StalledReaders:
     def __init__(
         self,
         connections: Callable[[], Iterable[socket.socket]],
-        user_timeout_ms: int,
+        user_timeout_ms: Callable[[], int],
     ) -> None:
         self._connections = connections
         self._timeout_ms = user_timeout_ms
@@ -40,9 +42,11 @@ class StalledReaders:
     async def watch(self) -> None:
         """Look again and again, until cancelled."""
         # Where the kernel tells nothing, no such time-out was set either.
-        while self._timeout_ms and current().has_tcp_info:
-            await asyncio.sleep(self._timeout_ms / 1000 / _LOOKS_PER_TIMEOUT)
-            await self._look()
+        while current().has_tcp_info:
+            timeout_ms = min(self._timeout_ms() or _LONGEST_MS, _LONGEST_MS)
+            await asyncio.sleep(timeout_ms / 1000 / _LOOKS_PER_TIMEOUT)
+            if self._timeout_ms():
+                await self._look()
 
     async def _look(self) -> None:
         connections = tuple(self._connections())
@@ -58,7 +62,7 @@ class StalledReaders:
         waits = read_tcp_info(connection).waits_for_window
         if waits == (connection in self._suspended):
             return
-        timeout_ms = 0 if waits else self._timeout_ms
+        timeout_ms = 0 if waits else self._timeout_ms()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
         if waits:
             self._suspended.add(connection)
