@@ -229,11 +229,16 @@ async def test_many_addresses_and_both_families_are_served() -> None:
 
 async def test_one_address_takes_the_place_of_all_and_the_other_way_round() -> None:
     port = two_free_ports()
-    async with proxy_lab("n1", first_port=port) as lab:
+    limits = Limits(drain_s=0.2)
+    async with proxy_lab("n1", first_port=port, limits=limits) as lab:
         lab.proxy.set_routes(lab.routes("n1"))
+        stays = await lab.session()
         for address in ("0.0.0.0", "::", lab.address):
             lab.proxy.rebind(binding(lab, address, primary=port))
             assert await (await lab.session()).query("who") == [b"n1"]
+        # Its own address was open all the time.
+        await asyncio.sleep(0.4)
+        assert await stays.query("who") == [b"n1"]
 
         # Where the new one cannot be had, the old one is there again.
         with pytest.raises(ProxyError, match=r"192\.0\.2\.1"):

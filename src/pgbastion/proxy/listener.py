@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 from asyncio import AbstractEventLoop, Task, TimerHandle
 from collections import Counter
@@ -28,6 +27,7 @@ from pgbastion.proxy.routes import (
     Routes,
     Service,
     Traffic,
+    covers,
 )
 from pgbastion.proxy.sessions import SessionInfo
 from pgbastion.proxy.stalled_readers import StalledReaders
@@ -139,7 +139,12 @@ class Proxy:
 
     def _end_sessions_of(self, door: Door) -> None:
         del self._closed[door]
-        left = [relay for relay in self._relays if _came_through(relay, door)]
+        left = [
+            relay
+            for relay in self._relays
+            if _came_through(relay, door)
+            and not any(_came_through(relay, other) for other in self._binding.doors())
+        ]
         self._board.end(left, render_refusal(Refusal.DRAINING, UNKNOWN))
 
     @property
@@ -483,12 +488,10 @@ class Proxy:
 
 
 def _came_through(relay: Relay, door: Door) -> bool:
-    """Tell whether a session came through ``door``."""
+    """Tell whether a session came through ``door``, or might have."""
+    bound, port = door
     try:
-        address, port = relay.client.getsockname()[:2]
+        came_to = relay.client.getsockname()[1]
     except OSError:
         return False
-    own, own_port = door
-    return port == own_port and (
-        ipaddress.ip_address(own).is_unspecified or own == address
-    )
+    return port == came_to and covers(bound, sockets.own_address(relay.client))

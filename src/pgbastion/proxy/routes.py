@@ -38,16 +38,17 @@ class Binding:
 
         What stands for all addresses takes the clients of the others in the list.
         """
-        addresses = [a for a in self.addresses if not self._is_covered(a)]
         return {
             (address, port): service
-            for address in addresses
+            for address in self.addresses
+            if not any(o != address and covers(o, address) for o in self.addresses)
             for service, port in self.ports.items()
         }
 
-    def _is_covered(self, address: str) -> bool:
-        covering = ("::",) if ":" in address else ("::", "0.0.0.0")
-        return any(every in self.addresses for every in covering if every != address)
+
+def covers(bound: str, address: str) -> bool:
+    """Tell whether who listens at ``bound`` takes those who come to ``address``."""
+    return bound in {address, "::"} or (bound == "0.0.0.0" and ":" not in address)
 
 
 class DataPath(StrEnum):
