@@ -215,12 +215,12 @@ MUTATIONS: Final = (
         promise="S2",
         edits=(
             Edit(
-                file="control/node_primary.py",
+                file="control/node_sync.py",
                 old="    if held.opened:\n        return None\n",
                 new="    if held.epoch:\n        return None\n",
             ),
             Edit(
-                file="control/node_primary.py",
+                file="control/node_sync.py",
                 old=(
                     "    if opened is None or opened.epoch != held.epoch:\n"
                     "        return None\n"

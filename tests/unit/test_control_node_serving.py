@@ -5,10 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pgbastion.control.node import decide_node
-from pgbastion.control.node_primary import (
-    CONFIRM_AGAIN_MS,
-    SYNC_LAG_MAX_BYTES,
-)
+from pgbastion.control.node_sync import CONFIRM_AGAIN_MS, SYNC_LAG_MAX_BYTES
 from pgbastion.model.actions import (
     ApplySyncSet,
     Checkpoint,

@@ -13,11 +13,11 @@ A failover, and where to read it:
 3. :mod:`.apply` makes the next state of each command that is committed, on every node;
    the ``apply_`` modules have the commands of one concern each.
 4. Each node asks :mod:`.node` what it is to do: its duty and what it finds there are a
-   row of the table in :mod:`.transitions`, whose steps are in :mod:`.node_steps` and
-   :mod:`.node_primary`, and what several of them ask in :mod:`.node_rules`. The
-   assigned one is promoted, and opens its epoch when enough of its synchronous set
-   (:mod:`.sync_standbys`) has the promotion; the others follow (:mod:`.wal_history`)
-   and keep WAL for each other (:mod:`.slots`).
+   row of the table in :mod:`.transitions`, whose steps are in :mod:`.node_steps`,
+   :mod:`.node_primary` and :mod:`.node_sync`, and what several of them ask in
+   :mod:`.node_rules`. The assigned one is promoted, and opens its epoch when enough of
+   its synchronous set (:mod:`.sync_standbys`) has the promotion; the others follow
+   (:mod:`.wal_history`) and keep WAL for each other (:mod:`.slots`).
 5. Each proxy asks :mod:`.routing` where its clients go; while two servers claim the
    role (:mod:`.split_brain`), nowhere. The virtual address follows the lease
    (:mod:`.addresses`), those for replicas a placement (:mod:`.placing`).

@@ -15,8 +15,6 @@ from pgbastion.control.node_primary import (
     check_promoted,
     checkpoint,
     end_slow_restart,
-    keep_sync,
-    open_epoch,
     restart,
     serve,
 )
@@ -29,6 +27,7 @@ from pgbastion.control.node_rules import (
     resume_command,
     start_backoff,
 )
+from pgbastion.control.node_sync import keep_sync, open_epoch
 from pgbastion.control.orders import (
     barred_from_role,
     hand_over,

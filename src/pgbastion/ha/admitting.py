@@ -1,6 +1,6 @@
 """Whether the primary on this node takes clients."""
 
-from pgbastion.control.node_primary import has_caught_up
+from pgbastion.control.node_sync import has_caught_up
 from pgbastion.model.views import NodeView
 
 
