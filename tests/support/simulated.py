@@ -8,7 +8,7 @@ from typing import Any, cast
 from pgbastion.model.commands import Command
 from pgbastion.model.snapshot import GossipSnapshot, NodeSnapshot
 from pgbastion.node.addresses import NoAddresses
-from pgbastion.node.api import Snapshots
+from pgbastion.node.snapshots import Snapshots
 from pgbastion.observe.gaps import GapMeter
 from pgbastion.proxy.listener import Proxy
 from pgbastion.proxy.routes import DataPath, ProxySnapshot

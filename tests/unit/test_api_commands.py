@@ -12,7 +12,7 @@ from pgbastion.errors import ConfigError
 from pgbastion.model.cluster import ClusterState
 from pgbastion.model.commands import Command, Join
 from pgbastion.model.ids import MemberId
-from pgbastion.node.api import NodeCommands
+from pgbastion.node.commands import NodeCommands
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.proxying import Maintenance
 from pgbastion.node.settings_change import SettingsChange

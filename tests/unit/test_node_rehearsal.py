@@ -18,7 +18,7 @@ from pgbastion.model.commands import Command, encode_command
 from pgbastion.model.ids import NodeId
 from pgbastion.model.profile import Profile
 from pgbastion.model.wal import Lsn
-from pgbastion.node.api import NodeCommands
+from pgbastion.node.commands import NodeCommands
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.proposing import Rehearsal

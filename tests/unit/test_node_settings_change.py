@@ -20,7 +20,7 @@ from pgbastion.model.ids import MemberId
 from pgbastion.model.report import NodeReport
 from pgbastion.model.settings import NodeSettings
 from pgbastion.model.views import RaftView
-from pgbastion.node.api import NodeCommands
+from pgbastion.node.commands import NodeCommands
 from pgbastion.node.forwarding import answer_forwarded, forward
 from pgbastion.node.ordering import Ordering
 from pgbastion.node.settings import ClusterSettings

@@ -4,8 +4,9 @@
   runs them, :mod:`.membership` makes it a member, :mod:`.reloading` takes a changed
   file over. :mod:`.ending` sees to its clients and :mod:`.retiring` to its PostgreSQL
   before it ends; :mod:`.socket_passing` passes the listening sockets on.
-- What is seen of it, in :mod:`.front`: the proxy (:mod:`.proxying`), the API
-  (:mod:`.api`), the metrics. Addresses: :mod:`.addresses`, :mod:`.replica_addresses`.
+- What is seen of it, in :mod:`.front`: the proxy (:mod:`.proxying`), API and metrics
+  (:mod:`.snapshots` of what it knows, :mod:`.commands` for what may be changed).
+  Addresses: :mod:`.addresses`, :mod:`.replica_addresses`.
 - What operators ask for goes into the log by :mod:`.proposing`: :mod:`.ordering`
   (switchover, failover), :mod:`.schedules_and_fences`, :mod:`.restart_and_copy`,
   :mod:`.members`, :mod:`.replication`, :mod:`.profile`, :mod:`.settings_change`.

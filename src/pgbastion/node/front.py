@@ -25,8 +25,8 @@ from pgbastion.model.snapshot import (
     GossipSnapshot,
 )
 from pgbastion.node.addresses import AnyAddresses
-from pgbastion.node.api import NodeCommands, Snapshots
 from pgbastion.node.cancels import FarCancels
+from pgbastion.node.commands import NodeCommands
 from pgbastion.node.members import MemberOrders
 from pgbastion.node.notifications import Notifications
 from pgbastion.node.ordering import Ordering
@@ -38,6 +38,7 @@ from pgbastion.node.proxying import (
     tls_of,
 )
 from pgbastion.node.settings_change import SettingsChange
+from pgbastion.node.snapshots import Snapshots
 from pgbastion.node.socket_passing import SocketPassing
 from pgbastion.observe.gaps import GapMeter
 from pgbastion.observe.logging import get_logger
