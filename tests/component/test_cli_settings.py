@@ -89,12 +89,12 @@ def test_each_version_says_what_it_changed() -> None:
     ]
 
 
-def test_words_are_settings() -> None:
+def test_a_setting_is_a_name_an_equals_sign_and_a_value() -> None:
     assert parse_settings(["a=1", "b = x=y", "c="]) == {"a": "1", "b": "x=y", "c": None}
 
 
 @pytest.mark.parametrize("word", ["a", "=1", ""])
-def test_other_words_are_refused(word: str) -> None:
+def test_a_word_that_is_no_setting_is_refused(word: str) -> None:
     with pytest.raises(CommandError):
         parse_settings([word])
 

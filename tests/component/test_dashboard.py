@@ -63,7 +63,7 @@ def shows(selector: str, words: str) -> Callable[[Chrome], object]:
     return wait
 
 
-async def test_it_shows_who_is_what_and_what_a_failover_would_do(
+async def test_the_dashboard_shows_who_is_what_and_what_a_failover_would_do(
     tmp_path: Path,
 ) -> None:
     async with serve() as api, opened(tmp_path, api) as do:
@@ -82,7 +82,7 @@ async def test_it_shows_who_is_what_and_what_a_failover_would_do(
     assert drawn == 3
 
 
-async def test_it_follows_a_change_by_itself(tmp_path: Path) -> None:
+async def test_the_dashboard_follows_a_change_by_itself(tmp_path: Path) -> None:
     async with serve() as api, opened(tmp_path, api) as do:
         state = replace(api.snapshot.state, paused=True)
         api.snapshot = replace(api.snapshot, state=state)
@@ -146,7 +146,7 @@ async def test_nothing_is_changed_without_the_token(tmp_path: Path) -> None:
         assert api.commands.pauses == []
 
 
-async def test_it_fits_a_phone_and_paints_soon(tmp_path: Path) -> None:
+async def test_the_dashboard_fits_a_phone_and_paints_soon(tmp_path: Path) -> None:
     async with serve() as api, opened(tmp_path, api, PHONE) as do:
         wide = await do(
             lambda page: page.execute_script(

@@ -78,7 +78,7 @@ async def test_exit_code_0_confirms(tmp_path: Path) -> None:
     assert said.read_text() == "off n1 10.0.1.1 n1 main 7 \n/\n"
 
 
-async def test_it_gets_no_variable_that_may_be_a_secret(
+async def test_the_fence_program_gets_no_variable_that_may_be_a_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGBASTION_TOKEN", "s3cret")

@@ -244,7 +244,7 @@ async def test_the_writer_keeps_its_generation_when_it_connects_again(
     assert lab.page[words.GENERATION] == 1
 
 
-async def test_nobody_else_writes_while_the_writer_lives(lab: GuardLab) -> None:
+async def test_one_writer_of_the_page_at_a_time_while_it_lives(lab: GuardLab) -> None:
     other = python_beside(ASK_FOR_WRITER_LOCK, str(lab.run_dir / "guard.sock"))
     out, _ = await asyncio.to_thread(other.communicate)
 

@@ -290,7 +290,7 @@ async def test_the_guard_is_small_and_idle(lab: GuardLab) -> None:
     assert used_ticks() - before <= 2
 
 
-async def test_the_heartbeat_moves(lab: GuardLab) -> None:
+async def test_the_guards_heartbeat_goes_on(lab: GuardLab) -> None:
     before = boottime_ns()
     await lab.client.status()
 

@@ -91,7 +91,9 @@ async def promoted(lab: GuardLab) -> None:
     await lab.client.arm(3)
 
 
-async def test_it_lives_with_the_primary(lab: GuardLab, device: Device) -> None:
+async def test_the_watchdog_lives_with_the_primary(
+    lab: GuardLab, device: Device
+) -> None:
     await lab.client.watch(setting(device))
     assert (state(lab.client), device.said) == ("idle", "")
 

@@ -45,7 +45,7 @@ async def test_its_clients_are_told_as_well_that_the_proxy_drains() -> None:
         await eventually(lambda: not lab.proxy._by_address)
 
 
-async def test_it_may_ask_for_itself_whether_a_server_answers() -> None:
+async def test_a_balancer_may_ask_for_itself_whether_a_server_answers() -> None:
     """The specification: a LOCAL connection is valid, and its own address counts."""
     async with proxy_lab("n1", limits=BALANCERS) as lab:
         lab.proxy.set_routes(lab.routes("n1"))
@@ -59,7 +59,7 @@ async def test_it_may_ask_for_itself_whether_a_server_answers() -> None:
         await eventually(lambda: not lab.proxy._by_address)
 
 
-async def test_it_does_not_count_as_two_when_it_asks_for_itself() -> None:
+async def test_a_balancer_that_asks_for_itself_counts_as_one_address() -> None:
     limits = replace(BALANCERS, connections_per_address_max=1)
     async with proxy_lab("n1", limits=limits) as lab:
         lab.proxy.set_routes(lab.routes("n1"))

@@ -101,7 +101,7 @@ async def test_a_key_that_nobody_knows_is_offered_to_the_servers_of_its_port() -
         assert asked == {"n1": 0, "n2": 1, "n3": 1}
 
 
-async def test_it_is_offered_to_a_standby_that_gets_no_new_sessions_too() -> None:
+async def test_a_cancel_is_offered_to_a_standby_that_gets_no_new_sessions() -> None:
     """A long query may be why the standby lags, and why somebody cancels it."""
     async with proxy_lab("n1", "n2", "n3") as lab:
         lab.proxy.set_routes(lab.routes("n1", "n2"))

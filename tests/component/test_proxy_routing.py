@@ -118,7 +118,7 @@ async def test_a_session_with_a_standby_ends_when_that_becomes_primary() -> None
         assert (await client.error())["C"] == "57P01"
 
 
-async def test_it_ends_also_where_the_standbys_address_had_changed() -> None:
+async def test_a_readers_session_ends_whatever_address_it_came_by() -> None:
     """It is the same server, whatever address the session has reached it by."""
     async with proxy_lab("n1", "n2") as lab:
         lab.proxy.set_routes(lab.routes("n1", "n2"))

@@ -210,7 +210,7 @@ async def test_a_certificate_that_changes_is_read_again(
         assert "proxy_certificate_refused" in [name for name, _ in lab.events]
 
 
-async def test_they_are_read_again_also_when_only_servers_are_spoken_to(
+async def test_certificates_are_read_again_also_where_tls_goes_to_servers_only(
     files: TlsFiles, tmp_path: Path
 ) -> None:
     async with proxy_lab("n1") as lab:

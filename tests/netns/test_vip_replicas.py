@@ -95,7 +95,9 @@ def at_a_standby(lab: Lab, samples: Samples, *, other_than: str = "") -> str:
     return waits.wait_for("the address at a standby", found, MOVED_S)
 
 
-def test_it_is_at_a_standby_and_leaves_one_that_is_promoted(lab: Lab) -> None:
+def test_a_replica_address_is_at_a_standby_and_leaves_one_that_is_promoted(
+    lab: Lab,
+) -> None:
     lab.wait_steady()
     with sampled(lab) as samples:
         holder = at_a_standby(lab, samples)
@@ -111,7 +113,7 @@ def test_it_is_at_a_standby_and_leaves_one_that_is_promoted(lab: Lab) -> None:
         assert f"{ADDRESS} for replicas: held at {second}" in status.stdout
 
 
-def test_it_is_sent_to_another_standby_by_hand_and_refused_to_the_primary(
+def test_a_replica_address_is_moved_by_hand_and_refused_to_the_primary(
     lab: Lab,
 ) -> None:
     lab.wait_steady()
@@ -130,7 +132,7 @@ def test_it_is_sent_to_another_standby_by_hand_and_refused_to_the_primary(
 
 
 @pytest.mark.parametrize("fault", HIT)
-def test_it_moves_to_another_standby_and_is_never_at_two_nodes(
+def test_a_replica_address_moves_and_is_never_at_two_nodes(
     lab: Lab, fault: str
 ) -> None:
     lab.wait_steady()

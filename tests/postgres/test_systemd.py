@@ -78,7 +78,7 @@ def running(systemd: Systemd) -> tuple[processes.Process, processes.Process]:
     return daemon, server
 
 
-def test_it_is_starting_until_there_is_a_primary(systemd: Systemd) -> None:
+def test_the_unit_is_starting_until_there_is_a_primary(systemd: Systemd) -> None:
     systemd.done("stop", UNIT)
     systemd.done("start", "--no-block", UNIT)
     seen = []

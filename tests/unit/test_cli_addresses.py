@@ -35,7 +35,7 @@ def client(*states: str, node: str = "n3") -> Any:
     return FakeClient(*states, node=node)
 
 
-def test_it_is_waited_for_until_a_node_has_it() -> None:
+def test_a_move_waits_until_a_node_has_the_address() -> None:
     asked = client("leaving", "placed", "held")
 
     place = move_replica(asked, {"address": f"{A}/24"}, wait_s=5)

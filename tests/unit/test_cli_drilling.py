@@ -91,7 +91,7 @@ def test_a_failover_stops_the_primary_and_frees_it_again() -> None:
 
 
 @pytest.mark.parametrize("change", [{**CHANGE, "epoch": 3}, {**CHANGE, "gap_ms": None}])
-def test_it_is_freed_also_where_nobody_took_the_role_in_time(
+def test_a_drill_unfences_the_node_also_where_nobody_took_the_role_in_time(
     change: dict[str, Any],
 ) -> None:
     client = FakeClient(change)
@@ -102,7 +102,7 @@ def test_it_is_freed_also_where_nobody_took_the_role_in_time(
     assert client.ordered[-1][0] == "/cluster/unfence"
 
 
-def test_it_is_freed_also_where_nobody_can_tell_whether_it_was_fenced() -> None:
+def test_a_drill_unfences_the_node_also_where_the_fence_is_unknown() -> None:
     client = FakeClient(CHANGE)
     client.unanswered = "/cluster/fence"
 

@@ -55,7 +55,7 @@ def test_every_key_has_a_meaning() -> None:
         assert all(field.description for field in section.model_fields.values())
 
 
-def test_the_example_resolves() -> None:
+def test_the_example_configuration_can_be_resolved() -> None:
     config = resolve(
         understood(render_example()), source=FOUND.run_dir / "x", found=FOUND
     )

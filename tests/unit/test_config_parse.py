@@ -279,7 +279,7 @@ def test_the_proxy_listens_on_one_address_or_on_many() -> None:
     assert "empty" in refused(proxy={"bind_address": []})["proxy.bind_address"].problem
 
 
-def test_networks_are_networks() -> None:
+def test_an_address_with_host_bits_is_no_network() -> None:
     assert understood(proxy={"allow": ["10.0.0.0/8"]}).proxy.allow == ("10.0.0.0/8",)
     problem = refused(proxy={"allow": ["10.0.0.1/8"]})["proxy.allow"].problem
     assert "not a network" in problem

@@ -19,7 +19,7 @@ NORMAL = PROFILES[Profile.NORMAL]
 
 
 @pytest.mark.parametrize("profile", list(Profile))
-def test_every_profile_closes(profile: Profile) -> None:
+def test_every_profile_keeps_the_relation_between_its_timings(profile: Profile) -> None:
     assert timing_faults(timings_of(profile)) == []
 
 

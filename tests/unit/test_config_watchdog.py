@@ -21,7 +21,7 @@ FAULTY = replace(GOOD_FACTS, watchdog_fault="is not a device")
     ("profile", "unfed", "least"),
     [(Profile.FAST, 1, 2), (Profile.NORMAL, 4, 3), (Profile.WIDE, 25, 16)],
 )
-def test_it_fires_before_the_lease_is_over_and_after_an_election(
+def test_the_watchdog_fires_before_the_lease_is_over_and_after_an_election(
     profile: Profile, unfed: int, least: int
 ) -> None:
     timings = PROFILES[profile]

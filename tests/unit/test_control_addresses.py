@@ -119,7 +119,7 @@ def release() -> Propose:
     return Propose(command=command)
 
 
-def test_they_go_before_the_epoch_is_given_back() -> None:
+def test_addresses_go_before_the_epoch_is_released() -> None:
     view = holder_view(addresses_held=True)
     decision = Decision(Reason.RELEASING, (release(),))
 
@@ -204,7 +204,9 @@ def test_a_node_that_cannot_have_them_hands_the_role_on() -> None:
         "handed on at a time without a zone",
     ],
 )
-def test_the_role_stays(changes: dict[str, object]) -> None:
+def test_addresses_that_fail_hand_the_role_on_only_where_that_helps(
+    changes: dict[str, object],
+) -> None:
     assert decide_hand_on(address_view(**changes)) is None
 
 
@@ -214,7 +216,7 @@ def test_the_first_that_can_have_them_is_taken() -> None:
     assert decide_hand_on(address_view(reports=reports)) == N3
 
 
-def test_a_repeated_stranger_counts() -> None:
+def test_an_address_that_another_host_keeps_hands_the_role_on() -> None:
     reports = {N1: TAKEN, N2: FREE}
     since_ms = NOW_MS - CONFLICT_MS
 

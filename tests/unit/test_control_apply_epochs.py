@@ -222,7 +222,7 @@ def test_a_senseless_set_is_refused(sync: SyncSet) -> None:
     assert refused(state, set_sync(state, sync)) is Outcome.SENSELESS
 
 
-def test_the_set_changes() -> None:
+def test_the_holder_changes_the_synchronous_set() -> None:
     state = cluster_state()
     after = run(state, set_sync(state, any_of(1, 3))).state
 

@@ -350,7 +350,9 @@ def test_leadership_moves_to_the_accepting_primary() -> None:
     ],
     ids=["already", "silent", "closed", "opening", "no_voter", "lagging"],
 )
-def test_leadership_stays_otherwise(view: ClusterView) -> None:
+def test_leadership_stays_unless_an_accepting_primary_can_take_it(
+    view: ClusterView,
+) -> None:
     assert change(view) is None
     assert reason(view) is Reason.PRIMARY_HAS_LEASE
 

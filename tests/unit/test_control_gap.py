@@ -33,7 +33,7 @@ def test_once_they_are_there_it_streams_on() -> None:
     assert decision.reason is Reason.FOLLOWING
 
 
-def test_nobody_else_makes_slots_and_nobody_before_the_order_is_begun() -> None:
+def test_only_the_target_of_a_begun_order_makes_slots_for_it() -> None:
     other = standby_view(state=ordered(begun=True, target=N3))
 
     assert decide_node(other).reason is Reason.FOLLOWING

@@ -83,7 +83,7 @@ def test_a_standby_that_answers_nobody_is_killed_to_be_started_again(
     ],
     ids=["not_long", "just_started", "well", "its_disk", "paused"],
 )
-def test_otherwise_a_silent_standby_is_left_alone(changes: dict[str, object]) -> None:
+def test_a_standby_that_may_recover_is_left_alone(changes: dict[str, object]) -> None:
     view = replace(HANGS, **changes)  # type: ignore[arg-type]
 
     assert decide_node(view) == Decision(Reason.FOLLOWING, detail="n1")
@@ -384,7 +384,9 @@ def test_any_other_former_primary_stays_stopped(why: str) -> None:
     assert decide_node(view).actions == ()
 
 
-def test_it_does_not_run_before_the_guard_knows_that_its_epoch_has_ended() -> None:
+def test_a_former_primary_rests_until_the_guard_knows_that_its_epoch_has_ended() -> (
+    None
+):
     view = former_primary()
     lease = replace(view.lease, ended_epoch=Epoch(2))
 

@@ -328,7 +328,7 @@ def test_a_crashed_primary_gives_way_to_standbys_that_have_everything() -> None:
         "one", "old", "stopped", "empty", "replaced", "degraded", "earlier", "never",
     ],
 )  # fmt: skip
-def test_otherwise_a_crashed_primary_starts_again_in_its_epoch(
+def test_a_crashed_primary_restarts_unless_standbys_have_everything(
     changes: dict[str, object],
 ) -> None:
     assert decide_node(crashed(**changes)) == Decision(

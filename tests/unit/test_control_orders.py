@@ -158,7 +158,7 @@ def test_the_holder_begins_an_order() -> None:
         ),
     ],
 )
-def test_nobody_else_begins_it(
+def test_only_the_living_holder_begins_an_order_for_its_epoch(
     state: ClusterState, command: BeginOrder, expected: Outcome
 ) -> None:
     assert outcome(state, command) is expected

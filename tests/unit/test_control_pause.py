@@ -195,7 +195,9 @@ def test_after_a_pause_the_holder_says_that_it_heeds_its_lease() -> None:
     "lease",
     [lease_view(pause_revision=1, paused=True), lease_view(pause_revision=1)],
 )
-def test_it_says_so_only_once_its_guard_reads_so(lease: object) -> None:
+def test_a_holder_says_that_it_heeds_its_lease_once_its_guard_reads_so(
+    lease: object,
+) -> None:
     decision = decide_node(holder_view(state=RESUMED, lease=lease))
 
     assert decision.reason is Reason.PRIMARY_RUNNING

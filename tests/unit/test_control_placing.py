@@ -209,7 +209,7 @@ def fenced(number: int) -> ClusterState:
         ({"reports": (standby(2, BROKEN),)}, Cause.CANNOT_HOLD),
     ],
 )  # fmt: skip
-def test_it_moves_when_its_standby_cannot_serve_it(
+def test_an_address_moves_when_its_standby_cannot_serve_it(
     changes: dict[str, Any], cause: Cause
 ) -> None:
     found = [
@@ -253,7 +253,7 @@ def test_for_what_may_pass_it_moves_only_where_another_node_can_have_it(
     assert moved(view(placed(2), **alone)) is None
 
 
-def test_it_moves_to_a_willing_primary_too() -> None:
+def test_an_address_moves_to_a_primary_that_allows_it() -> None:
     willing = primary_report(1, addresses=offers(A, fallback=True))
     stopped = standby(2, state=PostgresState.STOPPED)
 

@@ -202,7 +202,9 @@ def test_the_primary_lets_it_out_of_the_synchronous_set_first(kind: OrderKind) -
     ("kind", "reason"),
     [(RESTART, Reason.RESTART_ORDERED), (REINIT, Reason.REINIT_ORDERED)],
 )
-def test_it_begins_once_no_commit_waits_for_it(kind: OrderKind, reason: Reason) -> None:
+def test_work_begins_once_no_commit_waits_for_the_standby(
+    kind: OrderKind, reason: Reason
+) -> None:
     decision = decide_node(standby_view(state=released(work(kind, 2)), at=AT))
 
     assert decision == Decision(reason, (Propose(command=begins()),))
@@ -262,7 +264,7 @@ def test_commits_wait_for_a_member_of_the_set_alone(
     assert not commits_wait_for(given, node_name(1))
 
 
-def test_it_does_not_wait_for_ever() -> None:
+def test_a_standby_waits_a_bounded_time_to_leave_the_set() -> None:
     """In strict mode a set that would become too small stays as it is."""
     view = standby_view(state=state(work(RESTART, 2)), at=later(AT, RELEASE_WAIT_MS))
 
@@ -276,7 +278,7 @@ def test_nobody_waits_where_no_commit_waits_for_anybody() -> None:
 
 
 @pytest.mark.parametrize("kind", [RESTART, REINIT])
-def test_it_stops_what_was_noted(kind: OrderKind) -> None:
+def test_begun_work_stops_the_server_that_was_noted(kind: OrderKind) -> None:
     decision = decide_node(standby_view(state=state(begun(kind, 2))))
 
     [action] = decision.actions
@@ -295,7 +297,7 @@ def test_another_server_means_that_the_restart_is_done() -> None:
     )
 
 
-def test_nobody_else_does_anything() -> None:
+def test_nodes_that_an_order_does_not_name_go_on_as_before() -> None:
     for kind in (RESTART, REINIT):
         other = standby_view(state=state(begun(kind, 3)))
         assert decide_node(other).reason is Reason.FOLLOWING
@@ -377,7 +379,7 @@ def test_the_primary_prepares_holds_clients_and_stops() -> None:
     assert stop.reason is Reason.RESTART_ORDERED
 
 
-def test_it_starts_again_in_its_epoch_although_a_standby_is_ready() -> None:
+def test_an_ordered_restart_keeps_the_epoch_although_a_standby_is_ready() -> None:
     view = holder_view(state=state(begun(RESTART, 1)), postgres=STOPPED)
 
     decision = decide_node(view)
@@ -393,7 +395,7 @@ def test_one_that_does_not_start_gives_the_role_to_a_standby() -> None:
     assert decide_node(view).reason is Reason.CRASHED_STANDBY_READY
 
 
-def test_it_is_done_when_the_new_server_serves() -> None:
+def test_a_restart_of_the_primary_is_done_when_the_new_server_serves() -> None:
     server = primary_server(started_ms=NOW_MS - 100)
     view = holder_view(state=state(begun(RESTART, 1)), postgres=server)
 

@@ -170,7 +170,7 @@ def test_the_leader_notes_the_longest_gap_and_all_sessions() -> None:
     [((), 0), ((told(2, 310),), NOW_MS - NOTE_AFTER_MS + 1)],
     ids=["nobody has told", "others may tell yet"],
 )
-def test_it_waits_for_those_who_have_something_to_tell(
+def test_an_outage_is_noted_once_others_had_time_to_tell(
     reports: tuple[NodeReport, ...], seen_ms: int
 ) -> None:
     assert decision(*reports, seen_ms=seen_ms).reason is Reason.PRIMARY_HAS_LEASE

@@ -264,14 +264,14 @@ def test_after_its_window_it_is_dropped_with_the_reason(
     )
 
 
-def test_it_is_dropped_in_words_when_nobody_could_take_the_role() -> None:
+def test_a_missed_schedule_says_that_nobody_could_take_the_role() -> None:
     state = cluster_state(scheduled=(schedule(),))
     lonely = cluster_view(state=state, at=LATER, reports=received(primary_report()))
 
     assert decide_cluster(lonely).detail == "no standby could take the role"
 
 
-def test_it_waits_for_an_order_that_is_open_and_for_a_primary() -> None:
+def test_a_schedule_waits_for_an_open_order_and_for_a_primary() -> None:
     busy = cluster_state(scheduled=(schedule(),), orders=(order(),))
     headless = cluster_state(
         scheduled=(schedule(),), assignment=assignment(released=True)

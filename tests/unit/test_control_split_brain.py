@@ -78,7 +78,7 @@ def test_who_knows_a_later_epoch_is_right() -> None:
     assert look(replace(ROGUE, epoch=Epoch(4))) == ()
 
 
-def test_what_others_see_counts() -> None:
+def test_a_primary_without_a_daemon_is_claimed_by_who_can_reach_it() -> None:
     """A server without a daemon: whoever can reach it tells."""
     seen = report(3, unwatched_primaries=(N2, NodeId("gone"), NodeId("n1")))
 

@@ -71,7 +71,7 @@ def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path)
 
 
-def test_it_is_off_until_a_primary_may_run(stage: Stage) -> None:
+def test_the_watchdog_is_off_until_a_primary_may_run(stage: Stage) -> None:
     stage.look()
 
     assert (stage.watchdog.state, stage.written, stage.timeouts) == ("idle", b"", [])
@@ -148,7 +148,7 @@ def test_an_epoch_that_has_ended_feeds_it_no_more(stage: Stage) -> None:
     assert stage.written == b""
 
 
-def test_it_is_disarmed_when_nothing_is_left(stage: Stage) -> None:
+def test_the_watchdog_is_disarmed_when_nothing_is_left(stage: Stage) -> None:
     stage.armed()
 
     stage.look(holds=False)
@@ -157,7 +157,7 @@ def test_it_is_disarmed_when_nothing_is_left(stage: Stage) -> None:
     assert (stage.watchdog.state, stage.written) == ("idle", b"V")
 
 
-def test_it_stays_armed_while_anything_is_left(stage: Stage) -> None:
+def test_the_watchdog_stays_armed_while_anything_is_left(stage: Stage) -> None:
     """Also after the lease's end: what does not die is ended by the reset."""
     stage.armed()
     stage.latches.end(3)

@@ -92,7 +92,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     page.close()
 
 
-async def test_it_knows_no_policy_before_it_has_heard_of_one(stage: Stage) -> None:
+async def test_a_node_knows_no_policy_before_it_has_heard_of_one(stage: Stage) -> None:
     assert stage.sight.policy_revision == -1
 
 

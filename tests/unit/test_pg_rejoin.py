@@ -130,7 +130,7 @@ def test_a_primary_has_strayed_that_is_on_another_timeline_than_it_was_given(
     assert strays(never, state)
 
 
-def test_nobody_else_has_strayed() -> None:
+def test_a_primary_on_its_assigned_timeline_has_not_strayed() -> None:
     production = ControlState.IN_PRODUCTION
     # Of a server that was taken over, or promoted by an earlier release.
     unknown = replace(MARK, promoted_timeline=Timeline(0))

@@ -227,7 +227,7 @@ def test_a_session_may_read_the_old_setting_for_a_moment() -> None:
     assert not change.facts(QUORUM, 'ANY 1 ("a")', boottime_ns())["sync_foreign"]
 
 
-def test_nothing_was_set_yet() -> None:
+def test_a_setting_is_nobody_elses_before_one_was_applied() -> None:
     change, _ = applied()
 
     assert not change.facts(QUORUM, "*", boottime_ns() + SETTLED_NS)["sync_foreign"]
