@@ -93,8 +93,8 @@ class Retiring:
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_ms / 1_000):
-                await self._until(lambda: self._role_moved(epoch) or nobody_is_left())
-        if not self._role_moved(epoch):
+                await self._until(lambda: self._hand_over_is_over(epoch) or nobody_is_left())
+        if not self._hand_over_is_over(epoch):
             log.warning("role_not_handed_on", nobody_leads=nobody_is_left())
 
     async def leave_sync_set(self) -> None:
@@ -121,12 +121,12 @@ class Retiring:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._moved.wait(), LOOK_AGAIN_S)
 
-    def _role_moved(self, epoch: Epoch) -> bool:
+    def _hand_over_is_over(self, epoch: Epoch) -> bool:
+        """Tell whether another node took the role, or the order failed."""
         state = self._host.state
         held = state.assignment
         if held is not None and held.epoch > epoch and held.opened:
             return True
-        # The order has ended, and nothing has changed.
         return state.order is None and state.epoch == epoch
 
     async def stop_postgres(self) -> None:
