@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from pgbastion.control.apply import (
-    MEMBERS_MAX,
     RECENT_MAX,
     Outcome,
     apply,
 )
 from pgbastion.model import commands as cmd
 from pgbastion.model.cluster import (
+    MEMBERS_MAX,
     NOBODY,
     ClusterState,
     Policy,

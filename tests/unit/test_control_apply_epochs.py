@@ -6,10 +6,10 @@ import pytest
 
 from pgbastion.control.apply import (
     HISTORY_MAX,
-    MEMBERS_MAX,
     Outcome,
 )
 from pgbastion.model.cluster import (
+    MEMBERS_MAX,
     NOBODY,
     SyncSet,
 )

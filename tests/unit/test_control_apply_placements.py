@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from pgbastion.control.apply import apply
-from pgbastion.control.apply_placements import LEASE_MAX_MS, PLACEMENTS_MAX
+from pgbastion.control.apply_placements import PLACEMENTS_MAX
 from pgbastion.control.outcomes import Outcome
 from pgbastion.model.addresses import Placement
 from pgbastion.model.cluster import (
+    LEASE_MAX_MS,
     ClusterState,
     Fence,
     decode_state,

@@ -8,7 +8,7 @@ from pgbastion.control.cluster import (
     AGES_AGAIN_MS,
     decide_cluster,
 )
-from pgbastion.control.membership import VOTERS_MAX, has_left, voting_note
+from pgbastion.control.membership import has_left, voting_note
 from pgbastion.model.actions import (
     AskAges,
     ChangeMember,
@@ -17,7 +17,7 @@ from pgbastion.model.actions import (
     MemberChange,
     MoveLeadership,
 )
-from pgbastion.model.cluster import ClusterState
+from pgbastion.model.cluster import VOTERS_MAX, ClusterState
 from pgbastion.model.ids import Epoch, MemberId, Timeline
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import PostgresState

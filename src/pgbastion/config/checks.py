@@ -18,12 +18,12 @@ from pgbastion.config.section import Section
 from pgbastion.config.timings import PROFILES, smallest_lease_ms, timing_faults
 from pgbastion.config.types import RAFT_PORT, parts_of_conninfo
 from pgbastion.config.watchdog_checks import check_watchdog
+from pgbastion.model.cluster import VOTERS_MAX
 from pgbastion.postgres.settings import check_parameters
 
 # sun_path holds 108 bytes with its end; the rest is for "/.s.PGSQL.PORT.lock".
 SOCKET_DIR_BYTES_MAX: Final = 90
 RUN_DIR_BYTES_MAX: Final = 90
-VOTERS_MAX: Final = 5
 # Keys that are understood and whose part is not built yet.
 WITHOUT_EFFECT: Final = {
     "tags.clonefrom": "copies are taken from the primary",

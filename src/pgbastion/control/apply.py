@@ -24,6 +24,7 @@ from pgbastion.control.outcomes import Outcome
 from pgbastion.model.cluster import (
     AT_MAX,
     CAUSE_MAX,
+    MEMBERS_MAX,
     NOBODY,
     Assignment,
     Change,
@@ -62,13 +63,12 @@ from pgbastion.model.commands import (
 from pgbastion.model.ids import Epoch, Incarnation, MemberId, Revision
 from pgbastion.model.wal import WalEnd
 
-__all__ = ("HISTORY_MAX", "MEMBERS_MAX", "RECENT_MAX", "Applied", "Outcome", "apply")
+__all__ = ("HISTORY_MAX", "RECENT_MAX", "Applied", "Outcome", "apply")
 
 HISTORY_MAX: Final = 200
 """How many notes the history of roles keeps, the newest ones."""
 RECENT_MAX: Final = 512
 """How many proposals are remembered, to know one that comes again."""
-MEMBERS_MAX: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

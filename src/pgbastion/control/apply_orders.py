@@ -11,6 +11,7 @@ from pgbastion.control.outcomes import Outcome
 from pgbastion.model.cluster import (
     AT_MAX,
     CAUSE_MAX,
+    MEMBERS_MAX,
     ClusterState,
     Order,
     OrderKind,
@@ -32,9 +33,10 @@ from pgbastion.model.ids import NodeId, Revision
 
 ORDERS_MAX: Final = 50
 """How many orders are kept, the newest ones, with what became of them."""
-SYNC_COUNT_MAX: Final = 31
+SYNC_COUNT_MAX: Final = MEMBERS_MAX - 1
 """One fewer than a cluster has members at most."""
 DRAIN_MAX_MS: Final = 86_400_000
+"""A day."""
 DATA_ID_MAX: Final = 80
 
 ModeCommand = Pause | Running | SetReplication | SetPolicy | AdoptPolicy | SettlePolicy

@@ -8,11 +8,10 @@ from typing import Final
 
 from pgbastion.control.outcomes import Outcome
 from pgbastion.model.addresses import Placement
-from pgbastion.model.cluster import CAUSE_MAX, ClusterState
+from pgbastion.model.cluster import CAUSE_MAX, LEASE_MAX_MS, ClusterState
 from pgbastion.model.commands import PlaceAddress, VacateAddress
 
 PLACEMENTS_MAX: Final = 64
-LEASE_MAX_MS: Final = 3_600_000
 _ADDRESS_MAX: Final = 45
 """The longest IPv6 address in text."""
 

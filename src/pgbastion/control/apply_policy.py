@@ -11,11 +11,16 @@ from dataclasses import replace
 from typing import Final, assert_never
 
 from pgbastion.control.outcomes import Outcome
-from pgbastion.model.cluster import AT_MAX, ClusterState, Policy, Shortening
+from pgbastion.model.cluster import (
+    AT_MAX,
+    LEASE_MAX_MS,
+    ClusterState,
+    Policy,
+    Shortening,
+)
 from pgbastion.model.commands import AdoptPolicy, SetPolicy, SettlePolicy
 from pgbastion.model.ids import Revision
 
-LEASE_MAX_MS: Final = 3_600_000
 DRIFT_MAX_PPM: Final = 100_000
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import Final
 
 from pgbastion.control.lease import longest_lease_policy, older_grants_end_ms
 from pgbastion.model.actions import (
@@ -11,13 +10,10 @@ from pgbastion.model.actions import (
     MemberChange,
     MoveLeadership,
 )
-from pgbastion.model.cluster import ClusterState, Member
+from pgbastion.model.cluster import VOTERS_MAX, ClusterState, Member
 from pgbastion.model.ids import MemberId
 from pgbastion.model.reasons import Reason
 from pgbastion.model.views import ClusterView, RaftView
-
-VOTERS_MAX: Final = 5
-"""More voters make each entry of the log slower, and are hardly ever needed."""
 
 
 def membership_first(view: ClusterView, otherwise: Decision) -> Decision:

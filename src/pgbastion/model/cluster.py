@@ -23,6 +23,12 @@ from pgbastion.model.profile import Profile
 from pgbastion.model.settings import SettingsVersion
 from pgbastion.model.wal import Lsn, WalEnd
 
+MEMBERS_MAX: Final = 32
+"""A cluster has at most this many members."""
+VOTERS_MAX: Final = 5
+"""More voters make each entry of the log slower, and are hardly ever needed."""
+LEASE_MAX_MS: Final = 3_600_000
+"""An hour: a longer lease is refused as a mistake, a failover would wait for it."""
 CAUSE_MAX: Final = 200
 """The state keeps this many characters of a sentence."""
 AT_MAX: Final = 40

@@ -93,7 +93,9 @@ class Retiring:
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_ms / 1_000):
-                await self._until(lambda: self._hand_over_is_over(epoch) or nobody_is_left())
+                await self._until(
+                    lambda: self._hand_over_is_over(epoch) or nobody_is_left()
+                )
         if not self._hand_over_is_over(epoch):
             log.warning("role_not_handed_on", nobody_leads=nobody_is_left())
 

@@ -37,7 +37,7 @@ from pgbastion.bench.lab.settings import (
     render,
 )
 from pgbastion.bench.lab.workload import Place, Sampler, Writers, schema
-from pgbastion.control.membership import VOTERS_MAX
+from pgbastion.model.cluster import VOTERS_MAX
 
 _DISK_BYTES: Final = 1 << 30
 _KEPT: Final = ("*.log", "*.yaml", "*.txt", "n*/pg/log/*", "n*/pg/*.conf")
