@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from pgbastion.ha import standing
-from pgbastion.ha.joining import Doorkeeper
+from pgbastion.ha.member_admission import MemberAdmission
 from pgbastion.ha.messages import (
     Kind,
     Standing,
@@ -193,10 +193,10 @@ async def test_the_log_s_word_is_noticed_at_once(
 
 
 async def answered(state: ClusterState, cluster_id: str, member_id: int) -> bool | None:
-    doorkeeper = Doorkeeper(Node(state), member(1), timeout_s=1)  # type: ignore[arg-type]
+    admission = MemberAdmission(Node(state), member(1), timeout_s=1)  # type: ignore[arg-type]
     question = Standing(cluster_id=cluster_id, member_id=MemberId(member_id))
     answer = decode_standing_answer(
-        await doorkeeper.answer(Kind.STANDING, encode_standing(question))
+        await admission.answer(Kind.STANDING, encode_standing(question))
     )
     return None if answer is None else answer.left
 
@@ -213,9 +213,9 @@ async def test_a_member_says_nothing_of_another_cluster() -> None:
 
 
 async def test_a_senseless_question_gets_no_answer() -> None:
-    doorkeeper = Doorkeeper(Node(LEFT), member(1), timeout_s=1)  # type: ignore[arg-type]
+    admission = MemberAdmission(Node(LEFT), member(1), timeout_s=1)  # type: ignore[arg-type]
     newer = encode_standing(Standing(cluster_id="c", member_id=MemberId(3), v=99))
 
-    assert await doorkeeper.answer(Kind.STANDING, b"?") == b""
-    assert await doorkeeper.answer(Kind.STANDING, newer) == b""
+    assert await admission.answer(Kind.STANDING, b"?") == b""
+    assert await admission.answer(Kind.STANDING, newer) == b""
     assert decode_standing_answer(told(left=True).replace(b'"v":1', b'"v":2')) is None

@@ -9,7 +9,8 @@ import pytest
 from pgbastion.control.apply import Outcome, apply
 from pgbastion.errors import ConfigError
 from pgbastion.ha import joining
-from pgbastion.ha.joining import AskPeer, Doorkeeper, Identity, Joiner
+from pgbastion.ha.joining import AskPeer, Identity, Joiner
+from pgbastion.ha.member_admission import MemberAdmission
 from pgbastion.ha.messages import (
     Brings,
     Guest,
@@ -74,8 +75,8 @@ def guest(number: int, *, auto_join: bool = True) -> Guest:
     )
 
 
-def ask_in(door: Doorkeeper, who: Guest, kind: Kind = Kind.JOIN) -> Welcome:
-    answer = decode_welcome(asyncio.run(door.answer(kind, encode_guest(who))))
+def ask_in(admission: MemberAdmission, who: Guest, kind: Kind = Kind.JOIN) -> Welcome:
+    answer = decode_welcome(asyncio.run(admission.answer(kind, encode_guest(who))))
     assert answer is not None
     return answer
 
@@ -109,59 +110,59 @@ def host() -> StateHost:
 
 
 @pytest.fixture
-def door(host: StateHost) -> Doorkeeper:
-    return Doorkeeper(host, member(1), timeout_s=1)
+def admission(host: StateHost) -> MemberAdmission:
+    return MemberAdmission(host, member(1), timeout_s=1)
 
 
 def test_a_guest_gets_the_next_id_and_the_addresses_of_the_members(
-    door: Doorkeeper,
+    admission: MemberAdmission,
 ) -> None:
-    welcome = ask_in(door, guest(2))
+    welcome = ask_in(admission, guest(2))
 
     assert welcome.member_id == 2
     assert welcome.peers == ((1, "10.0.0.1:8300"),)
 
 
-def test_who_lets_nobody_in(door: Doorkeeper, host: StateHost) -> None:
-    assert ask_in(door, guest(2), Kind.WHO).member_id == 0
+def test_who_lets_nobody_in(admission: MemberAdmission, host: StateHost) -> None:
+    assert ask_in(admission, guest(2), Kind.WHO).member_id == 0
     assert host.state.named(NodeId("n2")) is None
 
 
-def test_a_member_that_lost_its_disk_gets_a_new_id(door: Doorkeeper) -> None:
-    first = ask_in(door, guest(2))
-    second = ask_in(door, guest(2))
+def test_a_member_that_lost_its_disk_gets_a_new_id(admission: MemberAdmission) -> None:
+    first = ask_in(admission, guest(2))
+    second = ask_in(admission, guest(2))
 
     assert second.member_id == first.member_id + 1
 
 
 def test_a_late_question_puts_nobody_out_who_came_in_elsewhere(
-    door: Doorkeeper, host: StateHost
+    admission: MemberAdmission, host: StateHost
 ) -> None:
     """This node stood still, and the guest has been let in by another one."""
-    told = ask_in(door, guest(2), Kind.WHO)
+    told = ask_in(admission, guest(2), Kind.WHO)
     late = replace(guest(2), known_id=told.known_id)
-    admitted = ask_in(Doorkeeper(host, member(1), timeout_s=1), late)
+    admitted = ask_in(MemberAdmission(host, member(1), timeout_s=1), late)
 
-    welcome = ask_in(door, late)
+    welcome = ask_in(admission, late)
 
     assert admitted.member_id == 2
     assert welcome.member_id == 0
     assert host.state.named(NodeId("n2")) is not None
     # Had the answer been lost, it would ask who is there, and then come in.
-    again = replace(guest(2), known_id=ask_in(door, guest(2), Kind.WHO).known_id)
-    assert ask_in(door, again).member_id == 3
+    again = replace(guest(2), known_id=ask_in(admission, guest(2), Kind.WHO).known_id)
+    assert ask_in(admission, again).member_id == 3
 
 
 def test_a_joiner_says_who_had_its_name_as_it_was_told(host: StateHost) -> None:
-    door = Doorkeeper(host, member(1), timeout_s=1)
-    ask_in(door, guest(2))
+    admission = MemberAdmission(host, member(1), timeout_s=1)
+    ask_in(admission, guest(2))
     said: list[MemberId | None] = []
 
     async def ask(address: str, kind: Kind, payload: bytes) -> bytes | None:
         asked = decode_guest(payload)
         if kind is Kind.JOIN and asked is not None:
             said.append(asked.known_id)
-        return await door.answer(kind, payload)
+        return await admission.answer(kind, payload)
 
     joiner = joiner_of(2, [1], ask)
     identity = asyncio.run(within(joiner.run(), 1))
@@ -170,25 +171,27 @@ def test_a_joiner_says_who_had_its_name_as_it_was_told(host: StateHost) -> None:
     assert (said, identity.member_id) == ([2], 3)
 
 
-def test_a_second_node_of_one_name_is_refused(door: Doorkeeper) -> None:
-    ask_in(door, guest(2))
+def test_a_second_node_of_one_name_is_refused(admission: MemberAdmission) -> None:
+    ask_in(admission, guest(2))
     impostor = replace(guest(2), member=replace(member(3), name=NodeId("n2")))
 
-    welcome = ask_in(door, impostor)
+    welcome = ask_in(admission, impostor)
 
     assert welcome.member_id == 0
     assert "n2" in welcome.refused
 
 
-def test_without_auto_join_only_an_announced_node_comes_in(door: Doorkeeper) -> None:
-    welcome = ask_in(door, guest(2, auto_join=False))
+def test_without_auto_join_only_an_announced_node_comes_in(
+    admission: MemberAdmission,
+) -> None:
+    welcome = ask_in(admission, guest(2, auto_join=False))
 
     assert welcome.member_id == 0
     assert "add-node" in welcome.refused
 
 
-def test_a_node_of_another_cluster_name_is_refused(door: Doorkeeper) -> None:
-    welcome = ask_in(door, replace(guest(2), cluster_name="other"))
+def test_a_node_of_another_cluster_name_is_refused(admission: MemberAdmission) -> None:
+    welcome = ask_in(admission, replace(guest(2), cluster_name="other"))
 
     assert welcome.member_id == 0
 
@@ -324,11 +327,11 @@ def test_a_running_primary_is_taken_over_when_all_peers_answer(
 
 
 def test_a_node_that_brings_data_joins_no_cluster(host: StateHost) -> None:
-    door = Doorkeeper(host, member(1), timeout_s=1)
+    admission = MemberAdmission(host, member(1), timeout_s=1)
 
     async def ask(address: str, kind: Kind, payload: bytes) -> bytes | None:
         del address
-        return await door.answer(kind, payload)
+        return await admission.answer(kind, payload)
 
     lan = Lan()
     lan.ask = ask  # type: ignore[method-assign]

@@ -14,6 +14,6 @@ What one look cannot see is remembered in :mod:`.admitting`, :mod:`.flushing`,
 
 Between nodes (:mod:`.messages` has the encodings): :mod:`.survey` asks who has which
 commits, :mod:`.cutter` answers it; :mod:`.joining` makes a node a member,
-:mod:`.standing` sees whether it still is one; :mod:`.placing` says where the addresses
-for replicas are.
+:mod:`.member_admission` is the others' side of that, :mod:`.standing` sees whether it
+still is one; :mod:`.placing` says where the addresses for replicas are.
 """

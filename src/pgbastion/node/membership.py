@@ -25,7 +25,8 @@ from pgbastion.errors import (
     PostgresError,
 )
 from pgbastion.ha.host import Host
-from pgbastion.ha.joining import Doorkeeper, Identity, Joiner
+from pgbastion.ha.joining import Identity, Joiner
+from pgbastion.ha.member_admission import MemberAdmission
 from pgbastion.ha.messages import Brings, Kind
 from pgbastion.ha.ports import DataFacts
 from pgbastion.ha.standing import StandingWatch
@@ -72,7 +73,7 @@ class Membership:
         self._note = config.raft.data_dir / DATA_NOTE
         self.lost_data = False
         """A human said that this member's data is gone: it may be copied anew."""
-        self._doorkeeper = Doorkeeper(host, own, timeout_s=GUEST_TIMEOUT_S)
+        self._admission = MemberAdmission(host, own, timeout_s=GUEST_TIMEOUT_S)
 
     @property
     def peers(self) -> tuple[str, ...]:
@@ -285,4 +286,4 @@ class Membership:
         """Answer a node that is no member."""
         if self._joiner is not None:
             return self._joiner.answer(kind, payload)
-        return await self._doorkeeper.answer(kind, payload)
+        return await self._admission.answer(kind, payload)
