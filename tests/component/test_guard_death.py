@@ -259,3 +259,34 @@ def capability_sets(command: list[str]) -> dict[str, int]:
         name: int(value, 16)
         for name, value in zip(words[::2], words[1::2], strict=True)
     }
+
+
+# Who stops it
+
+
+def is_in_state(pid: int, state: str) -> bool:
+    found = processes.stat(pid)
+    return found is not None and found.state == state
+
+
+async def test_a_guard_that_somebody_stopped_is_continued(lab: GuardLab) -> None:
+    """It would answer nobody, and end no primary at the end of a lease."""
+    link = GuardLink(
+        run_dir=lab.run_dir,
+        data_dir=lab.pgdata,
+        user=lab.account.pw_name,
+        uid=lab.account.pw_uid,
+        on_stopped=lambda: None,
+        on_event=lambda: None,
+    )
+    guard = lab.client.guard_pid
+    os.kill(guard, signal.SIGSTOP)
+    await until(lambda: is_in_state(guard, "T"))
+    await link.connect()
+    watching = asyncio.create_task(link.keep_going())
+    os.kill(guard, signal.SIGSTOP)
+
+    assert (await lab.client.status()).state == "idle"
+
+    watching.cancel()
+    await link.close()

@@ -22,7 +22,7 @@ async def look(server: Server) -> Found:
     return await look_around(server.paths, server.files, server.offline)
 
 
-async def test_a_running_server_is_found_by_pid_start_and_directory(
+async def test_a_running_server_is_found_by_pid_program_and_directory(
     one_lab: Lab,
 ) -> None:
     n1 = await one_lab.primary("n1")
@@ -41,11 +41,10 @@ async def test_a_running_server_is_found_by_pid_start_and_directory(
     lock = PostmasterFile(
         pid=n1.process.pid,
         data_dir=str(n1.paths.data_dir),
-        started_s=0,
         port=None,
         socket_dir=None,
     )
-    assert identify(lock, n1.paths.data_dir) is None
+    assert identify(lock, n1.paths.data_dir.parent) is None
     await n1.crash()
     assert (await look(n1)).postmaster is None
 
@@ -58,6 +57,20 @@ async def test_a_process_that_took_over_the_pid_is_nobodys_postmaster(
     there = n1.paths.data_dir
     (there / "postmaster.pid").write_text(f"{os.getpid()}\n{there}\n0\n5442\n/run\n")
     assert (await look(n1)).postmaster is None
+
+
+async def test_a_clock_that_was_set_since_hides_no_server(one_lab: Lab) -> None:
+    """A machine's clock is often set a moment after its services have begun."""
+    n1 = await one_lab.primary("n1")
+    assert n1.process is not None
+    file = n1.paths.data_dir / "postmaster.pid"
+    lines = file.read_text().split("\n")
+    file.write_text("\n".join([*lines[:2], str(int(lines[2]) - 86_400), *lines[3:]]))
+
+    there = (await look(n1)).postmaster
+
+    assert there is not None
+    assert there.pid == n1.process.pid
 
 
 async def test_an_empty_a_foreign_and_an_unreadable_directory_are_told_apart(

@@ -246,3 +246,29 @@ async def test_other_times_of_the_watchdog_are_told_once_and_kept_when_unheard(
         await link.use_watchdog(slower)
 
     assert guard.named == [slower]
+
+
+@pytest.mark.anyio
+async def test_a_server_that_ends_before_the_signal_comes_is_stopped_too(
+    tmp_path: Path,
+) -> None:
+    """Else a daemon that is told to stop would fail with its epoch unreleased."""
+
+    class Late:
+        latest = replace(IDLE, state="running", postmaster=7)
+        exit_code = None
+
+        async def signal(self, name: str) -> None:
+            raise GuardRefused("not_running", f"no postmaster runs for {name}")
+
+        async def kill(self, **_: object) -> KillOutcome:
+            self.latest = IDLE
+            return KillOutcome(stopped=True, left=())
+
+    link = link_with(tmp_path, None)
+    client: Any = Late()
+    link._client = client
+
+    await link.stop(fast_ms=1_000)
+
+    assert not link.facts().running

@@ -308,6 +308,7 @@ class Node:
             group.create_task(self.notifications.run(), name="notifications")
             if self.guard is not None:
                 group.create_task(self.guard.keep_log_short(), name="server-log")
+                group.create_task(self.guard.keep_going(), name="guard")
             await self.membership.obtain()
             self.loop.sight.lost_data = self.membership.lost_data
             if self.observer is not None:

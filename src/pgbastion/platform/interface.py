@@ -162,13 +162,6 @@ class Platform(Protocol):
     def waits_in(self, pid: int) -> str:
         """Return where in the kernel ``pid`` waits; ``0`` where it is not told."""
 
-    def started_s(self, start: int, pid: int) -> float:
-        """Return the wall-clock time at which a process with this start began.
-
-        Raises:
-            OSError: Nobody can tell.
-        """
-
     def lock_holder(self, path: str) -> "int | None":
         """Return the process that has a lock on a file; None: none that we see."""
 

@@ -99,10 +99,6 @@ class Linux:
         """Read ``/proc/PID/wchan``."""
         return proc.waits_in(pid)
 
-    def started_s(self, start: int, _pid: int) -> float:
-        """Add the ticks since boot to the instant of the boot."""
-        return proc.boot_time_s() + start / os.sysconf("SC_CLK_TCK")
-
     def lock_holder(self, path: str) -> int | None:
         """Look through ``/proc/PID/fdinfo``."""
         return proc.lock_holder(path)

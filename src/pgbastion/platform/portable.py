@@ -126,13 +126,6 @@ class Portable:
         """Return what stands for unknown."""
         return "0"
 
-    def started_s(self, _start: int, pid: int) -> float:
-        """Return the start time as psutil has it now."""
-        try:
-            return float(psutil.Process(pid).create_time())
-        except psutil.Error as exc:
-            raise OSError(f"when process {pid} began cannot be read") from exc
-
     def lock_holder(self, path: str) -> int | None:
         """Return who has the file open, if somebody has a lock on it."""
         try:

@@ -41,18 +41,6 @@ def parse_stat(pid: int, line: bytes) -> Stat:
     )
 
 
-def boot_time_s() -> int:
-    """Return the wall-clock time of the machine's start, as the kernel has it now.
-
-    Raises:
-        OSError: It does not tell.
-    """
-    for line in (_read("/proc/stat") or b"").splitlines():
-        if line.startswith(b"btime "):
-            return int(line.split()[1])
-    raise OSError("/proc/stat does not tell when the machine was started")
-
-
 def waits_in(pid: int) -> str:
     """Return the kernel function in which ``pid`` waits, ``0`` where it is not told."""
     try:

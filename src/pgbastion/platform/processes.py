@@ -7,7 +7,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pgbastion.platform.interface import Stat
 
-NAMES_OF_POSTGRES = (b"postgres", b"postmaster")
+NAMES_OF_POSTGRES = (b"postgres", b"postmaster", b"edb-postgres")
 
 
 def stat(pid: int) -> "Stat | None":

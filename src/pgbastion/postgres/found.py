@@ -1,15 +1,16 @@
 """What is in a data directory that pgbastion did not make: for a take-over.
 
-A postmaster is its process id, start time and working directory together: an id alone
-is given to somebody else after a restart of the machine (safety rule 40).
+A postmaster is its process id, program and working directory together: an id alone is
+given to somebody else after a restart of the machine (safety rule 40). When it began,
+by the wall clock, is no part of it: that clock may have been set since.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from pgbastion.errors import PostgresError
 from pgbastion.platform.choice import current
+from pgbastion.platform.processes import NAMES_OF_POSTGRES
 from pgbastion.postgres.files import Files
 from pgbastion.postgres.layout import PgPaths
 from pgbastion.postgres.mark import MARK_NAME
@@ -19,8 +20,6 @@ from pgbastion.postgres.staging import is_empty
 
 # postmaster.pid: one item a line (miscadmin.h, LOCK_FILE_LINE_*).
 _PID, _DATA_DIR, _START, _PORT, _SOCKET_DIR = range(5)
-# The postmaster notes the second in which it wrote its file, a moment after its start.
-START_TOLERANCE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +28,6 @@ class PostmasterFile:
 
     pid: int
     data_dir: str
-    started_s: int
-    """Wall-clock time, in seconds."""
     port: int | None
     socket_dir: str | None
 
@@ -107,13 +104,12 @@ def parse_lock(text: str) -> PostmasterFile | None:
     lines = text.splitlines()
     if len(lines) <= _START:
         return None
-    pid, started = _number(lines[_PID]), _number(lines[_START])
-    if pid is None or started is None or pid <= 0:
+    pid = _number(lines[_PID])
+    if pid is None or pid <= 0:
         return None
     return PostmasterFile(
         pid=pid,
         data_dir=lines[_DATA_DIR],
-        started_s=started,
         port=_number(lines[_PORT]) if len(lines) > _PORT else None,
         socket_dir=(lines[_SOCKET_DIR] or None) if len(lines) > _SOCKET_DIR else None,
     )
@@ -131,13 +127,11 @@ def identify(lock: PostmasterFile | None, data_dir: Path) -> Postmaster | None:
     try:
         process = platform.stat(lock.pid)
         working = platform.directory(lock.pid)
-        if process is None or working is None:
-            return None
-        started_s = platform.started_s(process.start, lock.pid)
     except OSError as exc:
         raise PostgresError(f"cannot tell who process {lock.pid} is: {exc}") from exc
-    same_start = abs(started_s - lock.started_s) <= START_TOLERANCE_S
-    if not same_start or working != str(data_dir.resolve()):
+    if process is None or process.name not in NAMES_OF_POSTGRES:
+        return None
+    if working is None or working != str(data_dir.resolve()):
         return None
     return Postmaster(
         pid=lock.pid,

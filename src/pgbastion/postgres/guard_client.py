@@ -32,7 +32,12 @@ from pgbastion.postgres.guard_messages import (
     parse_event,
     parse_status,
 )
-from pgbastion.postgres.guard_spawn import guard_behind, reap, spawn
+from pgbastion.postgres.guard_spawn import (
+    continue_stopped,
+    guard_behind,
+    reap,
+    spawn,
+)
 
 DEFAULT_DEADLINE_S: Final = 3.0
 # An ending process closes its sockets a moment before its pidfd says that it ended.
@@ -133,6 +138,7 @@ class GuardClient:
         except OSError as exc:
             writer.close()
             raise GuardError(f"cannot tell who listens at {path}: {exc}") from exc
+        continue_stopped(pid)
         return cls(reader, writer, guard_pid=pid, pidfd=pidfd, on_event=on_event)
 
     async def hello(self, *, write: bool) -> int | None:

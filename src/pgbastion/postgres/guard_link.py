@@ -23,19 +23,29 @@ from pgbastion.postgres.guard_messages import (
     Gone,
     GuardEvent,
     Killed,
+    PostmasterSignal,
     WatchdogSeen,
     WatchdogSetting,
 )
-from pgbastion.postgres.guard_spawn import reap
+from pgbastion.postgres.guard_spawn import continue_stopped, reap
 from pgbastion.postgres.guard_writer import become_writer
 from pgbastion.postgres.server_log import keep_within_bound
 
 KILL_DEADLINE_S: Final = 2.0
 GUARD_END_S: Final = 10.0
+STOPPED_LOOK_S: Final = 0.25
+"""How often to look whether somebody has stopped the guard."""
 PAGE_NAME: Final = "page"
 # The guard's word for a directory in which somebody else's server runs.
 OCCUPIED: Final = "occupied"
+# Its word where the postmaster has ended.
+NOT_RUNNING: Final = "not_running"
 SERVER_LOG: Final = "postgres.log"
+# Most of the budget is for an orderly end, a part for an abrupt one.
+SIGNALS_OF_A_STOP: Final[tuple[tuple[PostmasterSignal, float], ...]] = (
+    ("INT", 0.7),
+    ("QUIT", 0.2),
+)
 CHILD_DIED_CODE: Final = 1
 """How a postmaster exits that a process of its own took along: it restarts none."""
 _TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -231,6 +241,13 @@ class GuardLink:
         log.info("postgres_started", pid=pid, primary=primary, epoch=epoch)
         self._on_event()
 
+    async def keep_going(self) -> None:
+        """Have the guard go on whenever somebody has stopped it, until cancelled."""
+        while True:
+            if self._client is not None:
+                continue_stopped(self._client.guard_pid)
+            await asyncio.sleep(STOPPED_LOOK_S)
+
     async def keep_log_short(self) -> None:
         """Keep the server's log within its bound, until cancelled."""
         await keep_within_bound(self._run_dir / SERVER_LOG)
@@ -254,9 +271,14 @@ class GuardLink:
         if not self.facts().running:
             return
         if fast_ms and self.facts().pid:
-            # Most of the budget is for an orderly end, a part for an abrupt one.
-            for name, share in (("INT", 0.7), ("QUIT", 0.2)):
-                await client.signal("INT" if name == "INT" else "QUIT")
+            for name, share in SIGNALS_OF_A_STOP:
+                try:
+                    await client.signal(name)
+                except GuardRefused as exc:
+                    if exc.reason != NOT_RUNNING:
+                        raise
+                    # It has ended this moment; what is left of it has to, too.
+                    break
                 if await self._idle_within(share * fast_ms / 1_000):
                     return
         await self._kill(client)

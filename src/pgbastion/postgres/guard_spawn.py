@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from pgbastion.errors import GuardError
-from pgbastion.platform import handles
+from pgbastion.observe.logging import get_logger
+from pgbastion.platform import handles, processes
 from pgbastion.platform.choice import VARIABLE, current
 from pgbastion.platform.process_end import has_ended
 
@@ -28,6 +29,10 @@ GUARD_CODE: Final = (
     "import os, sys; sys.path += sys.argv[1].split(os.pathsep); "
     "from pgbastion.guard.main import main; sys.exit(main(sys.argv[2]))"
 )
+# As `ps` prints a process that got SIGSTOP.
+STOPPED: Final = "T"
+
+log = get_logger("guard")
 
 
 async def spawn(run_dir: Path, python: str) -> None:
@@ -94,6 +99,21 @@ async def _ended(pid: int) -> None:
         loop.remove_reader(pidfd)
         os.close(pidfd)
         reap(pid)
+
+
+def continue_stopped(guard: int) -> None:
+    """Have a guard go on that somebody has stopped.
+
+    It answers nobody, and would end no primary. What it does first when it goes on is
+    to look at the lease.
+    """
+
+    def is_stopped(pid: int) -> bool:
+        found = processes.stat(pid)
+        return found is not None and found.state == STOPPED
+
+    if is_stopped(guard) and handles.send(guard, signal.SIGCONT, is_stopped):
+        log.warning("guard_continued", pid=guard)
 
 
 def reap(pid: int) -> None:
