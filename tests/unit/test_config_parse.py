@@ -127,6 +127,14 @@ def test_an_unknown_section_is_refused() -> None:
     assert refused(prxy={"a": 1})["prxy"].problem == "unknown key"
 
 
+def test_a_word_for_a_boolean_is_refused_with_those_that_are_taken() -> None:
+    """YAML 1.2 knows two; "no" is a text, and no text is guessed at."""
+    problem = refused(tags={"nofailover": "no"})["tags.nofailover"]
+
+    assert problem.problem == "'no' is neither true nor false"
+    assert problem.remedy.startswith("write true or false. ")
+
+
 def test_traffic_between_nodes_is_encrypted_unless_the_file_says_no() -> None:
     raw = values()
     del raw["raft"]["tls_enabled"]

@@ -26,6 +26,7 @@ class FakeNode:
 
     def __init__(self, *, answers: bool) -> None:
         self.answers = answers
+        self.waiting: tuple[str, ...] = ()
         self.renewed: list[dict[str, str]] = []
         self.secrets = Secrets(
             cluster=b"0123456789abcdef", write_token="w", read_token=None, passwords={}
@@ -33,9 +34,10 @@ class FakeNode:
         self.host = SimpleNamespace(state=SimpleNamespace(epoch=Epoch(1)))
         self.instance = self
 
-    async def reload_server(self) -> None:
+    async def reload_server(self) -> tuple[str, ...]:
         if not self.answers:
             raise PostgresError("the server starts")
+        return self.waiting
 
     async def renew_passwords(
         self, passwords: Mapping[str, str], *, on_server: bool
@@ -61,6 +63,15 @@ async def test_a_server_that_does_not_answer_hinders_no_reload(
     assert "PostgreSQL did not take its part: the server starts" in told
     said = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert said == ["server_not_reloaded"]
+
+
+async def test_settings_that_wait_for_a_restart_of_the_server_are_told() -> None:
+    node = FakeNode(answers=True)
+    node.waiting = ("max_connections", "shared_buffers")
+
+    told = await reloaded(node, understood(postgresql={}))
+
+    assert told == "; PostgreSQL needs a restart for: max_connections, shared_buffers"
 
 
 async def test_passwords_that_were_not_taken_are_tried_at_the_next_reload() -> None:

@@ -66,6 +66,20 @@ def test_what_a_session_says_before_it_took_a_reload_up_is_not_kept(
     assert server.asked == 2
 
 
+def test_a_reload_has_settled_once_the_session_took_it_up(
+    server: FakePrimary, watch: SettingsWatch
+) -> None:
+    async def reload() -> tuple[str, ...]:
+        await watch.reload()
+        asyncio.get_running_loop().call_later(0.05, take_up)
+        return (await watch.settled()).pending_restart
+
+    def take_up() -> None:
+        server.taken_up = server.files
+
+    assert asyncio.run(reload()) == ("max_connections",)
+
+
 def test_another_server_is_asked_anew(
     server: FakePrimary, watch: SettingsWatch
 ) -> None:

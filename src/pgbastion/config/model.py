@@ -196,7 +196,8 @@ class ReplicationSection(Section):
     )
     strict: bool = Field(
         default=False,
-        description="Refuse commits rather than go on alone when no standby confirms.",
+        description="Let commits wait rather than go on alone when no standby confirms."
+        " A cluster's first primary waits once a standby has joined.",
     )
 
 
@@ -274,7 +275,9 @@ class TagsSection(Section):
         le=100,
         description="Its share of the replica port's sessions among the standbys.",
     )
-    clonefrom: bool = Field(default=False, description="Preferred source of copies.")
+    clonefrom: bool = Field(
+        default=False, description="Without effect: copies come from the primary."
+    )
     failover_priority: int = Field(
         1, ge=0, le=1_000, description="The higher wins among equals; 0: nofailover."
     )

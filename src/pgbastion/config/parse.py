@@ -108,6 +108,12 @@ def _as_problem(error: ErrorDetails) -> Problem:
                 problem="has to be a section with keys",
                 remedy=f"write {path[-1]}: with its keys indented below, or remove it",
             )
+        case "bool_type":
+            return Problem(
+                key=key,
+                problem=f"{_shown(error['input'])} is neither true nor false",
+                remedy=_value_remedy(error["loc"], "write true or false"),
+            )
         case "value_error":
             return Problem(
                 key=key,
@@ -131,9 +137,11 @@ def _missing_remedy(key: str) -> str:
     return f"add {key}: {_description(key.split('.'))}"
 
 
-def _value_remedy(location: Sequence[int | str]) -> str:
+def _value_remedy(
+    location: Sequence[int | str], remedy: str = "correct the value"
+) -> str:
     description = _description([part for part in location if isinstance(part, str)])
-    return f"correct the value. {description}".strip()
+    return f"{remedy}. {description}".strip()
 
 
 def _nearest_key(location: Sequence[int | str]) -> str:

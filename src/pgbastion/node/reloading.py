@@ -122,17 +122,17 @@ async def reload_node(
 async def reload_postgres(
     node: "Node", config: Config, holds_lease: Callable[[Epoch], bool]
 ) -> str:
-    """Have PostgreSQL take its part of the file; return what it did not take, in words.
+    """Have PostgreSQL take its part of the file; return what it did not, in words.
 
     A server that is starting, or hangs, is no reason to refuse the rest.
     """
     try:
-        await node.reload_server()
+        waiting = await node.reload_server()
         await _renew_passwords(node, config, holds_lease)
     except PostgresError as exc:
         log.warning("server_not_reloaded", error=str(exc), remedy=AGAIN)
         return f"; PostgreSQL did not take its part: {exc}: {AGAIN}"
-    return ""
+    return f"; PostgreSQL needs a restart for: {', '.join(waiting)}" if waiting else ""
 
 
 def _in_words(changes: Changes, *, would: str = "") -> str:

@@ -439,12 +439,16 @@ class Node:
             return await reload_node(self, self._holds_lease, dry_run=True)
         return await self.reloads.once()
 
-    async def reload_server(self) -> None:
-        """Have the server read its files, written anew, if it runs."""
+    async def reload_server(self) -> tuple[str, ...]:
+        """Have the server read its files, written anew, if it runs.
+
+        Returns:
+            The settings that wait for its restart.
+        """
         if self.instance is None or self.guard is None or not self.guard.facts().pid:
-            return
+            return ()
         servers = self.host.state.servers
-        await self.instance.reload(servers, primary=self._runs_primary())
+        return await self.instance.reload(servers, primary=self._runs_primary())
 
     def _runs_primary(self) -> bool:
         server = self.observer.server if self.observer is not None else None

@@ -39,7 +39,7 @@ class ClusterSettings:
         local: Callable[[], Mapping[str, str]],
         fresh_ms: int,
         is_primary: Callable[[], bool],
-        reload: Callable[[], Awaitable[None]],
+        reload: Callable[[], Awaitable[object]],
     ) -> None:
         self._host = host
         self._instance = instance

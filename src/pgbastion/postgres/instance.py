@@ -390,13 +390,19 @@ class Instance:
         await self.config.write_access(hosts)
         self._access = hosts
 
-    async def reload(self, servers: Sequence[Member], *, primary: bool) -> None:
-        """Write settings and access rules anew; the running server takes them up."""
+    async def reload(
+        self, servers: Sequence[Member], *, primary: bool
+    ) -> tuple[str, ...]:
+        """Write settings and access rules anew; the running server takes them up.
+
+        Returns:
+            The settings that wait for its restart.
+        """
         control = await self.offline.control()
         # A standby must not have less than pg_control asks for; a primary may.
         await self.config.write_static({} if primary else control.settings)
         await self._write_access(servers)
-        await self._side.reload()
+        return await self._side.reload()
 
     def note_settings(self, settings: NodeSettings) -> None:
         """Note what the files have of what the cluster agreed on; reports carry it."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from pgbastion.errors import PostgresError
 from pgbastion.postgres.primary import Primary
@@ -18,6 +19,9 @@ class SettingsState:
 
 
 NOTHING = SettingsState()
+# A server that is told of new files reads them within milliseconds.
+_SETTLES_S: Final = 1.0
+_ASK_EVERY_S: Final = 0.02
 
 
 class SettingsWatch:
@@ -41,6 +45,16 @@ class SettingsWatch:
         self._outdated = await self._primary.loaded_at()
         await self._primary.reload()
         self._known = None
+
+    async def settled(self) -> SettingsState:
+        """Return what it says once it has read its files; wait a second for that."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + _SETTLES_S
+        state = await self.ask()
+        while self._known is None and loop.time() < end_s:
+            await asyncio.sleep(_ASK_EVERY_S)
+            state = await self.ask()
+        return state
 
     async def ask(self) -> SettingsState:
         """Return what it says; nothing while it does not answer."""

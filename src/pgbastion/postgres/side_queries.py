@@ -61,9 +61,11 @@ class SideQueries:
         self._settings_watch.forget()
         self._forget()
 
-    async def reload(self) -> None:
-        """Have the server read its files again; ask until it has."""
+    async def reload(self) -> tuple[str, ...]:
+        """Have the server read its files again; return what waits for its restart."""
         await self._settings_watch.reload()
+        self.settings_state = await self._settings_watch.settled()
+        return self.settings_state.pending_restart
 
     async def ask(
         self, nodes: Sequence[NodeId], *, in_recovery: bool, loaded_at: str
