@@ -144,3 +144,30 @@ def test_data_that_are_being_replaced_are_not_told_of() -> None:
     job.name = "copy"
 
     assert asked(Node(DATA, STOPPED), job) is None
+
+
+def test_a_server_that_is_started_meanwhile_may_stream_and_is_not_told_of() -> None:
+    """S2: it has read its files before they were cut, and goes on confirming."""
+    node = Node(DATA, STOPPED)
+    known = node.cut_stopped
+
+    async def started(epoch: Epoch) -> StoppedEnd:
+        node._facts = STANDBY
+        return await known(epoch)
+
+    node.cut_stopped = started  # type: ignore[method-assign]
+
+    assert asked(node) is None
+
+
+def test_data_that_begin_to_be_replaced_meanwhile_are_not_told_of() -> None:
+    node, job = Node(DATA, STOPPED), Job()
+    known = node.cut_stopped
+
+    async def begun(epoch: Epoch) -> StoppedEnd:
+        job.name = "rewind"
+        return await known(epoch)
+
+    node.cut_stopped = begun  # type: ignore[method-assign]
+
+    assert asked(node, job) is None

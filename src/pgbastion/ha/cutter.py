@@ -6,7 +6,7 @@ from pgbastion.errors import PgBastionError
 from pgbastion.ha.executor import Server
 from pgbastion.ha.job import Job
 from pgbastion.ha.messages import CATCH_UP_S
-from pgbastion.ha.ports import StoppedEnd, Upstream
+from pgbastion.ha.ports import GuardFacts, StoppedEnd, Upstream
 from pgbastion.model.ids import Epoch, NodeId
 from pgbastion.model.views import SurveyAnswer
 from pgbastion.model.wal import WalEnd
@@ -51,7 +51,7 @@ class NodeCutter:
             return None
         self._observer.following = None
         self._observer.note_mark(cut_epoch=epoch)
-        if self._observer.data.data_id != data.data_id:
+        if self._has_begun_anew(facts) or self._observer.data.data_id != data.data_id:
             return None
         return SurveyAnswer(
             node=self._node,
@@ -77,6 +77,15 @@ class NodeCutter:
         except (PgBastionError, TimeoutError, OSError) as exc:
             log.warning("not_caught_up", source=upstream.node, error=str(exc))
         return await self.cut(upstream.epoch)
+
+    def _has_begun_anew(self, before: GuardFacts) -> bool:
+        """Tell whether a server was started meanwhile, or other work was begun.
+
+        It may have read its files before they were cut, and then it streams on.
+        """
+        now = self._guard.facts()
+        started = now.running and now.pid != before.pid
+        return started or self._job.name is not None
 
     async def _cut(self, epoch: Epoch, *, running: bool) -> StoppedEnd:
         if running:
