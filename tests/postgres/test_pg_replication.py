@@ -11,7 +11,7 @@ import pytest
 from pgbastion.errors import PostgresError
 from pgbastion.model.cluster import ReplicationMode, SyncSet
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline, standby_name
-from pgbastion.model.wal import Lsn, WalEnd, parse_lsn
+from pgbastion.model.wal import Lsn, WalEnd, format_lsn, parse_lsn
 from pgbastion.postgres.parse import segment_name
 from pgbastion.postgres.render import Upstream
 from pgbastion.postgres.side_queries import SideQueries
@@ -21,6 +21,10 @@ from pgbastion.postgres.sync_change import SyncChange
 from support.postgres import Lab, Server, until
 
 MADE_AHEAD_MAX = 200
+AHEAD = """
+SELECT count(*) FROM pg_stat_replication
+ WHERE state = 'streaming' AND flush_lsn >= '{}'
+"""
 REDO = "SELECT redo_lsn::text FROM pg_control_checkpoint()"
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
@@ -81,6 +85,31 @@ async def test_a_cluster_lives_on_the_promoted_standby(any_lab: Lab) -> None:
     assert await n2.value("SELECT count(*) FROM public.t") == 1001
     assert (await n2.mark()).promoted_epoch == 2
     assert (await n3.mark()).epoch == 2
+
+
+async def test_wal_of_another_history_is_no_wal_of_ours(one_lab: Lab) -> None:
+    """S2: it tries again and again, and tells each time what it has replayed."""
+    n1, n2, n3 = await three(one_lab)
+    await n1.set_sync(ReplicationMode.QUORUM, 0)
+    await n2.standby.cut(Epoch(1), deadline_s=5)
+    written = Lsn(0)
+    for _ in range(20):
+        written = await n1.primary.write_position()
+    await until(lambda: n3.has_replayed(written))
+    await n1.crash()
+    await n2.standby.promote(Epoch(2), Timeline(7))
+    promoted = await n2.standby.promoted(deadline_s=10)
+    assert promoted is not None
+    assert promoted.lsn < written
+    await n2.primary.open()
+    await n2.primary.slots.keep([n1.name, n3.name])
+    await n3.standby.follow(n2.upstream, Epoch(2))
+
+    said = 0
+    while said < 5:
+        said += int(str(await n2.value(AHEAD.format(format_lsn(promoted.lsn)))))
+        for sender in await n2.primary.senders():
+            assert sender.flush_lsn < promoted.lsn
 
 
 async def test_a_commit_waits_until_the_promoted_server_has_a_set(one_lab: Lab) -> None:

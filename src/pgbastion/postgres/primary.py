@@ -20,9 +20,13 @@ DEADLINE_S: Final = 5.0
 CHECKPOINT_DEADLINE_S: Final = 3600.0
 ASK_EVERY_S: Final = 0.003
 
+# A receiver's first words tell how far its server has replayed, be it another history
+# than ours: what was not sent from here it cannot have of ours.
+# Source: PostgreSQL, src/backend/replication/walreceiver.c, WalReceiverMain.
 _REPLICATION: Final = """
 SELECT r.application_name, r.state, r.sync_state, r.sync_priority, r.pid,
-       coalesce(r.write_lsn, '0/0')::text, coalesce(r.flush_lsn, '0/0')::text,
+       coalesce(r.write_lsn, '0/0')::text,
+       least(coalesce(r.flush_lsn, '0/0'), coalesce(r.sent_lsn, '0/0'))::text,
        coalesce(r.replay_lsn, '0/0')::text,
        coalesce(pg_catalog.host(r.client_addr), ''),
        pg_catalog.floor(1000 * extract(epoch FROM
