@@ -18,6 +18,7 @@ from pgbastion.model.actions import (
     Promote,
     Propose,
     StartPrimary,
+    StartStandby,
 )
 from pgbastion.model.cluster import NOBODY, SyncSet
 from pgbastion.model.commands import SetSync
@@ -229,7 +230,7 @@ def started_with(*, outcome: Outcome | None) -> SyncSet | None:
         opened = SimpleNamespace(sync=SYNC, epoch=EPOCH)
         host = SimpleNamespace(propose=propose, state=SimpleNamespace(opened=opened))
         database = SimpleNamespace(prepare_primary=prepare_primary)
-        executor = executor_on(database, None, host)
+        executor = executor_on(database, SimpleNamespace(), host)
         promise = SetSync(
             revision=Revision(7), epoch=EPOCH, incarnation=Incarnation(1), sync=BOTH
         )
@@ -248,3 +249,31 @@ def test_a_primary_is_restarted_with_the_set_that_is_promised() -> None:
 def test_nobody_confirms_on_a_restarted_primary_while_a_promise_is_on_its_way() -> None:
     """S2: it may promise more than the set that is known, which commits go by then."""
     assert started_with(outcome=None) is None
+
+
+@pytest.mark.parametrize("primary", [True, False])
+def test_where_a_server_ended_counts_no_more_once_it_is_started(
+    *, primary: bool
+) -> None:
+    """S2: it may confirm commits and end again before it was looked at."""
+    observer = SimpleNamespace(ended_at=end(9), look_soon=lambda: None)
+
+    async def done(*_args: object, **_named: object) -> None:
+        return None
+
+    guard = SimpleNamespace(facts=lambda: SimpleNamespace(armed_epoch=0), start=done)
+    database = SimpleNamespace(
+        prepare_primary=done, prepare_standby=done, command=lambda: ()
+    )
+    host = SimpleNamespace(state=SimpleNamespace(opened=None, servers=()))
+    start: StartPrimary | StartStandby = StartPrimary(epoch=EPOCH)
+    if not primary:
+        start = StartStandby(primary=None, epoch=EPOCH)
+
+    async def started() -> None:
+        executor = executor_on(database, observer, host, guard=guard, lease_held=True)
+        assert await executor.perform(start)
+
+    asyncio.run(started())
+
+    assert observer.ended_at is None

@@ -32,7 +32,6 @@ from pgbastion.observe.logging import get_logger
 PROPOSE_TIMEOUT_S: Final = 1.0
 SQL_TIMEOUT_S: Final = 5.0
 CHANGE_TIMEOUT_S: Final = 2.0
-
 CHECKPOINT_AGAIN_S: Final = 0.1
 """How long after a failed checkpoint the next one is begun."""
 
@@ -259,6 +258,7 @@ class Executor:
             log.warning("end_unknown", error=str(exc))
 
     async def _start(self, action: act.StartStandby | act.StartPrimary) -> bool:
+        self._observer.ended_at = None
         if isinstance(action, act.StartPrimary):
             return await self._start_primary(action.epoch)
         upstream = None
