@@ -181,6 +181,13 @@ def test_a_setting_under_which_no_commit_waits_is_taken_out(value: str) -> None:
     assert removed == ("synchronous_commit",)
 
 
+def test_a_disk_that_failed_to_write_is_not_asked_once_more() -> None:
+    """S2: it may say that it has written what it has dropped."""
+    text = "data_sync_retry = 'on'\n"
+    assert render.without_settings(text, undermines) == ("", ("data_sync_retry",))
+    assert static_settings(IDENTITY, "/run/x", {}, {})["data_sync_retry"] is False
+
+
 @pytest.mark.parametrize("value", ["'on'", "'remote_apply'", "true"])
 def test_a_setting_that_is_strong_enough_is_a_humans_choice(value: str) -> None:
     text = f"synchronous_commit = {value}\nwal_level = 'logical'\n"
@@ -208,6 +215,7 @@ def test_literals_and_names_end_where_they_should(text: str) -> None:
         {"Synchronous_Standby_Names": "*"},
         {"fsync": "off"},
         {"synchronous_commit": "off"},
+        {"data_sync_retry": True},
         {"wal_level": "minimal"},
         {"max_wal_senders": 2},
         {"max_connections": "many"},

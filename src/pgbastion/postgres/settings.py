@@ -55,6 +55,7 @@ _DEFAULTS: Final[Mapping[str, Value]] = {
     "hot_standby_feedback": False,
     # Whatever postgresql.conf had before this cluster: below it, no set holds.
     "synchronous_commit": "on",
+    "data_sync_retry": False,
     "password_encryption": "scram-sha-256",
     # A cut standby asks again this soon, or a failover costs the default of 5 s.
     "wal_retrieve_retry_interval": "50ms",
@@ -74,6 +75,10 @@ _CHOICES: Final[Mapping[str, tuple[frozenset[str], str]]] = {
     "synchronous_commit": (
         frozenset({"on", "remote_apply", "true", "yes", "1"}),
         "below 'on' a failover loses acknowledged commits; a session may set it",
+    ),
+    "data_sync_retry": (
+        frozenset({"off", "false", "no", "0"}),
+        "a disk that failed to write may say at the next try that it has",
     ),
 }
 _LEAST: Final[Mapping[str, tuple[int, str]]] = {
