@@ -11,7 +11,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::bytes::{Put, Take};
@@ -142,8 +142,12 @@ impl DiskLog {
     ///
     /// # Errors
     ///
-    /// A failed write or sync. The log must not be used again after it.
+    /// A failed write or sync, or a log whose file is gone. It must not be used again.
     pub fn append(&mut self, records: &[u8]) -> io::Result<()> {
+        if self.file.metadata()?.nlink() == 0 {
+            // It could be written, and nobody would find it at the next start.
+            return Err(io::Error::new(io::ErrorKind::NotFound, "its file was removed"));
+        }
         self.try_to_reserve();
         if records.is_empty() {
             self.pulse.write_all_at(&frame(self.sequence, records), 0)?;

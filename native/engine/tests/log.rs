@@ -483,6 +483,19 @@ fn a_damaged_identity_is_named() {
 }
 
 #[test]
+fn a_log_whose_file_was_removed_takes_nothing_more() {
+    let folder = Folder::new();
+    let mut log = log_of(&folder.0, 1);
+    fs::remove_file(first_segment(&folder.0)).expect("it is removed");
+
+    for written in [records(2, b"to nobody"), Vec::new()] {
+        let error = log.append(&written).expect_err("nobody would find it");
+
+        assert_eq!(error.to_string(), "its file was removed");
+    }
+}
+
+#[test]
 fn a_pulse_makes_the_disk_answer_and_leaves_the_log_as_it_is() {
     let folder = Folder::new();
     let mut log = log_of(&folder.0, 1);
