@@ -178,6 +178,26 @@ async def test_readers_wait_while_the_primary_changes() -> None:
         await reader.until_ready()
 
 
+async def test_readers_wait_when_the_last_standby_has_just_gone() -> None:
+    """As when the primary dies: none streams any more, and nobody has decided yet."""
+    async with proxy_lab("n1", "n2", limits=Limits(hold_s=0.5)) as lab:
+        lab.proxy.set_routes(lab.routes("n1", "n2", patient=True))
+        lab.proxy.set_routes(lab.routes("n1", patient=True))
+        reader = await lab.connect(REPLICA_PORT)
+        reader.send(startup())
+        await eventually(lambda: lab.proxy.snapshot().held == 1)
+
+        lab.proxy.set_routes(lab.routes("n1", "n2", patient=True))
+
+        await reader.until_ready()
+
+        lab.proxy.set_routes(lab.routes("n1", patient=True))
+        await asyncio.sleep(0.6)
+        late = await lab.connect(REPLICA_PORT)
+        late.send(startup())
+        assert "no standby" in (await late.error())["M"]
+
+
 async def test_later_without_a_standby_readers_are_refused() -> None:
     async with proxy_lab("n1", settle_s=0.1) as lab:
         lab.proxy.set_routes(lab.routes("n1"))

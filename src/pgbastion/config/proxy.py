@@ -75,7 +75,9 @@ class ProxySection(Section):
         30_000, description="How long sessions may go on before a planned change."
     )
     hold_timeout: DurationMs = Field(
-        10_000, description="How long new connections wait for a new primary."
+        10_000,
+        description="How long new connections wait for a new primary, or at the "
+        "replica port for a standby where the last one has just gone.",
     )
     max_hold: int = Field(
         1_000, ge=0, le=100_000, description="How many may wait at once."

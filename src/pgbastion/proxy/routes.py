@@ -142,7 +142,8 @@ class Limits:
     hold_s: float = 10.0
     hold_max: int = 1_000
     # For so long after a change of the primary readers that come are let wait, for
-    # ``hold_s`` at most, until standbys follow it; later ones are refused at once.
+    # ``hold_s`` at most, until standbys follow it; later ones are refused at once. When
+    # the last standby goes, they are let wait for ``hold_s``.
     settle_s: float = 3.0
     # Bytes read at once, and so the most that a direction keeps for a slow reader.
     chunk_bytes: int = 65_536

@@ -152,8 +152,7 @@ class Switchboard:
 
     def set_routes(self, routes: Routes) -> None:
         """Take new routes: end what they outdate, then let waiting clients go on."""
-        if routes.epoch != self._routes.epoch or not self._routes.revision:
-            self._settled_s = self._loop.time() + self.limits.settle_s
+        self._let_readers_wait(routes)
         taken_out = routes.draining - self._routes.draining
         self._routes = routes
         outdated = [
@@ -354,6 +353,18 @@ class Switchboard:
             self._release_turn.cancel()
             self._release_turn = None
         self._stop_watching()
+
+    def _let_readers_wait(self, routes: Routes) -> None:
+        """Have readers wait for standbys that are likely to come, or to come back.
+
+        With a primary that dies all of them stop streaming at once, long before
+        anybody has decided on another one.
+        """
+        now_s = self._loop.time()
+        if routes.epoch != self._routes.epoch or not self._routes.revision:
+            self._settled_s = max(self._settled_s, now_s + self.limits.settle_s)
+        if self._routes.replicas and not routes.replicas:
+            self._settled_s = max(self._settled_s, now_s + self.limits.hold_s)
 
     def _choose_primary(self, avoid: Collection[Backend]) -> Backend | Refusal | Hold:
         if self._routes.park:
