@@ -1,4 +1,4 @@
-"""Taking a proxy, a server or a door out of service; who is connected."""
+"""Taking a proxy, a server or an address out of service; who is connected."""
 
 import asyncio
 import socket
@@ -168,7 +168,7 @@ async def test_a_primary_that_drains_keeps_its_sessions() -> None:
         assert await session.query("who") == [b"n1"]
 
 
-# --- doors ---
+# --- addresses ---
 
 
 def binding(lab: ProxyLab, *addresses: str, **ports: int) -> Binding:
@@ -176,7 +176,7 @@ def binding(lab: ProxyLab, *addresses: str, **ports: int) -> Binding:
     return Binding(addresses=addresses or (lab.address,), ports=given)
 
 
-async def test_a_door_that_closes_gives_its_sessions_time() -> None:
+async def test_an_address_that_closes_gives_its_sessions_time() -> None:
     async with proxy_lab("n1", "n2", limits=Limits(drain_s=0.3)) as lab:
         lab.proxy.set_routes(lab.routes("n1", "n2"))
         stays, goes = await lab.session(), await lab.session(REPLICA_PORT)
@@ -191,7 +191,7 @@ async def test_a_door_that_closes_gives_its_sessions_time() -> None:
         assert await stays.query("who") == [b"n1"]
 
 
-async def test_a_door_that_closes_again_gives_the_whole_time_again() -> None:
+async def test_an_address_that_closes_again_gives_the_whole_time_again() -> None:
     async with proxy_lab("n1", "n2", limits=Limits(drain_s=0.2)) as lab:
         lab.proxy.set_routes(lab.routes("n1", "n2"))
         client = await lab.session(REPLICA_PORT)
@@ -206,7 +206,7 @@ async def test_a_door_that_closes_again_gives_the_whole_time_again() -> None:
         assert await client.query("who") == [b"n2"]
 
 
-async def test_a_door_that_cannot_be_had_changes_nothing() -> None:
+async def test_an_address_that_cannot_be_had_changes_nothing() -> None:
     async with proxy_lab("n1") as lab:
         lab.proxy.set_routes(lab.routes("n1"))
         taken = socket.create_server((lab.address, ANY_PORT))
@@ -260,7 +260,7 @@ async def test_all_addresses_of_both_families_include_others_that_are_named(
             assert await (await lab.session()).query("who") == [b"n1"]
 
 
-async def test_nobody_waits_at_a_door_that_was_closed() -> None:
+async def test_nobody_waits_at_an_address_that_was_closed() -> None:
     """Systemd keeps a copy of its socket, which must not go on taking clients."""
     async with proxy_lab("n1") as lab:
         copies = [listener.dup() for listener in lab.proxy.listening]

@@ -50,7 +50,7 @@ async def test_clients_that_come_during_a_restart_wait_for_its_end(
         try:
             successor.set_routes(lab.routes("n1"))
             await client.until_ready()
-            # A door that the successor does not want is closed.
+            # An address that the successor does not want is closed.
             with pytest.raises(ConnectionRefusedError):
                 await lab.connect(PRIMARY_PORT + 1)
         finally:

@@ -129,7 +129,7 @@ async def proxy_lab(
             addresses=(address,),
             ports={Service.PRIMARY: first_port, Service.REPLICA: first_port + 1},
         ),
-        limits=replace(limits or Limits(), farewell_s=0.2, settle_s=settle_s),
+        limits=replace(limits or Limits(), linger_s=0.2, settle_s=settle_s),
         on_event=lambda name, fields: events.append((name, dict(fields))),
         on_unknown_cancel=on_unknown_cancel,
         data_path=data_path,

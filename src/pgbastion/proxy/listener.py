@@ -11,9 +11,9 @@ from typing import Final
 
 from pgbastion.proxy import sockets
 from pgbastion.proxy.cancels import Canceller
-from pgbastion.proxy.doors import Doors
 from pgbastion.proxy.draining import Draining
 from pgbastion.proxy.kernel.choice import DataPathChoice
+from pgbastion.proxy.listening_sockets import ListeningSockets
 from pgbastion.proxy.opening import Opening
 from pgbastion.proxy.poller import make_poller
 from pgbastion.proxy.refusals import Refusal, render_refusal
@@ -21,8 +21,8 @@ from pgbastion.proxy.relay import Relay, RelayHost
 from pgbastion.proxy.routes import (
     Binding,
     DataPath,
-    Door,
     Limits,
+    ListenAddress,
     ProxySnapshot,
     Routes,
     Service,
@@ -76,9 +76,11 @@ class Proxy:
         self._board = Switchboard(self._loop, on_event, limits)
         self._host.on_expired = self._board.expire
         self._canceller = Canceller(self._board, on_unknown_cancel)
-        self._doors = Doors(self._loop, self._poller, self._admit, on_event)
-        # Doors that are closed, and when what is left of their sessions ends.
-        self._closed: dict[Door, TimerHandle] = {}
+        self._listening = ListeningSockets(
+            self._loop, self._poller, self._admit, on_event
+        )
+        # Addresses that are closed, and when what is left of their sessions ends.
+        self._closed: dict[ListenAddress, TimerHandle] = {}
         self._openings: dict[Opening, Task[None]] = {}
         self._refusing = 0
         self._relays: dict[Relay, str] = {}
@@ -106,56 +108,58 @@ class Proxy:
                 object is of no more use.
         """
         try:
-            self._doors.open(self._binding, inherited)
+            self._listening.open(self._binding, inherited)
         except BaseException:
             self._poller.close()
             raise
         for work in (self._stalled_readers.watch(), self._settle_data_path()):
             self._tasks.append(self._loop.create_task(self._own(work)))
         self._allow_descriptors()
-        self._tell_doors()
+        self._tell_addresses()
 
     def rebind(self, binding: Binding) -> None:
-        """Listen elsewhere; sessions of doors that close have time to end.
+        """Listen elsewhere; sessions of addresses that close have time to end.
 
         Raises:
             ProxyError: An address cannot be had; nothing has changed.
         """
-        gone = self._doors.open(binding)
+        gone = self._listening.open(binding)
         if binding != self._binding:
             self._binding = binding
-            self._tell_doors()
-        for door in self._closed.keys() & binding.doors().keys():
-            self._closed.pop(door).cancel()
-        for door in gone:
-            self._closed[door] = self._loop.call_later(
-                self._limits.drain_s, self._end_sessions_of, door
+            self._tell_addresses()
+        for address in self._closed.keys() & binding.services().keys():
+            self._closed.pop(address).cancel()
+        for address in gone:
+            self._closed[address] = self._loop.call_later(
+                self._limits.drain_s, self._end_sessions_of, address
             )
 
-    def _tell_doors(self) -> None:
+    def _tell_addresses(self) -> None:
         ports = {s.value: port for s, port in self._binding.ports.items()}
         bind = ",".join(self._binding.addresses)
         self._on_event("proxy_listening", {"bind": bind, **ports})
 
-    def _end_sessions_of(self, door: Door) -> None:
-        del self._closed[door]
+    def _end_sessions_of(self, address: ListenAddress) -> None:
+        del self._closed[address]
         left = [
             relay
             for relay in self._relays
-            if _came_through(relay, door)
-            and not any(_came_through(relay, other) for other in self._binding.doors())
+            if _came_through(relay, address)
+            and not any(
+                _came_through(relay, other) for other in self._binding.services()
+            )
         ]
         self._board.end(left, render_refusal(Refusal.DRAINING, UNKNOWN))
 
     @property
     def listening(self) -> Sequence[socket.socket]:
         """The listening sockets, for a successor."""
-        return self._doors.sockets
+        return self._listening.sockets
 
     @property
     def fault(self) -> str:
         """Say why no client gets in; empty: clients do."""
-        return self._doors.fault
+        return self._listening.fault
 
     def drain(self, timeout_s: float, *, idle_first: bool = False) -> None:
         """Let nobody new in, and end the sessions after ``timeout_s``.
@@ -286,11 +290,11 @@ class Proxy:
         # The openings' tasks say their last words when it is their turn.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        await self._host.farewells.all_told()
+        await self._host.closing.all_told()
 
     async def stop(self, drain_s: float) -> None:
         """Accept nobody, give sessions ``drain_s`` to end, then end them."""
-        self._doors.close()
+        self._listening.close()
         for opening in tuple(self._openings):
             opening.refuse(Refusal.STOPPING)
         with contextlib.suppress(TimeoutError):
@@ -305,7 +309,7 @@ class Proxy:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        await self._host.farewells.finish(_STOP_S)
+        await self._host.closing.finish(_STOP_S)
         self._board.mirror_lease(None)
         self._path.close()
         self._poller.close()
@@ -366,7 +370,7 @@ class Proxy:
         refusal = self._refusal_of(address)
         if refusal is not None and self._refusing >= self._limits.refusals_max:
             self._refused[refusal] += 1
-            self._host.farewells.say(client, render_refusal(refusal))
+            self._host.closing.close(client, render_refusal(refusal))
             return
         opening = Opening(
             self._board,
@@ -487,9 +491,9 @@ class Proxy:
         )
 
 
-def _came_through(relay: Relay, door: Door) -> bool:
-    """Tell whether a session came through ``door``, or might have."""
-    bound, port = door
+def _came_through(relay: Relay, address: ListenAddress) -> bool:
+    """Tell whether a session came through ``address``, or might have."""
+    bound, port = address
     try:
         came_to = relay.client.getsockname()[1]
     except OSError:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from pgbastion.proxy.entering import Entrance
+from pgbastion.proxy.client_handshake import ClientHandshake
 from pgbastion.proxy.proxy_protocol import render_header
 from pgbastion.proxy.refusals import (
     ClientGoneError,
@@ -85,7 +85,7 @@ class Opening:
         self._cancel = cancel
         self._on_proxied = on_proxied
         self._waiting = Waiting(self._loop, host.poller)
-        self._entrance = Entrance(host, client, self._waiting)
+        self._handshake = ClientHandshake(host, client, self._waiting)
         self._server: socket.socket | None = None
         self._engagement: Engagement | None = None
         # Servers that failed this client, and how the last of them did.
@@ -102,24 +102,24 @@ class Opening:
     def local_address(self) -> str:
         """The address of ours that the client came to; empty: it has gone."""
         return (
-            own_address(self._entrance.client)
-            if self._entrance.client is not None
+            own_address(self._handshake.client)
+            if self._handshake.client is not None
             else ""
         )
 
     @property
     def is_silent(self) -> bool:
         """Whether the client still owes its first packet."""
-        return self._entrance.is_silent
+        return self._handshake.is_silent
 
     def describe(self) -> SessionInfo | None:
         """Tell who this is, as far as it has said; None: it is gone."""
-        if self._entrance.client is None:
+        if self._handshake.client is None:
             return None
         return describe_client(
             self.service,
-            peer_name(self._entrance.client, self.address),
-            about(self.since_s, self._parameters, self._entrance.encryption),
+            peer_name(self._handshake.client, self.address),
+            about(self.since_s, self._parameters, self._handshake.encryption),
             waits=self._board.is_held(self),
             now_s=self._loop.time(),
         )
@@ -144,9 +144,9 @@ class Opening:
             return None
         finally:
             self._drop_server()
-            if self._entrance.client is not None:
-                self._entrance.client.close()
-                self._entrance.client = None
+            if self._handshake.client is not None:
+                self._handshake.client.close()
+                self._handshake.client = None
 
     def cut(self) -> None:
         """Reset the server's side at once and look for another one."""
@@ -166,14 +166,14 @@ class Opening:
     def refuse(self, refusal: Refusal, detail: str = "") -> None:
         """Break off: the client is told and closed."""
         self._waiting.dismiss(RefusedError(refusal, detail))
-        self._entrance.is_silent = False
+        self._handshake.is_silent = False
         self.cut()
 
     async def _serve(self, refused: RefusedError | None) -> Relay | None:
         refused = await self._know_client(refused)
         for _ in range(_PACKETS_MAX):
-            packet = await self._entrance.next_packet()
-            if await self._entrance.begins_tls(packet):
+            packet = await self._handshake.next_packet()
+            if await self._handshake.begins_tls(packet):
                 continue
             match packet:
                 case CancelRequest():
@@ -202,7 +202,7 @@ class Opening:
         if not self._limits.is_proxied(self.address):
             return refused
         # It comes first, also where the client is going to be refused.
-        address = await self._entrance.proxied_address()
+        address = await self._handshake.proxied_address()
         if refused is not None:
             return refused
         # Without one the balancer speaks for itself, as it does to look at servers.
@@ -231,7 +231,7 @@ class Opening:
                 if self._server is not None:
                     self._server.recv(len(_NO))
                 self._declined.append(request.packet)
-        self._entrance.decline()
+        self._handshake.decline()
         return None, refused
 
     async def _exchange(self, packet: bytes) -> bytes:
@@ -358,7 +358,7 @@ class Opening:
         tls = self._host.tls
         try:
             if self._limits.tells_servers:
-                client = self._entrance.the_client()
+                client = self._handshake.the_client()
                 source = self.address, int(client.getpeername()[1])
                 server.send(render_header(source, server.getpeername()[:2]))
             if tls is None or not tls.secures_servers:
@@ -373,7 +373,7 @@ class Opening:
         except OSError as exc:
             return exc.strerror or "the connection broke"
         self._server = secured
-        problem = await self._entrance.shake(secured, end_s)
+        problem = await self._handshake.shake(secured, end_s)
         if self._server is not secured:
             return ""
         return f"TLS failed: {problem}" if problem else ""
@@ -415,7 +415,7 @@ class Opening:
         try:
             while await self._wait_held(end_s) is Wake.READY:
                 # The client has spoken, which it may, or has gone.
-                self._entrance.read()
+                self._handshake.read()
         finally:
             self._board.unhold(self)
             self._board.held_seconds_total += self._loop.time() - now_s
@@ -423,13 +423,13 @@ class Opening:
             self._avoid.clear()
 
     async def _wait_held(self, end_s: float) -> Wake:
-        if len(self._entrance.received) < STARTUP_BYTES_MAX:
-            return await self._waiting.readable(self._entrance.the_client(), end_s)
+        if len(self._handshake.received) < STARTUP_BYTES_MAX:
+            return await self._waiting.readable(self._handshake.the_client(), end_s)
         return await self._waiting.woken(end_s)
 
     def _begin_relay(self, mode: Mode) -> Relay:
         client, server, engagement = (
-            self._entrance.client,
+            self._handshake.client,
             self._server,
             self._engagement,
         )
@@ -448,15 +448,15 @@ class Opening:
                 self._parameters,
                 Encryption.PASSTHROUGH
                 if mode is Mode.ENCRYPTED
-                else self._entrance.encryption,
+                else self._handshake.encryption,
             ),
         )
         self._board.leave(self)
-        self._entrance.client = self._server = self._engagement = None
+        self._handshake.client = self._server = self._engagement = None
         self._board.enter(relay, engagement)
         # What was peeked at in TLS is out of the kernel already.
         peeked = server.recv() if isinstance(server, TlsSocket) else b""
-        relay.start(bytes(self._entrance.received), peeked)
+        relay.start(bytes(self._handshake.received), peeked)
         return relay
 
     def _give_up(self, backend: Backend, failure: Refusal, problem: str) -> None:
@@ -485,12 +485,12 @@ class Opening:
 
     def _tell(self, refused: RefusedError) -> None:
         """Send the refusal in the language that the client speaks, then close."""
-        if self._entrance.client is None:
+        if self._handshake.client is None:
             return
         words = render_refusal(refused.refusal, refused.detail)
-        if self._entrance.speaks_tls:
+        if self._handshake.speaks_tls:
             words = TLS_REFUSAL
         elif refused.refusal is Refusal.SUPERSEDED and self._last_words:
             words = self._last_words
-        client, self._entrance.client = self._entrance.client, None
-        self._host.farewells.say(client, words)
+        client, self._handshake.client = self._handshake.client, None
+        self._host.closing.close(client, words)

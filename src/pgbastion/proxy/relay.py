@@ -10,10 +10,11 @@ from time import clock_gettime_ns
 from typing import Final
 
 from pgbastion.platform.clock import CLOCK
+from pgbastion.proxy.lingering_close import LingeringCloses
 from pgbastion.proxy.poller import Poller
 from pgbastion.proxy.routes import Backend, DataPath, Limits, Service
 from pgbastion.proxy.sessions import About, SessionInfo, peer_name
-from pgbastion.proxy.sockets import Farewells, reset
+from pgbastion.proxy.sockets import reset
 from pgbastion.proxy.tls import Tls, TlsSocket
 from pgbastion.proxy.wire import IDLE, CancelKey, ServerStream
 
@@ -73,7 +74,7 @@ class RelayHost:
         self.loop = loop
         self.poller = poller
         self.limits = limits
-        self.farewells = Farewells(loop, poller, limits.farewell_s)
+        self.closing = LingeringCloses(loop, poller, limits.linger_s)
         # Every read goes here and is sent on before the next one, so an idle session
         # owns no buffer.
         self.scratch = memoryview(bytearray(limits.chunk_bytes))
@@ -342,7 +343,7 @@ class Relay:
         """
         if self.down.ended or not self.down.is_between_messages():
             last_words = b""
-        self.host.farewells.say(self.client, last_words)
+        self.host.closing.close(self.client, last_words)
         self._end()
 
     def abort(self) -> None:

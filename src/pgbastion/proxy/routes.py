@@ -23,7 +23,7 @@ class Service(StrEnum):
 
 Network = IPv4Network | IPv6Network
 # An address and a port to listen on.
-Door = tuple[str, int]
+ListenAddress = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Binding:
     addresses: tuple[str, ...]
     ports: Mapping[Service, int]
 
-    def doors(self) -> dict[Door, Service]:
+    def services(self) -> dict[ListenAddress, Service]:
         """Return every address and port with what it leads to.
 
         What stands for all addresses takes the clients of the others in the list.
@@ -137,7 +137,7 @@ class Limits:
     connect_s: float = 3.0
     # How long a server may take for its first byte after the start-up packet.
     answer_s: float = 15.0
-    # How long sessions may go on with a server, or a door, that is taken out.
+    # How long sessions may go on with a server, or an address, that is taken out.
     drain_s: float = 30.0
     hold_s: float = 10.0
     hold_max: int = 1_000
@@ -150,7 +150,7 @@ class Limits:
     # After a server has closed its side, how long its client may stay half open.
     half_open_s: float = 30.0
     # How long to wait until a client has read its last message.
-    farewell_s: float = 1.0
+    linger_s: float = 1.0
     # Refusals that wait for the packet they answer, beyond ``connections_max``.
     refusals_max: int = 200
     cancels_max: int = 32

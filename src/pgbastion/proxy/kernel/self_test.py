@@ -41,7 +41,7 @@ async def prove(path: KernelPath, poller: Poller, limits: Limits) -> None:
     loop = asyncio.get_running_loop()
     with ExitStack() as stack:
         try:
-            host = RelayHost(loop, poller, replace(limits, farewell_s=0))
+            host = RelayHost(loop, poller, replace(limits, linger_s=0))
             trial = _Trial(path, host, stack)
             async with asyncio.timeout(_TIMEOUT_S):
                 await trial.run()

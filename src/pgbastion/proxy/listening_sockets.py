@@ -14,7 +14,7 @@ from typing import Final
 
 from pgbastion.proxy import sockets
 from pgbastion.proxy.poller import Poller
-from pgbastion.proxy.routes import Binding, Door, Service
+from pgbastion.proxy.routes import Binding, ListenAddress, Service
 
 # Accepted at one wake-up, so that a storm of clients does not starve the others.
 _ACCEPTS_AT_ONCE: Final = 16
@@ -26,7 +26,7 @@ OnClient = Callable[[socket.socket, tuple[object, ...], Service], None]
 OnEvent = Callable[[str, Mapping[str, object]], None]
 
 
-class Doors:
+class ListeningSockets:
     """Listens wherever the binding says, and accepts clients."""
 
     def __init__(
@@ -40,8 +40,8 @@ class Doors:
         self._poller = poller
         self._on_client = on_client
         self._on_event = on_event
-        self._open: dict[Door, socket.socket] = {}
-        self._services: dict[Door, Service] = {}
+        self._open: dict[ListenAddress, socket.socket] = {}
+        self._services: dict[ListenAddress, Service] = {}
         self._paused = False
 
     @property
@@ -58,8 +58,8 @@ class Doors:
 
     def open(
         self, binding: Binding, inherited: Sequence[socket.socket] = ()
-    ) -> tuple[Door, ...]:
-        """Listen as ``binding`` says, and close every other door.
+    ) -> tuple[ListenAddress, ...]:
+        """Listen as ``binding`` says, and close every other address.
 
         Args:
             binding: Where clients are expected.
@@ -67,65 +67,65 @@ class Doors:
                 the others listen no more, whoever else has a copy of them.
 
         Returns:
-            The doors that were closed.
+            The addresses that were closed.
 
         Raises:
             ProxyError: An address cannot be had; nothing has changed.
         """
-        wanted = binding.doors()
-        ready: dict[Door, socket.socket] = {}
+        wanted = binding.services()
+        ready: dict[ListenAddress, socket.socket] = {}
         for listener in inherited:
-            door = _door_of(listener)
-            if door in wanted:
-                ready[door] = listener
+            address = _address_of(listener)
+            if address in wanted:
+                ready[address] = listener
             else:
                 _end(listener)
-        new = [door for door in wanted if door not in self._open]
+        new = [address for address in wanted if address not in self._open]
         gone = tuple(self._open.keys() - wanted.keys())
         # A port of all addresses is not to be had while it is open on one of them, nor
         # the other way round.
         ports = {port for _, port in new}
-        ended = [door for door in gone if door[1] in ports]
-        for door in ended:
-            self._close(door, for_all=True)
+        ended = [address for address in gone if address[1] in ports]
+        for address in ended:
+            self._close(address, for_all=True)
         try:
             opened = _listen_at(new, ready)
         except BaseException:
             self._take(_listen_at(ended, {}))
             raise
-        for door in gone:
-            if door not in ended:
-                self._close(door, for_all=True)
+        for address in gone:
+            if address not in ended:
+                self._close(address, for_all=True)
         self._services = dict(wanted)
         self._take(opened)
         return gone
 
     def close(self) -> None:
         """Listen nowhere any more."""
-        for door in tuple(self._open):
-            self._close(door, for_all=False)
+        for address in tuple(self._open):
+            self._close(address, for_all=False)
 
-    def _take(self, opened: Mapping[Door, socket.socket]) -> None:
-        for door, listener in opened.items():
-            self._open[door] = listener
-            self._watch(door)
+    def _take(self, opened: Mapping[ListenAddress, socket.socket]) -> None:
+        for address, listener in opened.items():
+            self._open[address] = listener
+            self._watch(address)
 
-    def _close(self, door: Door, *, for_all: bool) -> None:
-        listener = self._open.pop(door)
+    def _close(self, address: ListenAddress, *, for_all: bool) -> None:
+        listener = self._open.pop(address)
         self._poller.remove_reader(listener.fileno())
         if for_all:
             _end(listener)
         else:
             listener.close()
 
-    def _watch(self, door: Door) -> None:
-        listener = self._open.get(door)
+    def _watch(self, address: ListenAddress) -> None:
+        listener = self._open.get(address)
         if listener is not None:
             self._poller.add_reader(
-                listener.fileno(), partial(self._accept, door, listener)
+                listener.fileno(), partial(self._accept, address, listener)
             )
 
-    def _accept(self, door: Door, listener: socket.socket) -> None:
+    def _accept(self, address: ListenAddress, listener: socket.socket) -> None:
         for _ in range(_ACCEPTS_AT_ONCE):
             try:
                 client, peer = listener.accept()
@@ -133,33 +133,33 @@ class Doors:
                 return
             except OSError as exc:
                 if exc.errno in _OUT_OF_RESOURCES:
-                    self._pause(door, exc)
+                    self._pause(address, exc)
                     return
                 # The client was gone before it was accepted; accept(2), "Error
                 # handling".
                 continue
             self._paused = False
-            self._on_client(client, peer, self._services[door])
+            self._on_client(client, peer, self._services[address])
 
-    def _pause(self, door: Door, why: OSError) -> None:
+    def _pause(self, address: ListenAddress, why: OSError) -> None:
         """Leave clients in the kernel's queue until something may be free again."""
-        self._poller.remove_reader(self._open[door].fileno())
-        self._loop.call_later(_PAUSE_S, self._watch, door)
+        self._poller.remove_reader(self._open[address].fileno())
+        self._loop.call_later(_PAUSE_S, self._watch, address)
         if not self._paused:
             self._paused = True
             self._on_event("proxy_accept_paused", {"reason": why.strerror})
 
 
 def _listen_at(
-    doors: Sequence[Door], ready: dict[Door, socket.socket]
-) -> dict[Door, socket.socket]:
-    """Return a listening socket for each door: one of ``ready``, or a new one."""
-    opened: dict[Door, socket.socket] = {}
+    addresses: Sequence[ListenAddress], ready: dict[ListenAddress, socket.socket]
+) -> dict[ListenAddress, socket.socket]:
+    """Return a listening socket for each address: one of ``ready``, or a new one."""
+    opened: dict[ListenAddress, socket.socket] = {}
     try:
         # In the binding's order: the first address that cannot be had is named.
-        for door in doors:
-            taken = door in ready
-            opened[door] = ready.pop(door) if taken else sockets.listen(*door)
+        for address in addresses:
+            taken = address in ready
+            opened[address] = ready.pop(address) if taken else sockets.listen(*address)
     except BaseException:
         for listener in opened.values():
             listener.close()
@@ -180,7 +180,7 @@ def _end(listener: socket.socket) -> None:
     listener.close()
 
 
-def _door_of(listener: socket.socket) -> Door:
+def _address_of(listener: socket.socket) -> ListenAddress:
     host, port = listener.getsockname()[:2]
     with contextlib.suppress(OSError):
         listener.setblocking(False)

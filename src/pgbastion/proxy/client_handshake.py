@@ -28,7 +28,7 @@ _YES: Final = b"S"
 _NO: Final = b"N"
 
 
-class Entrance:
+class ClientHandshake:
     """Reads a client's first packets.
 
     Args:
