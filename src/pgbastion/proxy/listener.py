@@ -141,13 +141,12 @@ class Proxy:
 
     def _end_sessions_of(self, address: ListenAddress) -> None:
         del self._closed[address]
+        still_open = self._binding.services()
         left = [
             relay
             for relay in self._relays
             if _came_through(relay, address)
-            and not any(
-                _came_through(relay, other) for other in self._binding.services()
-            )
+            and not any(_came_through(relay, other) for other in still_open)
         ]
         self._board.end(left, render_refusal(Refusal.DRAINING, UNKNOWN))
 
