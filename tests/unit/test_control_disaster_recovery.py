@@ -1,17 +1,21 @@
 """A cluster begins again: what is kept, what is given up, what is never given again."""
 
 from dataclasses import replace
+from typing import cast
 
 from pgbastion.control.disaster_recovery import (
     EPOCHS_LEFT_OUT,
     IDS_LEFT_OUT,
+    PAUSES_LEFT_OUT,
     TIMELINES_LEFT_OUT,
     begin_again,
     begin_from_data,
     fresh_id,
     replay,
 )
+from pgbastion.control.pause import stops_at_lease_end
 from pgbastion.control.survey import hold_every_commit
+from pgbastion.guard.page import Page
 from pgbastion.model.cluster import (
     ClusterState,
     Policy,
@@ -19,7 +23,8 @@ from pgbastion.model.cluster import (
 )
 from pgbastion.model.commands import Found, Leave, encode_command
 from pgbastion.model.ids import DataId, Epoch, MemberId, Timeline
-from pgbastion.testing.views import answer, cluster_state, data_id, member
+from pgbastion.node.page import SharedPage
+from pgbastion.testing.views import answer, assignment, cluster_state, data_id, member
 
 OWN = member(2, member_id=MemberId(5_000_000))
 
@@ -88,6 +93,32 @@ def test_timelines_go_on_above_those_that_lost_promotions_may_have_taken() -> No
     assert began().highest_timeline == 4 + TIMELINES_LEFT_OUT
 
 
+def test_a_pause_that_the_state_knows_nothing_of_is_over() -> None:
+    """S1: a node that was told of it heeded no lease, and no resume ended that."""
+    paused = SharedPage(page_after(revision=5, paused=True), generation=0)
+    state = begin_again(cluster_state(pause_revision=2), OWN, index=90)
+
+    paused.note_pause(state.pause_revision, paused=state.paused)
+
+    assert not paused.read().paused
+
+
+def test_whether_the_last_holder_heeds_its_lease_is_as_well_known_as_before() -> None:
+    for running in (1, 2):
+        former = cluster_state(pause_revision=2, assignment=assignment(running=running))
+        state = begin_again(former, OWN, index=90)
+
+        assert state.pause_revision == 2 + PAUSES_LEFT_OUT
+        assert stops_at_lease_end(state) == stops_at_lease_end(former)
+
+
+def page_after(*, revision: int, paused: bool) -> Page:
+    """Return the page of a node that heard of a pause, or of its end."""
+    page = cast("Page", [0] * 32)
+    SharedPage(page, generation=0).note_pause(revision, paused=paused)
+    return page
+
+
 def test_a_log_is_replayed_as_it_was_applied() -> None:
     base = cluster_state(index=10)
     leave = encode_command(Leave(member_id=MemberId(3)))
@@ -116,5 +147,7 @@ def test_a_data_directory_alone_gives_a_cluster_whose_data_it_is() -> None:
     assert state.assignment is not None
     assert not state.assignment.live
     assert state.highest_timeline == 8 + TIMELINES_LEFT_OUT
+    assert state.pause_revision == PAUSES_LEFT_OUT
+    assert stops_at_lease_end(state)
     assert hold_every_commit(state, (answer(2, 100),))
     assert not hold_every_commit(state, (answer(2, 100, data_id=DataId("other")),))

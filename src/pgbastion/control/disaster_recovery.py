@@ -32,6 +32,8 @@ TIMELINES_LEFT_OUT: Final = 16
 """Timelines that promotions which it has not heard of may have taken. A server that
 comes back with one of them would pass for a follower of another promotion that has the
 same id. For each there is a short file on every node."""
+PAUSES_LEFT_OUT: Final = 1 << 10
+"""Pauses and their ends that nodes may have heard of: each goes by the newest."""
 
 
 def replay(
@@ -76,9 +78,12 @@ def begin_again(
     known = state.named(own.name)
     data_id = known.data_id if known is not None else own.data_id
     held, opened = state.assignment, state.opened
+    pauses = state.pause_revision + PAUSES_LEFT_OUT
     if held is not None:
         epoch = Epoch(max(held.epoch, marked) + EPOCHS_LEFT_OUT)
-        held = replace(held, epoch=epoch, revoked=True, ended_at=None)
+        # Whether its holder heeds its lease is as well known as before.
+        running = pauses if held.running == state.pause_revision else held.running
+        held = replace(held, epoch=epoch, revoked=True, ended_at=None, running=running)
     if opened is not None:
         # A data directory that nobody has: who answers a survey proves nothing.
         opened = replace(opened, data_id=DataId(""), sync=NOBODY)
@@ -93,6 +98,7 @@ def begin_again(
         opened=opened,
         highest_timeline=_above(state.highest_timeline),
         later_timelines=(),
+        pause_revision=pauses,
     )
 
 
@@ -113,6 +119,7 @@ def begin_from_data(
         data_id=data_id,
         timeline=timeline,
         surveyed=None,
+        running=PAUSES_LEFT_OUT,
         opened=True,
         revoked=True,
     )
@@ -126,6 +133,7 @@ def begin_from_data(
     return replace(
         state,
         members=(replace(member, data_id=data_id),),
+        pause_revision=PAUSES_LEFT_OUT,
         assignment=held,
         opened=opened,
         highest_timeline=_above(timeline),
