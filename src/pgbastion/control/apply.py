@@ -10,6 +10,11 @@ Source: docs/explanation/lease.md, "What is replicated".
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
+from pgbastion.control.apply_membership import (
+    MembershipCommand,
+    apply_membership,
+    found_cluster,
+)
 from pgbastion.control.apply_orders import (
     ModeCommand,
     apply_mode,
@@ -17,7 +22,6 @@ from pgbastion.control.apply_orders import (
     settled_by,
 )
 from pgbastion.control.apply_placements import apply_placement
-from pgbastion.control.apply_policy import is_sensible
 from pgbastion.control.apply_schedules_and_fences import apply_schedule_or_fence
 from pgbastion.control.apply_settings import apply_parameters
 from pgbastion.control.outcomes import Outcome
@@ -38,11 +42,8 @@ from pgbastion.model.commands import (
     BeginOrder,
     BeginWork,
     Command,
-    Declare,
     Found,
     GiveOrder,
-    Join,
-    Leave,
     NoteOutage,
     Opened,
     PlaceAddress,
@@ -60,7 +61,7 @@ from pgbastion.model.commands import (
     Vouched,
     decode_command,
 )
-from pgbastion.model.ids import Epoch, Incarnation, MemberId, Revision
+from pgbastion.model.ids import Epoch, Incarnation, Revision
 from pgbastion.model.wal import WalEnd
 
 __all__ = ("HISTORY_MAX", "RECENT_MAX", "Applied", "Outcome", "apply")
@@ -108,11 +109,11 @@ def apply(state: ClusterState, index: int, proposal_id: str, data: bytes) -> App
 
 def _apply_command(state: ClusterState, command: Command) -> ClusterState | Outcome:
     if isinstance(command, Found):
-        return _found(state, command)
+        return found_cluster(state, command)
     if not state.cluster_id:
         return Outcome.NOT_FOUNDED
-    if isinstance(command, Join | Leave | Declare):
-        return _apply_membership(state, command)
+    if isinstance(command, MembershipCommand):
+        return apply_membership(state, command)
     if isinstance(command, SetParameters):
         return apply_parameters(state, command)
     if isinstance(command, ModeCommand):
@@ -126,20 +127,6 @@ def _apply_command(state: ClusterState, command: Command) -> ClusterState | Outc
     if isinstance(command, NoteOutage):
         return _note_outage(state, command)
     return _apply_role(state, command)
-
-
-def _apply_membership(
-    state: ClusterState, command: Join | Leave | Declare
-) -> ClusterState | Outcome:
-    match command:
-        case Join():
-            return _join(state, command)
-        case Leave():
-            return _leave(state, command)
-        case Declare():
-            return _declare(state, command)
-        case _:
-            assert_never(command)
 
 
 def _apply_role(
@@ -167,86 +154,6 @@ def _apply_role(
 
 def _raised(state: ClusterState) -> Revision:
     return Revision(state.revision + 1)
-
-
-def _found(state: ClusterState, command: Found) -> ClusterState | Outcome:
-    if state.cluster_id:
-        return Outcome.ALREADY_FOUNDED
-    if not command.cluster_id or command.member.member_id < 1:
-        return Outcome.SENSELESS
-    if not is_sensible(command.policy):
-        return Outcome.SENSELESS
-    return replace(
-        state,
-        revision=_raised(state),
-        cluster_name=command.cluster_name,
-        cluster_id=command.cluster_id,
-        founder=command.member.member_id,
-        next_member_id=MemberId(command.member.member_id + 1),
-        members=(command.member,),
-        policy=command.policy,
-        mode=command.mode,
-        sync_count=command.sync_count,
-        strict=command.strict,
-    )
-
-
-def _join(state: ClusterState, command: Join) -> ClusterState | Outcome:
-    new = command.member
-    if state.named(new.name) is not None:
-        return Outcome.NAME_TAKEN
-    if any(m.raft_address == new.raft_address for m in state.members):
-        return Outcome.ADDRESS_TAKEN
-    if len(state.members) >= MEMBERS_MAX:
-        return Outcome.TOO_MANY_MEMBERS
-    # The data directory is declared later, when the node is a member.
-    member = replace(new, member_id=state.next_member_id, data_id=None)
-    return replace(
-        state,
-        revision=_raised(state),
-        next_member_id=MemberId(state.next_member_id + 1),
-        members=(*state.members, member),
-    )
-
-
-def _leave(state: ClusterState, command: Leave) -> ClusterState | Outcome:
-    member = state.member(command.member_id)
-    if member is None:
-        return Outcome.UNKNOWN_MEMBER
-    if not any(m.joined for m in state.members if m.member_id != member.member_id):
-        return Outcome.LAST_MEMBER
-    # A revoked epoch is renewed no more. Its holder, back without its Raft log, may be
-    # the only one whose data counts, so it has to be able to join anew.
-    if state.is_held_by(member.member_id):
-        return Outcome.HOLDS_EPOCH
-    kept = tuple(m for m in state.members if m.member_id != member.member_id)
-    fences = tuple(f for f in state.fences if f.node != member.name)
-    return replace(state, revision=_raised(state), members=kept, fences=fences)
-
-
-def _declare(state: ClusterState, command: Declare) -> ClusterState | Outcome:
-    new = command.member
-    old = state.member(new.member_id)
-    if old is None:
-        return Outcome.UNKNOWN_MEMBER
-    other = state.named(new.name)
-    if other is not None and other.member_id != new.member_id:
-        return Outcome.NAME_TAKEN
-    known = state.system_identifier
-    declared = command.system_identifier
-    if known is not None and declared is not None and declared != known:
-        return Outcome.SENSELESS
-    if known is None and new.member_id != state.founder:
-        declared = None
-    if new == old and (declared is None or declared == known):
-        return Outcome.NO_CHANGE
-    members = tuple(new if m.member_id == new.member_id else m for m in state.members)
-    return replace(
-        state,
-        revision=_raised(state),
-        members=members,
-        system_identifier=known or declared,
-    )
 
 
 def _assign(state: ClusterState, command: Assign) -> ClusterState | Outcome:
