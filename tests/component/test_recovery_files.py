@@ -29,6 +29,7 @@ from pgbastion.node.disaster_recovery import (
     plan_restore,
     state_of,
 )
+from pgbastion.node.membership import refuse_copied_directory
 from pgbastion.postgres.mark import MARK_NAME, Mark, render_mark
 from pgbastion.testing.views import cluster_state, member
 from support.configs import understood
@@ -292,6 +293,29 @@ def test_what_root_begins_is_its_daemon_s_user_s(
     made = [n2.raft.data_dir, *n2.raft.data_dir.rglob("*")]
     assert len(made) > 3
     assert {path.name for path in made if path.stat().st_uid != DAEMON} == set()
+
+
+# Another node's
+
+
+def test_a_machine_that_was_copied_from_a_member_is_refused(n2: Config) -> None:
+    """It would vote under that member's id."""
+    lived(n2)
+    known = "127.0.0.2:8300"
+    clone = member(4, member_id=MemberId(0))
+
+    with pytest.raises(ConfigError, match=r"is of the node n2 at .* and this is n4"):
+        refuse_copied_directory(n2.raft.data_dir, clone, known_address=known)
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"name": NodeId("other")}, {"host": "127.0.0.77"}]
+)
+def test_a_name_or_an_address_alone_may_be_changed(n2: Config, changed: Any) -> None:
+    lived(n2)
+    own = replace(member(2), **changed)
+
+    refuse_copied_directory(n2.raft.data_dir, own, known_address="127.0.0.2:8300")
 
 
 # Looking

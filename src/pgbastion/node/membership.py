@@ -5,12 +5,14 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from pgbastion.config.facts import runs_server
 from pgbastion.config.model import Config
 from pgbastion.config.secrets import Secrets
 from pgbastion.consensus.certificates import Credentials
+from pgbastion.consensus.directory import read_directory
 from pgbastion.consensus.engine import (
     Engine,
     PeerDiffersError,
@@ -33,6 +35,7 @@ from pgbastion.ha.standing import StandingWatch
 from pgbastion.model.cluster import Member, join_host_port
 from pgbastion.model.commands import Found
 from pgbastion.model.ids import MemberId
+from pgbastion.node.disaster_recovery import state_of
 from pgbastion.node.parts import policy_of
 from pgbastion.observe.logging import get_logger
 from pgbastion.postgres.instance import Instance
@@ -83,6 +86,12 @@ class Membership:
     async def obtain(self) -> None:
         """Found a cluster, join one, or take up the identity that there is."""
         known = self._engine.identity()
+        if known is not None:
+            refuse_copied_directory(
+                self._config.raft.data_dir,
+                self._own,
+                known_address=self._engine.status().address,
+            )
         facts = await self._look_at_data(is_member=known is not None)
         brings = Brings.NOTHING
         if facts is not None and facts.unmarked and known is None:
@@ -287,3 +296,34 @@ class Membership:
         if self._joiner is not None:
             return self._joiner.answer(kind, payload)
         return await self._admission.answer(kind, payload)
+
+
+def refuse_copied_directory(
+    directory: Path, own: Member, *, known_address: str
+) -> None:
+    """Refuse the Raft directory of another node: two would vote under one id.
+
+    A name or an address alone may have been changed in the configuration.
+
+    Args:
+        directory: The Raft directory.
+        own: This node, as configured.
+        known_address: Where the others call the member that the directory is of;
+            empty: nobody knows yet.
+
+    Raises:
+        ConfigError: It is another node's.
+    """
+    if known_address in ("", own.raft_address):
+        return
+    found = read_directory(directory)
+    if found is None:
+        return
+    member = state_of(found).member(MemberId(found.member_id))
+    if member is not None and member.name != own.name:
+        raise ConfigError(
+            f"raft.data_dir: {directory} is of the node {member.name} at "
+            f"{known_address}, and this is {own.name} at {own.raft_address}. Was this "
+            "machine copied from that one? Move this directory and "
+            "postgresql.data_dir away: this node joins as a member of its own"
+        )
