@@ -7,18 +7,23 @@ from pathlib import Path
 import pytest
 
 from pgbastion.errors import PostgresError
-from pgbastion.postgres import found, roles
+from pgbastion.postgres import roles, unmarked_data
 from pgbastion.postgres.bootstrap import single_user
 from pgbastion.postgres.config_files import Secrets
-from pgbastion.postgres.found import Found, PostmasterFile, identify, look_around
 from pgbastion.postgres.parse import ControlState
-from pgbastion.postgres.takeover import CannotTakeOver, TakenOver
+from pgbastion.postgres.takeover_running import CannotTakeOver, TakenOver
+from pgbastion.postgres.unmarked_data import (
+    PostmasterFile,
+    UnmarkedData,
+    identify,
+    look_around,
+)
 from support.postgres import PASSWORDS, ROLES, Lab, Server, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(60)]
 
 
-async def look(server: Server) -> Found:
+async def look(server: Server) -> UnmarkedData:
     return await look_around(server.paths, server.files, server.offline)
 
 
@@ -93,7 +98,7 @@ async def test_an_empty_a_foreign_and_an_unreadable_directory_are_told_apart(
 
 @pytest.mark.parametrize("text", ["", "12\n/data\n", "-12\n/d\n0\n", "x\n/d\n1\n"])
 def test_a_lock_that_names_no_postmaster_is_none(text: str) -> None:
-    assert found.parse_lock(text) is None
+    assert unmarked_data.parse_lock(text) is None
 
 
 async def test_missing_roles_are_made_and_existing_ones_kept(one_lab: Lab) -> None:

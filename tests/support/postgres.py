@@ -28,7 +28,6 @@ from pgbastion.postgres.bootstrap import init_cluster
 from pgbastion.postgres.config_files import ConfigFiles, Secrets
 from pgbastion.postgres.connection import Address, Connection
 from pgbastion.postgres.files import Files
-from pgbastion.postgres.found import Found
 from pgbastion.postgres.layout import PgIdentity, PgPaths, PgRoles, resolve_account
 from pgbastion.postgres.mark import Mark, MarkFile, new_data_id
 from pgbastion.postgres.offline import Offline
@@ -39,7 +38,12 @@ from pgbastion.postgres.render import Upstream, Volatile
 from pgbastion.postgres.settings import limits
 from pgbastion.postgres.source import FromPrimary
 from pgbastion.postgres.standby import Standby
-from pgbastion.postgres.takeover import CannotTakeOver, TakenOver, TakeOver
+from pgbastion.postgres.takeover_running import (
+    CannotTakeOver,
+    RunningTakeOver,
+    TakenOver,
+)
+from pgbastion.postgres.unmarked_data import UnmarkedData
 from support.pg_files import paths_below
 
 ROLES: Final = PgRoles()
@@ -239,10 +243,10 @@ class Server:
         await self.source.copy(primary.upstream, mark)
         await self.configure(primary)
 
-    async def take_over(self, found: Found) -> TakenOver | CannotTakeOver:
+    async def take_over(self, found: UnmarkedData) -> TakenOver | CannotTakeOver:
         """Make the running primary one of ours."""
         mark = Mark(cluster_id="test", data_id=new_data_id(), node=self.name)
-        taking = TakeOver(
+        taking = RunningTakeOver(
             self.paths, self.identity, self.config, self.mark_file, self.secrets
         )
         return await taking.take(found, mark, [self.host], primary=None)

@@ -441,7 +441,7 @@ class Executor:
     async def _take_over(self) -> None:
         # Under guard first, marked last: at whatever point this is cut short, it is
         # decided again, and a server with our mark is always under guard.
-        running = await self._database.check_stranger()
+        running = await self._database.check_takeover()
         if running is not None and not self._guard.facts().running:
             await self._guard.adopt(running)
         state = self._host.state

@@ -216,7 +216,7 @@ class Database(Protocol):
     async def initialise(self, cluster_id: str) -> None:
         """Make the first data directory with its roles and its mark."""
 
-    async def check_stranger(self) -> RunningServer | None:
+    async def check_takeover(self) -> RunningServer | None:
         """Return the server that runs on a data directory without a mark, if one does.
 
         Raises:

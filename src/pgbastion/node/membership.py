@@ -95,7 +95,7 @@ class Membership:
         facts = await self._look_at_data(is_member=known is not None)
         brings = Brings.NOTHING
         if facts is not None and facts.unmarked and known is None:
-            brings = await self._check_stranger()
+            brings = await self._check_takeover()
         if brings is not Brings.PRIMARY:
             self._check_port()
         if known is None:
@@ -157,7 +157,7 @@ class Membership:
             )
         return facts
 
-    async def _check_stranger(self) -> Brings:
+    async def _check_takeover(self) -> Brings:
         """Say what PostgreSQL this node brings, once it is sure to be taken over.
 
         Raises:
@@ -166,7 +166,7 @@ class Membership:
         if self._instance is None:
             return Brings.NOTHING
         try:
-            running = await self._instance.check_stranger()
+            running = await self._instance.check_takeover()
         except PostgresError as exc:
             raise ConfigError(f"postgresql.data_dir: {exc}") from exc
         brings = Brings.STOPPED if running is None else Brings.PRIMARY

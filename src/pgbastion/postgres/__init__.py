@@ -17,7 +17,8 @@ deadline, and either did what its name says or raises `PostgresError`. `render`,
   and pg_basebackup, :mod:`.staging` swaps directories (:mod:`.wal_place`: that of WAL),
   :mod:`.archive` saves WAL first.
 - The first server: :mod:`.bootstrap` makes it; one that is there already is looked at
-  by :mod:`.found` and taken over by :mod:`.stranger` and :mod:`.takeover`.
+  (:mod:`.unmarked_data`) and taken over by :mod:`.takeover`, without a stop by
+  :mod:`.takeover_running`.
 - The guard: :mod:`.guard_link`, over :mod:`.guard_client` (:mod:`.guard_messages`);
   :mod:`.guard_spawn` starts it, :mod:`.guard_writer` makes this daemon the one that
   it listens to.

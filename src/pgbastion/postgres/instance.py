@@ -47,8 +47,8 @@ from pgbastion.postgres.settings import Problem, Value, limits
 from pgbastion.postgres.side_queries import SideQueries
 from pgbastion.postgres.source import FromPrimary
 from pgbastion.postgres.standby import Standby, Unknown
-from pgbastion.postgres.stranger import Stranger
 from pgbastion.postgres.sync_change import SyncChange
+from pgbastion.postgres.takeover import TakeOver
 from pgbastion.postgres.trouble import Doctor
 from pgbastion.postgres.vitals import vitals
 
@@ -125,7 +125,7 @@ class Instance:
         ladder = Ladder(paths, self.files, self.programs, self.offline, source)
         self._rejoining = Rejoining(ladder, identity.node)
         self.address = address
-        self._stranger = self._make_stranger()
+        self._takeover = self._make_takeover()
         # One file: a cut that was answered must not be overwritten by earlier work.
         self._writing = asyncio.Lock()
         self.mode = ReplicationMode.QUORUM
@@ -133,9 +133,9 @@ class Instance:
         self.nodes: tuple[NodeId, ...] = ()
         """The other nodes that run PostgreSQL."""
 
-    def _make_stranger(self) -> Stranger:
+    def _make_takeover(self) -> TakeOver:
         """Return what takes over a PostgreSQL that somebody else set up."""
-        return Stranger(
+        return TakeOver(
             self._paths,
             self._identity,
             self.files,
@@ -180,14 +180,14 @@ class Instance:
         )
         await self.config.write_access((), fresh=True)
 
-    async def check_stranger(self) -> RunningServer | None:
+    async def check_takeover(self) -> RunningServer | None:
         """Check a PostgreSQL that somebody else made; return the server, if it runs."""
-        return await self._stranger.check()
+        return await self._takeover.check()
 
     async def take_over(self, cluster_id: str, servers: Sequence[Member]) -> None:
         """Make that PostgreSQL one of ours, stopped or running; the mark comes last."""
         hosts = tuple(m.host for m in servers)
-        await self._stranger.take_over(cluster_id, hosts)
+        await self._takeover.take_over(cluster_id, hosts)
         await self._forget()
 
     async def note_primary(self, epoch: Epoch) -> None:

@@ -36,7 +36,9 @@ async def disown(paths: PgPaths, files: Files) -> None:
             continue
         # That of a single-user server has a minus sign.
         number = pid.strip().lstrip("-")
-        if number.isdecimal() and _is_stranger(int(number), real, paths.account.uid):
+        if number.isdecimal() and _is_another_process(
+            int(number), real, paths.account.uid
+        ):
             log.warning("lock_file_of_nobody", file=str(path), pid=int(number))
             await files.write(path, f"{NOBODY}\n{rest}", keep_mode=True)
 
@@ -49,7 +51,7 @@ def _lock_files(paths: PgPaths) -> tuple[str, list[Path]]:
     return os.path.realpath(paths.data_dir), [lock, *sockets]
 
 
-def _is_stranger(pid: int, data_dir: str, uid: int) -> bool:
+def _is_another_process(pid: int, data_dir: str, uid: int) -> bool:
     """Tell whether there is such a process, and it works elsewhere."""
     try:
         exists = current().stat(pid) is not None

@@ -10,7 +10,6 @@ from pgbastion.observe.logging import get_logger
 from pgbastion.postgres import rejoin
 from pgbastion.postgres.connection import Address, Connection, connected
 from pgbastion.postgres.files import Files
-from pgbastion.postgres.found import check_unoccupied
 from pgbastion.postgres.history import HistoryFiles
 from pgbastion.postgres.layout import BACKUP_LABEL, PgPaths
 from pgbastion.postgres.mark import Mark, MarkFile
@@ -20,6 +19,7 @@ from pgbastion.postgres.programs import Programs
 from pgbastion.postgres.render import Upstream
 from pgbastion.postgres.source import FromPrimary, Progress
 from pgbastion.postgres.staging import is_unfinished
+from pgbastion.postgres.unmarked_data import check_unoccupied
 
 DEADLINE_S: Final = 5.0
 

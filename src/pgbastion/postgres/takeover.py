@@ -1,242 +1,183 @@
-"""Make a running server that somebody else set up one of ours, without stopping it.
+"""A PostgreSQL without our mark, stopped or running, becomes the cluster's first.
 
-First everything is checked, then files are changed: a refusal leaves all as it was.
-Settings that need a restart take effect at the next one; their names are returned.
+It is taken as it is: data, roles, passwords, settings and access rules stay; ours are
+added. What cannot be taken over is refused before anything is changed.
 """
 
-import asyncio
+import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from typing import Final
 
 from pgbastion.errors import PostgresError
-from pgbastion.model.cluster import NOBODY
-from pgbastion.model.ids import Epoch
+from pgbastion.ha.ports import RunningServer
 from pgbastion.observe.logging import get_logger
+from pgbastion.postgres.bootstrap import rewind_grants, role_statement, single_user
 from pgbastion.postgres.config_files import ConfigFiles, Secrets
-from pgbastion.postgres.connection import Address, Connection, ServerSilentError
-from pgbastion.postgres.found import Found
-from pgbastion.postgres.layout import PgIdentity, PgPaths
-from pgbastion.postgres.mark import Mark, MarkFile
-from pgbastion.postgres.primary import PENDING
-from pgbastion.postgres.render import Upstream, Volatile
-from pgbastion.postgres.roles import check_roles, create_missing
+from pgbastion.postgres.files import Files
+from pgbastion.postgres.layout import BACKUP_LABEL, PgIdentity, PgPaths
+from pgbastion.postgres.mark import Mark, MarkFile, new_data_id
+from pgbastion.postgres.offline import Offline
+from pgbastion.postgres.programs import Programs
+from pgbastion.postgres.render import quote_literal
+from pgbastion.postgres.roles import RoleRow, judge_roles
+from pgbastion.postgres.takeover_running import LOGICAL, CannotTakeOver, RunningTakeOver
+from pgbastion.postgres.unmarked_data import UnmarkedData, look_around
 
-DEADLINE_S: Final = 10.0
-
-_STATE: Final = """
-SELECT pg_catalog.pg_is_in_recovery(),
-       pg_catalog.current_setting('wal_level'),
-       pg_catalog.current_setting('max_wal_senders')::int,
-       pg_catalog.current_setting('config_file')
+# In single-user mode rows are printed for people; hexadecimal digits survive that.
+_ROWS: Final = """
+SELECT pg_catalog.encode(pg_catalog.convert_to(coalesce(pg_catalog.jsonb_agg(
+    pg_catalog.jsonb_build_array(
+        a.rolname, a.rolpassword, a.rolsuper, a.rolreplication, a.rolcanlogin)
+    )::text, '[]'), 'UTF8'), 'hex') AS roles
+FROM pg_catalog.pg_authid AS a WHERE a.rolname IN ({names})
 """
-_BROKEN: Final = """
-SELECT f.sourcefile, f.sourceline, f.name, f.error
-  FROM pg_catalog.pg_file_settings AS f
- WHERE f.error IS NOT NULL AND f.error <> 'setting could not be applied'
-"""
-
-LOGICAL: Final = (
-    "wal_level is logical: set postgresql.parameters.wal_level to logical too"
-)
+_PRINTED: Final = re.compile(r'roles = "([0-9a-f]*)"')
+# A server that ran with less starts in no recovery, and so not as a standby.
+_WAL_LEVEL: Final = ("-c", "wal_level=replica", "-c", "max_wal_senders=10")
 
 log = get_logger("postgres")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CannotTakeOver:
-    """What is in the way, each with its remedy; nothing was changed."""
-
-    problems: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakenOver:
-    """The server is ours and runs on."""
-
-    in_recovery: bool
-    created_roles: tuple[str, ...]
-    pending_restart: tuple[str, ...]
-    """Settings that wait for a restart."""
-
-
 class TakeOver:
-    """Takes over the running server of one node."""
+    """Takes over what somebody else set up in this node's data directory."""
 
     def __init__(
         self,
         paths: PgPaths,
         identity: PgIdentity,
+        files: Files,
+        *,
+        programs: Programs,
+        offline: Offline,
         config: ConfigFiles,
         mark_file: MarkFile,
         secrets: Secrets,
     ) -> None:
         self._paths = paths
         self._identity = identity
+        self._files = files
+        self._programs = programs
+        self._offline = offline
         self._config = config
         self._mark_file = mark_file
         self._secrets = secrets
-        self._connection = Connection(
-            Address(
-                host=str(paths.socket_dir),
-                port=identity.port,
-                user=identity.roles.superuser,
-                password=secrets.of(identity.roles.superuser),
-            )
-        )
+        self._running = RunningTakeOver(paths, identity, config, mark_file, secrets)
 
-    async def check(self, found: Found, *, primary: Upstream | None) -> tuple[str, ...]:
-        """Return what is in the way, each with its remedy; nothing is changed."""
-        try:
-            return self._mismatches(found) or await self._obstacles(primary)
-        except ServerSilentError as exc:
-            return (f"{exc}: check postgresql.password_file",)
-        finally:
-            await self._connection.close()
+    async def check(self) -> RunningServer | None:
+        """Return the server that runs there, if one does.
 
-    async def take(
-        self,
-        found: Found,
-        mark: Mark,
-        members: Sequence[str],
-        *,
-        primary: Upstream | None,
-    ) -> TakenOver | CannotTakeOver:
-        """Take the server over, as the primary or as a standby of ``primary``.
-
-        Args:
-            found: What `look_around` saw.
-            mark: The mark to write, with a new data id.
-            members: Addresses of the nodes that run PostgreSQL.
-            primary: The server that a standby is to follow; None for the primary.
+        A stopped one is started in single-user mode for a moment, to look at its roles.
 
         Raises:
-            PostgresError: Files cannot be written, or the server stopped answering.
+            PostgresError: It cannot be taken over; every obstacle with its remedy.
         """
-        problems = await self.check(found, primary=primary)
+        found = await self._look()
+        running = found.postmaster
+        if running is not None:
+            problems = await self._running.check(found, primary=None)
+        else:
+            problems = await self._obstacles(found)
+            if not problems:
+                roles = judge_roles(
+                    await self._roles(), self._identity.roles, self._secrets
+                )
+                problems = tuple(f"role {r.role}: {r.problem}" for r in roles)
         if problems:
-            return CannotTakeOver(problems=problems)
-        try:
-            await self._connection.open(deadline_s=DEADLINE_S)
-            return await self._take(found, mark, members, primary)
-        finally:
-            await self._connection.close()
-
-    def _mismatches(self, found: Found) -> tuple[str, ...]:
-        """Return where the running server and the configuration disagree."""
-        running, data_dir = found.postmaster, self._paths.data_dir
-        if found.marked:
-            return (f"{data_dir} carries the mark of a cluster already",)
+            raise PostgresError(self._refusal(problems))
         if running is None:
-            return (f"no server runs on {data_dir}: start it first",)
-        problems = []
-        if running.port != self._identity.port:
-            problems.append(
-                f"the server listens on port {running.port}, postgresql.port is"
-                f" {self._identity.port}: make them equal"
-            )
-        if running.socket_dir != str(self._paths.socket_dir):
-            problems.append(
-                f"the server's socket is in {running.socket_dir}: set"
-                " postgresql.socket_dir to it"
-            )
-        return tuple(problems)
+            return None
+        return RunningServer(pid=running.pid, start=running.start)
 
-    async def _obstacles(self, primary: Upstream | None) -> tuple[str, ...]:
-        await self._connection.open(deadline_s=DEADLINE_S)
-        row = (await self._connection.rows(_STATE, deadline_s=DEADLINE_S))[0]
-        in_recovery, wal_level, senders, config_file = row
-        expected = self._paths.conf_dir / "postgresql.conf"
-        problems = [
-            f"role {p.role}: {p.problem}"
-            for p in await check_roles(
-                self._connection, self._identity.roles, self._secrets
-            )
-        ]
+    async def take_over(self, cluster_id: str, members: Sequence[str]) -> None:
+        """Add to it what the cluster needs; the mark comes last.
+
+        Raises:
+            PostgresError: It cannot be taken over, or files cannot be written.
+        """
+        mark = Mark(
+            cluster_id=cluster_id, data_id=new_data_id(), node=self._identity.node
+        )
+        found = await self._look()
+        if found.postmaster is None:
+            await self._take_stopped(mark)
+            return
+        taken = await self._running.take(found, mark, members, primary=None)
+        if isinstance(taken, CannotTakeOver):
+            raise PostgresError(self._refusal(taken.problems))
+        if taken.pending_restart:
+            log.warning("restart_is_due", settings=", ".join(taken.pending_restart))
+
+    async def _look(self) -> UnmarkedData:
+        return await look_around(self._paths, self._files, self._offline)
+
+    def _refusal(self, problems: Sequence[str]) -> str:
+        return (
+            f"the PostgreSQL in {self._paths.data_dir} cannot be taken over: "
+            + "; ".join(problems)
+        )
+
+    async def _obstacles(self, found: UnmarkedData) -> tuple[str, ...]:
+        """Return what is in the way of a stopped server."""
+        data_dir, conf_dir = self._paths.data_dir, self._paths.conf_dir
+        control = found.control
+        if control is None:
+            return (f"{data_dir} holds no PostgreSQL",)
+        programs = (await self._programs.version()).major
+        recovery = await self._files.read(data_dir / "recovery.signal")
+        label = await self._files.read(data_dir / BACKUP_LABEL)
+        main = await self._files.read(conf_dir / "postgresql.conf")
+        is_standby = found.has_standby_signal or control.state.is_standby
+        if main is None:
+            return (f"{conf_dir} has no postgresql.conf: set postgresql.config_dir",)
+        theirs = await self._programs.setting("wal_level")
         checks = [
-            (in_recovery and primary is None, "the server is a standby"),
-            (not in_recovery and primary is not None, "the server is a primary"),
             (
-                wal_level == "minimal",
-                "wal_level is minimal: set it to replica and restart the server",
-            ),
-            (
-                wal_level == "logical" != self._config.settings({})["wal_level"],
+                theirs == "logical" != self._config.settings({})["wal_level"],
                 LOGICAL,
             ),
             (
-                senders < 1,
-                "max_wal_senders is 0: raise it and restart the server",
+                found.major != programs,
+                f"it is of version {found.major}, postgresql.bin_dir of {programs}",
             ),
             (
-                config_file != str(expected),
-                f"it reads {config_file}, not {expected}: set postgresql.config_dir",
+                is_standby or recovery is not None,
+                "it is a standby: found the cluster with its primary",
+            ),
+            (
+                label is not None,
+                "it is a base backup that was never started: start and stop it once",
             ),
         ]
-        problems += [text for wrong, text in checks if wrong]
-        return (*problems, *await self._unreachable())
+        return tuple(text for wrong, text in checks if wrong)
 
-    async def _unreachable(self) -> tuple[str, ...]:
-        """Tell whether clients and standbys come to it; until a restart nothing helps.
+    async def _roles(self) -> list[RoleRow]:
+        """Return the rows of our roles on the stopped server."""
+        await self._offline.recover()
+        names = ", ".join(quote_literal(role) for role in self._identity.roles.all)
+        printed = await self._single_user([_ROWS.format(names=names)])
+        match = _PRINTED.search(printed)
+        if match is None:
+            raise PostgresError("the stopped server does not show its roles")
+        return [tuple(row) for row in json.loads(bytes.fromhex(match[1]))]
 
-        A wildcard is no address to connect to: then nothing is asked.
-        """
-        host, port = self._identity.listen[0], self._identity.port
-        if ip_address(host).is_unspecified:
-            return ()
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                _, writer = await asyncio.open_connection(host, port)
-        except (OSError, TimeoutError):
-            wanted = f"add {host} to listen_addresses and restart it"
-            return (f"it does not answer on {host}:{port}: {wanted}",)
-        writer.close()
-        return ()
-
-    async def _take(
-        self,
-        found: Found,
-        mark: Mark,
-        members: Sequence[str],
-        primary: Upstream | None,
-    ) -> TakenOver:
-        created: tuple[str, ...] = ()
-        if primary is None:
-            created = await create_missing(
-                self._connection, self._identity.roles, self._secrets
-            )
-        floors = found.control.settings if found.control and primary else {}
-        await self._config.write_static(floors)
-        # A primary goes on acknowledging alone, as it did, until it gets a set.
-        sync = NOBODY if primary is None else None
-        volatile = Volatile(upstream=primary, sync=sync)
-        await self._config.write_volatile(volatile, mark.data_id)
-        await self._config.write_access(members)
-        await self._config.sanitise()
-        if primary is not None:
-            mark = replace(mark, epoch=Epoch(1))
-            await self._config.mark_standby()
-        taken = await self._reload(created, in_recovery=primary is not None)
-        # The mark comes last: what was cut short before it is done again.
+    async def _take_stopped(self, mark: Mark) -> None:
+        existing = {row[0] for row in await self._roles()}
+        roles = self._identity.roles
+        missing = [role for role in roles.all if role not in existing]
+        statements = [
+            role_statement(roles, role, self._secrets, create=True) for role in missing
+        ]
+        await self._single_user([*statements, *rewind_grants(roles.rewind)])
+        # Each start from now on writes the configuration first.
         await self._mark_file.write(mark)
-        return taken
+        log.info("data_taken_over", created_roles=",".join(missing))
 
-    async def _reload(
-        self, created: tuple[str, ...], *, in_recovery: bool
-    ) -> TakenOver:
-        broken = await self._connection.rows(_BROKEN, deadline_s=DEADLINE_S)
-        if broken:
-            source, line, name, error = broken[0]
-            raise PostgresError(f"{source}:{line}: {name}: {error}")
-        await self._connection.rows(
-            "SELECT pg_catalog.pg_reload_conf()", deadline_s=DEADLINE_S
-        )
-        await self._connection.close()
-        await self._connection.open(deadline_s=DEADLINE_S)
-        pending = await self._connection.rows(PENDING, deadline_s=DEADLINE_S)
-        names = tuple(row[0] for row in pending)
-        log.info("server_taken_over", pending_restart=",".join(names))
-        return TakenOver(
-            in_recovery=in_recovery, created_roles=created, pending_restart=names
+    async def _single_user(self, statements: Sequence[str]) -> str:
+        return await single_user(
+            self._programs,
+            str(self._paths.data_dir),
+            [" ".join(statement.split()) for statement in statements],
+            *self._paths.server_options()[2:],
+            *_WAL_LEVEL,
         )

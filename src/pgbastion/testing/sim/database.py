@@ -132,7 +132,7 @@ class SimDatabase:
             )
         )
 
-    async def check_stranger(self) -> RunningServer | None:
+    async def check_takeover(self) -> RunningServer | None:
         """Return the server of a directory without a mark; here all have one."""
         raise PostgresError("the model's directories are the cluster's own")
 

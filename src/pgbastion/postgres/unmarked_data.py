@@ -44,7 +44,7 @@ class Postmaster:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class UnmarkedData:
     """What a data directory holds."""
 
     empty: bool
@@ -57,7 +57,7 @@ class Found:
     has_standby_signal: bool = False
 
 
-async def look_around(paths: PgPaths, files: Files, offline: Offline) -> Found:
+async def look_around(paths: PgPaths, files: Files, offline: Offline) -> UnmarkedData:
     """Look into a data directory and at the process that may run on it.
 
     Raises:
@@ -66,12 +66,12 @@ async def look_around(paths: PgPaths, files: Files, offline: Offline) -> Found:
     """
     data_dir = paths.data_dir
     if await files.run(f"list {data_dir}", lambda: is_empty(data_dir)):
-        return Found(empty=True)
+        return UnmarkedData(empty=True)
     version = await files.read(data_dir / "PG_VERSION")
     if version is None:
-        return Found(empty=False)
+        return UnmarkedData(empty=False)
     lock = await files.read(data_dir / "postmaster.pid")
-    return Found(
+    return UnmarkedData(
         empty=False,
         marked=await files.read(data_dir / MARK_NAME) is not None,
         major=_number(version.strip()),
