@@ -10,6 +10,7 @@ from pgbastion.api.operations import LONG
 from pgbastion.api.ports import Done
 from pgbastion.cli.exits import Exit
 from pgbastion.model.cluster import OrderKind, OrderOutcome, Schedule
+from pgbastion.model.reasons import Reason
 from pgbastion.model.report import PostgresState
 from pgbastion.testing.views import cluster_state, primary_report, received, report
 from support.api_server import AUTHORISED, Api, error, serve
@@ -99,6 +100,22 @@ async def test_what_is_scheduled_is_followed_under_the_id_of_its_order(
     found = await told(api, "s1")
 
     assert (found["state"], found["due_at"]) == ("scheduled", LATER)
+
+
+async def test_a_copy_that_fails_tells_why(api: Api) -> None:
+    """It is tried again for a day: who waits for it would not know."""
+    failed = report(
+        2,
+        state=PostgresState.STOPPED,
+        reason=Reason.REJOIN_FAILED,
+        detail="no route to n1",
+    )
+    reports = received(primary_report(), failed)
+    api.snapshot = primary_snapshot(
+        state=cluster_state(orders=(REINIT,)), reports=reports
+    )
+
+    assert "no route to n1" in (await told(api, "o1"))["progress"]
 
 
 async def test_a_copy_tells_its_progress_while_it_runs(api: Api) -> None:

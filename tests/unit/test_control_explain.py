@@ -221,6 +221,20 @@ def test_a_founder_that_fails_is_to_be_looked_at() -> None:
     )
 
 
+def test_a_node_that_waits_for_a_person_says_what_failed() -> None:
+    """Without a look into the log of another machine."""
+    failed = report(
+        3,
+        state=PostgresState.STOPPED,
+        reason=Reason.REJOIN_FAILED,
+        detail="PostgreSQL runs in /data as process 7",
+    )
+    told = explain(snapshot(primary_report(), report(2), failed))
+
+    assert told.situation is Situation.NODE_FAILED
+    assert "PostgreSQL runs in /data as process 7" in told.state
+
+
 def test_two_votes_are_a_warning() -> None:
     usual = snapshot()
     two = replace(usual.raft, voters=usual.raft.voters[:2], learners=(MemberId(3),))

@@ -13,7 +13,9 @@ from pgbastion.api import shapes
 from pgbastion.api.answers import directives
 from pgbastion.api.problems import Problem, ProblemError
 from pgbastion.api.shapes import DirectiveFacts
+from pgbastion.control.explain_facts import doing, needs_attention
 from pgbastion.model.ids import NodeId
+from pgbastion.model.report import NodeReport
 from pgbastion.model.snapshot import NodeSnapshot
 
 PATH: Final = "/operations"
@@ -100,9 +102,13 @@ def _operation(snapshot: NodeSnapshot, order: DirectiveFacts) -> OperationFacts:
     return {
         **order,
         "state": _state(order),
-        "progress": report.progress if report is not None and open_one else None,
+        "progress": _progress(report) if report is not None and open_one else None,
         "place": place_of(order["id"]),
     }
+
+
+def _progress(report: NodeReport) -> str | None:
+    return doing(report) if needs_attention(report) else report.progress
 
 
 def _state(order: DirectiveFacts) -> str:

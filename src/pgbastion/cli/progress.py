@@ -29,7 +29,8 @@ class Progress:
         self._out = out or sys.stderr
         self._shown = self._out.isatty()
         self._since_s = time.monotonic()
-        self._detail = ""
+        self.detail = ""
+        """The newest word on how far it has come."""
 
     def __enter__(self) -> Self:
         self.show()
@@ -47,14 +48,14 @@ class Progress:
 
     def say(self, detail: str) -> None:
         """Show a word on how far it has come."""
-        self._detail = detail
+        self.detail = detail
         self.show()
 
     def show(self) -> None:
         """Show how long it has taken by now."""
         if self._shown:
             took_s = time.monotonic() - self._since_s
-            more = f": {self._detail}" if self._detail else ""
+            more = f": {self.detail}" if self.detail else ""
             self._out.write(f"{_CLEAR}{self._what}{more} ({took_s:.0f} s)")
             self._out.flush()
 
@@ -84,7 +85,10 @@ def wait_for(
             if found is not None:
                 return found
             if time.monotonic() >= until_s:
-                raise UnfinishedError(f"{what}: not finished after {within_s:g} s")
+                far = f": {progress.detail}" if progress.detail else ""
+                raise UnfinishedError(
+                    f"{what}: not finished after {within_s:g} s{far}"
+                )
             time.sleep(every_s)
             progress.show()
 

@@ -51,10 +51,18 @@ def returning_standbys(snapshot: NodeSnapshot) -> list[NodeReport]:
 
 
 def doing(report: NodeReport) -> str:
-    """Return what a node is doing: its progress, or the reason of its last decision."""
+    """Return what a node is doing: its progress, or the reason of its last decision.
+
+    A node that waits for a person says what is in its way, too.
+    """
     if report.trouble is not None and report.files_lost:
         return report.trouble.sentence
-    return report.progress or sentence_of(report.reason)
+    if report.progress:
+        return report.progress
+    sentence = sentence_of(report.reason)
+    if report.detail and needs_attention(report):
+        return f"{sentence} ({report.detail})"
+    return sentence
 
 
 def how_standbys_return(snapshot: NodeSnapshot) -> str:

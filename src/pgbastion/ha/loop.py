@@ -232,7 +232,7 @@ class Loop:
         if is_ordered(view.state):
             # The holder waits for the word that new clients are held here.
             self._route()
-        self.reporter.tell(view, decision.reason, now_ms)
+        self.reporter.tell(view, decision, now_ms)
         self._route()
         # What was due by now was decided just now: looking again at once would spin.
         later = (wake_ms for wake_ms in wakes if wake_ms > now_ms)

@@ -9,10 +9,15 @@ from pgbastion.ha.host import Host
 from pgbastion.ha.observer import Observer
 from pgbastion.ha.outages import OutageMeter
 from pgbastion.ha.ports import Addresses
+from pgbastion.model.actions import Decision
 from pgbastion.model.ids import NodeId
 from pgbastion.model.profile import Profile
-from pgbastion.model.reasons import Reason
-from pgbastion.model.report import NodeReport, PostgresState, lasting
+from pgbastion.model.report import (
+    DETAIL_CHARS_MAX,
+    NodeReport,
+    PostgresState,
+    lasting,
+)
 from pgbastion.model.views import NodeView
 
 
@@ -55,9 +60,9 @@ class Reporter:
         """When the next report is due, whatever it says."""
         return self._reported_ms + self.probe_ms
 
-    def tell(self, view: NodeView, reason: Reason, now_ms: int) -> None:
+    def tell(self, view: NodeView, decision: Decision, now_ms: int) -> None:
         """Send a report if one is due, or if a decision elsewhere may depend on it."""
-        report = self._report(view, reason)
+        report = self._report(view, decision)
         due = now_ms >= self.due_ms
         if report == self._reported and not due:
             return
@@ -70,14 +75,15 @@ class Reporter:
         self._reported, self._reported_ms = report, now_ms
         self._host.broadcast(report)
 
-    def _report(self, view: NodeView, reason: Reason) -> NodeReport:
+    def _report(self, view: NodeView, decision: Decision) -> NodeReport:
         observer = self._observer
         if observer is None:
             return NodeReport(
                 node=self._node,
                 version=self._version,
                 state=PostgresState.NONE,
-                reason=reason,
+                reason=decision.reason,
+                detail=decision.detail[:DETAIL_CHARS_MAX],
                 unwatched_primaries=self.unwatched(),
                 holding=self.holding,
                 outage=self._outages.newest,
@@ -93,7 +99,8 @@ class Reporter:
             node=self._node,
             version=self._version,
             state=_state(view),
-            reason=reason,
+            reason=decision.reason,
+            detail=decision.detail[:DETAIL_CHARS_MAX],
             data_id=data.data_id,
             system_identifier=data.system_identifier,
             wal_end=postgres.wal_end,

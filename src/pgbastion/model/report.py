@@ -19,6 +19,7 @@ from pgbastion.model.trouble import Trouble
 from pgbastion.model.wal import Lsn, WalEnd
 
 REPORT_VERSION: Final = 1
+DETAIL_CHARS_MAX: Final = 300
 
 
 class PostgresState(StrEnum):
@@ -116,6 +117,8 @@ class NodeReport:
     state: PostgresState
     reason: str
     """The reason of the node's last decision."""
+    detail: str = ""
+    """What that decision adds to its reason: what failed, for instance."""
     data_id: DataId | None = None
     system_identifier: str | None = None
     postgres_version: int | None = None
@@ -191,7 +194,15 @@ class NodeReport:
 
 # What changes with every write or look, or beside everything that is decided.
 _RESTLESS: Final = frozenset(
-    {"wal_end", "earlier_end", "replay_lsn", "replication", "progress", "vitals"}
+    {
+        "detail",
+        "wal_end",
+        "earlier_end",
+        "replay_lsn",
+        "replication",
+        "progress",
+        "vitals",
+    }
 )
 _lasting = attrgetter(*(f.name for f in fields(NodeReport) if f.name not in _RESTLESS))
 
