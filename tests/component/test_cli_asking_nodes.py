@@ -227,7 +227,7 @@ def test_an_order_without_an_outcome_in_time_has_its_own_exit_code(api: str) -> 
     done = run("switchover", "--wait", "0.3", "--url", api, PGBASTION_TOKEN="t")
 
     assert done.returncode == Exit.UNFINISHED
-    assert "not finished after 0.3 s: being prepared" in done.stderr
+    assert "not finished after 0.3 s: begun" in done.stderr
 
 
 def test_what_hurts_needs_a_yes_where_nobody_can_be_asked(api: str) -> None:

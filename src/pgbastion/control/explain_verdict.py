@@ -20,6 +20,7 @@ from pgbastion.control.explain_facts import (
     returning_standbys,
     silent_members,
     standbys_away,
+    stopped_primary,
 )
 from pgbastion.control.orders import barred_from_role
 from pgbastion.control.sync_standbys import wanted_count
@@ -237,6 +238,31 @@ def _primary_silent(snapshot: NodeSnapshot) -> Verdict | None:
     )
 
 
+def _primary_stopped(snapshot: NodeSnapshot) -> Verdict | None:
+    report = stopped_primary(snapshot)
+    if report is None:
+        return None
+    what = (
+        "does not answer"
+        if report.state is PostgresState.STARTING
+        else f"is stopped ({doing(report)})"
+    )
+    state = f"no primary: PostgreSQL of {report.node} {what}"
+    if snapshot.state.paused:
+        return Verdict(
+            situation=Situation.PRIMARY_STOPPED,
+            state=f"{state}, and automatic actions are paused",
+            next_step="pgbastion resume: then a standby takes over, or it is started "
+            "again",
+        )
+    return Verdict(
+        situation=Situation.PRIMARY_STOPPED,
+        state=state,
+        next_step="wait: a standby takes over, or it is started again; if this lasts, "
+        f"look at the log of {report.node}",
+    )
+
+
 def _commits_wait(snapshot: NodeSnapshot) -> Verdict | None:
     held, opened = snapshot.state.assignment, snapshot.state.opened
     report = snapshot.fresh_report(held.node) if held is not None else None
@@ -414,6 +440,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _no_candidate,
     _failing_over,
     _primary_silent,
+    _primary_stopped,
     _commits_wait,
     _paused,
     _fenced_by_hand,

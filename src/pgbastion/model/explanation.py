@@ -18,6 +18,7 @@ class Situation(StrEnum):
     NO_CANDIDATE = "no_candidate"
     FAILOVER = "failover_under_way"
     PRIMARY_SILENT = "primary_silent"
+    PRIMARY_STOPPED = "primary_stopped"
     PAUSED = "paused"
     COMMITS_WAIT = "commits_wait"
     DISK_FILLING = "disk_filling"

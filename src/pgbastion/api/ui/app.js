@@ -8,8 +8,8 @@ const STALE_MS = 6000;
 const KEPT = 150; // looks that the plots show: five minutes
 const GOOD = new Set(["healthy"]);
 const BAD = new Set([
-  "split_brain", "majority_lost", "no_candidate", "primary_silent", "commits_wait",
-  "fenced",
+  "split_brain", "majority_lost", "no_candidate", "primary_silent",
+  "primary_stopped", "commits_wait", "fenced",
 ]);
 const $ = (id) => document.getElementById(id);
 
