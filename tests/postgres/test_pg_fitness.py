@@ -5,7 +5,7 @@ import pytest
 from pgbastion.postgres import fitness
 from pgbastion.postgres.connection import Connection, ServerSilentError
 from pgbastion.postgres.fitness import SINCE_VERSION, Fitness
-from support.postgres import Lab, Server, until
+from support.postgres import ROLES, Lab, Server, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -30,7 +30,7 @@ async def test_what_a_server_lacks_is_named(
     any_lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n1 = await any_lab.primary("n1")
-    looking = Fitness(n1.address(), deadline_s=DEADLINE_S)
+    looking = Fitness(n1.address(), ROLES, n1.secrets, deadline_s=DEADLINE_S)
     assert await looking.find() == ()
 
     version = await change(
@@ -62,9 +62,23 @@ async def test_what_a_server_lacks_is_named(
     await looking.close()
 
 
+async def test_a_password_that_somebody_changed_is_named(one_lab: Lab) -> None:
+    """Before a daemon or a standby has to log in with it anew."""
+    n1 = await one_lab.primary("n1")
+    looking = Fitness(n1.address(), ROLES, n1.secrets, deadline_s=DEADLINE_S)
+    await change(n1, f"ALTER ROLE {ROLES.replication} PASSWORD 'another'")
+
+    [flaw] = await looking.find()
+    assert f"role {ROLES.replication}: its password is not" in flaw
+
+    await change(n1, f"ALTER ROLE {ROLES.superuser} PASSWORD 'another'")
+    [flaw] = await looking.find()
+    assert f"it refuses the password of {ROLES.superuser}" in flaw
+
+
 async def test_a_server_that_is_gone_tells_nothing(one_lab: Lab) -> None:
     n1 = one_lab.server("n1")
-    looking = Fitness(n1.address(), deadline_s=DEADLINE_S)
+    looking = Fitness(n1.address(), ROLES, n1.secrets, deadline_s=DEADLINE_S)
 
     with pytest.raises(ServerSilentError):
         await looking.find()

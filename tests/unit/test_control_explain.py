@@ -222,7 +222,6 @@ def test_a_founder_that_fails_is_to_be_looked_at() -> None:
 
 
 def test_a_node_that_waits_for_a_person_says_what_failed() -> None:
-    """Without a look into the log of another machine."""
     failed = report(
         3,
         state=PostgresState.STOPPED,

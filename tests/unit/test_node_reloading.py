@@ -27,7 +27,9 @@ class FakeNode:
     def __init__(self, *, answers: bool) -> None:
         self.answers = answers
         self.waiting: tuple[str, ...] = ()
-        self.renewed: list[dict[str, str]] = []
+        self.renewed: list[tuple[str, ...]] = []
+        self.roles: dict[str, str] = {}
+        """What the server has."""
         self.secrets = Secrets(
             cluster=b"0123456789abcdef", write_token="w", read_token=None, passwords={}
         )
@@ -45,8 +47,10 @@ class FakeNode:
         assert on_server
         if not self.answers:
             raise PostgresError("the server starts")
-        self.renewed.append(dict(passwords))
-        return tuple(passwords)
+        changed = tuple(r for r in passwords if self.roles.get(r) != passwords[r])
+        self.roles.update(passwords)
+        self.renewed.append(changed)
+        return changed
 
 
 async def reloaded(node: Any, config: Config) -> str:
@@ -82,13 +86,25 @@ async def test_passwords_that_were_not_taken_are_tried_at_the_next_reload() -> N
     before = dict(node.secrets.passwords)
     node.answers = True
     told = await reloaded(node, config)
-    await reloaded(node, config)
+    again = await reloaded(node, config)
 
-    assert told == ""
+    assert "passwords set on the server: " in told
+    assert again == ""
     assert before == {}
-    # Once: afterwards they are known to be in force.
-    assert node.renewed == [dict(node.secrets.passwords)]
+    assert node.renewed == [tuple(node.secrets.passwords), ()]
     assert node.secrets.passwords
+
+
+async def test_a_password_that_was_changed_on_the_server_is_set_by_a_reload() -> None:
+    """Standbys cannot log in with another one, and the file is as it was."""
+    config = understood(postgresql={})
+    node = FakeNode(answers=True)
+    await reloaded(node, config)
+    node.roles["replicator"] = "by hand"
+
+    told = await reloaded(node, config)
+
+    assert told == "; passwords set on the server: replicator"
 
 
 class Slow:

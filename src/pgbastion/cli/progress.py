@@ -86,9 +86,7 @@ def wait_for(
                 return found
             if time.monotonic() >= until_s:
                 far = f": {progress.detail}" if progress.detail else ""
-                raise UnfinishedError(
-                    f"{what}: not finished after {within_s:g} s{far}"
-                )
+                raise UnfinishedError(f"{what}: not finished after {within_s:g} s{far}")
             time.sleep(every_s)
             progress.show()
 

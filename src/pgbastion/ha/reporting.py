@@ -75,22 +75,25 @@ class Reporter:
         self._reported, self._reported_ms = report, now_ms
         self._host.broadcast(report)
 
+    def _witness_report(self, view: NodeView, decision: Decision) -> NodeReport:
+        return NodeReport(
+            node=self._node,
+            version=self._version,
+            state=PostgresState.NONE,
+            reason=decision.reason,
+            detail=decision.detail[:DETAIL_CHARS_MAX],
+            unwatched_primaries=self.unwatched(),
+            holding=self.holding,
+            outage=self._outages.newest,
+            policy_revision=view.policy_revision,
+            unpaced=view.unpaced,
+            file_profile=self.file_profile,
+        )
+
     def _report(self, view: NodeView, decision: Decision) -> NodeReport:
         observer = self._observer
         if observer is None:
-            return NodeReport(
-                node=self._node,
-                version=self._version,
-                state=PostgresState.NONE,
-                reason=decision.reason,
-                detail=decision.detail[:DETAIL_CHARS_MAX],
-                unwatched_primaries=self.unwatched(),
-                holding=self.holding,
-                outage=self._outages.newest,
-                policy_revision=view.policy_revision,
-                unpaced=view.unpaced,
-                file_profile=self.file_profile,
-            )
+            return self._witness_report(view, decision)
         postgres, data = view.postgres, view.data
         server = observer.server
         primary = postgres.running and postgres.in_recovery is False

@@ -122,17 +122,20 @@ async def reload_node(
 async def reload_postgres(
     node: "Node", config: Config, holds_lease: Callable[[Epoch], bool]
 ) -> str:
-    """Have PostgreSQL take its part of the file; return what it did not, in words.
+    """Have PostgreSQL take its part of the file; return what came of it, in words.
 
     A server that is starting, or hangs, is no reason to refuse the rest.
     """
     try:
         waiting = await node.reload_server()
-        await _renew_passwords(node, config, holds_lease)
+        changed = await _renew_passwords(node, config, holds_lease)
     except PostgresError as exc:
         log.warning("server_not_reloaded", error=str(exc), remedy=AGAIN)
         return f"; PostgreSQL did not take its part: {exc}: {AGAIN}"
-    return f"; PostgreSQL needs a restart for: {', '.join(waiting)}" if waiting else ""
+    told = f"; passwords set on the server: {', '.join(changed)}" if changed else ""
+    if waiting:
+        told += f"; PostgreSQL needs a restart for: {', '.join(waiting)}"
+    return told
 
 
 def _in_words(changes: Changes, *, would: str = "") -> str:
@@ -145,16 +148,19 @@ def _in_words(changes: Changes, *, would: str = "") -> str:
 
 async def _renew_passwords(
     node: "Node", config: Config, holds_lease: Callable[[Epoch], bool]
-) -> None:
-    """Take the passwords that are configured now; the primary has them set."""
+) -> tuple[str, ...]:
+    """Take the passwords that are configured now; return whose the primary has set."""
     section = config.postgresql
     if section is None or node.instance is None:
-        return
+        return ()
     passwords = load_passwords(section, node.secrets.cluster, os.environ)
-    if passwords == node.secrets.passwords:
-        return
     held = holds_lease(node.host.state.epoch)
+    if passwords == node.secrets.passwords and not held:
+        return ()
+    # Also where the file is as it was: somebody may have changed one on the server.
     changed = await node.instance.renew_passwords(passwords, on_server=held)
     # Not before: what the server did not take is to be tried at the next reload.
+    if changed or passwords != node.secrets.passwords:
+        log.info("passwords_renewed", roles=",".join(changed), on_server=held)
     node.secrets = replace(node.secrets, passwords=passwords)
-    log.info("passwords_renewed", roles=",".join(changed), on_server=held)
+    return changed

@@ -2,7 +2,8 @@
 
 A server runs with libraries and collations of its own machine on data that another one
 wrote. What it lacks shows only when a client asks for it, so it is looked for before
-(safety rule 77). Nothing waits for this.
+(safety rule 77). So are passwords that somebody changed on the server: they show when
+a daemon or a standby has to log in anew. Nothing waits for this.
 """
 
 import asyncio
@@ -14,9 +15,20 @@ from typing import Final
 from pgbastion.clock import boottime_ns
 from pgbastion.errors import PostgresError
 from pgbastion.observe.logging import get_logger
+from pgbastion.postgres.config_files import Secrets
 from pgbastion.postgres.connection import Address, Connection, connected
+from pgbastion.postgres.layout import PgRoles
+from pgbastion.postgres.roles import check_roles
 
 EVERY_NS: Final = 300 * 1_000_000_000
+AGAIN_NS: Final = 15 * 1_000_000_000
+"""After a look that found something: what was mended does not count for long."""
+REFUSED: Final = "password authentication failed"
+OWN_REMEDY: Final = (
+    "set the one that pgbastion password tells, or write the new one into "
+    "postgresql.password_file on every node and reload"
+)
+ROLE_REMEDY: Final = "pgbastion reload on the primary's node sets passwords"
 DATABASES_MAX: Final = 20
 SHOWN_MAX: Final = 3
 SINCE_VERSION: Final = 150_000
@@ -55,11 +67,17 @@ class Fitness:
 
     Args:
         address: How to log in to it.
+        roles: Which roles have to be able to log in.
+        secrets: With which passwords.
         deadline_s: How long one question may take.
     """
 
-    def __init__(self, address: Address, *, deadline_s: float) -> None:
+    def __init__(
+        self, address: Address, roles: PgRoles, secrets: Secrets, *, deadline_s: float
+    ) -> None:
         self._address = replace(address, application_name="pgbastion fitness")
+        self._roles = roles
+        self._secrets = secrets
         self.deadline_s = deadline_s
         self._looked_ns: int | None = None
         self._task: asyncio.Task[None] | None = None
@@ -69,7 +87,8 @@ class Fitness:
     def look_soon(self) -> None:
         """Begin to look, if the last look is long ago and none is under way."""
         now_ns = boottime_ns()
-        recent = self._looked_ns is not None and now_ns - self._looked_ns < EVERY_NS
+        pause_ns = min(AGAIN_NS, EVERY_NS) if self.flaws else EVERY_NS
+        recent = self._looked_ns is not None and now_ns - self._looked_ns < pause_ns
         if not recent and self._task is None:
             self._looked_ns = now_ns
             self._task = asyncio.create_task(self._look())
@@ -92,8 +111,18 @@ class Fitness:
             PostgresError: The server does not answer.
         """
         found: list[str] = []
+        try:
+            await self._log_in()
+        except PostgresError as exc:
+            if REFUSED not in str(exc):
+                raise
+            return (f"it refuses the password of {self._address.user}: {OWN_REMEDY}",)
         async with self._session(self._address) as session:
             [[version]] = await session.rows(_VERSION, deadline_s=self.deadline_s)
+            found += [
+                f"role {each.role}: {each.problem}: {ROLE_REMEDY}"
+                for each in await check_roles(session, self._roles, self._secrets)
+            ]
             if int(str(version)) >= SINCE_VERSION:
                 found += await self._collations(session)
             rows = await session.rows(
@@ -104,6 +133,10 @@ class Fitness:
             async with self._session(address) as session:
                 found += await self._lacking(session, str(name))
         return tuple(found)
+
+    async def _log_in(self) -> None:
+        async with self._session(self._address):
+            pass
 
     def _session(self, address: Address) -> AbstractAsyncContextManager[Connection]:
         return connected(address, deadline_s=self.deadline_s)

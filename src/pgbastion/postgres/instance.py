@@ -118,7 +118,7 @@ class Instance:
         self._side = SideQueries(self._primary, self._standby, look_s=bounds.look_s)
         self._access: tuple[str, ...] | None = None
         self._timeline: Timeline | None = None
-        self._fitness = Fitness(address, deadline_s=bounds.look_s)
+        self._fitness = Fitness(address, roles, secrets, deadline_s=bounds.look_s)
         self._settings = NodeSettings(version=0)
         source = FromPrimary(paths, identity, self.files, self.programs, self.config)
         self.archive = source.archive

@@ -1,5 +1,6 @@
 """The roles that pgbastion logs in as, on a server that somebody else set up."""
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -39,7 +40,9 @@ async def check_roles(
     A password that is stored in another form than SCRAM cannot be compared; that is a
     problem too, since our access rules ask for SCRAM.
     """
-    return judge_roles(await _existing(connection, roles), roles, secrets)
+    existing = await _existing(connection, roles)
+    # As many rounds as somebody chose (scram_iterations).
+    return await asyncio.to_thread(judge_roles, existing, roles, secrets)
 
 
 def judge_roles(
