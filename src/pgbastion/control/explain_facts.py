@@ -70,12 +70,15 @@ def returning_standbys(snapshot: NodeSnapshot) -> list[NodeReport]:
 def doing(report: NodeReport) -> str:
     """Return what a node is doing: its progress, or the reason of its last decision.
 
-    A node that waits for a person says what is in its way, too.
+    A node that waits for a person says what is in its way, and a standby that does not
+    stream with what its attempts end.
     """
     if report.trouble is not None and report.files_lost:
         return report.trouble.sentence
     if report.progress:
         return report.progress
+    if cannot_stream(report):
+        return f"it does not stream: {report.stream_failure}"
     sentence = sentence_of(report.reason)
     if report.detail and needs_attention(report):
         return f"{sentence} ({report.detail})"
@@ -87,8 +90,17 @@ def how_standbys_return(snapshot: NodeSnapshot) -> str:
     missing = missing_standbys(snapshot)
     steps = [f"bring back {', '.join(missing)}"] if missing else []
     returning = returning_standbys(snapshot)
-    steps += [f"wait for {r.node} ({doing(r)})" for r in returning]
+    steps += [
+        f"{'see to' if cannot_stream(r) else 'wait for'} {r.node} ({doing(r)})"
+        for r in returning
+    ]
     return "; ".join(steps)
+
+
+def cannot_stream(report: NodeReport) -> bool:
+    """Tell whether a standby that follows the primary fails to stream from it."""
+    follows = report.reason == Reason.FOLLOWING and not report.streaming
+    return follows and bool(report.stream_failure)
 
 
 def needs_attention(report: NodeReport) -> bool:

@@ -11,6 +11,7 @@ from typing import Final
 from pgbastion.control.candidates import disks_below
 from pgbastion.control.cluster import STUCK
 from pgbastion.control.explain_facts import (
+    cannot_stream,
     doing,
     fresh_reports,
     how_standbys_return,
@@ -367,10 +368,13 @@ def _not_streaming(snapshot: NodeSnapshot) -> Verdict | None:
         return None
     listed = ", ".join(f"{r.node} ({doing(r)})" for r in returning)
     copying = any(r.state is PostgresState.COPYING for r in returning)
+    failing = next((r.node for r in returning if cannot_stream(r)), None)
     return Verdict(
         situation=Situation.COPYING if copying else Situation.NOT_STREAMING,
         state=f"not ready yet: {listed}; {_primary_words(snapshot)}",
-        next_step=f"wait; if this lasts, look at the log of {returning[0].node}",
+        next_step=f"wait; if this lasts, look at the log of {returning[0].node}"
+        if failing is None
+        else f"see to what {failing} says: it tries again by itself",
     )
 
 

@@ -180,6 +180,8 @@ class ServerFacts:
     replayed: WalEnd | None = None
     """Up to where a standby's data surely hold WAL."""
     streaming: bool = False
+    stream_failure: str = ""
+    """With what a standby's newest attempt to stream ended."""
     checkpoint_timeline: Timeline | None = None
     replication: tuple[ReplicationRow, ...] = ()
     replication_ns: int | None = None

@@ -120,6 +120,7 @@ class Reporter:
             pending_restart=server.pending_restart if server else (),
             following=postgres.following,
             streaming=postgres.streaming,
+            stream_failure=server.stream_failure if server else "",
             replication=postgres.replication if primary else (),
             progress=view.job,
             replay_paused=bool(server and postgres.running and server.replay_paused),

@@ -148,6 +148,8 @@ class NodeReport:
     """Settings of its server that wait for a restart."""
     following: NodeId | None = None
     streaming: bool = False
+    stream_failure: str = ""
+    """With what a standby's newest attempt to stream ended."""
     replication: tuple[ReplicationRow, ...] = ()
     replay_paused: bool = False
     """Somebody has its standby wait with what it has received."""
@@ -200,6 +202,7 @@ _RESTLESS: Final = frozenset(
         "earlier_end",
         "replay_lsn",
         "replication",
+        "stream_failure",
         "progress",
         "vitals",
     }

@@ -29,7 +29,7 @@ from pgbastion.postgres.guard_messages import (
 )
 from pgbastion.postgres.guard_spawn import continue_stopped, reap
 from pgbastion.postgres.guard_writer import become_writer
-from pgbastion.postgres.server_log import keep_within_bound
+from pgbastion.postgres.server_log import SERVER_LOG, keep_within_bound
 
 KILL_DEADLINE_S: Final = 2.0
 GUARD_END_S: Final = 10.0
@@ -40,7 +40,6 @@ PAGE_NAME: Final = "page"
 OCCUPIED: Final = "occupied"
 # Its word where the postmaster has ended.
 NOT_RUNNING: Final = "not_running"
-SERVER_LOG: Final = "postgres.log"
 # Most of the budget is for an orderly end, a part for an abrupt one.
 SIGNALS_OF_A_STOP: Final[tuple[tuple[PostmasterSignal, float], ...]] = (
     ("INT", 0.7),

@@ -42,6 +42,7 @@ from pgbastion.postgres.rejoin_ladder import Ladder
 from pgbastion.postgres.rejoining import Rejoining
 from pgbastion.postgres.role_probe import RoleProbe
 from pgbastion.postgres.roles import renew_passwords
+from pgbastion.postgres.server_log import SERVER_LOG, stream_failure
 from pgbastion.postgres.setting_trial import SettingTrial
 from pgbastion.postgres.settings import Problem, Value, limits
 from pgbastion.postgres.side_queries import SideQueries
@@ -263,6 +264,7 @@ class Instance:
         else:
             lsn = facts.flush_lsn or Lsn(0)
         self._fitness.look_soon()
+        streaming = facts.receiver is not None and facts.receiver.is_streaming
         return ServerFacts(
             sent_ns=result.sent_ns,
             answered=True,
@@ -273,7 +275,10 @@ class Instance:
             wal_end=WalEnd(timeline=timeline, lsn=lsn),
             replay_lsn=facts.replay_lsn if facts.in_recovery else facts.flush_lsn,
             replayed=facts.replayed,
-            streaming=facts.receiver is not None and facts.receiver.is_streaming,
+            streaming=streaming,
+            stream_failure=""
+            if streaming or not facts.in_recovery
+            else await self._stream_failure(),
             checkpoint_timeline=facts.checkpoint_timeline,
             replication=() if facts.in_recovery else side.rows,
             replication_ns=side.rows_ns,
@@ -284,6 +289,14 @@ class Instance:
             vitals=vitals(result, side.all_slots),
             **self._sync.facts(self.mode, facts.sync_names, result.sent_ns),
         )
+
+    async def _stream_failure(self) -> str:
+        log = self._paths.run_dir / SERVER_LOG
+        try:
+            return await asyncio.to_thread(stream_failure, log)
+        except OSError:
+            # It goes elsewhere, or there is none yet.
+            return ""
 
     async def cut(self, epoch: Epoch) -> WalEnd | None:
         """Cut the running standby off from ``epoch`` durably; return its end of WAL."""

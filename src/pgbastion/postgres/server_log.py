@@ -6,6 +6,7 @@ the file is made empty; what is written between the two is lost.
 
 import asyncio
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,15 @@ from pgbastion.guard.launch import LOG_BYTES_MAX
 from pgbastion.observe.logging import get_logger
 
 LOOK_EVERY_S: Final = 2.0
+SERVER_LOG: Final = "postgres.log"
+TAIL_BYTES: Final = 8_192
+FAILURE_CHARS_MAX: Final = 300
+# What a WAL receiver ends with. Source: PostgreSQL, src/backend/replication,
+# walreceiver.c and libpqwalreceiver.c. A server of another language says nothing here.
+_FAILURE: Final = re.compile(
+    r"(?:FATAL|ERROR):  (.*(?:primary server|WAL stream|walreceiver"
+    r"|the primary and standby|recovery timeline).*)"
+)
 
 log = get_logger("postgres")
 
@@ -28,6 +38,22 @@ async def keep_within_bound(path: Path) -> None:
             continue
         except OSError as exc:
             log.state("server log", "server_log_too_long", error=str(exc))
+
+
+def stream_failure(path: Path) -> str:
+    """Return with what the newest attempt to stream ended; empty: nothing is known.
+
+    Raises:
+        OSError: The log cannot be read.
+    """
+    source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        size = os.fstat(source).st_size
+        tail = os.pread(source, TAIL_BYTES, max(size - TAIL_BYTES, 0))
+    finally:
+        os.close(source)
+    found = _FAILURE.findall(tail.decode(errors="replace"))
+    return str(found[-1])[:FAILURE_CHARS_MAX] if found else ""
 
 
 def put_aside(path: Path, most: int = LOG_BYTES_MAX) -> None:
