@@ -170,6 +170,7 @@ async def test_a_node_is_restarted_and_copied_anew(api: Api) -> None:
         ),
         ("switchover", {"at": "0001-01-01T00:00:00+23:00"}, "calendar"),
         ("switchover", {"at": "+1m", "within": "0s"}, "within"),
+        ("switchover", {"within": "5s"}, "at is missing"),
         ("switchover", {"cancel": "yes"}, "cancel"),
         ("switchover", {"cancel": True, "id": 7}, "id"),
         ("switchover", {"dry_run": 1}, "dry_run"),
@@ -182,6 +183,9 @@ async def test_a_node_is_restarted_and_copied_anew(api: Api) -> None:
         ("unfence", {"node": 7}, "node"),
         ("restart", {}, "missing"),
         ("reinit", {}, "missing"),
+        ("replication", {"sync_count": -1}, "has to be auto, or a whole number"),
+        ("replication", {"sync_count": True}, "has to be auto, or a whole number"),
+        ("replication", {"sync_count": "all"}, "has to be auto, or a whole number"),
     ],
 )
 async def test_what_makes_no_sense_is_refused_with_how_to_say_it(

@@ -121,6 +121,15 @@ async def test_the_replica_check_honours_the_lag(
     assert response.status_code == status
 
 
+async def test_a_condition_that_is_misspelt_does_not_pass_for_none(api: Api) -> None:
+    api.snapshot = standby_snapshot()
+
+    response = await api.client.get("/replica", params={"lags": "1MB"})
+
+    assert response.status_code == 400
+    assert error(response)["remedy"] == "there are lag and replication_state"
+
+
 async def test_metrics_are_prometheus_text(api: Api) -> None:
     response = await api.client.get("/metrics")
 

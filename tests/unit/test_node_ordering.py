@@ -109,6 +109,7 @@ async def test_a_switchover_needs_somebody_who_can_take_the_role() -> None:
 
     assert isinstance(outcome, Refused)
     assert outcome.code == "no_candidate"
+    assert outcome.message.endswith(": n2 is silent; n3 is silent")
 
 
 async def test_nobody_vouches_for_the_death_of_a_living_primary() -> None:

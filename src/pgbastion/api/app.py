@@ -52,6 +52,10 @@ from pgbastion.observe.logging import get_logger
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
+ASKED: Final = ("lag", "replication_state")
+"""What a check can be asked besides."""
+KEY_SHOWN_MAX: Final = 40
+
 RenderMetrics = Callable[[NodeSnapshot], bytes]
 
 log = get_logger("api")
@@ -126,6 +130,7 @@ def _application(
 
 def _check(path: str, check: Check, take: TakeSnapshot) -> Route:
     async def answer(request: Request) -> Response:
+        _refuse_unknown(request)
         asked = Asked(
             lag_bytes_max=_lag(request), replication_state=_replication_state(request)
         )
@@ -191,6 +196,15 @@ def _description() -> Route:
         return Response(made[0], headers=headers)
 
     return Route("/openapi.json", answer, methods=["GET", "OPTIONS"])
+
+
+def _refuse_unknown(request: Request) -> None:
+    # A word that is misspelt must not pass for no condition.
+    unknown = [key for key in request.query_params if key not in ASKED]
+    if unknown:
+        raise bad_request(
+            f"{unknown[0][:KEY_SHOWN_MAX]}: unknown", f"there are {' and '.join(ASKED)}"
+        )
 
 
 def _replication_state(request: Request) -> str | None:

@@ -1,14 +1,28 @@
 """How the cluster works, changed by a request: who confirms commits, the profile."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from pgbastion.api.bodies import Body
 from pgbastion.api.ports import Commands, Outcome
 from pgbastion.api.problems import bad_request
 from pgbastion.model.cluster import ReplicationMode
 from pgbastion.model.profile import Profile
+
+SYNC_COUNT_MAX: Final = 31
+
+
+def _count(value: object) -> object:
+    # A union's own words would be those of the library, once for each of its parts.
+    if value is None or value == "auto":
+        return value
+    if type(value) is int and 0 <= value <= SYNC_COUNT_MAX:
+        return value
+    raise ValueError(f"has to be auto, or a whole number from 0 to {SYNC_COUNT_MAX}")
+
+
+SyncCount = Annotated[int | Literal["auto"] | None, BeforeValidator(_count)]
 
 
 class SetReplication(Body):
@@ -20,8 +34,10 @@ class SetReplication(Body):
     mode: Literal["async", "sync", "quorum"] | None = Field(
         None, description="async (nobody), sync (the first by order) or quorum (any)."
     )
-    sync_count: Annotated[int, Field(ge=0, le=31)] | Literal["auto"] | None = Field(
-        None, description="How many standbys confirm; auto: half the PostgreSQL nodes."
+    sync_count: SyncCount = Field(
+        None,
+        description="How many standbys confirm; auto: half the PostgreSQL nodes.",
+        json_schema_extra={"minimum": 0, "maximum": SYNC_COUNT_MAX},
     )
     strict: bool | None = Field(
         None, description="Whether commits rather wait than go on alone."

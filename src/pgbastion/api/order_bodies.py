@@ -103,19 +103,30 @@ class SwitchOver(OfPrimary):
     )
     at: Instant | None = Field(None, description="When, with a time zone, or from now.")
     scheduled_at: Instant | None = Field(None, description="The same.")
-    within: DurationMs = Field(
-        WINDOW_MS, gt=0, description="How long after that it may still begin."
+    within: DurationMs | None = Field(
+        None, gt=0, description="How long after that it may still begin; usually 30s."
     )
     cancel: bool = Field(
         default=False, description="Drop what is scheduled or has not begun."
     )
     id: str | None = Field(None, max_length=64, description="Drop only this one.")
 
+    @model_validator(mode="after")
+    def _window_of_a_time(self) -> Self:
+        if self.within is not None and self.when is None:
+            raise ValueError(
+                "within says how long after at it may begin: at is missing"
+            )
+        return self
+
     @property
     def when(self) -> When | None:
         """The time for later; None: at once."""
         due = self.at or self.scheduled_at
-        return When(due=due, valid_ms=self.within) if due is not None else None
+        if due is None:
+            return None
+        valid_ms = WINDOW_MS if self.within is None else self.within
+        return When(due=due, valid_ms=valid_ms)
 
 
 class Cancel(Body):

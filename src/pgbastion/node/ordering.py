@@ -19,7 +19,9 @@ from pgbastion.node.restart_and_copy import RestartAndCopy
 from pgbastion.node.schedules_and_fences import SchedulesAndFences
 from pgbastion.observe.logging import get_logger
 
-LOOK: Final = "look at /cluster and /cluster/replication, then repeat"
+LOOK: Final = (
+    "pgbastion explain, or GET /cluster/explain, says what is in the way; then repeat"
+)
 
 log = get_logger("orders")
 
@@ -82,7 +84,7 @@ class Ordering:
         if target is None:
             return Refused(
                 code="no_candidate",
-                message="no standby can take the role over now",
+                message=f"no standby can take the role over now{self._why_nobody()}",
                 remedy=LOOK,
             )
         why = why_unfit(self._host.state, self._reports(), target)
@@ -137,6 +139,16 @@ class Ordering:
             log.warning("failover_ordered", to=to, force=force, possible_loss=lost)
         facts = {**given.facts, "primary_lives": lives, "possible_loss": loss}
         return replace(given, facts=facts)
+
+    def _why_nobody(self) -> str:
+        state, reports = self._host.state, self._host.reports
+        held, fresh_ms = state.assignment, self._fresh_since_ms()
+        others = (m.name for m in state.servers if held is None or m.name != held.node)
+        found = (
+            why_unfit(state, reports, node, fresh_since_ms=fresh_ms) for node in others
+        )
+        reasons = dict.fromkeys(why for why in found if why is not None)
+        return f": {'; '.join(reasons)}" if reasons else ""
 
     def _order(
         self, kind: OrderKind, target: NodeId, *, drain_ms: int, cause: str
