@@ -231,6 +231,18 @@ def test_a_start_that_failed_is_repeated_after_a_growing_pause(
     assert again(99, 0).wake_at_ms == NOW_MS + BACKOFF_MAX_MS
 
 
+def test_a_start_that_failed_says_what_the_server_said() -> None:
+    server = PostgresView(
+        running=False,
+        start_failures=1,
+        start_failed_ms=NOW_MS,
+        start_failure="could not write to file: No space left on device",
+    )
+    waits = decide_node(standby_view(postgres=server, rejoin=found(RejoinStep.FOLLOW)))
+
+    assert waits.detail.endswith(": could not write to file: No space left on device")
+
+
 def test_a_crashed_server_recovers_before_it_is_rewound() -> None:
     assert decide_node(stopped(rejoin=found(RejoinStep.RECOVER))) == Decision(
         Reason.RECOVERING, (RecoverCrash(),), detail="why"

@@ -61,6 +61,21 @@ def link_with(
     return link
 
 
+def test_a_server_that_failed_is_told_of_with_its_last_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever reads the daemon's log need not look for another one."""
+    link = link_with(tmp_path, None)
+    link._take(Exited(pid=7, code=1, signal=None, stopped=False, left=()))
+    assert link.facts().server_said == ""
+
+    words = "data directory has wrong ownership"
+    (tmp_path / "postgres.log").write_text(f"FATAL:  {words}\nHINT:  look\n")
+    link._take(Exited(pid=7, code=1, signal=None, stopped=False, left=()))
+
+    assert link.facts().server_said == words
+
+
 def test_only_a_required_watchdog_keeps_a_node_from_the_role(tmp_path: Path) -> None:
     gone = replace(IDLE, watchdog="unusable", watchdog_problem="no such device")
 

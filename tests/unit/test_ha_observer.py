@@ -175,7 +175,9 @@ def test_how_a_server_ended_is_told_and_a_start_that_failed_changes_nothing(
     at_once = observer.postgres_view(0)
     observer.on_stopped()
     ended = observer.postgres_view(0)
-    stand.guard = GuardFacts(running=False, child_died=not child_died)
+    stand.guard = GuardFacts(
+        running=False, child_died=not child_died, server_said="no space"
+    )
     observer.on_stopped()
     failed = observer.postgres_view(0)
 
@@ -184,7 +186,7 @@ def test_how_a_server_ended_is_told_and_a_start_that_failed_changes_nothing(
     assert (ended.child_died, ended.ended_before_ms) == (child_died, 0)
     assert 0 < at_once.ended_ms <= ended.ended_ms
     assert (failed.child_died, failed.ended_ms) == (child_died, ended.ended_ms)
-    assert failed.start_failures == 1
+    assert (failed.start_failures, failed.start_failure) == (1, "no space")
 
 
 def test_the_end_before_the_last_one_is_kept() -> None:

@@ -259,9 +259,9 @@ def _versions(
     if data.content is Content.POSTGRESQL and data.major != version.major:
         yield Problem(
             key="postgresql.data_dir",
-            problem=f"{section.data_dir} holds data of PostgreSQL "
-            f"{data.major or 'an unknown version'}, {section.bin_dir} is "
-            f"{version.major}",
+            problem=f"{section.data_dir} holds data of "
+            f"{f'PostgreSQL {data.major}' if data.major else 'an unknown version'}, "
+            f"{section.bin_dir} is PostgreSQL {version.major}",
             remedy="name the programs of the data's version in postgresql.bin_dir, or "
             "upgrade the data with pg_upgrade",
         )

@@ -137,5 +137,6 @@ def start_backoff(view: NodeView) -> Decision | None:
     if view.now_ms >= again_ms:
         return None
     times = "once" if failures == 1 else f"{failures} times"
-    detail = f"its server ended {times} before it answered"
+    why = f": {view.postgres.start_failure}" if view.postgres.start_failure else ""
+    detail = f"its server ended {times} before it answered{why}"
     return Decision(Reason.REJOIN_FAILED, (), again_ms, detail=detail)

@@ -86,6 +86,8 @@ class Observer:
         """Where the server ended cleanly, while it has not been started since."""
         self.start_failures = 0
         self.start_failed_ms = 0
+        self.start_failure = ""
+        """What the server said when its newest start failed."""
         self.answers = False
         """Whether the server answered when it was last asked."""
         self.trouble: Trouble | None = None
@@ -211,6 +213,7 @@ class Observer:
         if self._server_pid == 0 and self._guard.facts().pid == 0:
             self.start_failures += 1
             self.start_failed_ms = boottime_ms()
+            self.start_failure = self._guard.facts().server_said
         if self._server_pid:
             # A start that failed leaves the instant of the crash as it is.
             facts = self._guard.facts()
@@ -278,16 +281,7 @@ class Observer:
         """Return what the server is doing."""
         facts = self._guard.facts()
         if not facts.running:
-            ended_ms, ended_before_ms, child_died = self._end(facts)
-            return PostgresView(
-                running=False,
-                wal_end=self._data.wal_end,
-                ended_ms=ended_ms,
-                ended_before_ms=ended_before_ms,
-                child_died=child_died,
-                start_failures=self.start_failures,
-                start_failed_ms=self.start_failed_ms,
-            )
+            return self._ended_view(facts)
         server = self._server if self._server_pid == facts.pid else None
         started_ms = facts.started_ns // NS_PER_MS
         if server is None:
@@ -333,6 +327,19 @@ class Observer:
             checkpointed=end is not None and server.checkpoint_timeline == end.timeline,
             start_failures=self.start_failures,
             start_failed_ms=self.start_failed_ms,
+        )
+
+    def _ended_view(self, facts: GuardFacts) -> PostgresView:
+        ended_ms, ended_before_ms, child_died = self._end(facts)
+        return PostgresView(
+            running=False,
+            wal_end=self._data.wal_end,
+            ended_ms=ended_ms,
+            ended_before_ms=ended_before_ms,
+            child_died=child_died,
+            start_failures=self.start_failures,
+            start_failed_ms=self.start_failed_ms,
+            start_failure=self.start_failure,
         )
 
     def _end(self, facts: GuardFacts) -> tuple[int, int, bool]:

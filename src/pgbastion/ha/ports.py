@@ -397,6 +397,8 @@ class GuardFacts:
     """``off``, ``idle``, ``armed`` or ``unusable``."""
     unable: str = ""
     """Why nothing may become a primary here; empty: nothing is in the way."""
+    server_said: str = ""
+    """The last words of a server that ended with an error."""
 
 
 class Guard(Protocol):

@@ -288,6 +288,8 @@ class PostgresView:
     start_failures: int = 0
     """Starts that failed in a row."""
     start_failed_ms: int = 0
+    start_failure: str = ""
+    """What it said when the newest of them failed."""
 
 
 class RejoinStep(StrEnum):

@@ -29,7 +29,7 @@ from pgbastion.postgres.guard_messages import (
 )
 from pgbastion.postgres.guard_spawn import continue_stopped, reap
 from pgbastion.postgres.guard_writer import become_writer
-from pgbastion.postgres.server_log import SERVER_LOG, keep_within_bound
+from pgbastion.postgres.server_log import SERVER_LOG, keep_within_bound, last_words
 
 KILL_DEADLINE_S: Final = 2.0
 GUARD_END_S: Final = 10.0
@@ -89,6 +89,7 @@ class GuardLink:
         self._idle = asyncio.Event()
         self._renewing: asyncio.Task[None] | None = None
         self._is_ending = False
+        self._server_said = ""
         self._removals: tuple[str, ...] = ()
         self._kept: dict[str, int] = {}
         self.generation = 0
@@ -207,6 +208,7 @@ class GuardLink:
             child_died=self._client.exit_code == CHILD_DIED_CODE,
             watchdog=status.watchdog,
             unable=self._unable(status.watchdog_problem),
+            server_said=self._server_said,
         )
 
     async def start(
@@ -394,8 +396,12 @@ class GuardLink:
     def _take(self, event: GuardEvent) -> None:
         log.info("guard_event", event_said=repr(event))
         if isinstance(event, Exited) and event.code:
-            place = str(self._run_dir / SERVER_LOG)
-            log.error("postgres_failed", exit_code=event.code, see=place)
+            # A few blocks of a file in memory.
+            place = self._run_dir / SERVER_LOG
+            self._server_said = said = last_words(place)
+            log.error(
+                "postgres_failed", exit_code=event.code, said=said, see=str(place)
+            )
         if isinstance(event, WatchdogSeen) and event.problem:
             log.warning("watchdog_unusable", error=event.problem)
         if isinstance(event, Killed):

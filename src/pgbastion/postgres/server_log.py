@@ -23,6 +23,7 @@ _FAILURE: Final = re.compile(
     r"(?:FATAL|ERROR):  (.*(?:primary server|WAL stream|walreceiver"
     r"|the primary and standby|recovery timeline).*)"
 )
+_LAST_WORDS: Final = re.compile(r"(?:FATAL|PANIC):  (.*)")
 
 log = get_logger("postgres")
 
@@ -46,13 +47,25 @@ def stream_failure(path: Path) -> str:
     Raises:
         OSError: The log cannot be read.
     """
+    return _newest(_FAILURE, path)
+
+
+def last_words(path: Path) -> str:
+    """Return why the server ended, by its own word; empty: nothing is known."""
+    try:
+        return _newest(_LAST_WORDS, path)
+    except OSError:
+        return ""
+
+
+def _newest(pattern: re.Pattern[str], path: Path) -> str:
     source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         size = os.fstat(source).st_size
         tail = os.pread(source, TAIL_BYTES, max(size - TAIL_BYTES, 0))
     finally:
         os.close(source)
-    found = _FAILURE.findall(tail.decode(errors="replace"))
+    found = pattern.findall(tail.decode(errors="replace"))
     return str(found[-1])[:FAILURE_CHARS_MAX] if found else ""
 
 
