@@ -234,29 +234,6 @@ def test_a_node_that_waits_for_a_person_says_what_failed() -> None:
     assert "PostgreSQL runs in /data as process 7" in told.state
 
 
-@pytest.mark.parametrize(
-    ("state", "words"),
-    [
-        (PostgresState.STOPPED, "n1 is stopped"),
-        (PostgresState.STARTING, "n1 does not answer"),
-    ],
-)
-@pytest.mark.parametrize(
-    ("paused", "next_step"), [(True, "pgbastion resume"), (False, "wait: a standby")]
-)
-def test_a_primary_whose_server_does_not_run_is_none(
-    state: PostgresState, words: str, paused: bool, next_step: str
-) -> None:
-    """Under a pause it stays so: to wait for standbys would be to wait for ever."""
-    dead = report(1, state=state, reason=Reason.PAUSED)
-    told = explain(snapshot(dead, state=joined(paused=paused)))
-
-    assert told.situation is Situation.PRIMARY_STOPPED
-    assert f"no primary: PostgreSQL of {words}" in told.state
-    assert told.next_step.startswith(next_step)
-    assert not told.serving
-
-
 def test_two_votes_are_a_warning() -> None:
     usual = snapshot()
     two = replace(usual.raft, voters=usual.raft.voters[:2], learners=(MemberId(3),))

@@ -116,6 +116,9 @@ def _fenced(snapshot: NodeSnapshot) -> Verdict | None:
     if held is not None and not held.live and held.node == snapshot.node:
         # It released the role; the next holder is being looked for.
         return None
+    if stopped_primary(snapshot) is not None:
+        # It has the role still: under a pause it stays so.
+        return None
     return Verdict(
         situation=Situation.FENCED,
         state=f"{snapshot.node} is fenced: {snapshot.node_decision.sentence}",
@@ -331,7 +334,9 @@ def _node_failed(snapshot: NodeSnapshot) -> Verdict | None:
     return Verdict(
         situation=Situation.NODE_FAILED,
         state=f"{listed}; {_primary_words(snapshot)}",
-        next_step=f"the log of {first.node} says what is in the way{anew}",
+        next_step=f"see to that, the log of {first.node} has more{anew}"
+        if first.detail
+        else f"the log of {first.node} says what is in the way{anew}",
     )
 
 

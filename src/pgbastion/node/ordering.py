@@ -141,14 +141,12 @@ class Ordering:
         return replace(given, facts=facts)
 
     def _why_nobody(self) -> str:
-        state, reports = self._host.state, self._host.reports
-        held, fresh_ms = state.assignment, self._fresh_since_ms()
+        state, reports = self._host.state, self._reports()
+        held = state.assignment
         others = (m.name for m in state.servers if held is None or m.name != held.node)
-        found = (
-            why_unfit(state, reports, node, fresh_since_ms=fresh_ms) for node in others
-        )
-        reasons = dict.fromkeys(why for why in found if why is not None)
-        return f": {'; '.join(reasons)}" if reasons else ""
+        reasons = dict.fromkeys(why_unfit(state, reports, node) for node in others)
+        said = [why for why in reasons if why is not None]
+        return f": {'; '.join(said)}" if said else ""
 
     def _order(
         self, kind: OrderKind, target: NodeId, *, drain_ms: int, cause: str

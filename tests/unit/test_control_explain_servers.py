@@ -1,0 +1,107 @@
+"""What is said of a primary that does not run, and of standbys that do not stream."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pgbastion.control.explain import explain
+from pgbastion.model.explanation import Explanation, Situation
+from pgbastion.model.ids import Epoch
+from pgbastion.model.reasons import Reason
+from pgbastion.model.report import NodeReport, PostgresState
+from pgbastion.model.snapshot import LeaseSnapshot, NodeRole, NodeSnapshot
+from pgbastion.testing.views import (
+    any_of,
+    cluster_state,
+    member,
+    opened,
+    primary_report,
+    received,
+    report,
+    row,
+)
+from support.snapshots import primary_snapshot
+
+WHY = 'could not connect to the primary server: no password for "replicator"'
+
+
+def failing(n: int, **changes: Any) -> NodeReport:
+    return report(
+        n, reason=Reason.FOLLOWING, streaming=False, stream_failure=WHY, **changes
+    )
+
+
+def known(*reports: NodeReport, **state: Any) -> NodeSnapshot:
+    members = tuple(member(n, joined=True) for n in (1, 2, 3))
+    return primary_snapshot(
+        state=cluster_state(members=members, **state), reports=received(*reports)
+    )
+
+
+def told(*reports: NodeReport, **state: Any) -> Explanation:
+    return explain(known(*reports, **state))
+
+
+def test_a_standby_that_cannot_stream_says_why() -> None:
+    """To wait for it would be to wait for ever."""
+    found = told(primary_report(replication=(row(2),)), report(2), failing(3))
+
+    assert found.situation is Situation.NOT_STREAMING
+    assert WHY in found.state
+    assert found.next_step == "see to what n3 says: it tries again by itself"
+
+
+def test_where_nobody_can_stream_the_next_step_is_no_wait() -> None:
+    alone = opened(1, 3, any_of(0))
+    found = told(primary_report(), failing(2), failing(3), opened=alone)
+
+    assert found.situation is Situation.DEGRADED
+    assert found.next_step.startswith(f"see to n2 (it does not stream: {WHY})")
+
+
+def test_a_standby_on_its_way_does_not_tell_of_earlier_attempts() -> None:
+    coming = failing(3)
+    found = told(
+        primary_report(replication=(row(2),)),
+        report(2),
+        report(3, reason=Reason.REPOINTING, streaming=False, stream_failure=WHY),
+    )
+
+    assert coming.stream_failure == WHY
+    assert WHY not in found.state
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (PostgresState.STOPPED, "n1 is stopped"),
+        (PostgresState.STARTING, "n1 does not answer"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("paused", "next_step"), [(True, "pgbastion resume"), (False, "wait: a standby")]
+)
+def test_a_primary_whose_server_does_not_run_is_none(
+    state: PostgresState, words: str, paused: bool, next_step: str
+) -> None:
+    """Under a pause it stays so: to wait for standbys would be to wait for ever."""
+    dead = report(1, state=state, reason=Reason.PAUSED)
+    found = told(dead, report(2), report(3), paused=paused)
+
+    assert found.situation is Situation.PRIMARY_STOPPED
+    assert f"no primary: PostgreSQL of {words}" in found.state
+    assert found.next_step.startswith(next_step)
+    assert not found.serving
+
+
+def test_a_paused_primary_that_died_does_not_call_itself_fenced() -> None:
+    """It says of itself what the others say of it: it follows nobody by itself."""
+    dead = report(1, state=PostgresState.STOPPED, reason=Reason.PAUSED)
+    own = replace(
+        known(dead, report(2), report(3), paused=True),
+        lease=LeaseSnapshot(epoch=Epoch(3)),
+    )
+
+    assert own.role is NodeRole.FENCED
+    assert explain(own).situation is Situation.PRIMARY_STOPPED
