@@ -49,7 +49,7 @@ def test_a_standby_that_cannot_stream_says_why() -> None:
 
     assert found.situation is Situation.NOT_STREAMING
     assert WHY in found.state
-    assert found.next_step == "see to what n3 says: it tries again by itself"
+    assert found.next_step == f"see to n3 (it does not stream: {WHY})"
 
 
 def test_where_nobody_can_stream_the_next_step_is_no_wait() -> None:
@@ -105,3 +105,27 @@ def test_a_paused_primary_that_died_does_not_call_itself_fenced() -> None:
 
     assert own.role is NodeRole.FENCED
     assert explain(own).situation is Situation.PRIMARY_STOPPED
+
+
+@pytest.mark.parametrize(
+    ("settings", "state", "next_step"),
+    [
+        ((), "its replay is paused", "SELECT pg_wal_replay_resume() on n3"),
+        (
+            ("max_connections",),
+            "its replay is paused until a restart (max_connections)",
+            "pgbastion restart n3",
+        ),
+    ],
+)
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_standby_whose_replay_waits_is_told_of_with_what_ends_it(
+    settings: tuple[str, ...], state: str, next_step: str, streaming: bool
+) -> None:
+    """With less connections than the primary it waits for ever, and is no candidate."""
+    waits = report(3, streaming=streaming, replay_paused=True, pending_restart=settings)
+    found = told(primary_report(replication=(row(2), row(3))), report(2), waits)
+
+    assert state in found.state
+    assert found.next_step == next_step
+    assert f"n3: {state}" in found.warnings

@@ -68,6 +68,8 @@ CLIENT = f'{AT} FATAL:  password authentication failed for user "bob"\n'
         (CLIENT, ""),
         (REFUSED + CLIENT, NO_LOGIN),
         (REFUSED + REMOVED, NO_WAL),
+        (f'{REFUSED}{AT} LOG:  parameter "primary_conninfo" changed to "x"\n', ""),
+        (f"{REFUSED}{AT} LOG:  starting PostgreSQL 15.18\n", ""),
         (REFUSED + "x" * TAIL_BYTES, ""),
     ],
 )

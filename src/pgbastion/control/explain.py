@@ -241,6 +241,8 @@ def _on_nodes(snapshot: NodeSnapshot) -> Iterator[str]:
         if needs_attention(report):
             yield f"{name} needs attention: {doing(report)}"
         yield from (f"{name}: {flaw}" for flaw in report.flaws)
+        if report.replay_paused:
+            yield f"{name}: {doing(report)}"
         if report.watchdog == "unusable":
             yield f"{name} has no usable hardware watchdog"
         if report.adopted:

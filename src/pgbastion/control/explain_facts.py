@@ -77,6 +77,10 @@ def doing(report: NodeReport) -> str:
         return report.trouble.sentence
     if report.progress:
         return report.progress
+    if report.replay_paused:
+        settings = ", ".join(report.pending_restart)
+        until = f" until a restart ({settings})" if settings else ""
+        return f"its replay is paused{until}"
     if cannot_stream(report):
         return f"it does not stream: {report.stream_failure}"
     sentence = sentence_of(report.reason)
@@ -90,11 +94,20 @@ def how_standbys_return(snapshot: NodeSnapshot) -> str:
     missing = missing_standbys(snapshot)
     steps = [f"bring back {', '.join(missing)}"] if missing else []
     returning = returning_standbys(snapshot)
-    steps += [
-        f"{'see to' if cannot_stream(r) else 'wait for'} {r.node} ({doing(r)})"
-        for r in returning
-    ]
+    steps += [how_it_returns(r) for r in returning]
     return "; ".join(steps)
+
+
+def how_it_returns(report: NodeReport) -> str:
+    """Return what would bring a standby back that is heard from."""
+    if report.replay_paused and report.pending_restart:
+        # With less than the primary has, it waits for that, and cannot be promoted.
+        # Source: PostgreSQL, "Hot Standby", "Administrator's Overview".
+        return f"pgbastion restart {report.node}"
+    if report.replay_paused:
+        return f"SELECT pg_wal_replay_resume() on {report.node}"
+    step = "see to" if cannot_stream(report) else "wait for"
+    return f"{step} {report.node} ({doing(report)})"
 
 
 def cannot_stream(report: NodeReport) -> bool:

@@ -14,6 +14,7 @@ from pgbastion.control.explain_facts import (
     cannot_stream,
     doing,
     fresh_reports,
+    how_it_returns,
     how_standbys_return,
     members_short,
     missing_standbys,
@@ -373,13 +374,25 @@ def _not_streaming(snapshot: NodeSnapshot) -> Verdict | None:
         return None
     listed = ", ".join(f"{r.node} ({doing(r)})" for r in returning)
     copying = any(r.state is PostgresState.COPYING for r in returning)
-    failing = next((r.node for r in returning if cannot_stream(r)), None)
+    stuck = next((r for r in returning if cannot_stream(r) or r.replay_paused), None)
     return Verdict(
         situation=Situation.COPYING if copying else Situation.NOT_STREAMING,
         state=f"not ready yet: {listed}; {_primary_words(snapshot)}",
         next_step=f"wait; if this lasts, look at the log of {returning[0].node}"
-        if failing is None
-        else f"see to what {failing} says: it tries again by itself",
+        if stuck is None
+        else how_it_returns(stuck),
+    )
+
+
+def _replay_paused(snapshot: NodeSnapshot) -> Verdict | None:
+    paused = [r for r in fresh_reports(snapshot) if r.replay_paused]
+    if not paused:
+        return None
+    listed = "; ".join(f"{r.node}: {doing(r)}" for r in paused)
+    return Verdict(
+        situation=Situation.REPLAY_PAUSED,
+        state=f"{listed}; {_primary_words(snapshot)}",
+        next_step=how_it_returns(paused[0]),
     )
 
 
@@ -458,6 +471,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _degraded,
     _node_silent,
     _not_streaming,
+    _replay_paused,
     _witness_lost,
     _certificate_expiring,
     _taken_over,

@@ -27,6 +27,7 @@ class Situation(StrEnum):
     DEGRADED = "degraded"
     NODE_SILENT = "node_silent"
     NOT_STREAMING = "standby_not_streaming"
+    REPLAY_PAUSED = "standby_replay_paused"
     WITNESS_LOST = "witness_lost"
     CERTIFICATE_EXPIRING = "certificate_expiring"
     TAKEN_OVER = "taken_over"

@@ -23,6 +23,8 @@ _FAILURE: Final = re.compile(
     r"(?:FATAL|ERROR):  (.*(?:primary server|WAL stream|walreceiver"
     r"|the primary and standby|recovery timeline).*)"
 )
+# What was said before it was pointed at this primary is of another one.
+_ANEW: Final = re.compile(r'starting PostgreSQL|"primary_conninfo" changed')
 _LAST_WORDS: Final = re.compile(r"(?:FATAL|PANIC):  (.*)")
 
 log = get_logger("postgres")
@@ -47,26 +49,31 @@ def stream_failure(path: Path) -> str:
     Raises:
         OSError: The log cannot be read.
     """
-    return _newest(_FAILURE, path)
+    anew = _ANEW.split(_tail(path))[-1]
+    return _newest(_FAILURE, anew)
 
 
 def last_words(path: Path) -> str:
     """Return why the server ended, by its own word; empty: nothing is known."""
     try:
-        return _newest(_LAST_WORDS, path)
+        return _newest(_LAST_WORDS, _tail(path))
     except OSError:
         return ""
 
 
-def _newest(pattern: re.Pattern[str], path: Path) -> str:
+def _newest(pattern: re.Pattern[str], text: str) -> str:
+    found = pattern.findall(text)
+    return str(found[-1])[:FAILURE_CHARS_MAX] if found else ""
+
+
+def _tail(path: Path) -> str:
     source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         size = os.fstat(source).st_size
         tail = os.pread(source, TAIL_BYTES, max(size - TAIL_BYTES, 0))
     finally:
         os.close(source)
-    found = pattern.findall(tail.decode(errors="replace"))
-    return str(found[-1])[:FAILURE_CHARS_MAX] if found else ""
+    return tail.decode(errors="replace")
 
 
 def put_aside(path: Path, most: int = LOG_BYTES_MAX) -> None:
