@@ -11,6 +11,8 @@ from pgbastion.model.ids import Epoch
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.snapshot import LeaseSnapshot, NodeRole, NodeSnapshot
+from pgbastion.model.trouble import Trouble
+from pgbastion.observe.metrics import Metrics
 from pgbastion.testing.views import (
     any_of,
     cluster_state,
@@ -73,26 +75,34 @@ def test_a_standby_on_its_way_does_not_tell_of_earlier_attempts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "words"),
+    ("dead", "words"),
     [
-        (PostgresState.STOPPED, "n1 is stopped"),
-        (PostgresState.STARTING, "n1 does not answer"),
+        (report(1, state=PostgresState.STOPPED), "n1 is stopped"),
+        (primary_report(trouble=Trouble.SERVER_SILENT), "n1 hangs (neither sessions"),
     ],
 )
 @pytest.mark.parametrize(
     ("paused", "next_step"), [(True, "pgbastion resume"), (False, "wait: a standby")]
 )
 def test_a_primary_whose_server_does_not_run_is_none(
-    state: PostgresState, words: str, paused: bool, next_step: str
+    dead: NodeReport, words: str, paused: bool, next_step: str
 ) -> None:
     """Under a pause it stays so: to wait for standbys would be to wait for ever."""
-    dead = report(1, state=state, reason=Reason.PAUSED)
     found = told(dead, report(2), report(3), paused=paused)
 
     assert found.situation is Situation.PRIMARY_STOPPED
     assert f"no primary: PostgreSQL of {words}" in found.state
     assert found.next_step.startswith(next_step)
     assert not found.serving
+
+
+def test_who_is_paged_at_night_hears_of_a_primary_that_died_under_a_pause() -> None:
+    def has_primary(*reports: NodeReport) -> bool:
+        told = Metrics().render(known(*reports, paused=True)).decode()
+        return "pgbastion_cluster_has_primary 1.0" in told
+
+    assert has_primary(primary_report(), report(2), report(3))
+    assert not has_primary(report(1, state=PostgresState.STOPPED), report(2))
 
 
 def test_a_paused_primary_that_died_does_not_call_itself_fenced() -> None:

@@ -12,7 +12,6 @@ from pgbastion.control.explain_facts import (
     fresh_reports,
     members_short,
     needs_attention,
-    stopped_primary,
 )
 from pgbastion.control.explain_verdict import DISK_WARNING, judge
 from pgbastion.control.explain_what_if import foresee, living_reports
@@ -56,7 +55,7 @@ def explain(snapshot: NodeSnapshot) -> Explanation:
         leader=leader.name if leader else None,
         leader_url=leader.api_url if leader else None,
         primary=holder,
-        serving=snapshot.primary is not None and stopped_primary(snapshot) is None,
+        serving=snapshot.primary is not None and snapshot.stopped_primary is None,
         primary_lines=tuple(_primary(snapshot)),
         others=tuple(
             _readiness(snapshot, m) for m in state.members if m.name != holder

@@ -13,11 +13,6 @@ NEEDS_ATTENTION: Final = frozenset(
 )
 """Decisions of a node that waiting does not help."""
 
-NOT_RUNNING: Final = frozenset(PostgresState) - {
-    PostgresState.PRIMARY,
-    PostgresState.STANDBY,
-}
-
 
 def fresh_reports(snapshot: NodeSnapshot) -> list[NodeReport]:
     """Return the reports of the members that are heard from."""
@@ -30,18 +25,6 @@ def silent_members(snapshot: NodeSnapshot) -> list[NodeId]:
     """Return the members that report nothing."""
     living = living_reports(snapshot)
     return [m.name for m in snapshot.state.members if m.joined and m.name not in living]
-
-
-def stopped_primary(snapshot: NodeSnapshot) -> NodeReport | None:
-    """Return the report of the node that has the role and whose server does not run.
-
-    Under a pause the role stays where it is, and clients are still sent there.
-    """
-    held = snapshot.state.assignment
-    if held is None or not held.live:
-        return None
-    report = snapshot.fresh_report(held.node)
-    return report if report is not None and report.state in NOT_RUNNING else None
 
 
 def standbys_away(snapshot: NodeSnapshot) -> list[NodeId]:

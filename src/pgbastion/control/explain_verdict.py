@@ -22,7 +22,6 @@ from pgbastion.control.explain_facts import (
     returning_standbys,
     silent_members,
     standbys_away,
-    stopped_primary,
 )
 from pgbastion.control.orders import barred_from_role
 from pgbastion.control.sync_standbys import wanted_count
@@ -31,6 +30,7 @@ from pgbastion.model.ids import NodeId, standby_name
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport, PostgresState
 from pgbastion.model.snapshot import NodeRole, NodeSnapshot
+from pgbastion.model.trouble import SILENCE
 
 DISK_WARNING: Final = 20
 """Less of a disk than this percentage free is a warning."""
@@ -117,7 +117,7 @@ def _fenced(snapshot: NodeSnapshot) -> Verdict | None:
     if held is not None and not held.live and held.node == snapshot.node:
         # It released the role; the next holder is being looked for.
         return None
-    if stopped_primary(snapshot) is not None:
+    if snapshot.stopped_primary is not None:
         # It has the role still: under a pause it stays so.
         return None
     return Verdict(
@@ -244,14 +244,12 @@ def _primary_silent(snapshot: NodeSnapshot) -> Verdict | None:
 
 
 def _primary_stopped(snapshot: NodeSnapshot) -> Verdict | None:
-    report = stopped_primary(snapshot)
+    report = snapshot.stopped_primary
     if report is None:
         return None
-    what = (
-        "does not answer"
-        if report.state is PostgresState.STARTING
-        else f"is stopped ({doing(report)})"
-    )
+    what = "is stopped"
+    if report.trouble is not None and report.trouble in SILENCE:
+        what = f"hangs ({report.trouble.sentence})"
     state = f"no primary: PostgreSQL of {report.node} {what}"
     if snapshot.state.paused:
         return Verdict(

@@ -67,16 +67,13 @@ from pgbastion.model.actions import (
 from pgbastion.model.commands import Running
 from pgbastion.model.reasons import Reason
 from pgbastion.model.report import NodeReport
-from pgbastion.model.trouble import Trouble
+from pgbastion.model.trouble import SILENCE
 from pgbastion.model.views import NodeView, RejoinStep
 
 HUNG_STANDBY_LEAST_MS: Final = 8_000
 HUNG_STANDBY_FACTOR: Final = 4
 """A standby's server may be silent for so many times as long as a primary's, and at
 least for so many milliseconds."""
-_SERVER_HANGS: Final = frozenset(
-    {Trouble.SERVER_SILENT, Trouble.BACKENDS_SILENT, Trouble.POSTMASTER_SILENT}
-)
 REJOIN_AFTER_MS: Final = 300
 """How long the clients of a new primary have machine and disks for themselves."""
 
@@ -417,7 +414,7 @@ def end_hung_standby(view: NodeView) -> Decision | None:
     Until then it could not be surveyed, and a failover may need its answer. A disk
     that hangs or is full would do the same to the next server: there it is left alone.
     """
-    hung = view.trouble in _SERVER_HANGS and not is_paused(view)
+    hung = view.trouble in SILENCE and not is_paused(view)
     patience_ms = max(
         HUNG_STANDBY_LEAST_MS, HUNG_STANDBY_FACTOR * view.limits.evidence_max_ms
     )

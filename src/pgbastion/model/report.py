@@ -15,7 +15,7 @@ from pgbastion.model.addresses import AddressReport
 from pgbastion.model.ids import DataId, Epoch, NodeId, Timeline
 from pgbastion.model.profile import Profile
 from pgbastion.model.settings import NodeSettings
-from pgbastion.model.trouble import Trouble
+from pgbastion.model.trouble import SILENCE, Trouble
 from pgbastion.model.wal import Lsn, WalEnd
 
 REPORT_VERSION: Final = 1
@@ -187,6 +187,12 @@ class NodeReport:
     """What its own file says; it counts when a cluster is founded only."""
     settings: NodeSettings | None = None
     """What its running server has of the cluster's settings."""
+
+    @property
+    def serves_nobody(self) -> bool:
+        """Whether its server is stopped, or was asked and did not answer."""
+        stopped = self.state in _NO_SERVER or self.state is PostgresState.FAILED
+        return stopped or self.trouble in SILENCE
 
     @property
     def files_lost(self) -> bool:

@@ -411,6 +411,16 @@ class NodeSnapshot:
         return self.routes.primary if self.view_left_ms > 0 else None
 
     @property
+    def stopped_primary(self) -> NodeReport | None:
+        """What the holder of the role says, when its server serves nobody.
+
+        Under a pause the role stays there, and clients are sent there all the same.
+        """
+        held = self.state.assignment
+        report = self.fresh_report(held.node) if held and held.live else None
+        return report if report and report.serves_nobody else None
+
+    @property
     def primary_reason(self) -> str:
         """Why this node sends nobody to a primary; empty: it does, to `primary`."""
         if self.view_left_ms > 0:

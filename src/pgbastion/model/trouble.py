@@ -1,6 +1,7 @@
 """What is wrong with a server or its disks, told apart by what does not answer."""
 
 from enum import StrEnum
+from typing import Final
 
 
 class Trouble(StrEnum):
@@ -27,3 +28,8 @@ _SENTENCES = {
     Trouble.DISK_FAILED: "its files are gone, or none can be written beside them",
     Trouble.DISK_FULL: "less than one WAL segment is free",
 }
+
+SILENCE: Final = frozenset(
+    {Trouble.POSTMASTER_SILENT, Trouble.BACKENDS_SILENT, Trouble.SERVER_SILENT}
+)
+"""What no client is served in."""

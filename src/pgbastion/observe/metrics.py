@@ -212,7 +212,7 @@ class MetricsOf(Collector):
         yield _gauge(
             "pgbastion_cluster_has_primary",
             "1 while this node's fresh view names a primary that takes clients.",
-            float(s.primary is not None),
+            float(s.primary is not None and s.stopped_primary is None),
         )
         yield _gauge(
             "pgbastion_split_brain",
