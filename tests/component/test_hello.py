@@ -1,6 +1,7 @@
 """What a postmaster says to a new connection, and what says nothing of it."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -53,3 +54,17 @@ async def test_a_socket_that_is_not_there_is_told_from_silence(tmp_path: Path) -
     assert await hello(address(tmp_path), deadline_s=5) is None
     with pytest.raises(FileNotFoundError):
         await knock(address(tmp_path), deadline_s=5)
+
+
+async def test_a_daemon_without_a_descriptor_has_asked_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files that a whole machine may have open can run out."""
+
+    async def refuse(_: Path) -> None:
+        raise OSError(errno.ENFILE, "Too many open files in system")
+
+    monkeypatch.setattr(asyncio, "open_unix_connection", refuse)
+    with pytest.raises(OSError, match="Too many"):
+        await knock(address(tmp_path), deadline_s=5)
+    assert await hello(address(tmp_path), deadline_s=5) is None

@@ -10,6 +10,7 @@ A postmaster that cannot fork says so in words alone, in the form of protocol 2
 """
 
 import asyncio
+import errno
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from pgbastion.postgres.connection import Address
 PROTOCOL_3_0: Final = 3 << 16
 MESSAGE_MAX_BYTES: Final = 1 << 16
 INSUFFICIENT_RESOURCES: Final = "53000"
+NOBODY_ASKED: Final = frozenset(
+    {errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,7 @@ class Hello:
 
 async def hello(address: Address, *, deadline_s: float) -> Hello | None:
     """Return the postmaster's first answer; None: silence, refusal or nonsense."""
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         return await knock(address, deadline_s=deadline_s)
     return None
 
@@ -44,15 +48,17 @@ async def knock(address: Address, *, deadline_s: float) -> Hello | None:
     """Return what `hello` does.
 
     Raises:
-        FileNotFoundError: The file of the Unix socket is not there, so that nobody
-            could be asked.
+        OSError: Nobody could be asked: the file of the Unix socket is not there, or
+            this process has no descriptor or memory left.
     """
     try:
         async with asyncio.timeout(deadline_s):
             return await _exchange(address)
-    except FileNotFoundError:
-        raise
-    except (OSError, TimeoutError, PostgresError, asyncio.IncompleteReadError):
+    except (TimeoutError, PostgresError, asyncio.IncompleteReadError):
+        return None
+    except OSError as exc:
+        if exc.errno in NOBODY_ASKED:
+            raise
         return None
 
 

@@ -38,8 +38,8 @@ class Doctor:
     """Follows the probes of one server.
 
     Args:
-        greet: Tries a new connection; None: no answer in time. FileNotFoundError:
-            there is no socket to try it at.
+        greet: Tries a new connection; None: no answer in time. OSError: none could be
+            tried.
     """
 
     def __init__(self, greet: Callable[[], Awaitable[Hello | None]]) -> None:
@@ -93,10 +93,11 @@ class Doctor:
     async def _try(self) -> None:
         try:
             answer = await self._greet()
-        except FileNotFoundError:
-            # Not there yet, or removed. That says nothing of a server whose sessions
-            # answer: it is no strike.
-            self._greeted, self._strikes, self._socket_gone = False, 0, True
+        except OSError as exc:
+            # No descriptor, or no socket: not there yet, or removed. That says nothing
+            # of a server whose sessions answer: it is no strike.
+            self._greeted, self._strikes = False, 0
+            self._socket_gone = isinstance(exc, FileNotFoundError)
         else:
             self._greeted, self._socket_gone = answer is not None, False
             self._strikes = 0 if self._greeted else self._strikes + 1
