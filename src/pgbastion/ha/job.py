@@ -32,16 +32,19 @@ class Job:
         started_ms = boottime_ms()
         log.info("job_started", job=name)
         try:
-            await work
-            self.failed = None
-            log.info("job_done", job=name, ms=boottime_ms() - started_ms)
-        except (PgBastionError, TimeoutError, OSError) as exc:
-            self.failed, self.failed_ms = str(exc), boottime_ms()
-            log.error("job_failed", job=name, error=str(exc))
+            try:
+                await work
+                self.failed = None
+                log.info("job_done", job=name, ms=boottime_ms() - started_ms)
+            except (PgBastionError, TimeoutError, OSError) as exc:
+                self.failed, self.failed_ms = str(exc), boottime_ms()
+                log.error("job_failed", job=name, error=str(exc))
+            # It goes on until what it has made was looked at. Decided on what was
+            # there before, a copy would be made once more.
+            await then()
         finally:
             self.name = None
             self._task = None
-        await then()
 
     async def stop(self) -> None:
         """Interrupt the step; its programs are ended with it."""

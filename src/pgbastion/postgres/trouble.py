@@ -27,8 +27,8 @@ may be lost on a machine that is busy for a moment."""
 SEGMENT_BYTES: Final = 16 << 20
 """PostgreSQL's usual size of a WAL segment: what it asks for next."""
 NEEDS_RESTART: Final = (
-    "somebody removed the server's Unix socket, which only a restart makes anew: restart"
-    " pgbastion here; a primary's role is handed on once failover.stop_timeout is over"
+    "somebody removed the server's Unix socket, which only a restart makes anew:"
+    " restart pgbastion here; a primary's role goes on after failover.stop_timeout"
 )
 
 log = get_logger("postgres")
