@@ -20,7 +20,7 @@ from pgbastion.errors import ProxyError
 from pgbastion.proxy.proxy_protocol import render_header
 from pgbastion.proxy.refusals import Refusal
 from pgbastion.proxy.routes import Limits
-from pgbastion.proxy.tls import Tls, TlsFiles
+from pgbastion.proxy.tls import Tls, TlsFiles, TlsSocket
 from support.certificates import make_certificate
 from support.proxy_lab import (
     GSS_REQUEST,
@@ -238,6 +238,16 @@ async def test_files_that_cannot_be_used_are_refused(files: TlsFiles) -> None:
         with pytest.raises(ProxyError, match="TLS"):
             lab.proxy.set_tls(wrong)
         await secure(lab, files.cert)
+
+
+async def test_tls_that_runs_is_not_begun_anew(files: TlsFiles) -> None:
+    """OpenSSL 3 refuses it by itself, older ones do not."""
+    async with ending(files) as lab:
+        await secure(lab, files.cert)
+        (client,) = (o._handshake.client for o in lab.proxy._openings)
+
+        assert isinstance(client, TlsSocket)
+        assert client.context.options & ssl.OP_NO_RENEGOTIATION
 
 
 # --- towards the servers ---

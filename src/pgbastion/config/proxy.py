@@ -24,7 +24,10 @@ class ProxyTlsSection(Section):
     mode: Literal["passthrough", "terminate"] = Field(
         "passthrough",
         description="Whether TLS goes through to PostgreSQL (passthrough), or ends "
-        "here, with a certificate of the proxy's own (terminate).",
+        "here, with a certificate of the proxy's own (terminate). What goes through "
+        "cannot be read: a client is not made to wait for a server that says it is "
+        "starting, and a cancel request that is encrypted too (libpq 17 and newer) "
+        "reaches one of the port's servers, perhaps not its own.",
     )
     cert_file: AbsolutePath | None = Field(
         None,

@@ -192,6 +192,9 @@ def _contexts(files: TlsFiles) -> tuple[ssl.SSLContext, ssl.SSLContext | None]:
     for context in (to_clients, to_servers):
         if context is not None:
             context.minimum_version = ssl.TLSVersion.TLSv1_2
+            # Older OpenSSL would let a client begin anew in the midst of a session,
+            # and what is to be written would wait for what is to be read.
+            context.options |= ssl.OP_NO_RENEGOTIATION
             context.set_alpn_protocols([ALPN])
             context.sslsocket_class = TlsSocket
     return to_clients, to_servers
