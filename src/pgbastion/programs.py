@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Final
 
 OUTPUT_BYTES: Final = 500
+CHUNK_BYTES: Final = 1 << 16
+LAST_WORDS_S: Final = 0.1
+"""How long its last words are waited for; they come with its end."""
 _PASSED_ON: Final = ("PATH", "LANG", "TZ", "HOME")
 
 
@@ -25,22 +28,29 @@ async def run_program(
 ) -> str | None:
     """Run a program once; return what went wrong, None: exit code 0 in time."""
     own = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    ours, theirs = os.pipe()
     try:
         process = await asyncio.create_subprocess_exec(
             str(program),
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=theirs,
             stderr=asyncio.subprocess.STDOUT,
             env={**own, **environment},
             cwd="/",
             start_new_session=True,
         )
     except OSError as exc:
+        os.close(ours)
         return f"{program} cannot be started: {exc.strerror}"
+    finally:
+        os.close(theirs)
+    said = bytearray()
+    listening = asyncio.create_task(_listen(ours, said))
     try:
         async with asyncio.timeout(limit_s):
-            said, _ = await process.communicate()
+            # Not for the end of what it says: what it leaves behind may hold that open.
+            await process.wait()
     except TimeoutError:
         return f"it did not end within {limit_s:g} s"
     finally:
@@ -48,7 +58,22 @@ async def run_program(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+        await asyncio.wait({listening}, timeout=LAST_WORDS_S)
+        listening.cancel()
     if process.returncode == 0:
         return None
-    text = said[:OUTPUT_BYTES].decode(errors="replace").strip()
+    text = said.decode(errors="replace").strip()
     return f"exit code {process.returncode}: {text}"
+
+
+async def _listen(pipe: int, said: bytearray) -> None:
+    """Keep the beginning of what a program says, and read the rest away."""
+    stream = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(pipe, "rb")
+    )
+    try:
+        while chunk := await stream.read(CHUNK_BYTES):
+            said += chunk[: OUTPUT_BYTES - len(said)]
+    finally:
+        transport.close()

@@ -12,6 +12,7 @@ from pgbastion.model.ids import Epoch, NodeId
 from pgbastion.model.snapshot import FenceCounts
 from pgbastion.model.views import FenceCall
 from pgbastion.node.fencing import FenceProgram
+from pgbastion.programs import OUTPUT_BYTES, run_program
 from support.configs import understood
 from support.guard_lab import until
 
@@ -120,6 +121,33 @@ async def test_what_takes_too_long_is_ended_with_all_that_it_started(
 
     assert (call.confirmed, counts) == (False, FenceCounts(failed=1))
     assert not late.exists()
+
+
+async def test_what_a_program_leaves_behind_is_not_waited_for(tmp_path: Path) -> None:
+    """It still has the pipe that the program spoke into."""
+    config = configured(script(tmp_path, "sleep 5 & exit 0"), "2s")
+
+    call, _ = await ended(lambda: config)
+
+    assert call.confirmed
+
+
+async def test_of_a_program_that_talks_without_end_the_beginning_is_kept(
+    tmp_path: Path,
+) -> None:
+    program = script(tmp_path, "echo no such plug; head -c 20000000 /dev/zero; exit 3")
+    before = open_files()
+
+    problem = await run_program(program, (), environment={}, limit_s=RUN_S)
+
+    assert problem is not None
+    assert problem.startswith("exit code 3: no such plug")
+    assert len(problem) < 2 * OUTPUT_BYTES
+    await until(lambda: open_files() <= before)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_one_run_at_a_time(tmp_path: Path) -> None:
