@@ -76,6 +76,28 @@ async def test_a_password_that_somebody_changed_is_named(one_lab: Lab) -> None:
     assert f"it refuses the password of {ROLES.superuser}" in flaw
 
 
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [("wrok_mem = 4MB", "unrecognized"), ("work_mem 4MB 5", "syntax error")],
+)
+async def test_files_of_which_the_server_takes_up_nothing_are_named(
+    one_lab: Lab, line: str, error: str
+) -> None:
+    """L1: it could neither be cut for a survey nor be given a set, and says nothing."""
+    n1 = await one_lab.primary("n1")
+    looking = Fitness(n1.address(), ROLES, n1.secrets, deadline_s=DEADLINE_S)
+    file = n1.paths.data_dir / "postgresql.conf"
+    text = file.read_text()
+
+    file.write_text(f"max_locks_per_transaction = 99\nwork_mem = much\n{text}")
+    assert await looking.find() == ()
+
+    file.write_text(f"{line}\n{text}")
+    [flaw] = await looking.find()
+    assert flaw.startswith(f"{file}, line 1: ")
+    assert error in flaw
+
+
 async def test_a_server_that_is_gone_tells_nothing(one_lab: Lab) -> None:
     n1 = one_lab.server("n1")
     looking = Fitness(n1.address(), ROLES, n1.secrets, deadline_s=DEADLINE_S)

@@ -56,6 +56,15 @@ SELECT DISTINCT p.probin, c.setting FROM pg_catalog.pg_proc AS p,
        pg_catalog.pg_config() AS c
  WHERE p.probin LIKE '$libdir/%%' AND c.name = 'PKGLIBDIR' ORDER BY p.probin LIMIT %s
 """
+# One name that it does not know, or a line that is none, and a server takes up nothing
+# of what it reads again; a value that does not fit is left out alone.
+# Source: PostgreSQL, src/backend/utils/misc/guc.c, ProcessConfigFileInternal.
+_UNREADABLE: Final = """
+SELECT f.sourcefile, f.sourceline, f.error FROM pg_catalog.pg_file_settings AS f
+ WHERE f.error IS NOT NULL
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_file_settings AS a WHERE a.applied)
+ ORDER BY f.seqno LIMIT %s
+"""
 _VERSION: Final = "SELECT pg_catalog.current_setting('server_version_num')::integer"
 _LIBRARIES_MAX: Final = 200
 
@@ -125,6 +134,7 @@ class Fitness:
             ]
             if int(str(version)) >= SINCE_VERSION:
                 found += await self._collations(session)
+            found += await self._unreadable(session)
             rows = await session.rows(
                 _DATABASES, (DATABASES_MAX,), deadline_s=self.deadline_s
             )
@@ -147,6 +157,17 @@ class Fitness:
             f"the collation of database {name} is of version {noted or 'unknown'}, "
             f"here it is {actual or 'unknown'}: its indexes may be wrong"
             for name, noted, actual in rows[:SHOWN_MAX]
+        ]
+
+    async def _unreadable(self, session: Connection) -> list[str]:
+        """Tell what keeps the server from taking up settings.
+
+        It can neither be cut from a primary nor be given others to wait for.
+        """
+        rows = await session.rows(_UNREADABLE, (SHOWN_MAX,), deadline_s=self.deadline_s)
+        return [
+            f"{file}, line {line}: {error}: it takes up no setting any more"
+            for file, line, error in rows
         ]
 
     async def _lacking(self, session: Connection, database: str) -> list[str]:
