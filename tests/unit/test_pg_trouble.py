@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 from dataclasses import replace
 
 import pytest
@@ -111,6 +112,18 @@ def test_a_socket_that_was_removed_says_nothing_of_a_server_that_answers() -> No
     assert case.judge(*(probe(START + n) for n in range(9))) == [None] * 9
     silent = [probe(START + n, answered=False) for n in range(2)]
     assert case.judge(*silent) == [Trouble.SERVER_SILENT] * 2
+
+
+@pytest.mark.parametrize(("answered", "said"), [(True, 1), (False, 0)])
+def test_a_server_that_starts_has_its_socket_yet_to_make(
+    caplog: pytest.LogCaptureFixture, answered: bool, said: int
+) -> None:
+    """It answers a moment later, and nobody has removed anything."""
+    case = Case(greeted=False, has_socket=False)
+    with caplog.at_level(logging.WARNING, logger="pgbastion"):
+        case.judge(probe(START, answered=answered), probe(START + 1))
+
+    assert [r.getMessage() for r in caplog.records].count("socket_gone") == said
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ class Doctor:
         due = result.sent_ns - self._tried_ns >= FRESH_EVERY_MS * NS_PER_MS
         if self._greeting is None and (silent or self._strikes or due):
             self._tried_ns = result.sent_ns
-            self._greeting = asyncio.create_task(self._try())
+            self._greeting = asyncio.create_task(self._try(answers=not silent))
         disk = disk_trouble(result.disk)
         if disk is not None:
             return disk
@@ -90,14 +90,14 @@ class Doctor:
             log.warning("socket_gone", do=NEEDS_RESTART)
         return Trouble.POSTMASTER_SILENT if self._strikes >= STRIKES else None
 
-    async def _try(self) -> None:
+    async def _try(self, *, answers: bool) -> None:
         try:
             answer = await self._greet()
         except OSError as exc:
             # No descriptor, or no socket: not there yet, or removed. That says nothing
             # of a server whose sessions answer: it is no strike.
             self._greeted, self._strikes = False, 0
-            self._socket_gone = isinstance(exc, FileNotFoundError)
+            self._socket_gone = answers and isinstance(exc, FileNotFoundError)
         else:
             self._greeted, self._socket_gone = answer is not None, False
             self._strikes = 0 if self._greeted else self._strikes + 1
