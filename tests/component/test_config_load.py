@@ -20,6 +20,7 @@ from pgbastion.config.secrets import (
     strip_line_end,
 )
 from pgbastion.errors import ConfigError
+from pgbastion.postgres.staging import INSIDE_NEW
 from support.postgres import os_user
 
 CONTRACT = """\
@@ -355,6 +356,9 @@ def test_a_server_program_states_its_version(place: Place) -> None:
 
 
 def test_an_empty_directory_is_not_a_missing_one(tmp_path: Path) -> None:
+    assert directory_facts(tmp_path).content is Content.EMPTY
+    for name in ("lost+found", INSIDE_NEW):
+        (tmp_path / name).mkdir()
     assert directory_facts(tmp_path).content is Content.EMPTY
     assert directory_facts(tmp_path / "x").content is Content.MISSING
     (tmp_path / "f").touch()

@@ -44,6 +44,7 @@ from pgbastion.config.secrets import (
 from pgbastion.guard.other_nodes import GUARD_WORDS, other_daemon
 from pgbastion.platform.choice import current
 from pgbastion.platform.interface import Stat
+from pgbastion.postgres.staging import LEFTOVERS
 
 # Native, and not there in a tree that was never built.
 ADDRESS_CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
@@ -239,7 +240,8 @@ def _api_tls_facts(api: ApiSection) -> ApiTlsFacts | None:
 
 
 def _content(names: set[str]) -> Content:
-    if not names:
+    if not names - LEFTOVERS:
+        # A copy into a mount point was cut short: it is begun again.
         return Content.EMPTY
     return Content.POSTGRESQL if "PG_VERSION" in names else Content.OTHER
 

@@ -31,7 +31,8 @@ INSIDE_NEW: Final = "pgbastion.new"
 INSIDE_OLD: Final = "pgbastion.old"
 EMPTIED: Final = "pgbastion.emptied"
 """In a data directory that was emptied for a copy: what it had elsewhere."""
-_OTHERS: Final = frozenset({"lost+found", INSIDE_NEW, INSIDE_OLD, EMPTIED})
+LEFTOVERS: Final = frozenset({"lost+found", INSIDE_NEW, INSIDE_OLD, EMPTIED})
+"""A directory with nothing but these is empty."""
 LAST: Final = "global"
 COMPLETE: Final = "pgbastion.complete"
 """In the staging directory: the names of its entries, once all are there."""
@@ -155,7 +156,7 @@ class Staging:
         new = frozenset(json.loads((self.path / COMPLETE).read_text(encoding="utf-8")))
         make_dir(self.old, self._paths.account)
         present = set(os.listdir(self._data))  # noqa: PTH208
-        for name in sorted(present - _OTHERS, key=lambda n: (n != LAST, n)):
+        for name in sorted(present - LEFTOVERS, key=lambda n: (n != LAST, n)):
             if name not in new or (self.path / name).exists():
                 (self._data / name).rename(self.old / name)
         sync_dir(self._data)
@@ -215,7 +216,7 @@ def is_empty(data_dir: Path) -> bool:
         names = set(os.listdir(data_dir))  # noqa: PTH208 - only the names
     except FileNotFoundError:
         return True
-    return not names - _OTHERS
+    return not names - LEFTOVERS
 
 
 def emptied_of(data_dir: Path) -> "Elsewhere | None":
@@ -244,7 +245,7 @@ def _wipe(data_dir: Path) -> None:
     _remove_tree(data_dir / LAST)
     sync_dir(data_dir)
     for entry in sorted(data_dir.iterdir()):
-        if entry.name in _OTHERS:
+        if entry.name in LEFTOVERS:
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
