@@ -9,7 +9,7 @@
    actions, by the adapters behind :mod:`.ports`; :mod:`.job` what takes long.
 4. Tell: :mod:`.reporting` sends this node's report to all others.
 
-What one look cannot see is remembered in :mod:`.admitting`, :mod:`.flushing`,
+What one look cannot see is remembered in :mod:`.client_admission`, :mod:`.flushing`,
 :mod:`.outages`, :mod:`.split` and :mod:`.warnings`.
 
 Between nodes (:mod:`.messages` has the encodings): :mod:`.survey` asks who has which

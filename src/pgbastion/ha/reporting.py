@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pgbastion.control.orders import is_ordered
-from pgbastion.ha.admitting import Admission
+from pgbastion.ha.client_admission import ClientAdmission
 from pgbastion.ha.host import Host
 from pgbastion.ha.observer import Observer
 from pgbastion.ha.outages import OutageMeter
@@ -42,14 +42,15 @@ class Reporter:
         self._node = node
         self._version = version
         self.probe_ms = probe_ms
-        self._admission = Admission()
+        self._admission = ClientAdmission()
         self._reported: NodeReport | None = None
         self._reported_ms = 0
         self.holding = ""
         """The order for which this node's proxy lets new clients wait."""
         self.draining = False
-        self.leaving = False
         """It is being taken out for maintenance."""
+        self.leaving = False
+        """Its server is about to end cleanly."""
         self.file_profile: Profile | None = None
         """What this node's file says; the cluster's own is what counts."""
         self.unwatched: Callable[[], tuple[NodeId, ...]] = tuple

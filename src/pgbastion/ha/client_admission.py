@@ -4,7 +4,7 @@ from pgbastion.control.node_sync import has_caught_up
 from pgbastion.model.views import NodeView
 
 
-class Admission:
+class ClientAdmission:
     """Remembers which server has caught up: it may lose its standbys afterwards."""
 
     def __init__(self) -> None:

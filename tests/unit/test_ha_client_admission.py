@@ -2,7 +2,7 @@
 
 import pytest
 
-from pgbastion.ha.admitting import Admission
+from pgbastion.ha.client_admission import ClientAdmission
 from pgbastion.model.views import NodeView, PostgresView
 from pgbastion.model.wal import Lsn
 from pgbastion.testing.views import (
@@ -28,7 +28,7 @@ def view(postgres: PostgresView) -> NodeView:
 
 
 def test_a_primary_whose_standbys_have_everything_takes_clients() -> None:
-    assert Admission().accepts(view(primary_server()))
+    assert ClientAdmission().accepts(view(primary_server()))
 
 
 @pytest.mark.parametrize(
@@ -48,18 +48,18 @@ def test_a_server_started_in_place_waits_for_as_many_as_a_commit_needs(
     """Rule 29: a commit whose wait was cut shows, and may still vanish."""
     postgres = started_again(replication=rows)
 
-    assert Admission().accepts(view(postgres)) is admits
+    assert ClientAdmission().accepts(view(postgres)) is admits
 
 
 def test_a_set_that_waits_for_nobody_holds_nobody_up() -> None:
     state = cluster_state(opened=opened(1, 3, any_of(0)))
     alone = started_again(replication=(), server_sync=any_of(0))
 
-    assert Admission().accepts(holder_view(state=state, postgres=alone))
+    assert ClientAdmission().accepts(holder_view(state=state, postgres=alone))
 
 
 def test_once_it_has_caught_up_it_may_lose_its_standbys() -> None:
-    admission = Admission()
+    admission = ClientAdmission()
     assert admission.accepts(view(primary_server()))
 
     assert admission.accepts(view(primary_server(replication=())))
@@ -67,8 +67,8 @@ def test_once_it_has_caught_up_it_may_lose_its_standbys() -> None:
 
 
 def test_a_server_that_was_not_looked_at_since_its_start_takes_nobody() -> None:
-    assert not Admission().accepts(view(started_again(promoted_at=None)))
+    assert not ClientAdmission().accepts(view(started_again(promoted_at=None)))
 
 
 def test_the_setting_has_to_be_in_force() -> None:
-    assert not Admission().accepts(view(primary_server(server_sync=None)))
+    assert not ClientAdmission().accepts(view(primary_server(server_sync=None)))
