@@ -191,6 +191,16 @@ def test_start_with_a_bad_file_says_why_and_ends_with_78() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["explain", "status"])
+def test_who_asks_with_a_bad_file_hears_how_to_ask_without_it(command: str) -> None:
+    """The daemon goes on with the file that it has read."""
+    done = run(command, "-c", "/nonexistent.yaml")
+
+    assert done.returncode == Exit.CONFIG
+    assert "cannot be read" in done.stderr
+    assert done.stderr.endswith("--url http://HOST:8080\n")
+
+
 @pytest.mark.parametrize("command", ["check", "start"])
 def test_a_platform_that_does_not_exist_ends_with_78(
     command: str, config: Path

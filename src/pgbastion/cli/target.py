@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from pgbastion.cli.client import Client, Target
 from pgbastion.cli.options import CERT_VARIABLE
@@ -17,6 +18,8 @@ from pgbastion.config.reading import understand
 from pgbastion.config.secrets import TOKEN_FILE_NAME, TOKEN_VARIABLE, strip_line_end
 from pgbastion.errors import ConfigError
 from pgbastion.model.cluster import join_host_port
+
+WITHOUT_FILE: Final = "nodes can be asked all the same: --url http://HOST:8080"
 
 
 def reader(config: Path, url: str | None) -> Client:
@@ -58,7 +61,11 @@ def target_of(config: Path, url: str | None, environment: Mapping[str, str]) -> 
     token = environment.get(TOKEN_VARIABLE)
     if url is not None:
         return Target(urls=_given(url), token=token, trust=trust_of(environment))
-    found = understand(config)
+    try:
+        found = understand(config)
+    except ConfigError as exc:
+        # A daemon goes on with the file that it has read.
+        raise ConfigError(f"{exc}\n{WITHOUT_FILE}") from exc
     return Target(
         urls=urls_of(found),
         token=token or _read_token(found),
