@@ -173,6 +173,34 @@ async def test_the_server_of_a_dead_guard_is_reaped_where_nobody_else_does(
     zombie.wait()
 
 
+async def test_an_emptied_node_keeps_nothing_of_what_a_dead_guard_had_latched(
+    lab: GuardLab,
+) -> None:
+    """Else its next cluster's first epochs would be released one after the other."""
+    await lab.start_primary(4)
+    lock = lab.pgdata / "postmaster.pid"
+    lock.touch()
+    link = GuardLink(
+        run_dir=lab.run_dir,
+        data_dir=lab.pgdata,
+        user=lab.account.pw_name,
+        uid=lab.account.pw_uid,
+        on_stopped=lambda: None,
+        on_event=lambda: None,
+    )
+    guard = lab.client.guard_pid
+    os.kill(guard, signal.SIGKILL)
+    await until(lambda: not alive(guard))
+
+    # What may run there may be taken over.
+    await link.start_afresh()
+    assert (lab.run_dir / "page").exists()
+
+    lock.unlink()
+    await link.start_afresh()
+    assert not (lab.run_dir / "page").exists()
+
+
 # The parent-death signal
 
 

@@ -114,6 +114,11 @@ class GuardLink:
         )
         try:
             status = await client.status()
+            if status.state == "unproven" and not self._may_have_postmaster():
+                # Its guard died while armed, and the directory was emptied since.
+                directory = (self._real_data_dir, self._uid)
+                await client.kill(deadline_s=KILL_DEADLINE_S, directory=directory)
+                status = await client.status()
             if status.state != "idle":
                 return
             await client.quit()
@@ -123,6 +128,9 @@ class GuardLink:
             log.info("page_made_anew", reason="this node has no identity")
         finally:
             await client.close()
+
+    def _may_have_postmaster(self) -> bool:
+        return os.path.lexists(self._data_dir / "postmaster.pid")
 
     async def connect(self) -> None:
         """Connect to the node's guard, started if there is none, and become its writer.
