@@ -139,3 +139,17 @@ def test_a_standby_whose_replay_waits_is_told_of_with_what_ends_it(
     assert state in found.state
     assert found.next_step == next_step
     assert f"n3: {state}" in found.warnings
+
+
+def test_a_server_that_lets_its_daemon_in_no_more_is_told_of() -> None:
+    """Its password was changed: to wait for it would be to wait for ever."""
+    refused = report(
+        3,
+        state=PostgresState.STARTING,
+        reason=Reason.WAITING_FOR_START,
+        streaming=False,
+        detail="password authentication failed",
+    )
+    found = told(primary_report(replication=(row(2),)), report(2), refused)
+
+    assert "password authentication failed" in found.state

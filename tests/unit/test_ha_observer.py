@@ -225,3 +225,16 @@ def test_a_set_is_not_confirmed_any_more_while_another_one_is_brought_in() -> No
 
     told = observer.postgres_view(0)
     assert (told.server_sync, told.sync_confirmed) == (None, False)
+
+
+def test_why_a_server_does_not_answer_is_kept_until_it_does() -> None:
+    observer, stand = watching()
+    answers = stand._facts
+    stand._facts = replace(answers, answered=False, reason="password refused")
+
+    asyncio.run(observer._try_to_look())
+    silent = observer.silence
+    stand._facts = answers
+    asyncio.run(observer._try_to_look())
+
+    assert (silent, observer.silence) == ("password refused", "")

@@ -67,7 +67,8 @@ def doing(report: NodeReport) -> str:
     if cannot_stream(report):
         return f"it does not stream: {report.stream_failure}"
     sentence = sentence_of(report.reason)
-    if report.detail and needs_attention(report):
+    waits = report.reason == Reason.WAITING_FOR_START
+    if report.detail and (waits or needs_attention(report)):
         return f"{sentence} ({report.detail})"
     return sentence
 

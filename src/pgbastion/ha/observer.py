@@ -90,6 +90,8 @@ class Observer:
         """What the server said when its newest start failed."""
         self.answers = False
         """Whether the server answered when it was last asked."""
+        self.silence = ""
+        """Why it did not, in words."""
         self.trouble: Trouble | None = None
         """What did not answer or write when the server was last asked."""
         self._warnings = Warnings()
@@ -151,6 +153,7 @@ class Observer:
         if self._guard.facts().pid != facts.pid:
             return
         self.answers = server.answered
+        self.silence = "" if server.answered else server.reason
         self._note_trouble(server.trouble)
         if server.vitals is not None:
             self._warnings.look(server.vitals)

@@ -104,7 +104,7 @@ class Reporter:
             version=self._version,
             state=_state(view),
             reason=decision.reason,
-            detail=decision.detail[:DETAIL_CHARS_MAX],
+            detail=(decision.detail or observer.silence)[:DETAIL_CHARS_MAX],
             data_id=data.data_id,
             system_identifier=data.system_identifier,
             wal_end=postgres.wal_end,
