@@ -6,7 +6,12 @@ import pytest
 
 from pgbastion.control.apply import Outcome
 from pgbastion.control.cluster import decide_cluster
-from pgbastion.control.role_history import NOTE_AFTER_MS, RoleChange, role_changes
+from pgbastion.control.role_history import (
+    NOTE_AFTER_MS,
+    RoleChange,
+    role_changes,
+    sentence_of_change,
+)
 from pgbastion.control.routing import Routing
 from pgbastion.ha.outages import SILENT_MS, OutageMeter
 from pgbastion.model.actions import Decision, Propose
@@ -94,24 +99,21 @@ def test_a_change_has_its_cause_its_times_its_positions_and_its_cost() -> None:
 
     before, after = role_changes(state)
 
-    assert (
-        before
-        == RoleChange(
-            epoch=Epoch(3),
-            node=N1,
-            timeline=Timeline(4),
-            released_at="t1",
-            ended_for=Reason.HOLDER_RELEASED,
-            ended_lsn=Lsn(120),
-            revoked_at="t2",
-        )
-        or before.ended_for == Reason.HANDED_OVER
+    assert before == RoleChange(
+        epoch=Epoch(3),
+        node=N1,
+        timeline=Timeline(4),
+        released_at="t1",
+        ended_for=Reason.HANDED_OVER,
+        ended_lsn=Lsn(120),
+        revoked_at="t2",
     )
     assert after == RoleChange(
         epoch=Epoch(4),
         node=N2,
         timeline=Timeline(5),
         former=N1,
+        former_ended_for=Reason.HANDED_OVER,
         cause=Reason.HOLDER_RELEASED,
         order_id="o1",
         ordered_by="a test",
@@ -130,6 +132,30 @@ def test_what_ended_an_epoch_is_its_holders_word_where_there_is_one() -> None:
 
     assert before.ended_for == Reason.HANDED_OVER
     assert before.revoked_at == "t2"
+
+
+@pytest.mark.parametrize(
+    ("known", "sentence"),
+    [
+        ({"ordered_by": "a test"}, "ordered: a test"),
+        ({"ordered_by": ""}, "n1 gave it up: PostgreSQL has shut down cleanly"),
+        (
+            {"ordered_by": "", "former_ended_for": ""},
+            "the holder stopped and released its epoch",
+        ),
+        (
+            {"ordered_by": "", "cause": Reason.LEASE_RAN_OUT},
+            "the holder was silent for a whole lease",
+        ),
+    ],
+    ids=["ordered", "given up", "given up before the history begins", "taken away"],
+)
+def test_why_the_role_moved_is_told_by_whoever_moved_it(
+    known: dict[str, str], sentence: str
+) -> None:
+    change = replace(role_changes(switched())[1], **known)  # type: ignore[arg-type]
+
+    assert sentence_of_change(change).startswith(sentence)
 
 
 def test_the_first_word_on_a_gap_counts_and_a_senseless_one_never() -> None:

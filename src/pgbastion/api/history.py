@@ -1,12 +1,13 @@
 """The history of the primary role, for people and programs."""
 
 from pgbastion.api import shapes
-from pgbastion.control.role_history import RoleChange, role_changes
-from pgbastion.model.reasons import SENTENCES, Reason
+from pgbastion.control.role_history import (
+    RoleChange,
+    role_changes,
+    sentence_of_change,
+)
 from pgbastion.model.snapshot import NodeSnapshot
 from pgbastion.model.wal import Lsn, format_lsn
-
-_REASONS = frozenset(Reason)
 
 
 def cluster_history(snapshot: NodeSnapshot) -> shapes.ClusterHistoryAnswer:
@@ -21,7 +22,7 @@ def _told(change: RoleChange) -> shapes.RoleChangeFacts:
         "timeline": change.timeline,
         "former": change.former,
         "cause": change.cause,
-        "sentence": _sentence(change.cause),
+        "sentence": sentence_of_change(change),
         "order": change.order_id or None,
         "ordered_by": change.ordered_by or None,
         "lsn": _lsn(change.lsn),
@@ -36,10 +37,6 @@ def _told(change: RoleChange) -> shapes.RoleChangeFacts:
         "ended_for": change.ended_for or None,
         "ended_lsn": _lsn(change.ended_lsn),
     }
-
-
-def _sentence(cause: str) -> str:
-    return SENTENCES[Reason(cause)] if cause in _REASONS else cause
 
 
 def _lsn(lsn: Lsn | None) -> str | None:

@@ -32,7 +32,5 @@ def _gap(gap_ms: int | None) -> str | None:
 
 
 def _why(change: Mapping[str, Any]) -> str:
-    if change["ordered_by"]:
-        return f"ordered: {change['ordered_by']}"
     vouched = change["vouched_by"]
     return f"{change['sentence']}{f', vouched by {vouched}' if vouched else ''}"

@@ -19,6 +19,7 @@ from pgbastion.control.lease import granted_ms, longest_lease_policy
 from pgbastion.control.loss import possible_loss, primary_lives, why_ineligible
 from pgbastion.control.orders import why_unfit
 from pgbastion.control.policy import not_adopted
+from pgbastion.control.role_history import role_changes, sentence_of_change
 from pgbastion.control.sync_standbys import wanted_count
 from pgbastion.model.cluster import ClusterState, Member
 from pgbastion.model.explanation import (
@@ -27,7 +28,7 @@ from pgbastion.model.explanation import (
     Prospect,
     Readiness,
 )
-from pgbastion.model.reasons import Reason, sentence_of
+from pgbastion.model.reasons import Reason
 from pgbastion.model.snapshot import NodeSnapshot, SyncRole
 
 SYNC_WORDS = {
@@ -80,15 +81,16 @@ def _primary(snapshot: NodeSnapshot) -> Iterator[str]:
     left = ""
     if snapshot.lease.epoch == held.epoch and snapshot.lease.left_ms > 0:
         left = f", lease for {snapshot.lease.left_ms / 1_000:.1f} s"
-    since = [c for c in state.history if c.epoch == held.epoch and c.what == "assigned"]
-    when = f" since {since[-1].at}" if since else ""
+    changes = [c for c in role_changes(state) if c.epoch == held.epoch]
+    change = changes[0] if changes and changes[0].assigned_at else None
+    when = f" since {change.assigned_at}" if change else ""
     word = "is" if held.live else "was"
     yield (
         f"{held.node} {word} the primary{when}: epoch {held.epoch}, timeline "
         f"{held.timeline}{left}"
     )
-    if since:
-        yield f"why it was chosen: {sentence_of(since[-1].cause)}"
+    if change:
+        yield f"why it was chosen: {sentence_of_change(change)}"
     opened = state.opened
     if held.live and opened is not None and opened.epoch == held.epoch:
         yield _commits(state)

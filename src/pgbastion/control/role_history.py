@@ -8,7 +8,7 @@ from pgbastion.model.actions import Decision, Propose
 from pgbastion.model.cluster import Change, ClusterState, Order
 from pgbastion.model.commands import NoteOutage
 from pgbastion.model.ids import Epoch, NodeId, Timeline
-from pgbastion.model.reasons import Reason
+from pgbastion.model.reasons import Reason, sentence_of
 from pgbastion.model.views import ClusterView
 from pgbastion.model.wal import Lsn
 
@@ -25,6 +25,8 @@ class RoleChange:
     timeline: Timeline
     former: NodeId | None = None
     """Who had the role before; None: it is not in the history any more."""
+    former_ended_for: str = ""
+    """Why the former one lost it."""
     cause: str = ""
     order_id: str = ""
     ordered_by: str = ""
@@ -55,8 +57,20 @@ def role_changes(state: ClusterState) -> tuple[RoleChange, ...]:
         found[change.epoch] = _with(record, change, state.orders)
     records = list(found.values())
     for at in range(1, len(records)):
-        records[at] = replace(records[at], former=records[at - 1].node)
+        before = records[at - 1]
+        records[at] = replace(
+            records[at], former=before.node, former_ended_for=before.ended_for
+        )
     return tuple(records)
+
+
+def sentence_of_change(change: RoleChange) -> str:
+    """Say why the role moved: for whoever gave it up, why that one did."""
+    if change.ordered_by:
+        return f"ordered: {change.ordered_by}"
+    if change.cause == Reason.HOLDER_RELEASED and change.former_ended_for:
+        return f"{change.former} gave it up: {sentence_of(change.former_ended_for)}"
+    return sentence_of(change.cause)
 
 
 def _with(record: RoleChange, change: Change, orders: Iterable[Order]) -> RoleChange:
