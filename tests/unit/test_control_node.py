@@ -230,6 +230,26 @@ def test_a_failed_step_is_repeated_after_a_pause() -> None:
     assert decide_node(again).reason is Reason.INITIALISING
 
 
+@pytest.mark.parametrize(
+    ("took_ms", "pause_ms"),
+    [(10, 1_000), (8_000, 8_000), (7_200_000, 30_000)],
+    ids=["at least a second", "as long as it took", "half a minute at most"],
+)
+def test_a_long_step_that_failed_rests_as_long_as_it_took(
+    took_ms: int, pause_ms: int
+) -> None:
+    view = holder_view(
+        state=FRESH,
+        data=EMPTY,
+        postgres=STOPPED,
+        job_failed="no space",
+        job_failed_ms=NOW_MS,
+        job_took_ms=took_ms,
+    )
+
+    assert decide_node(view).wake_at_ms == NOW_MS + pause_ms
+
+
 @pytest.mark.parametrize("view", [holder_view(), standby_view()])
 def test_data_without_a_role_waits(view: NodeView) -> None:
     view = replace(view, state=FRESH, postgres=STOPPED)

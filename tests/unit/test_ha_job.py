@@ -36,6 +36,28 @@ def test_a_step_goes_on_until_its_outcome_was_looked_at(fails: bool) -> None:
     assert job.failed == ("the disk is full" if fails else None)
 
 
+def test_a_step_that_failed_tells_how_long_it_took() -> None:
+    job = Job()
+    least_ms = 50
+
+    async def work() -> None:
+        await asyncio.sleep(least_ms / 1_000)
+        raise PostgresError("the disk is full")
+
+    async def run() -> None:
+        looked = asyncio.Event()
+
+        async def look() -> None:
+            looked.set()
+
+        job.start("copy", work(), look)
+        await looked.wait()
+
+    asyncio.run(run())
+
+    assert job.took_ms >= least_ms - 1
+
+
 def test_a_step_that_is_interrupted_is_over() -> None:
     job = Job()
 

@@ -120,8 +120,13 @@ def stall_ms(limits: Limits) -> int:
 
 
 def job_backoff(view: NodeView) -> Decision | None:
-    """Wait before a long step that failed is tried again."""
-    again_ms = view.job_failed_ms + view.limits.retry_ms
+    """Wait before a long step that failed is tried again, as long as it took.
+
+    A copy costs the primary a checkpoint and the reading of all its data: one that
+    fails for want of room is not made one after the other for ever.
+    """
+    pause_ms = max(view.limits.retry_ms, min(view.job_took_ms, BACKOFF_MAX_MS))
+    again_ms = view.job_failed_ms + pause_ms
     if view.job_failed is None or view.now_ms >= again_ms:
         return None
     return Decision(Reason.REJOIN_FAILED, (), again_ms, detail=view.job_failed)

@@ -17,6 +17,7 @@ class Job:
         self.name: str | None = None
         self.failed: str | None = None
         self.failed_ms = 0
+        self.took_ms = 0
         self._task: asyncio.Task[None] | None = None
 
     def start(
@@ -38,6 +39,7 @@ class Job:
                 log.info("job_done", job=name, ms=boottime_ms() - started_ms)
             except (PgBastionError, TimeoutError, OSError) as exc:
                 self.failed, self.failed_ms = str(exc), boottime_ms()
+                self.took_ms = self.failed_ms - started_ms
                 log.error("job_failed", job=name, error=str(exc))
             # It goes on until what it has made was looked at. Decided on what was
             # there before, a copy would be made once more.

@@ -105,6 +105,7 @@ class Sight:
             job=job.name,
             job_failed=job.failed,
             job_failed_ms=job.failed_ms,
+            job_took_ms=job.took_ms,
             rejoin=observer.rejoin,
             data_changed=observer.data_changed_epoch == state.epoch != 0,
             prepared=self._executor.prepared,

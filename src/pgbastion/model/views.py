@@ -352,6 +352,8 @@ class NodeView:
     """The long step that is under way."""
     job_failed: str | None = None
     job_failed_ms: int = 0
+    job_took_ms: int = 0
+    """How long the one that failed had gone on."""
     ended_at: WalEnd | None = None
     """Where the server ended cleanly, once it was stopped for that."""
     rejoin: RejoinView | None = None
