@@ -87,15 +87,15 @@ PLANS: Final = {
     ),
 }
 # Seconds on two cores; `full` has ten times as much. These end what hangs, and leave
-# room for a busy machine; a quiet one needs less than half of them, the promise of
-# 30 minutes together.
-LINT_S: Final = 150
+# room for a busy machine; a quiet one needs about half of them, which is the promise
+# of 30 minutes together.
+LINT_S: Final = 90
 NATIVE_S: Final = 210
 _DEADLINES_S: Final = {
-    "unit": 300,
-    "scenarios": 90,
-    "sim": 480,
-    "component": 300,
+    "unit": 120,
+    "scenarios": 30,
+    "sim": 400,
+    "component": 380,
     "postgres": 660,
     "netns": 900,
     "chaos": 600,

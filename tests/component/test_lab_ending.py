@@ -1,6 +1,7 @@
 """How the laboratory ends the servers of a node."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -21,7 +22,9 @@ def node_with_server(folder: Path) -> tuple[Node, "subprocess.Popen[bytes]"]:
     )
     node = Node("n1", network, folder, "secret", {})
     node.data_dir.mkdir(parents=True)
-    server = subprocess.Popen(["/bin/sh", "-c", SERVER], cwd=node.data_dir)
+    # A server is known by its program, too.
+    program = shutil.copy("/bin/sh", folder / "postgres")
+    server = subprocess.Popen([program, "-c", SERVER], cwd=node.data_dir)
     (node.data_dir / "postmaster.pid").write_text(f"{server.pid}\n")
     end = time.monotonic() + BEGUN_S
     while not (node.data_dir / "memory").exists():

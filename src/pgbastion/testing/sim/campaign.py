@@ -13,7 +13,7 @@ from pgbastion.testing.sim.world import Tally, Violation
 
 FAILOVERS_LEAST: Final = 500
 ADDRESSINGS_LEAST: Final = 1_000
-SEEDS_FOR_COUNTS: Final = 800
+SEEDS_FOR_COUNTS: Final = 600
 """A shorter campaign need not reach everything."""
 CHUNK: Final = 5
 
@@ -28,6 +28,7 @@ UNREACHED_REASONS: Final[dict[Reason, str]] = {
     Reason.PAUSE_MAY_LAST_THERE: "rare: a holder is cut off just when a pause ends",
     Reason.ORDER_EXPIRED: "an order may begin for longer than a run lasts",
     Reason.FORCED: "rare: who is forced lacks commits, and answers",
+    Reason.HANDOVER_WAITS: "rare: a target is lost while its order waits for it",
     Reason.HANDOVER_FAILED: "rare: a target is lost between the word and the stop",
     Reason.TARGET_NOT_AS_FAR: "rare: in async, a target is lost after the stop",
     Reason.CATCHING_UP: "rare: the script furthest_is_barred has it",
