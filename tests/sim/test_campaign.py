@@ -6,7 +6,7 @@ import pytest
 
 from pgbastion.testing.sim.campaign import run_campaign
 
-SEEDS = 20_000 if os.environ.get("PGBASTION_TEST_FULL") else 600
+SEEDS = 20_000 if os.environ.get("PGBASTION_TEST_FULL") else 400
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from pgbastion.testing.sim.world import Tally, Violation
 
 FAILOVERS_LEAST: Final = 500
 ADDRESSINGS_LEAST: Final = 1_000
-SEEDS_FOR_COUNTS: Final = 600
+SEEDS_FOR_COUNTS: Final = 400
 """A shorter campaign need not reach everything."""
 CHUNK: Final = 5
 
