@@ -123,7 +123,7 @@ def test_nothing_is_stopped_where_nobody_could_follow() -> None:
 
 
 def test_the_history_is_a_table_with_the_reason_of_each_change() -> None:
-    ordered = {**CHANGE, "epoch": 5, "ordered_by": "me", "gap_ms": None}
+    ordered = {**CHANGE, "epoch": 5, "sentence": "ordered: me", "gap_ms": None}
     forced = {**CHANGE, "epoch": 6, "vouched_by": "me"}
 
     heading, *lines = render_history([CHANGE, ordered, forced]).splitlines()
