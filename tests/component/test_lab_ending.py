@@ -1,7 +1,6 @@
 """How the laboratory ends the servers of a node."""
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -22,9 +21,13 @@ def node_with_server(folder: Path) -> tuple[Node, "subprocess.Popen[bytes]"]:
     )
     node = Node("n1", network, folder, "secret", {})
     node.data_dir.mkdir(parents=True)
-    # A server is known by its program, too.
-    program = shutil.copy("/bin/sh", folder / "postgres")
-    server = subprocess.Popen([program, "-c", SERVER], cwd=node.data_dir)
+    # Whoever runs the tests in the background has them ignore it, and a shell that was
+    # begun so cannot do otherwise.
+    before = signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    try:
+        server = subprocess.Popen(["/bin/sh", "-c", SERVER], cwd=node.data_dir)
+    finally:
+        signal.signal(signal.SIGQUIT, before)
     (node.data_dir / "postmaster.pid").write_text(f"{server.pid}\n")
     end = time.monotonic() + BEGUN_S
     while not (node.data_dir / "memory").exists():
