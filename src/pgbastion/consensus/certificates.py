@@ -12,7 +12,7 @@ from typing import Final
 
 from pgbastion.consensus import _engine
 from pgbastion.consensus._engine import Credentials
-from pgbastion.errors import ConsensusError
+from pgbastion.consensus.engine_errors import as_consensus_error
 
 __all__ = ["Authority", "CertificateFacts", "Credentials", "Files", "Issued"]
 
@@ -50,10 +50,8 @@ class CertificateFacts:
         Raises:
             ConsensusError: There is none.
         """
-        try:
+        with as_consensus_error():
             return cls.of(_engine.certificate_facts(pem))
-        except _engine.EngineError as exc:
-            raise ConsensusError(str(exc)) from exc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +77,8 @@ class Files:
             ConsensusError: The key is another certificate's, or the certificate is
                 another authority's, has expired, or is for another use.
         """
-        try:
+        with as_consensus_error():
             return Credentials(self.certificate, self.key, self.authority)
-        except _engine.EngineError as exc:
-            raise ConsensusError(str(exc)) from exc
 
     def replace(self, credentials: Credentials) -> None:
         """Have them used from now on; what is of no use changes nothing.
@@ -90,10 +86,8 @@ class Files:
         Raises:
             ConsensusError: As `load`.
         """
-        try:
+        with as_consensus_error():
             credentials.replace(self.certificate, self.key, self.authority)
-        except _engine.EngineError as exc:
-            raise ConsensusError(str(exc)) from exc
 
 
 class Authority:
@@ -123,10 +117,8 @@ class Authority:
         Raises:
             ConsensusError: They are none.
         """
-        try:
+        with as_consensus_error():
             return cls(_engine.Authority.from_pem(certificate, key))
-        except _engine.EngineError as exc:
-            raise ConsensusError(str(exc)) from exc
 
     @property
     def certificate(self) -> str:
@@ -144,8 +136,6 @@ class Authority:
         Raises:
             ConsensusError: One of the places is neither address nor host name.
         """
-        try:
+        with as_consensus_error():
             certificate, key = self._native.issue(name, list(places), days)
-        except _engine.EngineError as exc:
-            raise ConsensusError(str(exc)) from exc
         return Issued(certificate=certificate, key=key)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pgbastion.consensus import _engine
-from pgbastion.errors import ConsensusError
+from pgbastion.consensus.engine_errors import as_consensus_error
 
 READS_MAX: Final = 5
 READ_AGAIN_S: Final = 0.05
@@ -85,10 +85,8 @@ def _read_again_and_again(path: Path) -> dict[str, Any] | None:
             return _engine.read_log(str(path))
         except _engine.EngineError:
             time.sleep(READ_AGAIN_S)
-    try:
+    with as_consensus_error():
         return _engine.read_log(str(path))
-    except _engine.EngineError as exc:
-        raise ConsensusError(str(exc)) from exc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +109,7 @@ def write_beginning(path: Path, beginning: Beginning) -> None:
     Raises:
         ConsensusError: A process uses it, or it cannot be written.
     """
-    try:
+    with as_consensus_error():
         _engine.begin_cluster(
             str(path),
             cluster_id=bytes.fromhex(beginning.cluster_id),
@@ -122,5 +120,3 @@ def write_beginning(path: Path, beginning: Beginning) -> None:
             removed=list(beginning.removed),
             data=beginning.state,
         )
-    except _engine.EngineError as exc:
-        raise ConsensusError(str(exc)) from exc

@@ -13,6 +13,7 @@ from typing import Any, Final
 from pgbastion.clock import NS_PER_MS, ms_up
 from pgbastion.consensus import _engine
 from pgbastion.consensus._engine import Credentials
+from pgbastion.consensus.engine_errors import as_consensus_error
 from pgbastion.consensus.interface import (
     BaseWanted,
     Committed,
@@ -114,10 +115,8 @@ def is_member(directory: Path) -> bool:
     Raises:
         ConsensusError: It cannot be read, which is not the same as none.
     """
-    try:
+    with as_consensus_error():
         return _engine.inspect(str(directory)) is not None
-    except _engine.EngineError as exc:
-        raise ConsensusError(str(exc)) from exc
 
 
 class Engine:
@@ -156,7 +155,7 @@ class Engine:
         tick_ms, heartbeat_ticks = ticks_of(
             heartbeat_ms, election_ms, election_ticks=self._election_ticks
         )
-        try:
+        with as_consensus_error():
             self._node = _engine.Node(
                 dir=str(directory),
                 listen=listen,
@@ -168,8 +167,6 @@ class Engine:
                 generation=generation,
                 credentials=credentials,
             )
-        except _engine.EngineError as exc:
-            raise ConsensusError(str(exc)) from exc
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, asyncio.Future[tuple[str, Any]]] = {}
         self._events: asyncio.Queue[Event] = asyncio.Queue()
@@ -233,10 +230,8 @@ class Engine:
         Raises:
             ConsensusError: The disk has no room for the log, or this is a member.
         """
-        try:
+        with as_consensus_error():
             self._node.form(bytes.fromhex(cluster_id), member_id, address)
-        except _engine.EngineError as exc:
-            raise ConsensusError(str(exc)) from exc
         self._show_life()
 
     def join(
@@ -247,10 +242,8 @@ class Engine:
         Raises:
             ConsensusError: The disk has no room for the log, or this is a member.
         """
-        try:
+        with as_consensus_error():
             self._node.join(bytes.fromhex(cluster_id), member_id, peers)
-        except _engine.EngineError as exc:
-            raise ConsensusError(str(exc)) from exc
         self._show_life()
 
     # Commands

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pgbastion.consensus import _engine
-from pgbastion.errors import ConsensusError
+from pgbastion.consensus.engine_errors import as_consensus_error
 from pgbastion.model.gossip import GossipFacts, GossipNode, GossipView
 
 
@@ -30,7 +30,7 @@ class Gossip:
         cluster: str,
         facts: GossipFacts,
     ) -> None:
-        try:
+        with as_consensus_error():
             self._native = _engine.Gossip(
                 bind=bind,
                 address=address,
@@ -38,8 +38,6 @@ class Gossip:
                 cluster=cluster,
                 facts=_said(facts),
             )
-        except _engine.EngineError as exc:
-            raise ConsensusError(str(exc)) from exc
 
     @property
     def address(self) -> str:
@@ -56,10 +54,8 @@ class Gossip:
         Raises:
             ConsensusError: One of the facts is too long.
         """
-        try:
+        with as_consensus_error():
             self._native.describe(_said(facts))
-        except _engine.EngineError as exc:
-            raise ConsensusError(str(exc)) from exc
 
     def view(self) -> GossipView:
         """Return what gossip knows now."""
