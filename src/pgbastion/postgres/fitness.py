@@ -96,7 +96,7 @@ class Fitness:
     def look_soon(self) -> None:
         """Begin to look, if the last look is long ago and none is under way."""
         now_ns = boottime_ns()
-        pause_ns = min(AGAIN_NS, EVERY_NS) if self.flaws else EVERY_NS
+        pause_ns = AGAIN_NS if self.flaws else EVERY_NS
         recent = self._looked_ns is not None and now_ns - self._looked_ns < pause_ns
         if not recent and self._task is None:
             self._looked_ns = now_ns
@@ -119,13 +119,15 @@ class Fitness:
         Raises:
             PostgresError: The server does not answer.
         """
-        found: list[str] = []
         try:
-            await self._log_in()
+            return await self._find()
         except PostgresError as exc:
             if REFUSED not in str(exc):
                 raise
             return (f"it refuses the password of {self._address.user}: {OWN_REMEDY}",)
+
+    async def _find(self) -> tuple[str, ...]:
+        found: list[str] = []
         async with self._session(self._address) as session:
             [[version]] = await session.rows(_VERSION, deadline_s=self.deadline_s)
             found += [
@@ -143,10 +145,6 @@ class Fitness:
             async with self._session(address) as session:
                 found += await self._lacking(session, str(name))
         return tuple(found)
-
-    async def _log_in(self) -> None:
-        async with self._session(self._address):
-            pass
 
     def _session(self, address: Address) -> AbstractAsyncContextManager[Connection]:
         return connected(address, deadline_s=self.deadline_s)

@@ -96,7 +96,7 @@ class Staging:
         if not (keep_old and self._beside):
             await self.remove_old()
 
-    async def wipe(self, elsewhere: "Elsewhere") -> None:
+    async def wipe(self, elsewhere: Elsewhere) -> None:
         """Remove the content of the data directory, for want of room for two.
 
         A note stays in it: it is not empty because a file system is not mounted.
@@ -219,7 +219,7 @@ def is_empty(data_dir: Path) -> bool:
     return not names - LEFTOVERS
 
 
-def emptied_of(data_dir: Path) -> "Elsewhere | None":
+def emptied_of(data_dir: Path) -> Elsewhere | None:
     """Return what it had elsewhere that was removed for a copy; None: nothing was.
 
     Raises:
