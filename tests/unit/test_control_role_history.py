@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from pgbastion.api.history import cluster_history
 from pgbastion.control.apply import Outcome
 from pgbastion.control.cluster import decide_cluster
+from pgbastion.control.explain import explain
 from pgbastion.control.role_history import (
     NOTE_AFTER_MS,
     RoleChange,
@@ -42,6 +44,7 @@ from pgbastion.testing.views import (
 )
 from support.ordering import N1, N2, ordered
 from support.orders import applied, outcome
+from support.snapshots import primary_snapshot
 
 OPENED_3 = Change(
     index=1,
@@ -156,6 +159,14 @@ def test_why_the_role_moved_is_told_by_whoever_moved_it(
     change = replace(role_changes(switched())[1], **known)  # type: ignore[arg-type]
 
     assert sentence_of_change(change).startswith(sentence)
+
+
+def test_programs_and_people_are_told_the_same_of_why_the_role_moved() -> None:
+    snapshot = primary_snapshot(state=switched())
+
+    _, change = cluster_history(snapshot)["changes"]
+    assert change["sentence"] == "ordered: a test"
+    assert "why it was chosen: ordered: a test" in explain(snapshot).primary_lines
 
 
 def test_the_first_word_on_a_gap_counts_and_a_senseless_one_never() -> None:

@@ -81,8 +81,8 @@ def _primary(snapshot: NodeSnapshot) -> Iterator[str]:
     left = ""
     if snapshot.lease.epoch == held.epoch and snapshot.lease.left_ms > 0:
         left = f", lease for {snapshot.lease.left_ms / 1_000:.1f} s"
-    changes = [c for c in role_changes(state) if c.epoch == held.epoch]
-    change = changes[0] if changes and changes[0].assigned_at else None
+    assigned = (c for c in role_changes(state) if c.assigned_at)
+    change = next((c for c in assigned if c.epoch == held.epoch), None)
     when = f" since {change.assigned_at}" if change else ""
     word = "is" if held.live else "was"
     yield (
