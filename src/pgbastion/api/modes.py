@@ -1,16 +1,15 @@
 """How the cluster works, changed by a request: who confirms commits, the profile."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from pgbastion.api.bodies import Body
 from pgbastion.api.ports import Commands, Outcome
 from pgbastion.api.problems import bad_request
+from pgbastion.control.apply_orders import SYNC_COUNT_MAX
 from pgbastion.model.cluster import ReplicationMode
 from pgbastion.model.profile import Profile
-
-SYNC_COUNT_MAX: Final = 31
 
 
 def _count(value: object) -> object:

@@ -158,7 +158,6 @@ def _some_living_are_silent(
 def choose_without_survey(view: ClusterView, held: Assignment) -> Decision:
     """In ``async``: the most advanced standby that answers, within the lag limit."""
     again_ms = view.now_ms + SURVEY_AGAIN_MS
-    reports = view.known_reports
     found = tuple(_candidates_by_report(view))
     if held.ended_at is not None and is_ordered(view.state):
         patient_ms = view.released_seen_ms + HANDOVER_PATIENCE_MS
@@ -168,7 +167,7 @@ def choose_without_survey(view: ClusterView, held: Assignment) -> Decision:
     best = preferred(view, (a for a in found if a.wal_end == end))
     if best is None or end is None:
         return Decision(Reason.NO_CANDIDATE, (), again_ms)
-    last = reports.last(held.node)
+    last = view.known_reports.last(held.node)
     former = last.wal_end if last is not None else None
     if former is not None and former.timeline == end.timeline:
         behind = former.lsn - end.lsn
@@ -190,8 +189,9 @@ def _target_reached(view: ClusterView, found: Iterable[SurveyAnswer]) -> bool:
 
 def _candidates_by_report(view: ClusterView) -> Iterator[SurveyAnswer]:
     able = may_hold(view.state, view.reports)
+    reports = view.known_reports
     for member in view.state.servers:
-        report = view.known_reports.fresh(member.name)
+        report = reports.fresh(member.name)
         if report is None or member.name not in able or not _may_be_promoted(report):
             continue
         if report.wal_end is not None and report.data_id is not None:
